@@ -1,0 +1,28 @@
+"""Checks of single values that come from outside, with one wording for all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from .errors import RequestError
+
+
+def check_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> None:
+    """Refuse what is no whole number in the range; ``None`` says nothing and passes."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise RequestError(f"{name} must be a whole number, got {value!r}")
+    if value < minimum or (maximum is not None and value > maximum):
+        upper = "" if maximum is None else f" and at most {maximum}"
+        raise RequestError(f"{name} must be at least {minimum}{upper}, got {value}")
+
+
+def check_number(name: str, value: object, expected: str, accept: Callable[[float], bool]) -> None:
+    """Refuse what is no finite number that ``accept`` takes; ``None`` passes."""
+    if value is None:
+        return
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not accept(value):  # type: ignore[arg-type]
+        raise RequestError(f"{name} must be {expected}, got {value!r}")

@@ -1,0 +1,146 @@
+"""Settings, read once at the edge: defaults < file < environment < what the caller says.
+
+This module and `glm_core.language` are the only places of the core that read the environment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from .errors import ConfigError
+
+ENVIRONMENT_PREFIX = "GLM_"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZATIONS = ("none", "int8", "int4")
+HUBS = ("huggingface", "modelscope")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a user can set for every command; see ``docs/configuration.md``.
+
+    Attributes:
+        model: directory, known name or hub id.
+        device: ``auto``, or a device name such as ``cpu``, ``cuda:0,1``, ``mps``.
+        dtype: one of `DTYPES`.
+        quantize: one of `QUANTIZATIONS`.
+        revision: branch, tag or commit on the hub; ``None`` = the newest.
+        offline: never touch the network.
+        hub: where ids are looked up, one of `HUBS`.
+        plugins: names of the only plugins to load; ``None`` = all.
+        disable_plugins: names of plugins never to load.
+        plugin_time_limit: seconds that a plugin may take to import or to describe itself.
+    """
+
+    model: str = "demo"
+    device: str = "auto"
+    dtype: str = "auto"
+    quantize: str = "none"
+    revision: str | None = None
+    offline: bool = False
+    hub: str = "huggingface"
+    plugins: tuple[str, ...] | None = None
+    disable_plugins: tuple[str, ...] = ()
+    plugin_time_limit: float = 10.0
+
+    def __post_init__(self) -> None:
+        _check_choice("dtype", self.dtype, DTYPES)
+        _check_choice("quantize", self.quantize, QUANTIZATIONS)
+        _check_choice("hub", self.hub, HUBS)
+        if not self.plugin_time_limit > 0:
+            raise ConfigError(f"plugin_time_limit must be more than 0 seconds, got {self.plugin_time_limit}")
+
+
+def config_file(environ: Mapping[str, str] = os.environ) -> Path:
+    """The settings file: ``GLM_CONFIG``, or ``config.toml`` in the user's configuration folder."""
+    named = environ.get("GLM_CONFIG")
+    return Path(named) if named else platformdirs.user_config_path("glm") / "config.toml"
+
+
+def load_settings(
+    overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """Merge all sources into one `Settings`.
+
+    Args:
+        overrides: what the caller or a flag says; a value of ``None`` says nothing.
+        environ: ``GLM_MODEL``, ``GLM_DEVICE`` and so on, one for each setting. ``HF_HUB_OFFLINE``
+            also switches the network off.
+
+    Raises:
+        ConfigError: a source holds an unknown name or a value that cannot be used.
+    """
+    values = _from_file(environ)
+    if environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        values["offline"] = True
+    for field in dataclasses.fields(Settings):
+        variable = ENVIRONMENT_PREFIX + field.name.upper()
+        if environ.get(variable):
+            values[field.name] = _parse(field.name, environ[variable], variable)
+    values |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    return Settings(**values)
+
+
+def _from_file(environ: Mapping[str, str]) -> dict[str, Any]:
+    path = config_file(environ)
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        if environ.get("GLM_CONFIG"):
+            raise ConfigError(f"GLM_CONFIG names {path}, which does not exist") from None
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the settings file {path} cannot be read: {error}") from error
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the settings file {path} is no valid TOML: {error}") from error
+    known = {field.name for field in dataclasses.fields(Settings)}
+    for name in content:
+        if name not in known:
+            raise ConfigError(
+                f"the settings file {path} has an unknown setting {name!r}; "
+                f"known are {', '.join(sorted(known))}"
+            )
+    return {name: _parse(name, value, str(path)) for name, value in content.items()}
+
+
+def _parse(name: str, value: Any, origin: str) -> Any:
+    if name in ("plugins", "disable_plugins"):
+        parts = value.split(",") if isinstance(value, str) else value
+        if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+            return tuple(part.strip() for part in parts if part.strip())
+        raise ConfigError(f"{origin}: {name} must be a list of plugin names, got {value!r}")
+    if name == "offline":
+        return _parse_boolean(name, value, origin)
+    if name == "plugin_time_limit":
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{origin}: {name} must be a number of seconds, got {value!r}") from None
+    if not isinstance(value, str):
+        raise ConfigError(f"{origin}: {name} must be text, got {value!r}")
+    return value
+
+
+def _parse_boolean(name: str, value: Any, origin: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False}
+    words["off"] = False
+    if not isinstance(value, str) or value.lower() not in words:
+        raise ConfigError(f"{origin}: {name} must be true or false, got {value!r}")
+    return words[value.lower()]
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} {value!r} is unknown; expected one of {', '.join(choices)}")

@@ -1,0 +1,189 @@
+"""The hooks: the stages of running and training a model, and what plugins say of themselves.
+
+The stages run in this order for every model::
+
+    load_model → quantize (if asked for) → place → chat_stream, as often as wanted
+
+Core asks one plugin at a time and only the one that a hook concerns: runtimes are asked for
+``load_model`` in the order of their names until one accepts; ``quantize`` and ``place`` go to the
+backend that described the device; ``chat_stream`` goes to the runtime that loaded the model;
+``train`` to the trainer that the job names. Registration order never decides, and a plugin need
+not guard against being asked about another's device.
+
+Rules for every implementation: plain positional parameters without defaults (pluggy ignores or
+refuses others; an implementation may leave out parameters it does not need); heavy imports inside
+the function; and a ``GlmError`` for what the user can mend.
+
+Only pluggy is imported here at run time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .records import (
+        BackendInfo,
+        ChatRequest,
+        Delta,
+        FrontendInfo,
+        LoadedModel,
+        ModelCard,
+        ModelSource,
+        Placement,
+        QuantizationScheme,
+        TrainerInfo,
+        TrainJob,
+        TrainProgress,
+    )
+
+PROJECT = "glm"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec(firstresult=True)
+def load_model(source: ModelSource, device: str, dtype: str) -> LoadedModel | None:
+    """Open a model: read its configuration and tokenizer and map its weights.
+
+    When:    once per model, first. Weights are memory-mapped and checked (present, complete,
+             right shapes), not yet copied: ``place`` or ``quantize`` will read them one by one.
+    Answer:  the runtime that understands the source; ``None`` if it is not yours, decided from
+             a look at the files and without loading anything.
+
+    Args:
+        source: a directory, a name, or a model already in memory.
+        device: first device the model will run on, such as ``"cuda:0"``; a hint.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; ``auto`` is already resolved.
+
+    Returns:
+        Any object with ``info`` and ``close()``; it is handed back to the later hooks.
+
+    Raises:
+        CheckpointError: the source is yours but damaged, unsafe or incomplete.
+        AdapterError: an adapter does not fit the model.
+    """
+
+
+@hookspec(firstresult=True)
+def quantize(model: LoadedModel, scheme: QuantizationScheme) -> LoadedModel | None:
+    """Replace linear layers by the device's quantised ones, layer by layer.
+
+    When:    at most once per model, after ``load_model`` and before ``place``.
+    Answer:  the device's backend; ``None`` if it cannot work on this runtime's models.
+
+    Args:
+        model: what ``load_model`` returned.
+        scheme: bits and group size; one that the backend's description lists.
+
+    Returns:
+        The model to go on with, usually the same object.
+
+    Raises:
+        DeviceError: the scheme cannot run on this device.
+    """
+
+
+@hookspec(firstresult=True)
+def place(model: LoadedModel, placement: Placement) -> LoadedModel | None:
+    """Put the weights on the device or devices and make the model ready to prefill.
+
+    When:    once per model, after ``quantize`` and before the first token.
+    Answer:  the backend that described the devices; ``None`` if it cannot work on this
+             runtime's models.
+
+    Args:
+        model: what ``load_model`` or ``quantize`` returned.
+        placement: devices in order, and a map if the user splits by hand.
+
+    Returns:
+        The placed model, usually the same object.
+
+    Raises:
+        OutOfMemoryError: naming the bytes needed and the bytes free.
+        DeviceError: a device is absent, or the map does not cover the model.
+    """
+
+
+@hookspec(firstresult=True)
+def chat_stream(model: LoadedModel, request: ChatRequest) -> Iterator[Delta] | None:
+    """Answer one request as a stream.
+
+    When:    any number of times after ``place``, from any number of threads at once.
+    Answer:  the runtime that loaded the model. A plain function that returns an iterator: a
+             hook implementation that itself contains ``yield`` could not decline.
+
+    Args:
+        model: what ``place`` returned.
+        request: validated by core.
+
+    Returns:
+        An iterator of `Delta` with a ``close()`` method. Text is final once emitted and never
+        splits a character; exactly one last delta has ``finish_reason`` and ``usage``. Closing
+        the iterator early cancels the request and frees its KV cache slot.
+
+    Raises:
+        RequestError: the prompt does not fit, or names something unknown; before the first delta.
+        AdapterError: the adapter is not loaded.
+    """
+
+
+@hookspec(firstresult=True)
+def train(model: LoadedModel | None, job: TrainJob) -> Iterator[TrainProgress] | None:
+    """Run or resume a training job.
+
+    When:    once per job. ``model`` is ``None`` where the trainer loads its own.
+    Answer:  the trainer that the job names; a plain function that returns an iterator.
+
+    Args:
+        model: a loaded model to train beside, or ``None``.
+        job: output directory and options. A job found in the directory is resumed.
+
+    Returns:
+        An iterator of `TrainProgress`; the last one is finished. Closing it stops after the
+        current step with a checkpoint written.
+
+    Raises:
+        ConfigError: an option is unknown or has a bad value; before anything is loaded.
+    """
+
+
+@hookspec
+def describe_backend() -> BackendInfo:
+    """Say which devices this backend sees and what it can do on them.
+
+    When:    whenever core routes, and for ``glm devices``; must be cheap and must not import torch.
+    Answer:  every backend.
+    """
+
+
+@hookspec
+def describe_frontend() -> FrontendInfo:
+    """Say what ``glm run`` calls this frontend and which options it takes.
+
+    When:    for ``glm run`` and ``glm plugins``; must be cheap.
+    Answer:  every frontend.
+    """
+
+
+@hookspec
+def describe_models() -> tuple[ModelCard, ...]:
+    """Name the models that this plugin ships or knows where to find.
+
+    When:    for ``--model`` and ``glm models``; must be cheap and never touch the network.
+    Answer:  any plugin.
+    """
+
+
+@hookspec
+def describe_trainer() -> TrainerInfo:
+    """Say what ``glm train`` calls this trainer and which options it takes.
+
+    When:    for ``glm train`` and ``glm plugins``; must be cheap.
+    Answer:  every trainer.
+    """

@@ -1,0 +1,8 @@
+"""The smallest complete plugins, for tests and for reading: a null runtime and backend, a null frontend.
+
+Copy `glm_core.testing.null_backend` or `glm_core.testing.null_frontend` to start a plugin.
+"""
+
+from .hosts import host_of
+
+__all__ = ["host_of"]

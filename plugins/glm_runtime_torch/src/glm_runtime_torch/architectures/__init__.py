@@ -1,0 +1,1 @@
+"""One module per model family: its configuration and its network, nothing else."""

@@ -1,0 +1,370 @@
+"""ChatGLM-6B (v1): a prefix language model with deep-norm residuals and 2D rotary positions.
+
+How it differs from the decoder-only relatives:
+
+- **Prefix LM**: the context (everything before ``<sop>``) sees itself in both directions;
+  from ``<sop>`` on the model is causal.
+- **2D positions**: the first half of each head is rotated by the position in the context, which
+  stays at the ``[gMASK]`` for the whole answer; the second half by the position in the answer.
+- **Deep norm**: a block adds to ``alpha * LayerNorm(x)``, never to ``x`` itself.
+- The fused query/key/value rows are ordered per head: q, k, v of head 0, then of head 1, ...
+
+Module names are those of the published checkpoints, so no table of names is needed and a
+``device_map`` written for the original still means the same.
+
+Axes: B batch · T new tokens · S key positions · D hidden · N heads · H head dim · V vocabulary
+      R position rows (2, or 1 without 2D positions) · P prefix length · L layers
+Source: GLM, arXiv:2103.10360; GLM-130B (deep norm), arXiv:2210.02414.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..attention import KeyValueStore, visibility_mask
+from ..prefix_encoder import PrefixEncoder
+from ..rotary import RotaryEmbedding, rotate_split_half
+
+# sqrt(2 * 28). The original never passes its layer count to the block, whose default is 28, so
+# this is the constant that all weights of the family were trained with, also smaller models'.
+DEEP_NORM_ALPHA = 56.0**0.5
+
+IGNORED_LABEL = -100
+
+
+@dataclass(frozen=True)
+class ChatGLMConfig:
+    """The network's shape, with the field's names; defaults are ChatGLM-6B v1.1's."""
+
+    vocab_size: int = 130528
+    hidden_size: int = 4096
+    num_layers: int = 28
+    num_heads: int = 32
+    inner_hidden_size: int = 16384
+    layernorm_epsilon: float = 1e-5
+    max_sequence_length: int = 2048
+    position_encoding_2d: bool = True
+    mask_token_id: int = 130000
+    gmask_token_id: int = 130001
+    bos_token_id: int = 130004
+    eos_token_id: int = 130005
+    pad_token_id: int = 3
+    pre_seq_len: int | None = None
+    prefix_projection: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_heads}"
+            )
+        rows = 2 if self.position_encoding_2d else 1
+        if self.head_dim % (2 * rows):
+            raise ValueError(
+                f"head dim {self.head_dim} is not a multiple of {2 * rows}, which rotary positions need"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.hidden_size // self.num_heads
+
+    @classmethod
+    def from_checkpoint(cls, config: Mapping[str, Any]) -> ChatGLMConfig:
+        """Read the published ``config.json``, which spells ``num_heads`` its own way."""
+        known = {field for field in cls.__dataclass_fields__ if field in config}
+        return cls(num_heads=config["num_attention_heads"], **{field: config[field] for field in known})
+
+
+class ChatGLMAttention(nn.Module):
+    """Multi-head attention with 2D rotary positions."""
+
+    def __init__(self, config: ChatGLMConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.num_heads = config.num_heads
+        self.head_dim = config.head_dim
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None,
+        store: KeyValueStore | None,
+    ) -> Tensor:
+        """Attend from ``x`` ``[B, T, D]``; ``rotary`` is cos and sin, ``[B, 1, T, R, H/R]``."""
+        B, T, D = x.shape
+        qkv = self.query_key_value(x).view(B, T, self.num_heads, 3 * self.head_dim)
+        q, k, v = qkv.transpose(1, 2).chunk(3, dim=-1)  # each [B, N, T, H]
+        q, k = self._rotate(q, rotary), self._rotate(k, rotary)
+        if store is not None:
+            k, v = store.update(k, v, self.layer)  # [B, N, S, H]
+        # The original divides scores by (layer + 1) before the softmax and multiplies after, to
+        # keep float16 in range; fused attention accumulates in float32, so it is left out.
+        context = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)
+        return self.dense(context.transpose(1, 2).reshape(B, T, D))
+
+    def _rotate(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        cos, sin = rotary
+        rows = x.unflatten(-1, cos.shape[-2:])  # [B, N, T, R, H/R]
+        return rotate_split_half(rows, cos, sin).flatten(-2)
+
+
+class ChatGLMMLP(nn.Module):
+    """Two linear layers around a tanh-approximated GELU; not gated."""
+
+    def __init__(self, config: ChatGLMConfig) -> None:
+        super().__init__()
+        self.dense_h_to_4h = nn.Linear(config.hidden_size, config.inner_hidden_size)
+        self.dense_4h_to_h = nn.Linear(config.inner_hidden_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, T, D]`` to ``[B, T, D]``."""
+        return self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(x), approximate="tanh"))
+
+
+class ChatGLMLayer(nn.Module):
+    """One block: the residual is the *normalised* input times alpha."""
+
+    def __init__(self, config: ChatGLMConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = nn.LayerNorm(config.hidden_size, config.layernorm_epsilon)
+        self.attention = ChatGLMAttention(config, layer)
+        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, config.layernorm_epsilon)
+        self.mlp = ChatGLMMLP(config)
+
+    def forward(
+        self,
+        h: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None,
+        store: KeyValueStore | None,
+    ) -> Tensor:
+        """Map hidden states ``[B, T, D]`` to ``[B, T, D]``."""
+        x = self.input_layernorm(h)
+        h = DEEP_NORM_ALPHA * x + self.attention(x, rotary, attention_mask, store)
+        y = self.post_attention_layernorm(h)
+        return DEEP_NORM_ALPHA * y + self.mlp(y)
+
+
+class ChatGLMTransformer(nn.Module):
+    """Everything below the head: embeddings, blocks, final norm and, if asked for, a prefix encoder."""
+
+    def __init__(self, config: ChatGLMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(ChatGLMLayer(config, layer) for layer in range(config.num_layers))
+        self.final_layernorm = nn.LayerNorm(config.hidden_size, config.layernorm_epsilon)
+        self.gradient_checkpointing = False
+        self._rotary = RotaryEmbedding(
+            config.head_dim // (2 if config.position_encoding_2d else 1), half_precision_frequencies=True
+        )
+        if config.pre_seq_len is not None:
+            self.prefix_encoder = build_prefix_encoder(config)
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        position_ids: Tensor,
+        attention_mask: Tensor | None,
+        store: KeyValueStore | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        hidden_states: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Run the blocks.
+
+        Args:
+            input_ids: ``[B, T]`` int64; ``None`` where ``inputs_embeds`` ``[B, T, D]`` is given.
+            position_ids: ``[B, R, T]`` int64.
+            attention_mask: ``[B, 1, T, S]`` bool, True = visible; ``None`` = every key is.
+            store: earlier keys and values; ``None`` for a single pass without a cache.
+            hidden_states: if given, the embeddings, each block's output and the final norm's
+                are appended, ``L + 2`` tensors ``[B, T, D]``.
+
+        Returns:
+            ``[B, T, D]`` after the final norm.
+        """
+        h = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        h = h.to(self.final_layernorm.weight.dtype)  # quantised embeddings come out in their scales' dtype
+        cos, sin = self._rotary.cos_sin(position_ids, h.dtype)  # [B, R, T, H/R]
+        rotary = cos.transpose(1, 2).unsqueeze(1), sin.transpose(1, 2).unsqueeze(1)  # [B, 1, T, R, H/R]
+        _collect(hidden_states, h)
+        for layer in self.layers:
+            run = layer
+            if self.gradient_checkpointing and self.training:
+                run = partial(self._gradient_checkpointing_func, layer)
+            h = run(h, rotary, attention_mask, store)
+            _collect(hidden_states, h)
+        h = self.final_layernorm(h)
+        _collect(hidden_states, h)
+        return h
+
+
+class ChatGLM(nn.Module):
+    """The language model: `ChatGLMTransformer` and the head, which shares the embedding's weights.
+
+    Args:
+        config: the shape.
+        transformer: an existing transformer to stand on (the Hugging Face surface passes its own).
+        lm_head: likewise; without it the head is tied to the word embeddings.
+    """
+
+    def __init__(
+        self,
+        config: ChatGLMConfig,
+        transformer: ChatGLMTransformer | None = None,
+        lm_head: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = ChatGLMTransformer(config) if transformer is None else transformer
+        if lm_head is None:
+            lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            lm_head.weight = self.transformer.word_embeddings.weight
+        self.lm_head = lm_head
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        attention_mask: Tensor | None,
+        store: KeyValueStore | None = None,
+    ) -> Tensor:
+        """Logits ``[B, T, V]`` of every position; see `ChatGLMTransformer.forward`."""
+        return self.lm_head(self.transformer(input_ids, position_ids, attention_mask, store))
+
+    def last_logits(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        attention_mask: Tensor | None,
+        store: KeyValueStore | None = None,
+    ) -> Tensor:
+        """Logits ``[B, V]`` of the last position only: what prefill and decode need."""
+        h = self.transformer(input_ids, position_ids, attention_mask, store)
+        return self.lm_head(h[:, -1])
+
+    def layout(self, prompt: Sequence[int]) -> ChatGLMLayout:
+        """Where the tokens of a sequence that begins with ``prompt`` stand; see `ChatGLMLayout`."""
+        return ChatGLMLayout.of_prompt(self.config, prompt)
+
+
+@dataclass(frozen=True)
+class ChatGLMLayout:
+    """Positions and visibility of one unpadded sequence, found once from its prompt.
+
+    Attributes:
+        context_length: how many leading tokens see each other: all before the first ``<sop>``.
+        mask_index: index of the first ``[gMASK]``, or of the first ``[MASK]`` if there is none.
+        pinned: whether answer tokens keep the mask's position in row 0. They always do with 2D
+            positions; without, only for the short-span ``[MASK]``.
+        rows: R, 2 with 2D positions.
+    """
+
+    context_length: int
+    mask_index: int
+    pinned: bool
+    rows: int
+
+    @classmethod
+    def of_prompt(cls, config: ChatGLMConfig, prompt: Sequence[int]) -> ChatGLMLayout:
+        """Read the layout off a prompt.
+
+        Raises:
+            ValueError: the prompt holds no mask token or no ``<sop>``.
+        """
+        tokens = list(prompt)
+        if config.bos_token_id not in tokens:
+            raise ValueError("the prompt holds no <sop>; the tokenizer ends every prompt with one")
+        long_span = config.gmask_token_id in tokens
+        mask_id = config.gmask_token_id if long_span else config.mask_token_id
+        if mask_id not in tokens:
+            raise ValueError("the prompt holds neither [gMASK] nor [MASK]; the tokenizer adds one")
+        return cls(
+            context_length=tokens.index(config.bos_token_id),
+            mask_index=tokens.index(mask_id),
+            pinned=config.position_encoding_2d or not long_span,
+            rows=2 if config.position_encoding_2d else 1,
+        )
+
+    def position_ids(self, start: int, stop: int) -> Tensor:
+        """Positions ``[R, stop - start]`` int64 of those tokens; indices may lie in the answer."""
+        index = torch.arange(start, stop)
+        in_answer = index >= self.context_length
+        first = torch.where(in_answer & self.pinned, self.mask_index, index)
+        if self.rows == 1:
+            return first.unsqueeze(0)
+        return torch.stack((first, torch.where(in_answer, index - self.context_length + 1, 0)))
+
+
+def batch_layout(
+    config: ChatGLMConfig, input_ids: Tensor, padding: Tensor | None = None, *, start: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Positions and visibility of whole, possibly left- or right-padded sequences.
+
+    Args:
+        config: names the special tokens.
+        input_ids: ``[B, S]`` int64.
+        padding: ``[B, S]`` bool, True = padding; ``None`` = none is.
+        start: leave out the queries before this index.
+
+    Returns:
+        ``position_ids`` ``[B, R, S - start]`` (0 on padding) and the visibility mask
+        ``[B, 1, S - start, S]``.
+
+    Raises:
+        ValueError: a row holds no mask token or no ``<sop>``.
+    """
+    B, S = input_ids.shape
+    rows = 2 if config.position_encoding_2d else 1
+    position_ids = torch.zeros(B, rows, S, dtype=torch.int64)
+    bidirectional = torch.zeros(B, dtype=torch.int64)
+    for row, ids in enumerate(input_ids.tolist()):
+        first, stop = (0, S) if padding is None else _real_span(padding[row])
+        layout = ChatGLMLayout.of_prompt(config, ids[first:stop])
+        position_ids[row, :, first:stop] = layout.position_ids(0, stop - first)
+        bidirectional[row] = first + layout.context_length
+    queries = torch.arange(start, S).expand(B, S - start)
+    mask = visibility_mask(queries, bidirectional, S, None if padding is None else padding.cpu())
+    return position_ids[..., start:].to(input_ids.device), mask.to(input_ids.device)
+
+
+def _real_span(padding: Tensor) -> tuple[int, int]:
+    real = (~padding).nonzero().flatten().tolist()
+    return (real[0], real[-1] + 1) if real else (0, 0)
+
+
+def build_prefix_encoder(
+    config: ChatGLMConfig, pre_seq_len: int | None = None, prefix_projection: bool | None = None
+) -> PrefixEncoder:
+    """A prefix encoder of this model's shape; unnamed settings are the configuration's."""
+    length = config.pre_seq_len if pre_seq_len is None else pre_seq_len
+    if not length:
+        raise ValueError(f"pre_seq_len must be a positive number of tokens, got {length}")
+    projection = config.prefix_projection if prefix_projection is None else prefix_projection
+    inner = (config.hidden_size, config.hidden_size) if projection else None
+    return PrefixEncoder(length, config.num_layers, config.num_heads, config.head_dim, inner)
+
+
+def language_model_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of ``logits`` ``[B, T, V]`` at t against ``labels`` ``[B, T]`` at t + 1.
+
+    Computed in float32; labels of -100 do not count.
+    """
+    predictions = logits[:, :-1].float().flatten(0, 1)
+    return F.cross_entropy(predictions, labels[:, 1:].flatten(), ignore_index=IGNORED_LABEL)
+
+
+def _collect(hidden_states: list[Tensor] | None, h: Tensor) -> None:
+    if hidden_states is not None:
+        hidden_states.append(h)

@@ -1,0 +1,38 @@
+"""Letting go of memory-mapped pages, so that a copied tensor does not stay resident twice."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+import sys
+from collections.abc import Callable
+
+from torch import Tensor
+
+
+def release_pages(mapped: Tensor) -> None:
+    """Tell the kernel that the pages under a tensor are not needed now.
+
+    They are read from the file again if they are. Only for a contiguous tensor that lies on a
+    private file mapping and was never written to: on ordinary memory this would erase it.
+    """
+    advise = _madvise()
+    if advise is None or mapped.numel() == 0:
+        return
+    start = mapped.data_ptr()
+    end = start + mapped.numel() * mapped.element_size()
+    first_page = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    last_page = end // mmap.PAGESIZE * mmap.PAGESIZE
+    if last_page > first_page:
+        advise(first_page, last_page - first_page, mmap.MADV_DONTNEED)
+
+
+@functools.cache
+def _madvise() -> Callable[[int, int, int], int] | None:
+    if sys.platform == "win32":
+        return None
+    function = ctypes.CDLL(None, use_errno=True).madvise
+    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    function.restype = ctypes.c_int
+    return function  # type: ignore[no-any-return]

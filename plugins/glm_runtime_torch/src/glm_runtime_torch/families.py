@@ -1,0 +1,126 @@
+"""The model families that this runtime knows, and what it needs to know of each.
+
+A new family is one module in ``architectures``, a tokenizer, and one entry here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from glm_core import Sampling
+
+from .architectures import chatglm
+from .attention import KeyValueStore
+from .prefix_encoder import PrefixEncoder
+from .tokenizers import ChatTokenizer
+from .tokenizers.chatglm import ChatGLMTokenizer
+
+
+class LanguageModel(Protocol):
+    """What the engine needs of a network; axes as in the architectures' modules."""
+
+    def last_logits(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        attention_mask: Tensor | None,
+        store: KeyValueStore | None = None,
+    ) -> Tensor:
+        """Logits ``[B, V]`` of the last position."""
+        ...
+
+    def layout(self, prompt: Sequence[int]) -> Layout:
+        """Where the tokens of a sequence that begins with ``prompt`` stand."""
+        ...
+
+
+class Layout(Protocol):
+    """Positions and visibility of one sequence; found once, asked at every step."""
+
+    @property
+    def context_length(self) -> int:
+        """How many leading tokens see each other in both directions; 0 if causal."""
+        ...
+
+    def position_ids(self, start: int, stop: int) -> Tensor:
+        """Positions ``[R, stop - start]`` of those tokens, prompt and answer counted together."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """The sizes that caches, prefixes and reports need of any family."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_sequence_length: int
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model family.
+
+    Attributes:
+        name: for reports and error messages.
+        recognises: whether a ``config.json`` is of this family.
+        read_config: the family's configuration from a ``config.json``.
+        build: an untied, uninitialised network of a configuration, on the current default device.
+        dimensions: the sizes of a configuration.
+        tokenizer: reads the tokenizer of a checkpoint directory.
+        build_prefix_encoder: ``(config, pre_seq_len, prefix_projection)`` to an empty encoder.
+        tied: stored tensors that another one replaces; they are not read.
+        ignored: whether a stored tensor is of no use to the network.
+        sampling: the original's defaults.
+    """
+
+    name: str
+    recognises: Callable[[Mapping[str, Any]], bool]
+    read_config: Callable[[Mapping[str, Any]], Any]
+    build: Callable[[Any], nn.Module]
+    dimensions: Callable[[Any], Dimensions]
+    tokenizer: Callable[[Path], ChatTokenizer]
+    build_prefix_encoder: Callable[[Any, int, bool], PrefixEncoder]
+    tied: frozenset[str]
+    ignored: Callable[[str], bool]
+    sampling: Sampling
+
+
+def _is_chatglm_v1(config: Mapping[str, Any]) -> bool:
+    # ChatGLM2 and 3 have the same model_type; only v1 has 2D positions and "inner_hidden_size".
+    return config.get("model_type") == "chatglm" and "inner_hidden_size" in config
+
+
+def _chatglm_dimensions(config: chatglm.ChatGLMConfig) -> Dimensions:
+    return Dimensions(
+        config.num_layers, config.num_heads, config.head_dim, config.vocab_size, config.max_sequence_length
+    )
+
+
+CHATGLM = Family(
+    name="chatglm",
+    recognises=_is_chatglm_v1,
+    read_config=chatglm.ChatGLMConfig.from_checkpoint,
+    build=chatglm.ChatGLM,
+    dimensions=_chatglm_dimensions,
+    tokenizer=ChatGLMTokenizer,
+    build_prefix_encoder=chatglm.build_prefix_encoder,
+    tied=frozenset({"lm_head.weight"}),
+    ignored=lambda name: name.endswith("rotary_emb.inv_freq"),
+    sampling=Sampling(
+        max_length=2048, temperature=0.95, top_p=0.7, top_k=50, repetition_penalty=1.0, do_sample=True
+    ),
+)
+
+FAMILIES: tuple[Family, ...] = (CHATGLM,)
+
+
+def family_of(config: Mapping[str, Any], families: Iterable[Family] = FAMILIES) -> Family | None:
+    """The family of a ``config.json``, or ``None`` if it is none of ours."""
+    return next((family for family in families if family.recognises(config)), None)

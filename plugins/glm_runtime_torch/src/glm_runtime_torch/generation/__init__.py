@@ -1,0 +1,1 @@
+"""From logits to text: sampling, stop conditions, detokenising, and the engine that drives them."""

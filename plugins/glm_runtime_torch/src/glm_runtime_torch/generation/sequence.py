@@ -1,0 +1,106 @@
+"""One request while it runs: its tokens, its sampler, its text, and why it ended."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from glm_core import ChatRequest, Delta, Sampling, Usage
+from glm_core.records import FinishReason
+
+from ..families import Layout
+from ..tokenizers import ChatTokenizer
+from .detokenizer import IncrementalDetokenizer
+from .prompt import Prompt
+from .sampling import Sampler
+from .stop import StopStrings
+
+
+@dataclass
+class Sequence:
+    """Everything about a running request except its place in the KV cache.
+
+    Nothing here is shared between requests, so any number of them may be stepped in one batch.
+
+    Attributes:
+        prompt: its tokens.
+        layout: where they stand.
+        prefix: ``[L, 2, G, P, H]`` of its adapter, or ``None``.
+        generated: tokens decoded so far.
+    """
+
+    prompt: Prompt
+    layout: Layout
+    prefix: Tensor | None
+    tokenizer: ChatTokenizer
+    sampler: Sampler
+    stop: StopStrings
+    generated: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._text = IncrementalDetokenizer(self.tokenizer.decode)
+        self._filter = self.tokenizer.reply_filter()
+        self._started = time.perf_counter()
+        self._first_token = self._started
+
+    @classmethod
+    def of_request(
+        cls,
+        request: ChatRequest,
+        prompt: Prompt,
+        layout: Layout,
+        prefix: Tensor | None,
+        tokenizer: ChatTokenizer,
+        sampling: Sampling,
+    ) -> Sequence:
+        """The sequence that answers a request."""
+        return cls(
+            prompt, layout, prefix, tokenizer, Sampler(sampling, request.seed), StopStrings(request.stop)
+        )
+
+    @property
+    def prefix_length(self) -> int:
+        """P, 0 without an adapter."""
+        return 0 if self.prefix is None else self.prefix.shape[3]
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt and answer so far."""
+        return len(self.prompt.token_ids) + len(self.generated)
+
+    def advance(self, logits: Tensor) -> Delta:
+        """Choose the next token from ``logits`` ``[V]`` and say what it adds.
+
+        The delta has a ``finish_reason`` if the token ended the answer.
+        """
+        token = self.sampler.choose(logits, [*self.prompt.token_ids, *self.generated])
+        if not self.generated:
+            self._first_token = time.perf_counter()
+        if token in self.tokenizer.stop_token_ids:
+            return self._finish("", (), "stop")
+        self.generated.append(token)
+        text, stopped = self.stop.feed(self._text.feed(token))
+        if stopped:
+            return self._finish(text, (token,), "stop", flush=False)
+        if len(self.generated) >= self.prompt.max_new_tokens:
+            return self._finish(text, (token,), "length")
+        return Delta(self._filter.feed(text), (token,))
+
+    def _finish(
+        self, text: str, token_ids: tuple[int, ...], reason: FinishReason, *, flush: bool = True
+    ) -> Delta:
+        if flush:
+            rest, stopped = self.stop.feed(self._text.flush())
+            text += rest
+            reason = "stop" if stopped else reason
+            text += "" if stopped else self.stop.flush()
+        usage = Usage(
+            prompt_tokens=len(self.prompt.token_ids),
+            completion_tokens=len(self.generated),
+            dropped_messages=self.prompt.dropped_messages,
+            time_to_first_token=self._first_token - self._started,
+            decode_seconds=time.perf_counter() - self._first_token,
+        )
+        return Delta(self._filter.feed(text, last=True), token_ids, reason, usage)

@@ -1,0 +1,48 @@
+"""ChatGLM-6B's published ``config.json`` as a transformers configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from ..architectures.chatglm import ChatGLMConfig as NetworkConfig
+
+
+class ChatGLMConfig(PreTrainedConfig):
+    """Keys as published; `network_config` gives them the field's names.
+
+    Args:
+        kwargs: the keys of ``config.json``; the defaults are ChatGLM-6B v1.1's.
+    """
+
+    model_type = "chatglm"
+    attribute_map = {"num_hidden_layers": "num_layers"}  # noqa: RUF012 - transformers' own form
+
+    vocab_size: int = 130528
+    hidden_size: int = 4096
+    num_layers: int = 28
+    num_attention_heads: int = 32
+    inner_hidden_size: int = 16384
+    layernorm_epsilon: float = 1e-5
+    max_sequence_length: int = 2048
+    position_encoding_2d: bool = True
+    use_cache: bool = True
+    bos_token_id: int = 130004
+    eos_token_id: int = 130005
+    mask_token_id: int = 130000
+    gmask_token_id: int = 130001
+    pad_token_id: int = 3
+    pre_seq_len: int | None = None
+    prefix_projection: bool = False
+    quantization_bit: int = 0
+    quantization_embeddings: bool = False
+    tie_word_embeddings: bool = True
+
+    def network_config(self) -> NetworkConfig:
+        """The shape of the network."""
+        return NetworkConfig.from_checkpoint(self.published())
+
+    def published(self) -> dict[str, Any]:
+        """The keys and values of a ``config.json``."""
+        return dict(self.to_dict())

@@ -1,0 +1,27 @@
+"""What the ``load_model`` hook does: decline, open a directory, or adopt a Hugging Face object."""
+
+from __future__ import annotations
+
+import torch
+
+from glm_core.records import ModelSource
+
+from .model import TorchModel, open_directory, recognised_family
+
+
+def open_source(source: ModelSource, dtype: str) -> TorchModel | None:
+    """A model of this runtime, or ``None`` if the source is not one of ours."""
+    if source.model is not None:
+        return _adopt(source)
+    if source.path is None:
+        return None
+    family = recognised_family(source.path)
+    return None if family is None else open_directory(source, source.path, family, getattr(torch, dtype))
+
+
+def _adopt(source: ModelSource) -> TorchModel | None:
+    from .huggingface.modeling import ChatGLMForConditionalGeneration  # imports transformers
+
+    if not isinstance(source.model, ChatGLMForConditionalGeneration):
+        return None
+    return source.model.as_runtime_model(source.name, source.tokenizer)

@@ -1,0 +1,266 @@
+"""The handle that this runtime gives to core and backends: a model from its files to its engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glm_core import CheckpointError, ClosedError, ModelInfo
+from glm_core.records import ChatRequest, DeltaStream, ModelSource
+
+from .adapters import load_prefix_encoder, prefix_encoder_in
+from .checkpoints.integrity import check_not_lfs_pointer
+from .checkpoints.reader import Checkpoint
+from .families import Family, family_of
+from .generation.engine import Engine
+from .kv_cache import KVCache
+from .prefix_encoder import PrefixEncoder
+from .quantization import QuantizedLinear, block_linears, expect_stored_form, quantize_in_place
+from .tokenizers import ChatTokenizer
+
+NUM_SLOTS = 4
+# The original's slider goes to twice the length that the model was trained with.
+LENGTH_FACTOR = 2
+
+
+class TorchModel:
+    """A model of this runtime, before and after its weights have a place.
+
+    Backends work on it in two steps: `materialize` (and whatever they replace in ``network``
+    before or after), then `start`.
+
+    Args:
+        name: as the user wrote it.
+        family: the model's family.
+        config: the family's configuration.
+        network: on the meta device if ``checkpoint`` holds its weights.
+        tokenizer: of the same model.
+        dtype: to compute in.
+        checkpoint: where the weights are; ``None`` if they are in ``network`` already.
+        adapters: adapter name to its prefix encoder.
+        base_prefix: a prefix encoder that is part of the model itself.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        family: Family,
+        config: Any,
+        network: nn.Module,
+        tokenizer: ChatTokenizer,
+        dtype: torch.dtype,
+        *,
+        checkpoint: Checkpoint | None = None,
+        adapters: Mapping[str, PrefixEncoder] | None = None,
+        base_prefix: PrefixEncoder | None = None,
+    ) -> None:
+        self.family = family
+        self.config = config
+        self.network = network
+        self.tokenizer = tokenizer
+        self.dtype = dtype
+        self._checkpoint = checkpoint
+        self._adapters = dict(adapters or {})
+        self._base_prefix = base_prefix
+        self._engine: Engine | None = None
+        self._closed = False
+        self.info = ModelInfo(
+            name=name,
+            family=family.name,
+            num_parameters=sum(parameter.numel() for parameter in network.parameters()),
+            context_length=LENGTH_FACTOR * family.dimensions(config).max_sequence_length,
+            sampling=family.sampling,
+            adapters=tuple(self._adapters),
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that answers requests.
+
+        Raises:
+            ClosedError: the model was not placed yet, or was closed.
+        """
+        if self._engine is None:
+            state = "was closed" if self._closed else "has not been placed on a device yet"
+            raise ClosedError(f"the model {state}")
+        return self._engine
+
+    def materialize(self, device: torch.device) -> None:
+        """Read every weight that is still on the meta device, one at a time, straight to ``device``.
+
+        Weights that are real already are moved. Memory peaks at the result plus a few megabytes.
+        """
+        self.network.eval().requires_grad_(False)
+        if self._checkpoint is None:
+            self.network.to(device=device, dtype=self.dtype)
+            return
+        for name, parameter in _unique_parameters(self.network):
+            if parameter.is_meta:
+                value = self._checkpoint.read(name, dtype=self._dtype_of(name, parameter), device=device)
+                _replace_parameter(self.network, parameter, value)
+            elif parameter.device != device:
+                _replace_parameter(self.network, parameter, parameter.to(device))
+
+    def quantize(self, bits: int) -> None:
+        """Quantise every linear layer of the blocks straight from its file, one at a time.
+
+        Raises:
+            CheckpointError: the weights are quantised already.
+        """
+        layers = list(block_linears(self.network))
+        if not layers:
+            raise CheckpointError(
+                f"{self.info.name} is quantised already; leave --quantize out, or load the float16 checkpoint."
+            )
+        if self._checkpoint is None:
+            quantize_in_place(self.network, bits)
+            return
+        for name, parent, attribute, linear in layers:
+            weight = self._checkpoint.read_as_stored(f"{name}.weight")
+            bias = None
+            if linear.bias is not None:
+                bias = self._checkpoint.read(f"{name}.bias", dtype=self.dtype, device=weight.device)
+            setattr(parent, attribute, QuantizedLinear.from_float(weight, bias, bits))
+
+    def start(self, device: torch.device, *, num_slots: int = NUM_SLOTS) -> None:
+        """Reserve the KV cache and make the model ready to answer."""
+        sizes = self.family.dimensions(self.config)
+        encoders = {name: encoder().to(device, self.dtype) for name, encoder in self._adapters.items()}
+        base = None if self._base_prefix is None else self._base_prefix().to(device, self.dtype)
+        longest = max((prefix.shape[3] for prefix in [*encoders.values(), base] if prefix is not None), default=0)
+        cache = KVCache(
+            num_layers=sizes.num_layers,
+            num_slots=num_slots,
+            num_kv_heads=sizes.num_kv_heads,
+            capacity=self.info.context_length + longest,
+            head_dim=sizes.head_dim,
+            dtype=self.dtype,
+            device=device,
+        )
+        self._engine = Engine(
+            self.network,  # type: ignore[arg-type]  # every family's network is a LanguageModel
+            self.tokenizer,
+            cache,
+            capacity=self.info.context_length,
+            sampling=self.info.sampling,
+            prefixes=encoders,
+            base_prefix=base,
+            device=device,
+        )
+
+    def _dtype_of(self, name: str, parameter: Tensor) -> torch.dtype:
+        # Stored integers stay what they are; their scales stay exact, whatever is computed in.
+        if not parameter.is_floating_point():
+            return parameter.dtype
+        return torch.float32 if name.endswith("weight_scale") else self.dtype
+
+    def stream(self, request: ChatRequest) -> DeltaStream:
+        """Answer one request; see `Engine.stream`."""
+        return self.engine.stream(request)
+
+    def close(self) -> None:
+        """Drop weights and cache; running answers end with an error at their next step."""
+        self._closed = True
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+        self._checkpoint = None
+        self.network = nn.Module()
+
+
+def recognised_family(directory: Path) -> Family | None:
+    """The family of a checkpoint directory, from ``config.json`` alone; ``None`` if it is not ours."""
+    config = read_json(directory / "config.json") if (directory / "config.json").is_file() else None
+    return None if config is None else family_of(config)
+
+
+def open_directory(source: ModelSource, directory: Path, family: Family, dtype: torch.dtype) -> TorchModel:
+    """Read configuration and tokenizer, check every file and shape; read no weights yet.
+
+    Raises:
+        CheckpointError: something is missing, damaged, unsafe or does not fit.
+        AdapterError: an adapter does not fit the model.
+    """
+    raw = read_json(directory / "config.json")
+    config = _read_config(directory, raw, family)
+    tokenizer = family.tokenizer(directory)
+    _check_vocabulary(directory, tokenizer.vocab_size, family.dimensions(config).vocab_size)
+    checkpoint = Checkpoint(directory)
+    with torch.device("meta"):
+        network = family.build(config)
+        _expect_stored_form(directory, raw, network)
+    checkpoint.require({name: tuple(value.shape) for name, value in _unique_parameters(network)})
+    adapters = {
+        name: load_prefix_encoder(path, family, config) for name, path in source.adapters.items()
+    }
+    return TorchModel(
+        source.name,
+        family,
+        config,
+        network,
+        tokenizer,
+        dtype,
+        checkpoint=checkpoint,
+        adapters=adapters,
+        base_prefix=prefix_encoder_in(checkpoint, family, config),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of a checkpoint.
+
+    Raises:
+        CheckpointError: a Git LFS pointer, no JSON, or no object.
+    """
+    check_not_lfs_pointer(path)
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); download it again.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, a JSON object is expected.")
+    return content
+
+
+def _read_config(directory: Path, raw: Mapping[str, Any], family: Family) -> Any:
+    try:
+        return family.read_config({**raw, "pre_seq_len": None})
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
+        raise CheckpointError(
+            f"{directory / 'config.json'} does not describe a {family.name} model: {reason}; download it again."
+        ) from error
+
+
+def _expect_stored_form(directory: Path, raw: Mapping[str, Any], network: nn.Module) -> None:
+    try:
+        expect_stored_form(network, raw)
+    except ValueError as error:
+        raise CheckpointError(f"{directory / 'config.json'}: quantization_bit: {error}") from error
+
+
+def _check_vocabulary(directory: Path, vocabulary: int, rows: int) -> None:
+    if vocabulary > rows:
+        raise CheckpointError(
+            f"{directory}: the vocabulary has {vocabulary} pieces, the model's embedding only {rows} rows; "
+            "they are of different models. Take the vocabulary that was published with these weights."
+        )
+
+
+def _unique_parameters(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Every parameter once under its first name; a tied head is the embedding."""
+    return list(network.named_parameters(remove_duplicate=True))
+
+
+def _replace_parameter(network: nn.Module, old: Tensor, value: Tensor) -> None:
+    """Put ``value`` wherever ``old`` is, so that tied weights stay tied."""
+    parameter = nn.Parameter(value, requires_grad=False)
+    for module in network.modules():
+        for name, current in list(module._parameters.items()):
+            if current is old:
+                module._parameters[name] = parameter

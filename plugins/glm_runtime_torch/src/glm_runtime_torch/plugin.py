@@ -1,0 +1,45 @@
+"""The hooks of the PyTorch runtime: it loads ChatGLM checkpoints and chats with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from glm_core import hookimpl
+from glm_core.records import ChatRequest, Delta, ModelCard, ModelSource
+
+if TYPE_CHECKING:
+    from .model import TorchModel
+
+GLM_API_VERSION = 1
+
+
+@hookimpl
+def describe_models() -> tuple[ModelCard, ...]:
+    """The published models that this runtime can run."""
+    return (
+        ModelCard(
+            "chatglm-6b",
+            "ChatGLM-6B v1.1, Chinese and English, 6.2 billion parameters",
+            hub_id="THUDM/chatglm-6b",
+            modelscope_id="ZhipuAI/ChatGLM-6B",
+            aliases=("ChatGLM-6B",),
+            license="model license of ChatGLM-6B",
+        ),
+    )
+
+
+@hookimpl
+def load_model(source: ModelSource, dtype: str) -> TorchModel | None:
+    """Open a checkpoint directory, or adopt a model that is already in memory."""
+    from .loading import open_source  # here, so that start-up does not pay for torch
+
+    return open_source(source, dtype)
+
+
+@hookimpl
+def chat_stream(model: object, request: ChatRequest) -> Iterator[Delta] | None:
+    """Stream from the model's engine."""
+    from .model import TorchModel  # loaded already if the model is ours
+
+    return model.stream(request) if isinstance(model, TorchModel) else None

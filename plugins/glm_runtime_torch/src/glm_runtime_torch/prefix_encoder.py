@@ -1,0 +1,86 @@
+"""P-Tuning v2: trainable keys and values in front of every layer's KV cache.
+
+Axes: B batch · L layers · G key/value heads · H head dim · P prefix length
+Source: P-Tuning v2, arXiv:2110.07602; parameter names as in the original checkpoints.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .attention import KeyValueStore
+
+
+class PrefixEncoder(nn.Module):
+    """Turns ``P`` learned positions into keys and values for every layer.
+
+    Only these weights train; the model's own stay frozen.
+
+    Args:
+        pre_seq_len: P.
+        num_layers: L.
+        num_kv_heads: G.
+        head_dim: H.
+        projection: ``None`` learns the keys and values themselves, one embedding row of
+            ``L * 2 * G * H``; ``(embedding_size, inner_size)`` learns smaller rows and a
+            two-layer tanh network over them.
+    """
+
+    def __init__(
+        self,
+        pre_seq_len: int,
+        num_layers: int,
+        num_kv_heads: int,
+        head_dim: int,
+        projection: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.pre_seq_len = pre_seq_len
+        self.num_layers = num_layers
+        self.num_kv_heads = num_kv_heads
+        self.head_dim = head_dim
+        kv_size = num_layers * 2 * num_kv_heads * head_dim
+        if projection is None:
+            self.embedding = nn.Embedding(pre_seq_len, kv_size)
+            self.trans = None
+        else:
+            embedding_size, inner_size = projection
+            self.embedding = nn.Embedding(pre_seq_len, embedding_size)
+            self.trans = nn.Sequential(
+                nn.Linear(embedding_size, inner_size), nn.Tanh(), nn.Linear(inner_size, kv_size)
+            )
+
+    def forward(self) -> Tensor:
+        """Keys and values of the prefix, ``[L, 2, G, P, H]``, in the weights' own dtype."""
+        rows = self.embedding.weight if self.trans is None else self.trans(self.embedding.weight)
+        # one row holds key of layer 0, value of layer 0, key of layer 1, ...
+        rows = rows.view(self.pre_seq_len, self.num_layers, 2, self.num_kv_heads, self.head_dim)
+        return rows.permute(1, 2, 3, 0, 4)  # [L, 2, G, P, H]
+
+
+class PrefixedKeyValues:
+    """Puts a prefix in front of each layer's keys and values; keeps nothing between calls.
+
+    For training and scoring, where the whole sequence passes at once. With ``store`` empty it
+    also seeds that cache: generation through transformers starts so.
+
+    Args:
+        prefix: ``[L, 2, G, P, H]``.
+        dropout: probability with which single prefix elements are dropped (0.1 in training).
+        store: a cache that shall hold the prefix from now on.
+    """
+
+    def __init__(self, prefix: Tensor, dropout: float = 0.0, store: KeyValueStore | None = None) -> None:
+        self._prefix = torch.dropout(prefix, dropout, train=True) if dropout else prefix
+        self._store = store
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Implement `KeyValueStore.update`; the result is ``P`` positions longer than the input."""
+        batch = keys.shape[0]
+        front_keys, front_values = (
+            part.to(keys.dtype).expand(batch, -1, -1, -1) for part in self._prefix[layer]
+        )  # [B, G, P, H]
+        keys = torch.cat((front_keys, keys), dim=2)
+        values = torch.cat((front_values, values), dim=2)
+        return self._store.update(keys, values, layer) if self._store is not None else (keys, values)

@@ -1,0 +1,65 @@
+"""Rotary position embedding, computed from position ids instead of a stored table.
+
+Computing the angles takes a few microseconds a forward pass and leaves nothing to
+outgrow: a table would need a length, a device and a dtype of its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class RotaryEmbedding:
+    """Angles of ``rotary_dim`` channels for one or several rows of positions.
+
+    Not an ``nn.Module``: it owns no weights, and buffers of a module built on the meta
+    device would hold garbage after loading. Source: RoFormer, arXiv:2104.09864.
+
+    Args:
+        rotary_dim: channels that one row of positions turns; even.
+        base: frequency of channel pair ``i`` is ``base ** (-2 * i / rotary_dim)``.
+        half_precision_frequencies: round the frequencies to float16, whatever the model's
+            dtype. ChatGLM-6B does so in its constructor, and its weights were trained with it.
+    """
+
+    def __init__(
+        self, rotary_dim: int, *, base: float = 10000.0, half_precision_frequencies: bool = False
+    ) -> None:
+        exponents = torch.arange(0, rotary_dim, 2, dtype=torch.float32, device="cpu") / rotary_dim
+        frequencies = 1.0 / base**exponents
+        self._half_precision = half_precision_frequencies
+        self._frequencies = {
+            torch.device("cpu"): frequencies.half() if half_precision_frequencies else frequencies
+        }
+
+    def cos_sin(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosine and sine for every position.
+
+        Args:
+            position_ids: integer tensor of any shape ``[...]``.
+            dtype: dtype of the result. In float16 the angles themselves are rounded to
+                float16 where the frequencies are, as the original does; in bfloat16 they are
+                computed in float32, because bfloat16 cannot tell positions above 256 apart.
+
+        Returns:
+            Two tensors ``[..., rotary_dim]``, the frequencies repeated once (split-half form).
+        """
+        frequencies = self._frequencies_on(position_ids.device)
+        if self._half_precision and dtype == torch.float16:
+            angles = position_ids.to(torch.float16).unsqueeze(-1) * frequencies
+        else:
+            angles = position_ids.to(torch.float32).unsqueeze(-1) * frequencies.float()
+        angles = torch.cat((angles, angles), dim=-1)  # [..., rotary_dim]
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+    def _frequencies_on(self, device: torch.device) -> Tensor:
+        if device not in self._frequencies:
+            self._frequencies[device] = self._frequencies[torch.device("cpu")].to(device)
+        return self._frequencies[device]
+
+
+def rotate_split_half(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn channel ``i`` together with channel ``i + d/2``; all tensors end in ``d``."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin

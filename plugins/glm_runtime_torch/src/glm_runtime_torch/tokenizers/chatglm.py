@@ -1,0 +1,156 @@
+"""The ChatGLM-6B (v1) tokenizer: SentencePiece, whitespace pieces, and control tokens at the end.
+
+Format: ``ice_text.model`` as published with ChatGLM-6B v1.1; any SentencePiece model with the
+same special pieces works, whatever their ids.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from glm_core import Message
+from glm_core.errors import CheckpointError
+
+from ..checkpoints.integrity import check_not_lfs_pointer
+from ..generation.reply import FullWidthPunctuation, ReplyFilter
+
+VOCABULARY_FILE = "ice_text.model"
+
+MASK, GMASK, START, END, PAD = "[MASK]", "[gMASK]", "<sop>", "<eop>", "<pad>"
+NEWLINE, TAB = "<n>", "<|tab|>"
+MAX_BLANKS = 80
+
+# The published model writes its training date so and its chat code replaces it.
+REPLY_REPLACEMENTS = {"[[训练时间]]": "2023年"}
+
+_BLANK_PIECE = re.compile(r"<\|blank_(\d+)\|>")
+
+
+class ChatGLMTokenizer:
+    """Text to ids and back, equal to the original's except where that is a hole.
+
+    Two differences, both on purpose: control tokens typed as text (``<sop>``, ``<eop>``,
+    ``[MASK]``) stay text instead of becoming the tokens, and decoding leaves blanks before
+    punctuation alone, which code and tables need.
+
+    Args:
+        directory: holds ``ice_text.model``; ``tokenizer_config.json`` is read if it is there.
+
+    Raises:
+        CheckpointError: the vocabulary is missing, unreadable, a Git LFS pointer, lacks a special
+            piece, or is that of ChatGLM-6B v1.0 with its 20,000 image tokens.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        directory = Path(directory)
+        _refuse_image_tokens(directory)
+        self.pieces = _load_vocabulary(directory / VOCABULARY_FILE)
+        self.vocab_size: int = self.pieces.get_piece_size()
+        self.mask_token_id = self._special(MASK)
+        self.gmask_token_id = self._special(GMASK)
+        self.bos_token_id = self._special(START)
+        self.eos_token_id = self._special(END)
+        self.pad_token_id = self._special(PAD)
+        self.stop_token_ids = frozenset({self.eos_token_id})
+        known = [count for count in range(2, MAX_BLANKS + 1) if self._knows(f"<|blank_{count}|>")]
+        self._blanks = re.compile("|".join(f" {{{count}}}" for count in reversed(known)) or r"(?!)")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text; newlines, tabs and runs of blanks become their own pieces."""
+        return self.pieces.encode(self._whitespace_to_pieces(text))
+
+    def tokenize(self, text: str) -> list[str]:
+        """The pieces of `encode` as text."""
+        return self.pieces.encode(self._whitespace_to_pieces(text), out_type=str)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of ids; control tokens and ids beyond the vocabulary leave nothing behind."""
+        text = self.pieces.decode([token for token in token_ids if 0 <= token < self.vocab_size])
+        text = text.replace(NEWLINE, "\n").replace(TAB, "\t")
+        return _BLANK_PIECE.sub(_blanks_of, text)
+
+    def completion_prompt(self, text: str) -> list[int]:
+        """Ids of bare text followed by ``[gMASK] <sop>``, as the original's ``__call__`` gives."""
+        return [*self.encode(text), self.gmask_token_id, self.bos_token_id]
+
+    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation in the original's round format; see `format_chat`."""
+        return self.completion_prompt(format_chat(messages))
+
+    def reply_filter(self) -> ReplyFilter:
+        """The original's response clean-up, made to work on a stream."""
+        return ReplyFilter(replacements=REPLY_REPLACEMENTS, punctuation=FullWidthPunctuation())
+
+    def _whitespace_to_pieces(self, text: str) -> str:
+        text = text.replace("\n", NEWLINE).replace("\t", TAB)
+        return self._blanks.sub(lambda match: f"<|blank_{len(match.group())}|>", text)
+
+    def _knows(self, piece: str) -> bool:
+        return self.pieces.id_to_piece(self.pieces.piece_to_id(piece)) == piece
+
+    def _special(self, piece: str) -> int:
+        if not self._knows(piece):
+            raise CheckpointError(
+                f"the vocabulary ({VOCABULARY_FILE}, {self.vocab_size} pieces) has no piece {piece}; "
+                "a ChatGLM-6B vocabulary is expected. Take the file that was published with the weights."
+            )
+        return self.pieces.piece_to_id(piece)
+
+
+def format_chat(messages: Sequence[Message]) -> str:
+    """The original's prompt: rounds counted from 0, the bare question when there is no history.
+
+    A system message is emulated, because the model was trained without one: its text stands on
+    a line of its own before round 0, and the round form is used even without history. Several
+    questions in a row are one question of several lines.
+    """
+    system = "\n".join(message.content for message in messages if message.role == "system")
+    rounds: list[str] = []
+    question = ""
+    for message in messages:
+        if message.role == "user":
+            question = f"{question}\n{message.content}" if question else message.content
+        elif message.role == "assistant":
+            rounds.append(f"[Round {len(rounds)}]\n问：{question}\n答：{message.content}\n")
+            question = ""
+    if not rounds and not system:
+        return question
+    head = f"{system}\n" if system else ""
+    return f"{head}{''.join(rounds)}[Round {len(rounds)}]\n问：{question}\n答："
+
+
+def _blanks_of(match: re.Match[str]) -> str:
+    count = int(match.group(1))
+    return " " * count if 2 <= count <= MAX_BLANKS else match.group()
+
+
+def _load_vocabulary(path: Path) -> sentencepiece.SentencePieceProcessor:
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is missing: the tokenizer's vocabulary. Copy it from the model's page beside the weights."
+        )
+    check_not_lfs_pointer(path)
+    try:
+        return sentencepiece.SentencePieceProcessor(model_file=str(path))
+    except (RuntimeError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is no SentencePiece model ({path.stat().st_size:,} bytes): it is damaged or cut off. "
+            "Download it again."
+        ) from error
+
+
+def _refuse_image_tokens(directory: Path) -> None:
+    try:
+        settings = json.loads((directory / "tokenizer_config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(settings, dict) and settings.get("num_image_tokens"):
+        raise CheckpointError(
+            f"{directory} holds ChatGLM-6B v1.0, whose ids begin with {settings['num_image_tokens']} image tokens; "
+            "v1.1 is expected. Download revision v1.1.0 of the same model."
+        )
