@@ -65,6 +65,11 @@ def config_file(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(named) if named else platformdirs.user_config_path("glm") / "config.toml"
 
 
+def hub_cache(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where Hugging Face's client keeps downloads."""
+    return Path(environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+
+
 def load_settings(
     overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ
 ) -> Settings:

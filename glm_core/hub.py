@@ -7,10 +7,10 @@ code ever, and safetensors alone where a model offers both forms of weights.
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
+from .config import hub_cache
 from .errors import HubError
 
 _DATA_FILES = ("*.json", "*.model", "*.safetensors", "*.bin", "*.txt", "*.tiktoken", "*.jinja")
@@ -125,8 +125,7 @@ def _no_network(where: str, error: Exception) -> str:
 
 
 def _not_writable(where: str, error: OSError) -> str:
-    cache = os.environ.get("HF_HOME") or "~/.cache/huggingface"
     return (
         f"{where} could not be written to the cache: {error}. "
-        f"Make the folder writable and large enough, or name another in HF_HOME (now {cache})."
+        f"Make the folder writable and large enough, or name another in HF_HOME (now {hub_cache()})."
     )

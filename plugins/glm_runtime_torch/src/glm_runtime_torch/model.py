@@ -90,6 +90,14 @@ class TorchModel:
             raise ClosedError(f"the model {state}")
         return self._engine
 
+    def bytes_to_read(self) -> int:
+        """Memory that `materialize` will take for weights that are not in memory yet."""
+        return sum(
+            parameter.numel() * self._dtype_of(name, parameter).itemsize
+            for name, parameter in _unique_parameters(self.network)
+            if parameter.is_meta
+        )
+
     def materialize(self, device: torch.device) -> None:
         """Read every weight that is still on the meta device, one at a time, straight to ``device``.
 

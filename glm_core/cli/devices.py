@@ -1,0 +1,53 @@
+"""``glm devices``: what a model can run on, and what ``auto`` would take."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from ..errors import DeviceError
+from ..plugins import default_host
+from ..records import DeviceInfo
+from ..routing import choose_devices, describe_backends
+from ._options import print_json, print_table
+
+
+def run(arguments: list[str]) -> int:
+    """List the devices of every backend."""
+    parser = argparse.ArgumentParser(prog="glm devices", description="List the devices that a model can run on.")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parsed = parser.parse_args(arguments)
+    host = default_host()
+    devices = [device for backend in describe_backends(host).values() for device in backend.devices]
+    try:
+        chosen = choose_devices(host, "auto", lambda line: None)[1][0].name
+    except DeviceError as error:
+        if not devices:
+            raise
+        chosen = f"none ({error})"
+    if parsed.json:
+        print_json({"auto": chosen, "devices": [dataclasses.asdict(device) for device in devices]})
+        return 0
+    print_table(
+        ("device", "memory", "free", "dtypes", "what it is"),
+        [
+            (
+                device.name,
+                _gigabytes(device.memory_bytes),
+                _gigabytes(device.free_memory_bytes),
+                ", ".join(device.dtypes),
+                _what_it_is(device),
+            )
+            for device in devices
+        ],
+    )
+    print(f"\n--device auto takes: {chosen}")
+    return 0
+
+
+def _what_it_is(device: DeviceInfo) -> str:
+    return device.label if device.available else f"{device.label} (not available: {device.reason})"
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size else "?"

@@ -1,0 +1,144 @@
+"""``glm doctor``: checks an installation from the outside in and says what to do about each fault."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Literal
+
+from ..config import config_file, hub_cache, load_settings
+from ..errors import GlmError
+from ..models import known_models
+from ..plugins import PluginHost, default_host
+from ..routing import choose_devices
+from ._options import print_json
+from .plugins import ask_all_to_describe
+from .run import describe_frontends
+
+Verdict = Literal["ok", "note", "fault"]
+MARKS: dict[Verdict, str] = {"ok": "ok   ", "note": "note ", "fault": "FAULT"}
+LOW_DISK_BYTES = 15 * 10**9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    check: str
+    verdict: Verdict
+    message: str
+
+
+def run(arguments: list[str]) -> int:
+    """Run every check; the exit status is 2 if one found a fault."""
+    parser = argparse.ArgumentParser(prog="glm doctor", description="Check the installation.")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parsed = parser.parse_args(arguments)
+    findings = list(examine(default_host()))
+    if parsed.json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            print(f"{MARKS[finding.verdict]}  {finding.check}: {finding.message}")
+    return 2 if any(finding.verdict == "fault" for finding in findings) else 0
+
+
+def examine(host: PluginHost) -> Iterator[Finding]:
+    """All findings, in the order in which a person would look."""
+    yield from _python()
+    yield from _settings()
+    yield from _plugins(host)
+    yield from _stages(host)
+    yield from _device(host)
+    yield from _models(host)
+    yield from _cache()
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)} ({sys.executable})")
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            yield Finding(package, "note", "not installed; glm-runtime-torch needs it")
+        else:
+            yield Finding(package, "ok", metadata.version(package))
+
+
+def _settings() -> Iterator[Finding]:
+    try:
+        settings = load_settings()
+    except GlmError as error:
+        yield Finding("settings", "fault", str(error))
+        return
+    path = config_file()
+    origin = f"from {path}" if path.is_file() else f"no file at {path}, defaults and environment only"
+    yield Finding("settings", "ok", f"{origin}; model {settings.model}, device {settings.device}")
+
+
+def _plugins(host: PluginHost) -> Iterator[Finding]:
+    ask_all_to_describe(host)
+    for report in host.reports:
+        name = f"plugin {report.name}"
+        if report.status == "ok":
+            yield Finding(name, "ok", f"{report.distribution} {report.version}")
+        elif report.status == "disabled":
+            yield Finding(name, "note", report.reason)
+        else:
+            yield Finding(
+                name,
+                "fault",
+                f"{report.distribution} {report.version} is {report.status}: {report.reason}. "
+                f"Update it, or pip uninstall {report.distribution}.",
+            )
+
+
+def _stages(host: PluginHost) -> Iterator[Finding]:
+    needed: dict[str, tuple[Callable[[], bool], str]] = {
+        "a runtime": (lambda: bool(host.answering("load_model")), "glm-runtime-torch"),
+        "a backend": (lambda: bool(host.answering("place")), "glm-backend-cpu"),
+        "a frontend": (lambda: bool(describe_frontends(host)), "glm-frontend-cli"),
+    }
+    for what, (there, package) in needed.items():
+        if there():
+            yield Finding(what, "ok", "installed")
+        else:
+            yield Finding(what, "fault", f"none is installed or works: pip install {package}")
+
+
+def _device(host: PluginHost) -> Iterator[Finding]:
+    chosen: list[str] = []
+    try:
+        choose_devices(host, "auto", chosen.append)
+    except GlmError as error:
+        yield Finding("device", "fault", str(error))
+    else:
+        yield Finding("device", "ok", chosen[0])
+
+
+def _models(host: PluginHost) -> Iterator[Finding]:
+    shipped = [card for card in known_models(host) if card.path is not None]
+    if not shipped:
+        yield Finding("models", "note", "no model is installed; pip install glm-model-demo for the demo")
+    for card in shipped:
+        if card.path is not None and card.path.is_dir():
+            yield Finding(f"model {card.name}", "ok", str(card.path))
+        else:
+            yield Finding(f"model {card.name}", "fault", f"{card.path} is missing; install its package again")
+
+
+def _cache() -> Iterator[Finding]:
+    cache = hub_cache()
+    there = next(parent for parent in (cache, *cache.parents) if parent.exists())
+    if not os.access(there, os.W_OK):
+        yield Finding("cache", "fault", f"{there} is not writable; models cannot be downloaded. Set HF_HOME.")
+        return
+    free = shutil.disk_usage(there).free
+    verdict: Verdict = "ok" if free > LOW_DISK_BYTES else "note"
+    enough = "" if verdict == "ok" else "; ChatGLM-6B in float16 takes 13.4 GB"
+    yield Finding("cache", verdict, f"{cache}, {free / 1e9:.0f} GB free{enough}")

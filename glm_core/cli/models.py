@@ -1,0 +1,31 @@
+"""``glm models``: the models that are known by name."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from ..models import known_models
+from ..plugins import default_host
+from ..records import ModelCard
+from ._options import print_json, print_table
+
+
+def run(arguments: list[str]) -> int:
+    """List them; never touches the network."""
+    parser = argparse.ArgumentParser(prog="glm models", description="List the models that are known by name.")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parsed = parser.parse_args(arguments)
+    cards = known_models(default_host())
+    if parsed.json:
+        print_json([dataclasses.asdict(card) for card in cards])
+        return 0
+    print_table(("name", "from", "what it is"), [(card.name, _origin(card), card.summary) for card in cards])
+    print("\n--model also takes a directory with a checkpoint, or a hub id such as THUDM/chatglm-6b.")
+    return 0
+
+
+def _origin(card: ModelCard) -> str:
+    if card.path is not None:
+        return "installed"
+    return card.hub_id or card.modelscope_id or "its name"

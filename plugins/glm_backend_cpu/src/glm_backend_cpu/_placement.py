@@ -1,0 +1,45 @@
+"""Putting a model of the torch runtime into this machine's memory."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+import torch
+
+from glm_core import OutOfMemoryError
+from glm_core.records import LoadedModel, Placement, QuantizationScheme
+from glm_runtime_torch.model import TorchModel
+
+from ._processor import usable_cores
+
+CPU = torch.device("cpu")
+
+
+def quantize_on_cpu(model: LoadedModel, scheme: QuantizationScheme) -> LoadedModel | None:
+    """Quantise with one scale per row; ``None`` for a model of another runtime."""
+    if not isinstance(model, TorchModel):
+        return None
+    model.quantize(scheme.bits)
+    return model
+
+
+def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None:
+    """Read what is not in memory yet and start the engine; ``None`` for a model of another runtime.
+
+    Raises:
+        OutOfMemoryError: the weights are larger than the memory that is available.
+    """
+    if not isinstance(model, TorchModel):
+        return None
+    needed, available = model.bytes_to_read(), psutil.virtual_memory().available
+    if needed > available:
+        raise OutOfMemoryError(
+            f"{model.info.name} needs {needed / 1e9:.1f} GB for its weights, {available / 1e9:.1f} GB of memory "
+            "are free. Add --quantize int8 or int4, or close other programs."
+        )
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(usable_cores())
+    model.materialize(CPU)
+    model.start(CPU)
+    return model

@@ -1,0 +1,64 @@
+"""What this processor is, found without importing torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from glm_core.records import DeviceInfo
+
+# Instructions that multiply bfloat16 pairs directly; without them bfloat16 is emulated in float32.
+BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
+SHOWN_FLAGS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "neon", "asimd")
+
+
+def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> DeviceInfo:
+    """The one device of this backend."""
+    facts = read_cpuinfo(cpuinfo)
+    flags = set((facts.get("flags") or facts.get("Features") or "").split())
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    shown = [flag for flag in SHOWN_FLAGS if flag in flags]
+    dtype, reason = fastest_dtype(flags)
+    memory = psutil.virtual_memory()
+    return DeviceInfo(
+        name="cpu",
+        type="cpu",
+        label=", ".join([name, f"{usable_cores()} cores", *shown]),
+        memory_bytes=memory.total,
+        free_memory_bytes=memory.available,
+        dtypes=(dtype, *(other for other in ("float32", "bfloat16", "float16") if other != dtype)),
+        dtype_reason=reason,
+    )
+
+
+def fastest_dtype(flags: set[str]) -> tuple[str, str]:
+    """The dtype that ``auto`` takes for these processor flags, and why."""
+    native = next((flag for flag in BFLOAT16_FLAGS if flag in flags), None)
+    if native:
+        return "bfloat16", f"this processor multiplies it in hardware ({native}) and it halves memory traffic"
+    return "float32", "this processor has no bfloat16 instructions, so 16-bit weights would be slower"
+
+
+def usable_cores() -> int:
+    """Physical cores that this process may run on.
+
+    Two threads of one core share its arithmetic units, so more threads than cores only get in
+    each other's way in matrix products.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    physical = psutil.cpu_count(logical=False) or allowed
+    return max(1, min(allowed, physical))
+
+
+def read_cpuinfo(path: Path) -> Mapping[str, str]:
+    """Keys and values of the first processor in Linux's ``/proc/cpuinfo``; empty elsewhere."""
+    try:
+        first = path.read_text("utf-8", errors="replace").split("\n\n", 1)[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}
