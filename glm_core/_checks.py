@@ -26,3 +26,19 @@ def check_number(name: str, value: object, expected: str, accept: Callable[[floa
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not accept(value):  # type: ignore[arg-type]
         raise RequestError(f"{name} must be {expected}, got {value!r}")
+
+
+def check_text(name: str, value: object) -> None:
+    """Refuse what is not text, or text that cannot be written as UTF-8.
+
+    Half of a surrogate pair comes from JSON such as ``"\\ud83d"`` and from command lines that are
+    not UTF-8; further in, a tokenizer would fail on it.
+    """
+    if not isinstance(value, str):
+        raise RequestError(f"{name} must be text, got {type(value).__name__}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"{name} is no valid Unicode: half a character at position {error.start}; send UTF-8 text"
+        ) from error

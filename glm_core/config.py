@@ -21,6 +21,9 @@ ENVIRONMENT_PREFIX = "GLM_"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "int8", "int4")
 HUBS = ("huggingface", "modelscope")
+MAX_TIME_LIMIT = 3600.0
+YES = ("1", "true", "yes", "on")
+NO = ("0", "false", "no", "off")
 
 
 @dataclass(frozen=True)
@@ -55,19 +58,37 @@ class Settings:
         _check_choice("dtype", self.dtype, DTYPES)
         _check_choice("quantize", self.quantize, QUANTIZATIONS)
         _check_choice("hub", self.hub, HUBS)
-        if not self.plugin_time_limit > 0:
-            raise ConfigError(f"plugin_time_limit must be more than 0 seconds, got {self.plugin_time_limit}")
+        if not 0 < self.plugin_time_limit <= MAX_TIME_LIMIT:
+            raise ConfigError(
+                f"plugin_time_limit must be more than 0 and at most {MAX_TIME_LIMIT:g} seconds, "
+                f"got {self.plugin_time_limit:g}"
+            )
 
 
 def config_file(environ: Mapping[str, str] = os.environ) -> Path:
     """The settings file: ``GLM_CONFIG``, or ``config.toml`` in the user's configuration folder."""
     named = environ.get("GLM_CONFIG")
-    return Path(named) if named else platformdirs.user_config_path("glm") / "config.toml"
+    return expand(named) if named else platformdirs.user_config_path("glm") / "config.toml"
 
 
 def hub_cache(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where Hugging Face's client keeps downloads."""
-    return Path(environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    """Where Hugging Face's client keeps downloads; the same rule as the client's own."""
+    caches = environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return expand(environ.get("HF_HOME") or f"{caches}/huggingface")
+
+
+def wants_debug(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether ``GLM_DEBUG`` asks the command line for tracebacks and debug messages."""
+    return environ.get("GLM_DEBUG", "").lower() in YES
+
+
+def expand(path: str | os.PathLike[str]) -> Path:
+    """A path with ``~`` taken as the home directory.
+
+    Unlike `Path.expanduser` it leaves ``~nobody`` as it is, and so a machine on which the user has
+    no home (a container with a foreign user id) meets no surprise.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111  see above
 
 
 def load_settings(
@@ -84,7 +105,7 @@ def load_settings(
         ConfigError: a source holds an unknown name or a value that cannot be used.
     """
     values = _from_file(environ)
-    if environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+    if environ.get("HF_HUB_OFFLINE", "").lower() in YES:
         values["offline"] = True
     for field in dataclasses.fields(Settings):
         variable = ENVIRONMENT_PREFIX + field.name.upper()
@@ -97,7 +118,7 @@ def load_settings(
 def _from_file(environ: Mapping[str, str]) -> dict[str, Any]:
     path = config_file(environ)
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # editors on Windows put a mark in front
     except FileNotFoundError:
         if environ.get("GLM_CONFIG"):
             raise ConfigError(f"GLM_CONFIG names {path}, which does not exist") from None
@@ -112,38 +133,47 @@ def _from_file(environ: Mapping[str, str]) -> dict[str, Any]:
     for name in content:
         if name not in known:
             raise ConfigError(
-                f"the settings file {path} has an unknown setting {name!r}; "
-                f"known are {', '.join(sorted(known))}"
+                f"the settings file {path} has an unknown setting {name!r}; known are: {', '.join(sorted(known))}"
             )
     return {name: _parse(name, value, str(path)) for name, value in content.items()}
 
 
 def _parse(name: str, value: Any, origin: str) -> Any:
+    """The value of one setting as a file or variable gives it; a wrong one is refused with its origin."""
+    try:
+        parsed = _convert(name, value)
+        Settings(**{name: parsed})
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+    return parsed
+
+
+def _convert(name: str, value: Any) -> Any:
     if name in ("plugins", "disable_plugins"):
         parts = value.split(",") if isinstance(value, str) else value
         if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
             return tuple(part.strip() for part in parts if part.strip())
-        raise ConfigError(f"{origin}: {name} must be a list of plugin names, got {value!r}")
+        raise ConfigError(f"{name} must be a list of plugin names, got {value!r}")
     if name == "offline":
-        return _parse_boolean(name, value, origin)
+        return _convert_boolean(name, value)
     if name == "plugin_time_limit":
         try:
+            if isinstance(value, bool):
+                raise TypeError
             return float(value)
         except (TypeError, ValueError):
-            raise ConfigError(f"{origin}: {name} must be a number of seconds, got {value!r}") from None
+            raise ConfigError(f"{name} must be a number of seconds, got {value!r}") from None
     if not isinstance(value, str):
-        raise ConfigError(f"{origin}: {name} must be text, got {value!r}")
+        raise ConfigError(f"{name} must be text, got {value!r}")
     return value
 
 
-def _parse_boolean(name: str, value: Any, origin: str) -> bool:
+def _convert_boolean(name: str, value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False}
-    words["off"] = False
-    if not isinstance(value, str) or value.lower() not in words:
-        raise ConfigError(f"{origin}: {name} must be true or false, got {value!r}")
-    return words[value.lower()]
+    if isinstance(value, str) and value.lower() in YES + NO:
+        return value.lower() in YES
+    raise ConfigError(f"{name} must be true or false, got {value!r}")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -7,11 +7,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from .config import HUBS, expand
 from .errors import ModelNotFoundError
 from .plugins import PluginHost
 from .records import ModelCard
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# As the hub itself checks them, so that a mistyped path is told apart before any download starts.
+_PART = r"[A-Za-z0-9_](?:(?!--|\.\.)[A-Za-z0-9_.-])*(?<![.-])"
+_HUB_ID = re.compile(f"{_PART}/{_PART}")
 _KNOWN_PACKAGES = {"demo": "glm-model-demo"}
 
 
@@ -25,45 +28,66 @@ class Resolved:
 
 def known_models(host: PluginHost) -> tuple[ModelCard, ...]:
     """Every model that a plugin names, sorted by name."""
-    described = host.describe("describe_models", ModelCard)  # type: ignore[type-abstract]
-    cards = (card for answer in described.values() for card in (answer if isinstance(answer, tuple) else (answer,)))
-    return tuple(sorted(cards, key=lambda card: card.name))
+    described = host.describe_many("describe_models", ModelCard)
+    return tuple(sorted((card for cards in described.values() for card in cards), key=lambda card: card.name))
 
 
 def resolve(
-    host: PluginHost, name: str, *, revision: str | None = None, offline: bool = False, hub: str = "huggingface"
+    host: PluginHost,
+    name: str,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    hub: str = "huggingface",
 ) -> Resolved:
     """Find the directory that ``name`` stands for, downloading it if it is a hub id.
 
-    A directory of that name always wins, then a known name, then a hub id such as
-    ``THUDM/chatglm-6b``.
+    A directory of that name wins, then a known name, then a hub id such as ``THUDM/chatglm-6b``.
+    Only a folder without ``config.json`` that is called like an installed model (``demo``) does
+    not hide that model.
 
     Raises:
         ModelNotFoundError: nothing answers to the name.
         HubError: the download failed, or the network may not be used.
     """
-    directory = Path(name).expanduser()
-    if directory.is_dir():
-        return Resolved(name, directory.resolve())
-    if directory.is_file():
-        raise ModelNotFoundError(f"{name} is a file; pass the directory that holds the model's files")
+    if not name.strip():
+        raise ModelNotFoundError("the model's name is empty; pass a directory, a known name or a hub id")
+    directory = expand(name)
+    try:
+        is_directory, is_file = directory.is_dir(), directory.is_file()
+    except OSError as error:  # a name too long for a path, a folder that may not be read
+        raise ModelNotFoundError(f"model {name!r} cannot be looked up: {error}") from error
     cards = known_models(host)
-    for card in cards:
-        if name == card.name or name in card.aliases:
-            return _resolve_card(name, card, revision, offline, hub)
+    card = next((card for card in cards if name == card.name or name in card.aliases), None)
+    if is_directory and not _is_another_folder(directory, card):
+        return Resolved(name, directory.resolve())
+    if card is not None:
+        return _resolve_card(name, card, revision, offline, hub)
+    if is_file:
+        raise ModelNotFoundError(f"{name} is a file; pass the directory that holds the model's files")
     if _HUB_ID.fullmatch(name):
         return Resolved(name, _download(name, revision, offline, hub))
-    raise ModelNotFoundError(_unknown(name, cards))
+    raise ModelNotFoundError(_unknown(name, cards) + host.unused())
+
+
+def _is_another_folder(directory: Path, card: ModelCard | None) -> bool:
+    """Whether a directory merely happens to be called like an installed model, such as ``demo``."""
+    return card is not None and card.path is not None and not (directory / "config.json").exists()
 
 
 def _resolve_card(name: str, card: ModelCard, revision: str | None, offline: bool, hub: str) -> Resolved:
     if card.path is not None:
+        if not card.path.is_dir():
+            raise ModelNotFoundError(
+                f"the files of model {name!r} are missing: install its package again ({card.path})"
+            )
         return Resolved(name, card.path)
     repository = card.modelscope_id if hub == "modelscope" else card.hub_id
     if repository is not None:
         return Resolved(name, _download(repository, revision, offline, hub))
     if card.hub_id or card.modelscope_id:
-        raise ModelNotFoundError(f"model {name!r} is not on {hub}; choose the other hub with --hub")
+        other = next(known for known in HUBS if known != hub)
+        raise ModelNotFoundError(f"model {name!r} is not on {hub}; choose the other hub with --hub {other}")
     return Resolved(name, None)
 
 
@@ -75,7 +99,7 @@ def _download(repository: str, revision: str | None, offline: bool, hub: str) ->
 
 def _unknown(name: str, cards: tuple[ModelCard, ...]) -> str:
     names = [card.name for card in cards]
-    close = difflib.get_close_matches(name, names, n=1)
+    close = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     if name in _KNOWN_PACKAGES:
         hint = f" Install it with: pip install {_KNOWN_PACKAGES[name]}."

@@ -3,31 +3,35 @@
 One broken plugin never breaks a command: what cannot be imported, hangs while importing, was
 written for another API version, misspells a hook or takes another's name is left out and
 reported with its name, version and reason. pluggy's own loader would stop at the first of them.
+With ``GLM_DEBUG=1`` the traceback of each is logged.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from importlib import metadata
 from typing import Any, Literal, TypeVar
 
 import pluggy
 
 from . import hookspecs
+from ._candidates import Candidate, installed_candidates
+from ._hook_checks import check_hooks
 from .errors import GlmError, PluginError
 from .hookspecs import PROJECT
+
+__all__ = ["API_VERSION", "Candidate", "PluginHost", "PluginReport", "default_host", "installed_candidates"]
 
 API_VERSION = 1
 """Version of the hooks and records; a plugin module states it as ``GLM_API_VERSION``."""
 
-ENTRY_POINT_GROUP = "glm.plugins"
-
 Status = Literal["ok", "disabled", "broken", "incompatible"]
 T = TypeVar("T")
+
+_log = logging.getLogger("glm")
 
 
 @dataclass(frozen=True)
@@ -49,30 +53,6 @@ class PluginReport:
     status: Status
     reason: str = ""
     hooks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A plugin that may be loaded: its name, its package, and how to get its module."""
-
-    name: str
-    distribution: str
-    version: str
-    load: Callable[[], object]
-
-
-def installed_candidates() -> list[Candidate]:
-    """Every plugin that the installed packages declare, sorted by name; nothing is imported."""
-    found = [
-        Candidate(
-            point.name,
-            point.dist.name if point.dist else "unknown",
-            point.dist.version if point.dist else "unknown",
-            functools.partial(importlib.import_module, point.module),
-        )
-        for point in metadata.entry_points(group=ENTRY_POINT_GROUP)
-    ]
-    return sorted(found, key=lambda candidate: (candidate.name, candidate.distribution))
 
 
 class PluginHost:
@@ -106,6 +86,11 @@ class PluginHost:
         """What became of every candidate, in their order."""
         return tuple(self._reports.values())
 
+    def unused(self) -> str:
+        """A remark on plugins that are installed and not used, to end a message about something missing."""
+        names = [report.name for report in self.reports if report.status != "ok"]
+        return f" (Installed, but not used: {', '.join(names)}; glm plugins says why.)" if names else ""
+
     def answering(self, hook: str) -> tuple[str, ...]:
         """Names of the loaded plugins that implement ``hook``, sorted."""
         return tuple(sorted(report.name for report in self.reports if hook in report.hooks))
@@ -123,33 +108,52 @@ class PluginHost:
             answer = caller(**arguments)
         except GlmError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # whatever the plugin does, it is named as the cause
             raise PluginError(
-                f"plugin {plugin!r} failed in {hook}: {type(error).__name__}: {error}. "
+                f"plugin {plugin!r} failed in {hook}: {_said(error)}. "
                 f"Report this to its author, or run with GLM_DISABLE_PLUGINS={plugin}."
             ) from error
-        if isinstance(answer, list):  # describe_* hooks collect
+        if hook.startswith("describe_"):  # these collect the answers of all plugins, here of one
             return answer[0] if answer else None
         return answer
 
     def describe(self, hook: str, record: type[T]) -> dict[str, T]:
-        """Ask every plugin a ``describe_*`` hook; answers by plugin name.
+        """Ask every plugin a ``describe_*`` hook that is answered with one record.
 
-        A plugin that raises, takes too long or answers with something else than ``record`` (or a
-        tuple of it) is reported as broken and left out.
+        A plugin that raises, takes too long or answers with something else than a ``record`` is
+        reported as broken and left out.
+
+        Returns:
+            The answers by plugin name, sorted.
         """
+
+        def check(answer: object) -> T:
+            if isinstance(answer, record):
+                return answer
+            raise PluginError(f"returned {answer!r}; one {record.__name__} is expected")
+
+        return self._describe(hook, check)
+
+    def describe_many(self, hook: str, record: type[T]) -> dict[str, tuple[T, ...]]:
+        """Like `describe`, for a hook that is answered with a tuple of records."""
+
+        def check(answer: object) -> tuple[T, ...]:
+            if isinstance(answer, (tuple, list)):
+                members = tuple(member for member in answer if isinstance(member, record))
+                if len(members) == len(answer):
+                    return members
+            raise PluginError(f"returned {answer!r}; a tuple of {record.__name__} is expected")
+
+        return self._describe(hook, check)
+
+    def _describe(self, hook: str, check: Callable[[object], T]) -> dict[str, T]:
         answers: dict[str, T] = {}
         for name in self.answering(hook):
             try:
-                answer = _within(self._time_limit, functools.partial(self.call, name, hook))
-                members = answer if isinstance(answer, tuple) else (answer,)
-                wrong = next((member for member in members if not isinstance(member, record)), None)
-                if wrong is not None or answer is None:
-                    raise PluginError(f"{hook} returned {wrong!r}; {record.__name__} is expected")
+                answers[name] = check(_within(self._time_limit, functools.partial(self.call, name, hook)))
             except (GlmError, TimeoutError) as error:
+                _log.debug("plugin %s: %s", name, hook, exc_info=error)
                 self._mark_broken(name, f"{hook}: {error}")
-            else:
-                answers[name] = answer
         return answers
 
     def _admit(
@@ -165,23 +169,25 @@ class PluginHost:
                 report, status="broken", reason=f"another plugin is already called {candidate.name!r}"
             )
         try:
-            module = _within(self._time_limit, candidate.load)
+            module = _within(self._time_limit, functools.partial(_import, candidate))
+            version = getattr(module, "GLM_API_VERSION", None)
+            if version != API_VERSION:
+                return replace(report, status="incompatible", reason=_version_mismatch(version))
+            if self._manager.is_registered(module):
+                raise PluginError(f"is the same module as plugin {self._manager.get_name(module)!r}")
+            hooks = check_hooks(module, _new_manager())
+            self._manager.register(module, name=candidate.name)
         except TimeoutError as error:
             return replace(report, status="broken", reason=f"import {error}")
-        except BaseException as error:  # whatever a module does while importing, SystemExit included
-            return replace(report, status="broken", reason=f"import failed: {type(error).__name__}: {error}")
-        version = getattr(module, "GLM_API_VERSION", None)
-        if version != API_VERSION:
-            return replace(report, status="incompatible", reason=_version_mismatch(version))
-        try:
-            hooks = _validated_hooks(module)
-        except pluggy.PluginValidationError as error:
-            return replace(report, status="broken", reason=" ".join(str(error).split()))
-        self._manager.register(module, name=candidate.name)
+        except Exception as error:  # whatever a module holds, it must not break a command
+            _log.debug("plugin %s", candidate.name, exc_info=error)
+            reason = str(error) if isinstance(error, PluginError) else _said(error)
+            return replace(report, status="broken", reason=reason)
         return replace(report, hooks=hooks)
 
     def _mark_broken(self, name: str, reason: str) -> None:
-        self._manager.unregister(name=name)
+        if self._manager.has_plugin(name):  # another thread may have been first
+            self._manager.unregister(name=name)
         for index, report in self._reports.items():
             if report.name == name and report.status == "ok":
                 self._reports[index] = replace(report, status="broken", reason=reason, hooks=())
@@ -202,12 +208,18 @@ def _version_mismatch(version: object) -> str:
     )
 
 
-def _validated_hooks(module: object) -> tuple[str, ...]:
-    """Register on a throw-away manager, so that a refused plugin leaves no trace on the real one."""
-    trial = _new_manager()
-    trial.register(module)
-    trial.check_pending()  # catches a misspelt hook, which would otherwise just never be called
-    return tuple(sorted(caller.name for caller in trial.get_hookcallers(module) or ()))
+def _import(candidate: Candidate) -> object:
+    """Runs on the plugin's own thread, where SystemExit and the like are the plugin's and not the user's."""
+    try:
+        return candidate.load()
+    except BaseException as error:
+        raise PluginError(f"import failed: {_said(error)}") from error
+
+
+def _said(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _within(seconds: float, function: Callable[[], T]) -> T:
@@ -246,5 +258,3 @@ def default_host() -> PluginHost:
         deny=settings.disable_plugins,
         time_limit=settings.plugin_time_limit,
     )
-
-

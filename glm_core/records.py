@@ -1,19 +1,48 @@
 """The frozen records that pass between core and plugins; no torch types, no behaviour.
 
 A plugin builds and reads them and adds no fields. Core may add fields with defaults in a minor
-release; it renames or removes one only with a new `API_VERSION`.
+release; it renames or removes one only with a new `API_VERSION`. What a plugin says of itself
+is defined in `glm_core.descriptions` and offered here too.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ._checks import check_integer, check_number
+from ._checks import check_integer, check_number, check_text
+from .descriptions import BackendInfo, DeviceInfo, FrontendInfo, ModelCard, OpenModel, Option, TrainerInfo
 from .errors import RequestError
+
+__all__ = [
+    "BackendInfo",
+    "ChatRequest",
+    "Delta",
+    "DeltaStream",
+    "DeviceInfo",
+    "FinishReason",
+    "FrontendInfo",
+    "LoadedModel",
+    "Message",
+    "ModelCard",
+    "ModelInfo",
+    "ModelSource",
+    "OpenModel",
+    "Option",
+    "Placement",
+    "QuantizationScheme",
+    "Role",
+    "ROLES",
+    "Sampling",
+    "TrainerInfo",
+    "TrainJob",
+    "TrainProgress",
+    "Usage",
+    "as_messages",
+]
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
@@ -30,8 +59,7 @@ class Message:
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise RequestError(f"role {self.role!r} is unknown; expected one of {', '.join(ROLES)}")
-        if not isinstance(self.content, str):
-            raise RequestError(f"message content must be text, got {type(self.content).__name__}")
+        check_text("message content", self.content)
 
 
 @dataclass(frozen=True)
@@ -93,12 +121,16 @@ class ChatRequest:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        if not all(isinstance(message, Message) for message in self.messages):
+            raise RequestError(f"messages must be Message records, got {self.messages!r}")
         if not self.messages or self.messages[-1].role != "user":
             raise RequestError("a conversation must end with a user's message; add the question")
         if not self.messages[-1].content.strip():
             raise RequestError("the question is empty; type something to answer")
-        if any(not isinstance(stop, str) or not stop for stop in self.stop):
-            raise RequestError(f"stop strings must be non-empty text, got {self.stop!r}")
+        if not isinstance(self.stop, tuple) or not all(self.stop):
+            raise RequestError(f"stop must be a tuple of non-empty strings, got {self.stop!r}")
+        for stop in self.stop:
+            check_text("a stop string", stop)
         check_integer("seed", self.seed, minimum=0, maximum=2**63 - 1)
 
 
@@ -123,7 +155,8 @@ class Usage:
     @property
     def tokens_per_second(self) -> float:
         """Decode speed; 0 when fewer than two tokens were decoded."""
-        return (self.completion_tokens - 1) / self.decode_seconds if self.decode_seconds > 0 else 0.0
+        gaps = max(self.completion_tokens - 1, 0)
+        return gaps / self.decode_seconds if self.decode_seconds > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -227,123 +260,6 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class DeviceInfo:
-    """One device as its backend sees it, without touching a driver more than needed.
-
-    Attributes:
-        name: what ``--device`` takes: ``"cpu"``, ``"cuda:0"``.
-        type: the part before the colon.
-        label: for people, such as ``"AMD EPYC, 2 cores, AVX-512"``.
-        available: whether a model can run there now.
-        reason: why not, or what to know.
-        memory_bytes: total memory; 0 = unknown.
-        free_memory_bytes: what a model could take now; 0 = unknown.
-        dtypes: names that ``--dtype`` may take there, the one ``auto`` takes first.
-        dtype_reason: why ``auto`` takes that one.
-    """
-
-    name: str
-    type: str
-    label: str
-    available: bool = True
-    reason: str = ""
-    memory_bytes: int = 0
-    free_memory_bytes: int = 0
-    dtypes: tuple[str, ...] = ("float32",)
-    dtype_reason: str = ""
-
-
-@dataclass(frozen=True)
-class BackendInfo:
-    """What a hardware backend offers.
-
-    Attributes:
-        name: the backend's name.
-        devices: what it sees, absent ones included if it can say why.
-        priority: ``--device auto`` takes the available device of highest priority (CPU is 0).
-        schemes: what its ``quantize`` hook takes, such as ``("int8", "int4")``.
-    """
-
-    name: str
-    devices: tuple[DeviceInfo, ...]
-    priority: int = 0
-    schemes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of a frontend or trainer; core makes the command-line flag of it.
-
-    Attributes:
-        name: as in Python, ``"server_port"``; the flag is ``--server-port``.
-        help: one line.
-        type: ``str``, ``int``, ``float`` or ``bool`` (a bare flag).
-        default: what it is when not given.
-    """
-
-    name: str
-    help: str
-    type: type = str
-    default: Any = None
-
-
-OpenModel = Callable[[], Any]
-"""Opens the chosen model when called; returns a `glm_core.ChatModel`."""
-
-
-@dataclass(frozen=True)
-class FrontendInfo:
-    """What a frontend offers.
-
-    Attributes:
-        name: ``glm run NAME``.
-        summary: one line for ``glm run --help``.
-        run: ``"package.module:function"``, imported only when the frontend is started; called as
-            ``function(open_model, options)`` with an `OpenModel` and a mapping of option values.
-            It checks its options (a port in use) before it opens the model, and returns when
-            the user is done.
-        options: its own options.
-    """
-
-    name: str
-    summary: str
-    run: str
-    options: tuple[Option, ...] = ()
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """A model that is known by name.
-
-    Attributes:
-        name: what ``--model`` takes.
-        summary: one line.
-        path: directory of a model that a package ships.
-        hub_id: id on Hugging Face's hub.
-        modelscope_id: id on ModelScope.
-        aliases: other spellings.
-        license: short name of the weights' licence.
-    """
-
-    name: str
-    summary: str
-    path: Path | None = None
-    hub_id: str | None = None
-    modelscope_id: str | None = None
-    aliases: tuple[str, ...] = ()
-    license: str = ""
-
-
-@dataclass(frozen=True)
-class TrainerInfo:
-    """What a trainer offers: ``glm train NAME`` with its own options."""
-
-    name: str
-    summary: str
-    options: tuple[Option, ...] = ()
-
-
-@dataclass(frozen=True)
 class TrainJob:
     """A training job.
 
@@ -398,17 +314,22 @@ def as_messages(
         system: text of a system message to put in front.
 
     Raises:
-        RequestError: an element is neither.
+        RequestError: an element is neither, or both kinds are mixed.
     """
     messages: list[Message] = [Message("system", system)] if system else []
+    kinds: set[type] = set()
     for element in history or ():
         if isinstance(element, Message):
             messages.append(element)
+            kinds.add(Message)
         elif isinstance(element, (tuple, list)) and len(element) == 2:
             messages += [Message("user", element[0]), Message("assistant", element[1])]
+            kinds.add(tuple)
         else:
             raise RequestError(
                 f"history element {element!r} is neither a (question, answer) pair nor a Message; "
                 "pass a list of one kind"
             )
+    if len(kinds) > 1:
+        raise RequestError("the history mixes (question, answer) pairs and Messages; pass a list of one kind")
     return (*messages, Message("user", prompt))

@@ -65,9 +65,7 @@ def resolve_model(name: str = "demo", *, revision: str | None = None, offline: b
         HubError: the download failed.
     """
     settings = load_settings({"model": name, "revision": revision, "offline": offline or None})
-    resolved = resolve(
-        default_host(), name, revision=revision, offline=settings.offline, hub=settings.hub
-    )
+    resolved = resolve(default_host(), name, revision=revision, offline=settings.offline, hub=settings.hub)
     if resolved.path is None:
         raise ConfigError(f"model {name!r} has no files on this machine")
     return resolved.path

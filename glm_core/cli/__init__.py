@@ -13,7 +13,10 @@ from ..language import language
 
 # command: English and Chinese summary
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("start a frontend: glm run cli, glm run web, glm run api", "启动一个前端：glm run cli、glm run web、glm run api"),
+    "run": (
+        "start a frontend: glm run cli, glm run web, glm run api",
+        "启动一个前端：glm run cli、glm run web、glm run api",
+    ),
     "chat": ("print one streamed answer; for shells and pipes", "在命令行里输出一个回答，适合脚本和管道"),
     "models": ("list the models that are known by name", "列出已知的模型名称"),
     "devices": ("list the devices that a model can run on", "列出可以运行模型的设备"),
@@ -69,5 +72,8 @@ def _help() -> str:
     if chinese:
         head, tail = "用法：glm 命令 [选项]\n\n命令：", "每个命令的选项：glm 命令 --help"
     else:
-        head, tail = "usage: glm COMMAND [OPTION ...]\n\ncommands:", "options of a command: glm COMMAND --help"
+        head, tail = (
+            "usage: glm COMMAND [OPTION ...]\n\ncommands:",
+            "options of a command: glm COMMAND --help",
+        )
     return "\n".join([head, *rows, "", tail])

@@ -77,11 +77,20 @@ def add_plugin_options(parser: argparse.ArgumentParser, title: str, options: Ite
         flag = f"--{option.name.replace('_', '-')}"
         if option.type is bool:
             group.add_argument(
-                flag, dest=option.name, action=argparse.BooleanOptionalAction, default=option.default, help=option.help
+                flag,
+                dest=option.name,
+                action=argparse.BooleanOptionalAction,
+                default=option.default,
+                help=option.help,
             )
         else:
             group.add_argument(
-                flag, dest=option.name, type=option.type, default=option.default, help=option.help, metavar="X"
+                flag,
+                dest=option.name,
+                type=option.type,
+                default=option.default,
+                help=option.help,
+                metavar="X",
             )
 
 

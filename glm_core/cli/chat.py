@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("question", help="the question; - reads it from standard input")
     parser.add_argument("--system", metavar="TEXT", help="instructions before the question")
     parser.add_argument("--use-adapter", metavar="NAME", help="answer with this loaded adapter")
-    parser.add_argument("--stop", metavar="TEXT", action="append", default=[], help="end before this; repeatable")
+    parser.add_argument(
+        "--stop", metavar="TEXT", action="append", default=[], help="end before this; repeatable"
+    )
     parser.add_argument("--seed", metavar="N", type=int, help="make sampling repeatable")
     parser.add_argument("--greedy", action="store_true", help="always take the most likely token")
     parser.add_argument("--temperature", metavar="X", type=float)
@@ -67,11 +69,15 @@ def _parser() -> argparse.ArgumentParser:
 def _read_standard_input() -> str:
     data = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
     if len(data) > MAX_INPUT_BYTES:
-        raise RequestError(f"standard input is longer than {MAX_INPUT_BYTES:,} bytes; send a shorter question")
+        raise RequestError(
+            f"standard input is longer than {MAX_INPUT_BYTES:,} bytes; send a shorter question"
+        )
     try:
         return data.decode("utf-8").strip()
     except UnicodeDecodeError as error:
-        raise RequestError(f"standard input is not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise RequestError(
+            f"standard input is not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from error
 
 
 def _write(text: str) -> None:

@@ -14,7 +14,9 @@ from ._options import print_json, print_table
 
 def run(arguments: list[str]) -> int:
     """List the devices of every backend."""
-    parser = argparse.ArgumentParser(prog="glm devices", description="List the devices that a model can run on.")
+    parser = argparse.ArgumentParser(
+        prog="glm devices", description="List the devices that a model can run on."
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parsed = parser.parse_args(arguments)
     host = default_host()

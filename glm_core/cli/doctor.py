@@ -62,7 +62,9 @@ def examine(host: PluginHost) -> Iterator[Finding]:
 
 
 def _python() -> Iterator[Finding]:
-    yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)} ({sys.executable})")
+    yield Finding(
+        "python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)} ({sys.executable})"
+    )
     for package in ("torch", "transformers"):
         if importlib.util.find_spec(package) is None:
             yield Finding(package, "note", "not installed; glm-runtime-torch needs it")

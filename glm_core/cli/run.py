@@ -51,7 +51,9 @@ def find_frontend(host: PluginHost, name: str) -> FrontendInfo:
         raise PluginError(
             f"frontend {name!r} is not installed, or is broken (see glm plugins): pip install {_PACKAGES[name]}"
         )
-    raise PluginError(f"frontend {name!r} is unknown; installed are: {', '.join(sorted(frontends)) or 'none'}")
+    raise PluginError(
+        f"frontend {name!r} is unknown; installed are: {', '.join(sorted(frontends)) or 'none'}"
+    )
 
 
 def start_frontend(frontend: FrontendInfo, open_model: OpenModel, options: Mapping[str, Any]) -> None:

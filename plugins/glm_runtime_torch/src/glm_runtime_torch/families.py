@@ -54,13 +54,14 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The sizes that caches, prefixes and reports need of any family."""
+    """What caches, prefixes, checks and reports need of any family's configuration."""
 
     num_layers: int
     num_kv_heads: int
     head_dim: int
     vocab_size: int
     max_sequence_length: int
+    eos_token_id: int
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Family:
         recognises: whether a ``config.json`` is of this family.
         read_config: the family's configuration from a ``config.json``.
         build: an untied, uninitialised network of a configuration, on the current default device.
-        dimensions: the sizes of a configuration.
+        dimensions: a configuration's sizes and end token.
         tokenizer: reads the tokenizer of a checkpoint directory.
         build_prefix_encoder: ``(config, pre_seq_len, prefix_projection)`` to an empty encoder.
         tied: stored tensors that another one replaces; they are not read.
@@ -99,7 +100,12 @@ def _is_chatglm_v1(config: Mapping[str, Any]) -> bool:
 
 def _chatglm_dimensions(config: chatglm.ChatGLMConfig) -> Dimensions:
     return Dimensions(
-        config.num_layers, config.num_heads, config.head_dim, config.vocab_size, config.max_sequence_length
+        num_layers=config.num_layers,
+        num_kv_heads=config.num_heads,
+        head_dim=config.head_dim,
+        vocab_size=config.vocab_size,
+        max_sequence_length=config.max_sequence_length,
+        eos_token_id=config.eos_token_id,
     )
 
 

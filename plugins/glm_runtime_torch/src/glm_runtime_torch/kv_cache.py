@@ -5,6 +5,7 @@ Axes: B batch · T new tokens · S key positions · G key/value heads · H head 
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Sequence
 
@@ -18,7 +19,8 @@ class KVCache:
     """Keys and values of up to ``num_slots`` sequences of up to ``capacity`` positions each.
 
     All memory is reserved at once and nothing is allocated per token. On the CPU reserved
-    memory is not resident before it is written.
+    memory is not resident before it is written. Positions that hold no key are zero, never
+    garbage: a masked key has weight 0, and 0 times NaN is NaN.
 
     Args:
         num_layers: L.
@@ -48,13 +50,14 @@ class KVCache:
         shape = (num_slots, num_kv_heads, capacity, head_dim)
         needed = 2 * num_layers * torch.Size(shape).numel() * dtype.itemsize
         try:
-            self._keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(num_layers)]
-            self._values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(num_layers)]
-        except RuntimeError as error:
+            self._keys = [_zeros(shape, dtype, device) for _ in range(num_layers)]
+            self._values = [_zeros(shape, dtype, device) for _ in range(num_layers)]
+        except (RuntimeError, OSError, OverflowError) as error:
             raise OutOfMemoryError(
                 f"the KV cache needs {needed / 1e9:.2f} GB ({num_slots} conversations of {capacity} tokens), "
                 f"which {device} refuses. Use a smaller max_length or a smaller model."
             ) from error
+        self._used = [0] * num_slots
         self._free = list(range(num_slots))
         self._available = threading.Condition()
 
@@ -65,7 +68,10 @@ class KVCache:
             return self._free.pop()
 
     def release(self, slot: int) -> None:
-        """Give a slot back; its content is stale from now on."""
+        """Give a slot back and wipe it."""
+        for tensor in (*self._keys, *self._values):
+            tensor[slot, :, : self._used[slot]] = 0
+        self._used[slot] = 0
         with self._available:
             self._free.append(slot)
             self._available.notify()
@@ -90,14 +96,16 @@ class KVCache:
             starts: position at which each row's T new tokens begin.
             num_tokens: T.
         """
+        for slot, start in zip(slots, starts, strict=True):
+            self._used[slot] = max(self._used[slot], start + num_tokens)
         return CacheRows(self._keys, self._values, slots, starts, num_tokens)
 
 
 class CacheRows:
     """Some slots as the rows of a batch; implements `glm_runtime_torch.attention.KeyValueStore`.
 
-    Rows may begin at different positions. Keys of shorter rows are followed by stale ones up to
-    the longest row's end: the attention mask hides them.
+    Rows may begin at different positions. Keys of shorter rows are followed by zeros up to the
+    longest row's end: the attention mask hides them.
     """
 
     def __init__(
@@ -129,3 +137,11 @@ class CacheRows:
             return cache[self._slot : self._slot + 1, :, : self.num_keys]
         cache[self._slots.unsqueeze(1), :, self._positions] = new.transpose(1, 2)  # [B, T, G, H]
         return cache[self._slots, :, : self.num_keys]
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # torch.zeros writes every page; pages of an anonymous mapping are zero and cost nothing until used.
+    memory = mmap.mmap(-1, max(1, torch.Size(shape).numel() * dtype.itemsize))
+    return torch.frombuffer(memory, dtype=dtype).view(shape)

@@ -16,7 +16,7 @@ from glm_core.records import ChatRequest, DeltaStream, ModelSource
 from .adapters import load_prefix_encoder, prefix_encoder_in
 from .checkpoints.integrity import check_not_lfs_pointer
 from .checkpoints.reader import Checkpoint
-from .families import Family, family_of
+from .families import Dimensions, Family, family_of
 from .generation.engine import Engine
 from .kv_cache import KVCache
 from .prefix_encoder import PrefixEncoder
@@ -197,7 +197,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
     raw = read_json(directory / "config.json")
     config = _read_config(directory, raw, family)
     tokenizer = family.tokenizer(directory)
-    _check_vocabulary(directory, tokenizer.vocab_size, family.dimensions(config).vocab_size)
+    _check_vocabulary(directory, tokenizer, family.dimensions(config))
     checkpoint = Checkpoint(directory)
     with torch.device("meta"):
         network = family.build(config)
@@ -252,12 +252,18 @@ def _expect_stored_form(directory: Path, raw: Mapping[str, Any], network: nn.Mod
         raise CheckpointError(f"{directory / 'config.json'}: quantization_bit: {error}") from error
 
 
-def _check_vocabulary(directory: Path, vocabulary: int, rows: int) -> None:
-    if vocabulary > rows:
-        raise CheckpointError(
-            f"{directory}: the vocabulary has {vocabulary} pieces, the model's embedding only {rows} rows; "
-            "they are of different models. Take the vocabulary that was published with these weights."
-        )
+def _check_vocabulary(directory: Path, tokenizer: ChatTokenizer, sizes: Dimensions) -> None:
+    if tokenizer.vocab_size > sizes.vocab_size:
+        found = f"has {tokenizer.vocab_size} pieces, the model's embedding only {sizes.vocab_size} rows"
+    elif sizes.eos_token_id not in tokenizer.stop_token_ids:
+        ends = ", ".join(map(str, sorted(tokenizer.stop_token_ids)))
+        found = f"ends answers with token {ends}, config.json with {sizes.eos_token_id}"
+    else:
+        return
+    raise CheckpointError(
+        f"{directory}: the vocabulary {found}; they are of different models. "
+        "Take the vocabulary that was published with these weights."
+    )
 
 
 def _unique_parameters(network: nn.Module) -> list[tuple[str, Tensor]]:

@@ -188,8 +188,8 @@ class ChatGLMTransformer(nn.Module):
             position_ids: ``[B, R, T]`` int64.
             attention_mask: ``[B, 1, T, S]`` bool, True = visible; ``None`` = every key is.
             store: earlier keys and values; ``None`` for a single pass without a cache.
-            hidden_states: if given, the embeddings, each block's output and the final norm's
-                are appended, ``L + 2`` tensors ``[B, T, D]``.
+            hidden_states: if given, the input of each block and the final norm's output are
+                appended, ``L + 1`` tensors ``[B, T, D]``, as transformers counts them.
 
         Returns:
             ``[B, T, D]`` after the final norm.
@@ -198,13 +198,12 @@ class ChatGLMTransformer(nn.Module):
         h = h.to(self.final_layernorm.weight.dtype)  # quantised embeddings come out in their scales' dtype
         cos, sin = self._rotary.cos_sin(position_ids, h.dtype)  # [B, R, T, H/R]
         rotary = cos.transpose(1, 2).unsqueeze(1), sin.transpose(1, 2).unsqueeze(1)  # [B, 1, T, R, H/R]
-        _collect(hidden_states, h)
         for layer in self.layers:
+            _collect(hidden_states, h)
             run = layer
             if self.gradient_checkpointing and self.training:
                 run = partial(self._gradient_checkpointing_func, layer)
             h = run(h, rotary, attention_mask, store)
-            _collect(hidden_states, h)
         h = self.final_layernorm(h)
         _collect(hidden_states, h)
         return h

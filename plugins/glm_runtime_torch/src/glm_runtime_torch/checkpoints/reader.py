@@ -150,7 +150,7 @@ class _TorchFile(_File):
         try:
             content: Any = torch.load(path, map_location="cpu", mmap=self.mapped, weights_only=True)
         except pickle.UnpicklingError as error:
-            if not self.mapped:
+            if "Unsupported" not in str(error):  # torch's word for what it refuses to run
                 raise CheckpointError(_damaged(path, error)) from error
             raise CheckpointError(
                 f"{path} holds something other than tensors: Python code would run if it were loaded, so it is "

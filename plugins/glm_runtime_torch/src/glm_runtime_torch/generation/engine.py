@@ -112,7 +112,7 @@ class Engine:
             for sequence, index in zip(sequences, last, strict=True)
         ]
         mask = None
-        if len(set(starts)) > 1:  # rows of equal length have no stale keys to hide
+        if len(set(starts)) > 1:  # rows of equal length have nothing to hide
             query_index = torch.tensor(starts).unsqueeze(1)
             nothing_else = torch.zeros(len(starts), dtype=torch.int64)
             mask = visibility_mask(query_index, nothing_else, rows.num_keys).to(self._device)

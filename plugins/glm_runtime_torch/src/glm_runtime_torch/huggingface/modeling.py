@@ -109,7 +109,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds: ``[B, T, D]`` instead of ``input_ids``; needs positions and mask.
             labels: ``[B, T]``; -100 does not count. The loss is in ``loss``.
             use_cache: make a cache if none is passed.
-            output_hidden_states: return embeddings, each block's output and the final norm's.
+            output_hidden_states: return the input of each block and the final norm's output.
             return_dict: ``False`` returns a tuple.
         """
         use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache

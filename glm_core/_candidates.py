@@ -1,0 +1,69 @@
+"""Which plugins the installed packages declare; nothing of them is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+
+from .errors import PluginError
+
+ENTRY_POINT_GROUP = "glm.plugins"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plugin that may be loaded: its name, its package, and how to get its module."""
+
+    name: str
+    distribution: str
+    version: str
+    load: Callable[[], object]
+
+
+def installed_candidates() -> list[Candidate]:
+    """Every plugin that the installed packages declare, sorted by name; nothing is imported."""
+    try:
+        found = [_candidate(point, point.dist) for point in metadata.entry_points(group=ENTRY_POINT_GROUP)]
+    except Exception:
+        # Anything: one malformed entry_points.txt, of whatever package, makes importlib.metadata
+        # refuse all of them, and the parser has no error class of its own.
+        found = list(_one_by_one())
+    return sorted(found, key=lambda candidate: (candidate.name, candidate.distribution))
+
+
+def _one_by_one() -> Iterator[Candidate]:
+    """Ask each package alone; one that cannot be read is a candidate that cannot be loaded."""
+    seen: set[str] = set()
+    for distribution in metadata.distributions():
+        name, version = _identity(distribution)
+        if name in seen:  # an earlier folder of sys.path wins, as it does for imports
+            continue
+        seen.add(name)
+        try:
+            points = list(distribution.entry_points.select(group=ENTRY_POINT_GROUP))
+        except Exception as error:  # see above
+            if ENTRY_POINT_GROUP in (distribution.read_text("entry_points.txt") or ""):
+                yield Candidate(name, name, version, _refusal(f"its entry_points.txt is malformed ({error})"))
+            continue
+        yield from (_candidate(point, distribution) for point in points)
+
+
+def _candidate(point: metadata.EntryPoint, distribution: metadata.Distribution | None) -> Candidate:
+    return Candidate(point.name, *_identity(distribution), load=point.load)
+
+
+def _identity(distribution: metadata.Distribution | None) -> tuple[str, str]:
+    """Name and version; a package with damaged metadata still gets its plugin named."""
+    try:
+        assert distribution is not None
+        return distribution.metadata["Name"] or "unknown", distribution.metadata["Version"] or "unknown"
+    except Exception:  # differs between Python versions: TypeError, KeyError, UnicodeDecodeError
+        return "unknown", "unknown"
+
+
+def _refusal(reason: str) -> Callable[[], object]:
+    def load() -> object:
+        raise PluginError(reason)
+
+    return load

@@ -1,0 +1,67 @@
+"""What can be wrong with a plugin's hooks, found when it is loaded and not when a hook is called.
+
+pluggy checks names and arguments. It lets through what later misbehaves in silence: a parameter
+with a default value, which up to pluggy 1.6 keeps that value whatever the caller says; a
+keyword-only parameter, which fails at the call; and a function that contains ``yield``, which
+cannot decline, because calling it returns a generator and not ``None``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+
+import pluggy
+
+from . import hookspecs
+from .errors import PluginError
+
+
+def check_hooks(module: object, trial: pluggy.PluginManager) -> tuple[str, ...]:
+    """Register a plugin on a throw-away manager and look at it; a refused one leaves no trace.
+
+    Args:
+        module: the plugin.
+        trial: a manager with core's hook specifications and no plugin.
+
+    Returns:
+        Names of the hooks that the plugin answers, sorted.
+
+    Raises:
+        PluginError: it breaks a rule of `glm_core.hookspecs`.
+    """
+    try:
+        trial.register(module)
+    except pluggy.PluginValidationError as error:
+        raise PluginError(" ".join(str(error).split())) from error
+    callers = trial.get_hookcallers(module) or []
+    if not callers:
+        raise PluginError("answers no hook; mark its hook functions with @glm_core.hookimpl")
+    for caller in callers:
+        if not caller.has_spec():
+            raise PluginError(_unknown_hook(caller.name))
+        for implementation in caller.get_hookimpls():
+            _check_shape(caller.name, implementation.function)
+    return tuple(sorted(caller.name for caller in callers))
+
+
+def _unknown_hook(name: str) -> str:
+    # Misspelt, it would otherwise just never be called.
+    known = sorted(name for name, value in vars(hookspecs).items() if hasattr(value, "glm_spec"))
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"hooks are: {', '.join(known)}"
+    return f"implements {name!r}, which is no hook; {hint}"
+
+
+def _check_shape(hook: str, function: Callable[..., object]) -> None:
+    if inspect.isgeneratorfunction(function):
+        raise PluginError(
+            f"{hook} contains yield and so could never decline; return an iterator from a plain function"
+        )
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.default is not parameter.empty:
+            raise PluginError(
+                f"{hook} takes {str(parameter)!r}; hook parameters are plain: no defaults, no keyword-only "
+                "ones, no * or **"
+            )

@@ -1,0 +1,198 @@
+"""What plugins say of themselves: the records that the ``describe_*`` hooks answer with.
+
+Each is checked as it is built, inside the plugin's own hook. A wrong one therefore marks that
+plugin as broken, by name and with the reason, and breaks no command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .config import DTYPES
+from .errors import PluginError
+
+OPTION_TYPES = (str, int, float, bool)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise PluginError(message)
+
+
+def _require_tuple_of(kind: type, what: str, value: object) -> None:
+    right = isinstance(value, tuple) and all(isinstance(member, kind) for member in value)
+    _require(right, f"{what} must be a tuple of {kind.__name__}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """One device as its backend sees it, without touching a driver more than needed.
+
+    Attributes:
+        name: what ``--device`` takes: ``"cpu"``, ``"cuda:0"``.
+        type: the part before the colon.
+        label: for people, such as ``"AMD EPYC, 2 cores, AVX-512"``.
+        available: whether a model can run there now.
+        reason: why not, or what to know.
+        memory_bytes: total memory; 0 = unknown.
+        free_memory_bytes: what a model could take now; 0 = unknown.
+        dtypes: names that ``--dtype`` may take there, the one ``auto`` takes first.
+        dtype_reason: why ``auto`` takes that one.
+    """
+
+    name: str
+    type: str
+    label: str
+    available: bool = True
+    reason: str = ""
+    memory_bytes: int = 0
+    free_memory_bytes: int = 0
+    dtypes: tuple[str, ...] = ("float32",)
+    dtype_reason: str = ""
+
+    def __post_init__(self) -> None:
+        kind = self.name.partition(":")[0]
+        _require(
+            bool(kind) and self.type == kind,
+            f"device {self.name!r} has type {self.type!r}; expected the part before the colon, {kind!r}",
+        )
+        known = DTYPES[1:]  # without "auto", which is for users
+        _require(
+            isinstance(self.dtypes, tuple) and bool(self.dtypes) and set(self.dtypes) <= set(known),
+            f"device {self.name!r} has dtypes {self.dtypes!r}; expected a tuple of {', '.join(known)}",
+        )
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """What a hardware backend offers.
+
+    Attributes:
+        name: the backend's name.
+        devices: what it sees, absent ones included if it can say why.
+        priority: ``--device auto`` takes the available device of highest priority (CPU is 0).
+        schemes: what its ``quantize`` hook takes, such as ``("int8", "int4")``.
+    """
+
+    name: str
+    devices: tuple[DeviceInfo, ...]
+    priority: int = 0
+    schemes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require_tuple_of(DeviceInfo, f"devices of backend {self.name!r}", self.devices)
+        _require_tuple_of(str, f"schemes of backend {self.name!r}", self.schemes)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a frontend or trainer; core makes the command-line flag of it.
+
+    Attributes:
+        name: as in Python, ``"server_port"``; the flag is ``--server-port``.
+        help: one line.
+        type: ``str``, ``int``, ``float`` or ``bool`` (a bare flag).
+        default: what it is when not given.
+    """
+
+    name: str
+    help: str
+    type: type = str
+    default: Any = None
+
+    def __post_init__(self) -> None:
+        _require(
+            self.name.isidentifier(), f"option {self.name!r}: its name must be as in Python, such as port"
+        )
+        _require(
+            self.type in OPTION_TYPES,
+            f"option {self.name!r}: its type must be str, int, float or bool, got {self.type!r}",
+        )
+        accepted = (int, float) if self.type is float else (self.type,)
+        _require(
+            self.default is None or type(self.default) in accepted,
+            f"option {self.name!r}: its default {self.default!r} is no {self.type.__name__}",
+        )
+
+
+OpenModel = Callable[[], Any]
+"""Opens the chosen model when called; returns a `glm_core.ChatModel`."""
+
+
+@dataclass(frozen=True)
+class FrontendInfo:
+    """What a frontend offers.
+
+    Attributes:
+        name: ``glm run NAME``.
+        summary: one line for ``glm run --help``.
+        run: ``"package.module:function"``, imported only when the frontend is started; called as
+            ``function(open_model, options)`` with an `OpenModel` and a mapping of option values.
+            It checks its options (a port in use) before it opens the model, and returns when
+            the user is done.
+        options: its own options.
+    """
+
+    name: str
+    summary: str
+    run: str
+    options: tuple[Option, ...] = ()
+
+    def __post_init__(self) -> None:
+        module, _, function = self.run.partition(":")
+        _require(
+            bool(module and function),
+            f'frontend {self.name!r} says run={self.run!r}; expected "package.module:function"',
+        )
+        _require_tuple_of(Option, f"options of frontend {self.name!r}", self.options)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model that is known by name.
+
+    Attributes:
+        name: what ``--model`` takes.
+        summary: one line.
+        path: directory of a model that a package ships.
+        hub_id: id on Hugging Face's hub.
+        modelscope_id: id on ModelScope.
+        aliases: other spellings.
+        license: short name of the weights' licence.
+    """
+
+    name: str
+    summary: str
+    path: Path | None = None
+    hub_id: str | None = None
+    modelscope_id: str | None = None
+    aliases: tuple[str, ...] = ()
+    license: str = ""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.path is None or isinstance(self.path, Path),
+            f"model {self.name!r}: its path must be a pathlib.Path, got {self.path!r}",
+        )
+        _require_tuple_of(str, f"aliases of model {self.name!r}", self.aliases)
+
+
+@dataclass(frozen=True)
+class TrainerInfo:
+    """What a trainer offers: ``glm train NAME`` with its own options.
+
+    Attributes:
+        name: ``glm train NAME``.
+        summary: one line for ``glm train --help``.
+        options: its own options.
+    """
+
+    name: str
+    summary: str
+    options: tuple[Option, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require_tuple_of(Option, f"options of trainer {self.name!r}", self.options)

@@ -1,0 +1,210 @@
+"""The engine against the original's greedy runs, and what callers on threads rely on."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from glm_core import AdapterError, ChatRequest, ClosedError, Delta, Message, RequestError, Sampling
+from glm_core.chat_model import collect
+from glm_core.records import ModelSource
+from glm_runtime_torch import families
+from glm_runtime_torch.model import TorchModel, open_directory
+from goldens import DATA, PAD, Case, named
+from tiny_models import open_with_prompt, tiny_checkpoint
+
+CPU = torch.device("cpu")
+V1 = DATA / "chatglm-6b"
+QUESTION = (Message("user", "x"),)
+
+
+def greedy(max_new_tokens: int, adapter: str | None = None) -> ChatRequest:
+    return ChatRequest(QUESTION, Sampling(do_sample=False, max_new_tokens=max_new_tokens), adapter=adapter)
+
+
+def token_ids(deltas: list[Delta]) -> list[int]:
+    return [token for delta in deltas for token in delta.token_ids]
+
+
+GREEDY = [*named("chatglm-6b", "greedy", at_least=9), *named("quantization", "greedy", at_least=3)]
+
+
+@pytest.mark.parametrize("case", GREEDY)
+def test_greedy_tokens_equal_the_original(case: Case) -> None:
+    """Every row alone gives the original's tokens: plain, padded, P-tuned, 28 layers deep, quantised."""
+    folder = DATA / "quantization" if case.name.startswith("int") else V1
+    directory = folder / case.settings.get("checkpoint", "ckpt/fp16-safetensors")
+    adapter = case.settings.get("ptuning_dir", "").removeprefix("ptuning-") or None
+    end = case.settings["eos_token_id"]
+    for row, expected in zip(case["input_ids"].tolist(), case["sequences"].tolist(), strict=True):
+        prompt = [token for token in row if token != PAD]
+        answer = expected[len(row) :]
+        if end in answer:
+            answer = answer[: answer.index(end)]
+        adapters = {adapter: V1 / f"ptuning-{adapter}"} if adapter else {}
+        model = open_with_prompt(directory, prompt, [] if end is None else [end], adapters=adapters)
+        deltas = list(model.stream(greedy(case.settings["max_new_tokens"], adapter)))
+        assert token_ids(deltas) == answer
+        assert deltas[-1].finish_reason == ("length" if len(answer) == case.settings["max_new_tokens"] else "stop")
+        assert model.engine.cache.free_slots == 4
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> TorchModel:
+    directory = tiny_checkpoint(tmp_path / "model")
+    opened = open_directory(ModelSource("tiny", directory), directory, families.CHATGLM, torch.float32)
+    opened.materialize(CPU)
+    opened.start(CPU)
+    return opened
+
+
+def test_stream_ends_with_one_final_delta(model: TorchModel) -> None:
+    """Only the last delta has a finish reason and usage; the counts add up."""
+    deltas = list(model.stream(greedy(5)))
+    assert [delta.finish_reason for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
+    usage = deltas[-1].usage
+    assert usage is not None
+    assert usage.completion_tokens == len(token_ids(deltas))
+    assert usage.prompt_tokens == len(model.tokenizer.chat_prompt(QUESTION))
+    assert usage.time_to_first_token > 0
+
+
+def test_batch_decodes_what_single_rows_decode(model: TorchModel) -> None:
+    """Sequences of different lengths in one decode batch give the logits that they get alone."""
+    questions = ["你好", "hello world how do I quantise a model", "晚上睡不着应该怎么办"]
+    engine = model.engine
+    alone, together = [], []
+    for question in questions:
+        sequences = [
+            engine.admit(ChatRequest((Message("user", question),), Sampling(do_sample=False, max_new_tokens=8)))
+            for _ in range(2)
+        ]
+        slots = [engine.cache.acquire() for _ in sequences]
+        sequences[0].advance(engine.prefill(sequences[0], slots[0]))
+        sequences[1].advance(engine.prefill(sequences[1], slots[1]))
+        alone.append(engine.decode([sequences[0]], [slots[0]])[0])
+        engine.cache.release(slots[0])
+        together.append((sequences[1], slots[1]))
+    batch = engine.decode([sequence for sequence, _ in together], [slot for _, slot in together])
+    torch.testing.assert_close(batch, torch.stack(alone), rtol=1e-5, atol=1e-5)
+
+
+def test_threads_get_the_answers_they_get_alone(model: TorchModel) -> None:
+    """Eight threads on four slots each get the answer that the same request gets alone."""
+    requests = [
+        ChatRequest((Message("user", f"hello {number}"),), Sampling(max_new_tokens=12), seed=number)
+        for number in range(8)
+    ]
+    expected = [collect(model.stream(request))[0] for request in requests]
+    answers: dict[int, str] = {}
+    threads = [
+        threading.Thread(target=lambda n=number: answers.update({n: collect(model.stream(requests[n]))[0]}))
+        for number in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [answers[number] for number in range(8)] == expected
+    assert model.engine.cache.free_slots == 4
+
+
+def test_closing_a_stream_frees_its_slot(model: TorchModel) -> None:
+    """A stream closed after its first delta gives its slot back at once."""
+    stream = model.stream(greedy(50))
+    next(stream)
+    assert model.engine.cache.free_slots == 3
+    stream.close()
+    assert model.engine.cache.free_slots == 4
+
+
+def test_stream_never_read_takes_no_slot(model: TorchModel) -> None:
+    """A stream that is dropped before its first delta never held a slot."""
+    streams = [model.stream(greedy(5)) for _ in range(10)]
+    assert model.engine.cache.free_slots == 4
+    assert len(streams) == 10
+
+
+def test_error_in_a_step_frees_the_slot_and_spares_the_next_request(
+    model: TorchModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device error ends that request; the next one is answered."""
+    original = model.engine.decode
+    calls = iter([True, False, False])
+
+    def failing(*arguments: object) -> torch.Tensor:
+        if next(calls, False):
+            raise RuntimeError("device lost")
+        return original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model.engine, "decode", failing)
+    with pytest.raises(RuntimeError, match="device lost"):
+        list(model.stream(greedy(3)))
+    assert model.engine.cache.free_slots == 4
+    assert len(token_ids(list(model.stream(greedy(3))))) <= 3
+
+
+def test_seed_repeats_and_no_seed_varies(model: TorchModel) -> None:
+    """The same seed gives the same answer; without a seed answers differ."""
+    def answer(seed: int | None) -> str:
+        request = ChatRequest(QUESTION, Sampling(max_new_tokens=12, temperature=2.0, top_p=1.0, top_k=0), seed=seed)
+        return collect(model.stream(request))[0]
+
+    assert answer(5) == answer(5)
+    assert len({answer(None) for _ in range(6)}) > 1
+
+
+def test_stop_string_ends_the_answer(model: TorchModel) -> None:
+    """The answer ends before a stop string, with reason stop."""
+    whole, _ = collect(model.stream(greedy(20)))
+    middle = whole[len(whole) // 2 :][:2]
+    text, last = collect(
+        model.stream(ChatRequest(QUESTION, Sampling(do_sample=False, max_new_tokens=20), stop=(middle,)))
+    )
+    assert text == whole[: whole.index(middle)].rstrip()
+    assert last.finish_reason == "stop"
+
+
+def test_too_long_question_is_refused_before_anything_runs(model: TorchModel) -> None:
+    """A question beyond max_length gives one sentence with both numbers."""
+    request = ChatRequest((Message("user", "hello " * 200),), Sampling(max_length=50))
+    with pytest.raises(RequestError, match=r"the question has \d+ tokens; with max_length 50 at most 49 fit"):
+        model.stream(request)
+
+
+def test_oldest_rounds_are_dropped_with_a_notice(model: TorchModel) -> None:
+    """History that does not fit is dropped from its oldest round on, and the usage says so."""
+    history = [Message("user" if n % 2 == 0 else "assistant", "hello world " * 4) for n in range(12)]
+    request = ChatRequest((*history, Message("user", "你好")), Sampling(max_length=200, max_new_tokens=20))
+    _, last = collect(model.stream(request))
+    assert last.usage is not None
+    assert 0 < last.usage.dropped_messages < 12
+    assert last.usage.dropped_messages % 2 == 0
+    assert last.usage.prompt_tokens + last.usage.completion_tokens <= 200
+
+
+def test_unknown_adapter_is_refused(model: TorchModel) -> None:
+    """An adapter that is not loaded is named."""
+    with pytest.raises(AdapterError, match="'none-such' is not loaded"):
+        model.stream(greedy(5, "none-such"))
+
+
+def test_closed_model_ends_running_answers_and_refuses_new_ones(model: TorchModel) -> None:
+    """After close, a running stream ends with ClosedError and new requests raise it."""
+    stream = model.stream(greedy(50))
+    next(stream)
+    model.close()
+    with pytest.raises(ClosedError, match="closed while it was answering"):
+        list(stream)
+    with pytest.raises(ClosedError, match="the model was closed"):
+        model.stream(greedy(5))
+
+
+def test_model_before_placement_cannot_answer(tmp_path: Path) -> None:
+    """Chatting with a model that has no weights in memory yet is refused."""
+    directory = tiny_checkpoint(tmp_path / "model")
+    opened = open_directory(ModelSource("tiny", directory), directory, families.CHATGLM, torch.float32)
+    with pytest.raises(ClosedError, match="has not been placed"):
+        opened.stream(greedy(5))
