@@ -31,8 +31,8 @@ def check_number(name: str, value: object, expected: str, accept: Callable[[floa
 def check_text(name: str, value: object) -> None:
     """Refuse what is not text, or text that cannot be written as UTF-8.
 
-    Half of a surrogate pair comes from JSON such as ``"\\ud83d"`` and from command lines that are
-    not UTF-8; further in, a tokenizer would fail on it.
+    Half of a surrogate pair comes from JSON escapes and from command lines that are not UTF-8;
+    further in, a tokenizer would fail on it.
     """
     if not isinstance(value, str):
         raise RequestError(f"{name} must be text, got {type(value).__name__}")

@@ -35,19 +35,21 @@ def check_hooks(module: object, trial: pluggy.PluginManager) -> tuple[str, ...]:
         trial.register(module)
     except pluggy.PluginValidationError as error:
         raise PluginError(" ".join(str(error).split())) from error
-    callers = trial.get_hookcallers(module) or []
-    if not callers:
-        raise PluginError("answers no hook; mark its hook functions with @glm_core.hookimpl")
-    for caller in callers:
-        if not caller.has_spec():
-            raise PluginError(_unknown_hook(caller.name))
-        for implementation in caller.get_hookimpls():
+    names: list[str] = []
+    for caller in trial.get_hookcallers(module) or []:
+        implementations = caller.get_hookimpls()
+        if caller.has_spec():
+            names.append(caller.name)
+        elif not all(implementation.optionalhook for implementation in implementations):
+            raise PluginError(_unknown_hook(caller.name))  # misspelt, it would just never be called
+        for implementation in implementations:
             _check_shape(caller.name, implementation.function)
-    return tuple(sorted(caller.name for caller in callers))
+    if not names:
+        raise PluginError("answers no hook; mark its hook functions with @glm_core.hookimpl")
+    return tuple(sorted(names))
 
 
 def _unknown_hook(name: str) -> str:
-    # Misspelt, it would otherwise just never be called.
     known = sorted(name for name, value in vars(hookspecs).items() if hasattr(value, "glm_spec"))
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"hooks are: {', '.join(known)}"

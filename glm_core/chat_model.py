@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from .errors import AdapterError, ClosedError, PluginError, RequestError
+from .errors import AdapterError, ClosedError, GlmError, PluginError, RequestError
 from .records import (
     ChatRequest,
     Delta,
-    DeltaStream,
     LoadedModel,
     Message,
     ModelInfo,
@@ -24,6 +23,48 @@ if TYPE_CHECKING:
 
 History = Sequence[Sequence[str]] | Sequence[Message]
 _SAMPLING_FIELDS = frozenset(field.name for field in dataclasses.fields(Sampling))
+
+
+class ChatStream(Iterator[Delta]):
+    """An answer as it comes: iterate it; close it, or leave its ``with`` block, to cancel the answer.
+
+    What the plugin raises that is not for the user becomes a `PluginError` with the original as
+    its ``__cause__``, here as in every other hook.
+    """
+
+    def __init__(self, plugin: str, deltas: Iterator[Delta]) -> None:
+        self._plugin = plugin
+        self._deltas = deltas
+        self._cancel: Callable[[], object] | None = getattr(deltas, "close", None)
+        if self._cancel is None or not hasattr(deltas, "__next__"):
+            raise PluginError(
+                f"plugin {plugin!r}: chat_stream returned {deltas!r}, which is no iterator with close(); "
+                "report this to its author"
+            )
+
+    def __next__(self) -> Delta:
+        try:
+            return next(self._deltas)
+        except (GlmError, StopIteration):
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"plugin {self._plugin!r} failed while answering: {type(error).__name__}: {error}. "
+                "Report this to its author."
+            ) from error
+
+    def close(self) -> None:
+        """Cancel the answer and free what it holds; after its end this does nothing."""
+        if self._cancel is not None:
+            self._cancel()
+
+    def __enter__(self) -> ChatStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class ChatModel:
@@ -50,7 +91,7 @@ class ChatModel:
         *,
         system: str | None = None,
         adapter: str | None = None,
-        stop: Iterable[str] = (),
+        stop: Iterable[str] | None = (),
         seed: int | None = None,
         **sampling: Any,
     ) -> tuple[str, list[Any]]:
@@ -61,7 +102,7 @@ class ChatModel:
             history: ``(question, answer)`` pairs as in the original, or `Message` records.
             system: instructions that stand before the conversation.
             adapter: name of a loaded adapter; ``None`` = the base model.
-            stop: strings before which the answer ends.
+            stop: a string, or several, before which the answer ends.
             seed: makes sampling repeatable.
             **sampling: fields of `Sampling`, such as ``temperature=0.7`` or ``max_new_tokens=64``.
 
@@ -71,14 +112,14 @@ class ChatModel:
         Raises:
             RequestError: a value is wrong, or the question does not fit.
         """
-        past = list(history or [])
-        deltas = self.chat_stream(
+        past: list[Any] = list(history or [])
+        with self.chat_stream(
             prompt, past, system=system, adapter=adapter, stop=stop, seed=seed, **sampling
-        )
-        reply = "".join(delta.text for delta in deltas)
+        ) as deltas:
+            reply, _ = collect(deltas)
         if past and isinstance(past[0], Message):
             return reply, [*past, Message("user", prompt), Message("assistant", reply)]
-        return reply, [*(tuple(cast(Sequence[str], pair)) for pair in past), (prompt, reply)]
+        return reply, [*(tuple(pair) for pair in past), (prompt, reply)]
 
     def chat_stream(
         self,
@@ -87,10 +128,10 @@ class ChatModel:
         *,
         system: str | None = None,
         adapter: str | None = None,
-        stop: Iterable[str] = (),
+        stop: Iterable[str] | None = (),
         seed: int | None = None,
         **sampling: Any,
-    ) -> DeltaStream:
+    ) -> ChatStream:
         """Like `chat`, as an iterator of `Delta`; closing it early cancels the answer."""
         unknown = sorted(set(sampling) - _SAMPLING_FIELDS)
         if unknown:
@@ -101,12 +142,12 @@ class ChatModel:
             messages=as_messages(history, prompt, system),
             sampling=Sampling(**sampling),
             adapter=adapter,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
             seed=seed,
         )
         return self.stream(request)
 
-    def stream(self, request: ChatRequest) -> DeltaStream:
+    def stream(self, request: ChatRequest) -> ChatStream:
         """Answer a whole `ChatRequest`; what frontends call.
 
         Raises:
@@ -119,14 +160,13 @@ class ChatModel:
         if request.adapter is not None and request.adapter not in self.info.adapters:
             loaded = ", ".join(self.info.adapters) or "none"
             raise AdapterError(f"adapter {request.adapter!r} is not loaded; loaded are: {loaded}")
-        stream: DeltaStream | None = self._host.call(
-            self._runtime, "chat_stream", model=self._model, request=request
-        )
-        if stream is None:
+        deltas = self._host.call(self._runtime, "chat_stream", model=self._model, request=request)
+        if deltas is None:
             raise PluginError(
-                f"plugin {self._runtime!r} loaded the model but declined to chat with it; report this to its author"
+                f"plugin {self._runtime!r} loaded the model but declined to chat with it; "
+                "report this to its author"
             )
-        return stream
+        return ChatStream(self._runtime, deltas)
 
     def close(self) -> None:
         """Give back memory and threads; further requests raise `ClosedError`."""

@@ -88,7 +88,7 @@ def expand(path: str | os.PathLike[str]) -> Path:
     Unlike `Path.expanduser` it leaves ``~nobody`` as it is, and so a machine on which the user has
     no home (a container with a foreign user id) meets no surprise.
     """
-    return Path(os.path.expanduser(path))  # noqa: PTH111  see above
+    return Path(os.path.expanduser(path))
 
 
 def load_settings(
@@ -133,7 +133,8 @@ def _from_file(environ: Mapping[str, str]) -> dict[str, Any]:
     for name in content:
         if name not in known:
             raise ConfigError(
-                f"the settings file {path} has an unknown setting {name!r}; known are: {', '.join(sorted(known))}"
+                f"the settings file {path} has an unknown setting {name!r}; "
+                f"known are: {', '.join(sorted(known))}"
             )
     return {name: _parse(name, value, str(path)) for name, value in content.items()}
 

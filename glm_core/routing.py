@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .chat_model import ChatModel
-from .config import Settings, load_settings
-from .errors import CheckpointError, ConfigError, DeviceError, PluginError
-from .models import resolve
+from .config import Settings, expand, load_settings
+from .errors import AdapterError, CheckpointError, DeviceError, ModelNotFoundError, PluginError
+from .models import Resolved, resolve
 from .plugins import PluginHost, default_host
 from .records import (
     BackendInfo,
@@ -29,7 +30,7 @@ _DEVICE_PACKAGES = {"cpu": "glm-backend-cpu", "cuda": "glm-backend-cuda", "mps":
 
 
 def load(
-    model: str = "demo",
+    model: str | os.PathLike[str] = "demo",
     *,
     device: str = "auto",
     dtype: str = "auto",
@@ -52,23 +53,26 @@ def load(
     Raises:
         GlmError: the model, device, plugin or a file is not there or not right; see `glm_core.errors`.
     """
-    overrides = {"model": model, "device": device, "dtype": dtype, "quantize": quantize, "revision": revision}
+    name = os.fspath(model)
+    overrides = {"model": name, "device": device, "dtype": dtype, "quantize": quantize, "revision": revision}
     settings = load_settings({**overrides, "offline": offline or None})
     return open_model(default_host(), settings, adapters=adapters)
 
 
-def resolve_model(name: str = "demo", *, revision: str | None = None, offline: bool = False) -> Path:
+def resolve_model(
+    name: str | os.PathLike[str] = "demo", *, revision: str | None = None, offline: bool = False
+) -> Path:
     """The directory that a model's name stands for; downloads it if it is a hub id.
 
     Raises:
         ModelNotFoundError: nothing answers to the name, or the model has no files.
         HubError: the download failed.
     """
-    settings = load_settings({"model": name, "revision": revision, "offline": offline or None})
-    resolved = resolve(default_host(), name, revision=revision, offline=settings.offline, hub=settings.hub)
-    if resolved.path is None:
-        raise ConfigError(f"model {name!r} has no files on this machine")
-    return resolved.path
+    settings = load_settings({"model": os.fspath(name), "revision": revision, "offline": offline or None})
+    path = _resolve(default_host(), settings).path
+    if path is None:
+        raise ModelNotFoundError(f"model {settings.model!r} has no files on this machine")
+    return path
 
 
 def open_model(
@@ -87,12 +91,27 @@ def open_model(
         notify: told in one line each what ``auto`` chose and why.
     """
     backend, devices = choose_devices(host, settings.device, notify)
-    resolved = resolve(
-        host, settings.model, revision=settings.revision, offline=settings.offline, hub=settings.hub
-    )
-    source = ModelSource(
-        resolved.name, resolved.path, {name: Path(path) for name, path in (adapters or {}).items()}
-    )
+    resolved = _resolve(host, settings)
+    source = ModelSource(resolved.name, resolved.path, _adapter_directories(adapters or {}))
+    return run_stages(host, source, backend, devices, settings, notify=notify)
+
+
+def adopt_model(host: PluginHost, model: Any, tokenizer: Any, *, notify: Notify = _log.info) -> ChatModel:
+    """A model that the caller has in memory as a `ChatModel`, sharing its weights, on the device where it is.
+
+    Args:
+        host: the plugins.
+        model: an object that an installed runtime knows, with a ``device``.
+        tokenizer: the tokenizer that belongs to it.
+        notify: as for `open_model`.
+
+    Raises:
+        CheckpointError: no runtime knows the object.
+    """
+    settings = Settings(device=str(getattr(model, "device", "auto")))
+    backend, devices = choose_devices(host, settings.device, notify)
+    name = str(getattr(model, "name_or_path", "")) or type(model).__name__
+    source = ModelSource(name, model=model, tokenizer=tokenizer)
     return run_stages(host, source, backend, devices, settings, notify=notify)
 
 
@@ -106,22 +125,18 @@ def run_stages(
     device_map: Mapping[str, str] | None = None,
     notify: Notify = _log.info,
 ) -> ChatModel:
-    """Take a source through ``load_model``, ``quantize`` and ``place``."""
+    """Take a source through ``load_model``, ``quantize`` and ``place``; closes the model if one fails."""
+    scheme = None if settings.quantize == "none" else _scheme(host, backend, settings.quantize)
     dtype = choose_dtype(settings.dtype, devices[0], notify)
+    placement = Placement(tuple(device.name for device in devices), device_map)
     runtime, model = _load(host, source, devices[0].name, dtype)
     try:
-        if settings.quantize != "none":
-            model = _quantize(host, backend, model, settings.quantize)
-        placement = Placement(tuple(device.name for device in devices), device_map)
-        placed: LoadedModel | None = host.call(backend, "place", model=model, placement=placement)
-    except BaseException:
+        if scheme is not None:
+            model = _advance(host, backend, "quantize", runtime, model=model, scheme=scheme)
+        placed = _advance(host, backend, "place", runtime, model=model, placement=placement)
+    except BaseException:  # an interrupt too must not leave a model in memory
         model.close()
         raise
-    if placed is None:
-        model.close()
-        raise PluginError(
-            f"backend {backend!r} cannot place models of runtime {runtime!r}; choose another --device"
-        )
     return ChatModel(host, runtime, placed)
 
 
@@ -139,22 +154,32 @@ def choose_devices(host: PluginHost, wanted: str, notify: Notify) -> tuple[str, 
     backends = describe_backends(host)
     if not backends:
         raise DeviceError(
-            "no hardware backend is installed; install one of glm-backend-cpu, glm-backend-cuda, glm-backend-mps"
+            "no hardware backend is installed: pip install glm-backend-cpu, or glm-backend-cuda or "
+            f"glm-backend-mps{host.unused()}"
         )
+    ranked = sorted(backends.items(), key=lambda item: (-item[1].priority, item[0]))
     if wanted == "auto":
-        return _choose_automatically(backends, notify)
+        return _choose_automatically(ranked, notify)
     kind, _, indices = wanted.partition(":")
-    for plugin, backend in backends.items():
+    refusals: list[DeviceError] = []
+    for plugin, backend in ranked:
         of_kind = tuple(device for device in backend.devices if device.type == kind)
         if of_kind:
-            return plugin, _pick(wanted, of_kind, indices)
-    there = ", ".join(device.name for backend in backends.values() for device in backend.devices)
+            try:
+                return plugin, _pick(wanted, of_kind, indices)
+            except DeviceError as error:  # another backend may offer the same kind of device
+                refusals.append(error)
+    if refusals:
+        raise refusals[0]
+    there = ", ".join(device.name for _, backend in ranked for device in backend.devices) or "none"
+    if any(backend.name == kind for _, backend in ranked):
+        raise DeviceError(f"device {wanted!r}: its backend sees no such device; choose one of: {there}")
     if kind in _DEVICE_PACKAGES:
         raise DeviceError(
             f"device {wanted!r} needs a backend that is not installed: pip install {_DEVICE_PACKAGES[kind]}, "
-            f"or choose one of: {there}"
+            f"or choose one of: {there}{host.unused()}"
         )
-    raise DeviceError(f"device {wanted!r} is unknown; choose one of: auto, {there}")
+    raise DeviceError(f"device {wanted!r} is unknown; choose one of: auto, {there}{host.unused()}")
 
 
 def choose_dtype(wanted: str, device: DeviceInfo, notify: Notify) -> str:
@@ -170,10 +195,25 @@ def choose_dtype(wanted: str, device: DeviceInfo, notify: Notify) -> str:
     return wanted
 
 
+def _resolve(host: PluginHost, settings: Settings) -> Resolved:
+    return resolve(
+        host, settings.model, revision=settings.revision, offline=settings.offline, hub=settings.hub
+    )
+
+
+def _adapter_directories(adapters: Mapping[str, str | Path]) -> dict[str, Path]:
+    directories = {name: expand(path) for name, path in adapters.items()}
+    for name, directory in directories.items():
+        if not directory.is_dir():
+            raise AdapterError(
+                f"adapter {name!r}: {directory} is no directory; pass the one that holds its files"
+            )
+    return directories
+
+
 def _choose_automatically(
-    backends: Mapping[str, BackendInfo], notify: Notify
+    ranked: Sequence[tuple[str, BackendInfo]], notify: Notify
 ) -> tuple[str, tuple[DeviceInfo, ...]]:
-    ranked = sorted(backends.items(), key=lambda item: (-item[1].priority, item[0]))
     passed_over: list[str] = []
     for plugin, backend in ranked:
         for device in backend.devices:
@@ -182,15 +222,20 @@ def _choose_automatically(
                 notify(f"device auto: {device.name} ({device.label}{because})")
                 return plugin, (device,)
             passed_over.append(f"{device.name}: {device.reason}")
-    raise DeviceError(f"no device is available: {'; '.join(passed_over)}")
+    raise DeviceError(f"no device is available: {'; '.join(passed_over) or 'the backends see none'}")
 
 
 def _pick(wanted: str, devices: tuple[DeviceInfo, ...], indices: str) -> tuple[DeviceInfo, ...]:
     by_name = {device.name: device for device in devices}
     kind = devices[0].type
-    names = [f"{kind}:{index.strip()}" for index in indices.split(",")] if indices else [devices[0].name]
+    if indices:
+        names = [f"{kind}:{index.strip()}" for index in indices.split(",")]
+    else:
+        names = [next((device.name for device in devices if device.available), devices[0].name)]
     if len(set(names)) != len(names):
         raise DeviceError(f"device {wanted!r} names the same device twice")
+    if names == [f"{kind}:0"] and kind in by_name:
+        names = [kind]  # torch's spelling of a device that has no number: cpu:0, mps:0
     for name in names:
         if name not in by_name:
             raise DeviceError(f"device {name!r} does not exist; there are: {', '.join(by_name)}")
@@ -202,20 +247,40 @@ def _pick(wanted: str, devices: tuple[DeviceInfo, ...], indices: str) -> tuple[D
 def _load(host: PluginHost, source: ModelSource, device: str, dtype: str) -> tuple[str, LoadedModel]:
     runtimes = host.answering("load_model")
     for runtime in runtimes:
-        model: LoadedModel | None = host.call(
-            runtime, "load_model", source=source, device=device, dtype=dtype
-        )
+        model = host.call(runtime, "load_model", source=source, device=device, dtype=dtype)
         if model is not None:
-            return runtime, model
+            return runtime, _checked(runtime, "load_model", model)
     if not runtimes:
-        raise PluginError("no installed plugin can load models; install one: pip install glm-runtime-torch")
+        raise PluginError(
+            f"no installed plugin can load models; install one: pip install glm-runtime-torch{host.unused()}"
+        )
     raise CheckpointError(
         f"no installed runtime recognises {source.path or source.name}: {_what_is_there(source)}. "
-        f"Installed runtimes: {', '.join(runtimes)}."
+        f"Installed runtimes: {', '.join(runtimes)}.{host.unused()}"
     )
 
 
+def _advance(host: PluginHost, backend: str, hook: str, runtime: str, **arguments: Any) -> LoadedModel:
+    model = host.call(backend, hook, **arguments)
+    if model is None:
+        instead = "leave --quantize out" if hook == "quantize" else "choose another --device"
+        raise PluginError(f"backend {backend!r} cannot {hook} models of runtime {runtime!r}; {instead}")
+    return _checked(backend, hook, model)
+
+
+def _checked(plugin: str, hook: str, model: Any) -> LoadedModel:
+    if not callable(getattr(model, "close", None)) or not hasattr(model, "info"):
+        raise PluginError(
+            f"plugin {plugin!r}: {hook} returned {model!r}, which has no info and close(); "
+            "report this to its author"
+        )
+    loaded: LoadedModel = model
+    return loaded
+
+
 def _what_is_there(source: ModelSource) -> str:
+    if source.model is not None:
+        return f"a {type(source.model).__name__} in memory is none of its models"
     if source.path is None:
         return "it is not a directory"
     config = source.path / "config.json"
@@ -229,15 +294,11 @@ def _what_is_there(source: ModelSource) -> str:
     return f"its config.json says model_type {kind!r}"
 
 
-def _quantize(host: PluginHost, backend: str, model: LoadedModel, name: str) -> LoadedModel:
-    scheme = QuantizationScheme(bits=int(name.removeprefix("int")))
+def _scheme(host: PluginHost, backend: str, name: str) -> QuantizationScheme:
     offered = describe_backends(host)[backend].schemes
     if name not in offered:
         raise DeviceError(
             f"backend {backend!r} cannot quantise to {name}; it offers: {', '.join(offered) or 'nothing yet'}. "
-            "Leave --quantize out."
+            "Choose one of these, or leave --quantize out."
         )
-    quantized: LoadedModel | None = host.call(backend, "quantize", model=model, scheme=scheme)
-    if quantized is None:
-        raise PluginError(f"backend {backend!r} cannot quantise this model; leave --quantize out")
-    return quantized
+    return QuantizationScheme(bits=int(name.removeprefix("int")))

@@ -58,10 +58,15 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self._tied_weights_keys = {
                 f"lm_head.{part}": f"transformer.word_embeddings.{part}" for part in ("weight", "weight_scale")
             }
-        if self.prefix_encoder is not None:
-            self.requires_grad_(False)
-            self.prefix_encoder.requires_grad_(True)
         self.post_init()
+        self._freeze_base()
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **settings: Any) -> Any:
+        """transformers' ``from_pretrained``; with a prefix encoder the rest of the model is frozen."""
+        loaded = super().from_pretrained(*arguments, **settings)
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze_base()
+        return loaded
 
     @property
     def prefix_encoder(self) -> PrefixEncoder | None:
@@ -83,6 +88,13 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the head."""
         self.lm_head = new_embeddings
+
+    def tie_weights(self, *arguments: Any, **settings: Any) -> None:
+        """Make the head the embedding, also where a file holds another head; the embedding wins."""
+        super().tie_weights(*arguments, **settings)
+        if self.config.tie_word_embeddings:
+            for name in dict(self.lm_head.named_parameters()):
+                setattr(self.lm_head, name, getattr(self.transformer.word_embeddings, name))
 
     def forward(
         self,
@@ -262,6 +274,11 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         prompt = torch.tensor([tokenizer.chat_tokenizer.chat_prompt(messages)], device=self.device)
         output = self.generate(prompt, **settings)[0, prompt.shape[1] :].tolist()
         return tokenizer.chat_tokenizer.reply_filter().feed(tokenizer.decode(output), last=True)
+
+    def _freeze_base(self) -> None:
+        if self.prefix_encoder is not None:
+            self.requires_grad_(False)
+            self.prefix_encoder.requires_grad_(True)
 
     @property
     def _prefix_length(self) -> int:
