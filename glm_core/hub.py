@@ -31,12 +31,13 @@ from .errors import HubError
 _DATA_FILES = ("*.json", "*.model", "*.safetensors", "*.bin", "*.txt", "*.tiktoken", "*.jinja")
 _CONNECTIONS = 4  # at once; one alone is slow on long lines that lose packets
 _TIMEOUT_SECONDS = 10  # the client's default for the first question is to wait for ever
-_RETRIES = 3  # in a row without one new byte
+_RETRIES = 3  # in a row without one new byte; 1, 2 and 4 seconds apart
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _OFFLINE_HINT = "Download it on a machine with network, or pass --model a local directory."
 _HUGGING_FACE_HINT = (
-    "Check the network, name a mirror in HF_ENDPOINT, try --hub modelscope, or pass --model a local directory."
+    "Check the network, name a mirror in HF_ENDPOINT, try --hub modelscope, "
+    "or pass --model a local directory."
 )
 _MODELSCOPE_HINT = (
     "Check the network and MODELSCOPE_ENDPOINT, try --hub huggingface, or pass --model a local directory."
@@ -111,7 +112,8 @@ def _from_hugging_face(repository: str, revision: str | None, offline: bool) -> 
                 raise
             with contextlib.suppress(client.errors.LocalEntryNotFoundError):
                 folder = _from_cache(client, repository, revision)
-                _log.warning("%s: the hub does not answer (%s); using the copy in the cache", where, _reason(error))
+                reason = _reason(error)
+                _log.warning("%s: the hub does not answer (%s); using the copy in the cache", where, reason)
                 return folder
             raise
         return _fetch(client, repository, revision, found)
@@ -147,15 +149,13 @@ def _describe(client: Any, repository: str, revision: str | None) -> Any:
         found = client.HfApi().model_info(
             repository, revision=revision, files_metadata=True, timeout=_TIMEOUT_SECONDS
         )
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        found, cause = None, error
-    else:
-        cause = None
-    if found is None or not found.sha:
+        if not found.sha:
+            raise KeyError("sha")
+    except (json.JSONDecodeError, KeyError, TypeError) as error:  # a page, or JSON of another make
         raise HubError(
             f"{repository} could not be looked up: what answers at {client.constants.ENDPOINT} is not a hub. "
             "Check HF_ENDPOINT, and whether the network wants you to log in."
-        ) from cause
+        ) from error
     return found
 
 
@@ -171,19 +171,25 @@ def _fetch(client: Any, repository: str, revision: str | None, found: Any) -> Pa
     if not wanted:
         raise HubError(f"{repository} holds none of a model's files; see its page for the right name")
     folder = Path(client.constants.HF_HUB_CACHE).resolve() / f"models--{repository.replace('/', '--')}"
-    large = {
+    snapshot: Path = folder / "snapshots" / found.sha
+    if not all((snapshot / file.rfilename).exists() for file in wanted):
+        if _has_symlinks(client):
+            _fetch_large(client, repository, found.sha, folder, _large_files(wanted))
+        client.snapshot_download(
+            repository, revision=found.sha, allow_patterns=list(_DATA_FILES), ignore_patterns=unwanted
+        )
+    _note_commit(folder, revision or "main", found.sha)
+    return snapshot
+
+
+def _large_files(files: Iterable[Any]) -> list[_LargeFile]:
+    by_content = {
         file.lfs.sha256: _LargeFile(file.rfilename, file.lfs.sha256, file.lfs.size)
-        for file in wanted
+        for file in files
         # It becomes the name of a file, so it must be what it says.
         if file.lfs is not None and _SHA256.fullmatch(file.lfs.sha256)
     }
-    if _has_symlinks(client):
-        _fetch_large(client, repository, found.sha, folder, list(large.values()))
-    snapshot = client.snapshot_download(
-        repository, revision=found.sha, allow_patterns=list(_DATA_FILES), ignore_patterns=unwanted
-    )
-    _note_commit(folder, revision or "main", found.sha)
-    return Path(snapshot)
+    return list(by_content.values())
 
 
 def _has_symlinks(client: Any) -> bool:
@@ -219,8 +225,8 @@ def _fetch_large(client: Any, repository: str, commit: str, folder: Path, files:
         free = shutil.disk_usage(blobs).free
         if total - have > free:
             raise HubError(
-                f"{repository} needs {(total - have) / 1e9:.1f} GB and {free / 1e9:.1f} GB are free in {blobs}. "
-                "Make room, or name a folder on another disk in HF_HOME."
+                f"{repository} needs {(total - have) / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "
+                f"in {blobs}. Make room, or name a folder on another disk in HF_HOME."
             )
         if not missing:
             return
@@ -263,7 +269,10 @@ def _fetch_one(
         digest = hashlib.file_digest(received, "sha256").hexdigest()
     if digest != file.sha256:
         partial.unlink()
-        raise HubError(f"{file.name} was damaged on its way from {url}: its SHA-256 is {digest}. Run this again.")
+        raise HubError(
+            f"{file.name} was damaged on its way from {url}: its SHA-256 is {digest}, not {file.sha256}. "
+            "Its bytes were thrown away; run this again."
+        )
     partial.replace(blobs / file.sha256)
 
 
@@ -297,7 +306,7 @@ def _append_missing(
             if not _is_outage(error):
                 raise
             lost = error
-        failures = 0 if have > before else failures + 1
+        failures = 1 if have > before else failures + 1
         if failures > _RETRIES:
             raise lost or HubError(f"{file.name} ends after {have:,} of {file.size:,} bytes at {url}")
         if lost is not None and not stop.wait(2 ** (failures - 1)):
@@ -333,7 +342,7 @@ def _explain_hugging_face(client: Any, where: str, offline: bool, error: Excepti
     if isinstance(error, errors.LocalEntryNotFoundError) and offline:
         return f"{where} is not in the cache, or only in part, and offline mode is on. {_OFFLINE_HINT}"
     if status or _is_outage(error) or isinstance(error, (errors.LocalEntryNotFoundError, ConnectionError)):
-        return f"{where} could not be downloaded: {_reason(error)}. {_HUGGING_FACE_HINT}"
+        return f"{where} could not be downloaded: {_reason(error.__cause__ or error)}. {_HUGGING_FACE_HINT}"
     if isinstance(error, OSError):
         return _not_writable(where, error, "HF_HOME", Path(client.constants.HF_HUB_CACHE))
     return None
@@ -346,8 +355,8 @@ def _from_modelscope(repository: str, revision: str | None, offline: bool) -> Pa
     # Not the package `modelscope`, which imports torch for the same function.
     client = _client("modelscope_hub", "modelscope", ("errors",), repository)
     where = f"{repository} on ModelScope" + (f" at revision {revision}" if revision else "")
-    api = client.HubApi()
     try:
+        api = client.HubApi()
         if offline:
             return Path(api.download_repo(repository, "model", revision=revision, local_files_only=True))
         names = [file.path for file in api.list_repo_files(repository, "model", revision=revision)]
@@ -373,8 +382,13 @@ def _explain_modelscope(client: Any, where: str, error: Exception) -> str:
     if isinstance(error, errors.NotExistError):
         return f"{where} does not exist; see the model's page for its name, branches and tags"
     if isinstance(error, (errors.AuthenticationError, errors.PermissionDeniedError)):
-        return f"{where} is private or needs its terms accepted: do so on its page, then log in with: ms-hub login"
-    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+        return (
+            f"{where} is private, or given only to those who accepted its terms: accept them on its page, "
+            "then log in with: ms-hub login"
+        )
+    if isinstance(error, errors.CacheError) or (
+        isinstance(error, OSError) and not isinstance(error, ConnectionError)
+    ):
         return _not_writable(where, error, "MODELSCOPE_CACHE", None)
     return f"{where} could not be downloaded: {_reason(error)}. {_MODELSCOPE_HINT}"
 
@@ -387,11 +401,12 @@ def _superseded(names: Iterable[str]) -> list[str] | None:
     return ["*.bin"] if any(name.endswith(".safetensors") for name in names) else None
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+def _reason(error: BaseException) -> str:
+    """The first line of a message; the clients' further lines are advice for programmers."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300].rstrip(". ")
 
 
-def _not_writable(where: str, error: OSError, variable: str, now: Path | None) -> str:
+def _not_writable(where: str, error: Exception, variable: str, now: Path | None) -> str:
     return (
         f"{where} could not be written to the cache: {error}. Make the folder writable and large enough, "
         f"or name another in {variable}" + (f" (now {now})." if now else ".")

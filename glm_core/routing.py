@@ -297,8 +297,9 @@ def _what_is_there(source: ModelSource) -> str:
 def _scheme(host: PluginHost, backend: str, name: str) -> QuantizationScheme:
     offered = describe_backends(host)[backend].schemes
     if name not in offered:
+        there = ", ".join(offered) or "nothing yet"
         raise DeviceError(
-            f"backend {backend!r} cannot quantise to {name}; it offers: {', '.join(offered) or 'nothing yet'}. "
+            f"backend {backend!r} cannot quantise to {name}; it offers: {there}. "
             "Choose one of these, or leave --quantize out."
         )
     return QuantizationScheme(bits=int(name.removeprefix("int")))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import importlib
+import io
 import logging
 import os
+import select
 import sys
-from collections.abc import Sequence
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
 
+from ..config import wants_debug
 from ..errors import GlmError
 from ..language import language
 
@@ -30,25 +37,36 @@ EXIT_INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
-    0 is success, 2 is an error that the user can mend (printed in one line), 130 is Ctrl-C.
+    0 is success, 2 is an error that the user can mend (printed in one line), 130 is Ctrl-C. With
+    ``GLM_DEBUG=1`` such an error is printed with its traceback, for authors of plugins.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    try:
-        return _dispatch(given)
-    except GlmError as error:
-        print(f"glm: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone; nothing can be printed any more, also not at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    _prepare_output()
+    with _quiet_warnings():
+        try:
+            status = _dispatch(given)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a reader that has gone can still be dealt with
+        except GlmError as error:
+            if wants_debug():
+                traceback.print_exc()
+            print(f"glm: {error}", file=sys.stderr)
+            return EXIT_USER_ERROR
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+            return EXIT_INTERRUPTED
+        except BrokenPipeError:
+            if not _reader_has_gone():
+                raise
+            # Nothing can be printed any more, also not by the interpreter as it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+    return status
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"] and arguments[1:]:
+        arguments = [arguments[1], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
@@ -59,10 +77,20 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"glm {__version__}")
         return 0
     if command not in COMMANDS:
-        print(f"glm: unknown command {command!r}; one of: {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"glm: {_unknown(command)}", file=sys.stderr)
         return EXIT_USER_ERROR
-    status: int = importlib.import_module(f"{__name__}.{command}").run(rest)
+    try:
+        status: int = importlib.import_module(f"{__name__}.{command}").run(rest)
+    except SystemExit as stop:  # argparse, after printing help or an error; or a frontend
+        return _status_of(stop)
     return status
+
+
+def _status_of(stop: SystemExit) -> int:
+    if stop.code is None or isinstance(stop.code, int):
+        return stop.code or 0
+    print(stop.code, file=sys.stderr)
+    return 1
 
 
 def _help() -> str:
@@ -70,10 +98,50 @@ def _help() -> str:
     width = max(map(len, COMMANDS))
     rows = [f"  {name:{width}}  {texts[chinese]}" for name, texts in COMMANDS.items()]
     if chinese:
-        head, tail = "用法：glm 命令 [选项]\n\n命令：", "每个命令的选项：glm 命令 --help"
+        head = "用法：glm 命令 [选项]\n\n命令："
+        tail = "每个命令的选项：glm 命令 --help\n版本：glm --version"
     else:
-        head, tail = (
-            "usage: glm COMMAND [OPTION ...]\n\ncommands:",
-            "options of a command: glm COMMAND --help",
-        )
+        head = "usage: glm COMMAND [OPTION ...]\n\ncommands:"
+        tail = "options of a command: glm COMMAND --help\nversion: glm --version"
     return "\n".join([head, *rows, "", tail])
+
+
+def _unknown(command: str) -> str:
+    if command.startswith("-"):
+        return f"unknown option {command!r}; the command comes first: glm COMMAND [OPTION ...]"
+    close = difflib.get_close_matches(command, COMMANDS, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(COMMANDS)}"
+    return f"unknown command {command!r}; {hint}"
+
+
+def _prepare_output() -> None:
+    """Log to standard error, and never fail on a character that the terminal's encoding lacks."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    if wants_debug():
+        logging.getLogger("glm").setLevel(logging.DEBUG)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _quiet_warnings() -> Iterator[None]:
+    """Python's warnings are for developers, who ask for them with ``-W`` or ``PYTHONWARNINGS``."""
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        yield
+
+
+def _reader_has_gone() -> bool:
+    """Whether it is standard output that broke, and not another pipe or socket."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    except AttributeError:
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))

@@ -5,16 +5,24 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..chat_model import ChatModel
-from ..config import DTYPES, HUBS, QUANTIZATIONS, Settings, load_settings
-from ..errors import ConfigError
+from ..config import DTYPES, HUBS, QUANTIZATIONS, Settings, expand, load_settings
+from ..errors import ConfigError, PluginError
 from ..plugins import PluginHost
 from ..records import Option
 from ..routing import open_model
+
+_METAVARS = {str: "TEXT", int: "N", float: "X"}
+
+
+def command_parser(command: str, description: str, **more: Any) -> argparse.ArgumentParser:
+    """A parser for one command; options are never abbreviated, so that a new one breaks no script."""
+    return argparse.ArgumentParser(prog=f"glm {command}", description=description, allow_abbrev=False, **more)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -42,14 +50,14 @@ def parse_adapters(values: Iterable[str]) -> dict[str, Path]:
     """``NAME=DIR`` or ``DIR`` (named after its last part) to a mapping.
 
     Raises:
-        ConfigError: a name is empty or given twice.
+        ConfigError: a name or directory is empty, or a name is given twice.
     """
     adapters: dict[str, Path] = {}
     for value in values:
         name, separator, directory = value.partition("=")
-        path = Path(directory if separator else value).expanduser()
+        path = expand(directory if separator else value)
         name = name if separator else path.resolve().name
-        if not name or not str(path):
+        if not name or not (directory if separator else value):
             raise ConfigError(f"--adapter {value!r}: expected NAME=DIRECTORY or DIRECTORY")
         if name in adapters:
             raise ConfigError(f"--adapter: two adapters are called {name!r}; give one of them another NAME=")
@@ -57,12 +65,19 @@ def parse_adapters(values: Iterable[str]) -> dict[str, Path]:
     return adapters
 
 
-def open_chosen_model(host: PluginHost, arguments: argparse.Namespace) -> ChatModel:
-    """Open the model that the options choose; what ``auto`` chose goes to standard error."""
-    settings = settings_of(arguments)
-    if settings.model == "demo":
-        notice("model: the bundled demo, a small stand-in; --model THUDM/chatglm-6b takes the real one")
-    return open_model(host, settings, adapters=parse_adapters(arguments.adapter), notify=notice)
+def model_opener(host: PluginHost, arguments: argparse.Namespace) -> Callable[[], ChatModel]:
+    """Check the model options now; the function that is returned opens the model.
+
+    What ``auto`` chose goes to standard error.
+    """
+    settings, adapters = settings_of(arguments), parse_adapters(arguments.adapter)
+
+    def open_it() -> ChatModel:
+        if settings.model == "demo" and arguments.model is None:
+            notice("model: the bundled demo, a small stand-in; --model THUDM/chatglm-6b takes the real one")
+        return open_model(host, settings, adapters=adapters, notify=notice)
+
+    return open_it
 
 
 def notice(line: str) -> None:
@@ -71,27 +86,37 @@ def notice(line: str) -> None:
 
 
 def add_plugin_options(parser: argparse.ArgumentParser, title: str, options: Iterable[Option]) -> None:
-    """Flags for the options that a plugin describes."""
+    """Flags for the options that a plugin describes.
+
+    Raises:
+        PluginError: a flag is taken, by another option of the plugin or by the command's own.
+    """
     group = parser.add_argument_group(title)
     for option in options:
-        flag = f"--{option.name.replace('_', '-')}"
-        if option.type is bool:
-            group.add_argument(
-                flag,
-                dest=option.name,
-                action=argparse.BooleanOptionalAction,
-                default=option.default,
-                help=option.help,
-            )
-        else:
-            group.add_argument(
-                flag,
-                dest=option.name,
-                type=option.type,
-                default=option.default,
-                help=option.help,
-                metavar="X",
-            )
+        try:
+            _add_flag(group, option)
+        except argparse.ArgumentError as error:
+            raise PluginError(
+                f"{title!r} describes an option {option.name!r} whose flag is taken ({error}); "
+                "report this to its author"
+            ) from error
+        # Not in add_argument: Python 3.11 would add the default to the help of some, 3.13 of none.
+        parser.set_defaults(**{option.name: option.default})
+
+
+def _add_flag(group: argparse._ArgumentGroup, option: Option) -> None:
+    flag = f"--{option.name.replace('_', '-')}"
+    text = option.help.replace("%", "%%")
+    if option.type is not bool:
+        if option.default is not None:
+            text += f" ({option.default})".replace("%", "%%")
+        group.add_argument(
+            flag, dest=option.name, type=option.type, help=text, metavar=_METAVARS[option.type]
+        )
+    elif option.name.startswith("no_"):  # --no-history needs no --no-no-history
+        group.add_argument(flag, dest=option.name, action="store_true", help=text)
+    else:
+        group.add_argument(flag, dest=option.name, action=argparse.BooleanOptionalAction, help=text)
 
 
 def print_json(value: Any) -> None:
@@ -100,8 +125,13 @@ def print_json(value: Any) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns on standard output."""
+    """Aligned columns on standard output; a Chinese character takes two places."""
     table = [tuple(headings), *(tuple(row) for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(headings))]
+    widths = [max(_places(row[column]) for row in table) for column in range(len(headings))]
     for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = (cell + " " * (width - _places(cell)) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _places(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

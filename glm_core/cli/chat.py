@@ -3,83 +3,118 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 
-from ..errors import RequestError
+from ..chat_model import ChatStream
+from ..errors import ConfigError, RequestError
 from ..plugins import default_host
-from ..records import Delta, Sampling
-from ._options import add_model_options, notice, open_chosen_model
+from ..records import ChatRequest, Delta, Sampling, as_messages
+from ._options import add_model_options, command_parser, model_opener, notice, parse_adapters
 
 MAX_INPUT_BYTES = 4 * 2**20
 
 
 def run(arguments: list[str]) -> int:
-    """Parse, load, answer."""
-    parsed = _parser().parse_args(arguments)
-    question = _read_standard_input() if parsed.question == "-" else parsed.question
-    sampling = Sampling(
-        max_new_tokens=parsed.max_new_tokens,
-        temperature=parsed.temperature,
-        top_p=parsed.top_p,
-        top_k=parsed.top_k,
-        do_sample=False if parsed.greedy else None,
-    )
-    with open_chosen_model(default_host(), parsed) as model:
-        deltas = model.chat_stream(
-            question,
-            system=parsed.system,
-            adapter=parsed.use_adapter,
-            stop=parsed.stop,
-            seed=parsed.seed,
-            **{name: value for name, value in vars(sampling).items() if value is not None},
-        )
-        last = Delta("")
-        for last in deltas:
-            _write(json.dumps({"text": last.text}, ensure_ascii=False) + "\n" if parsed.json else last.text)
-        if parsed.json:
-            usage = vars(last.usage) if last.usage else None
-            _write(json.dumps({"finish_reason": last.finish_reason, "usage": usage}) + "\n")
-        else:
-            _write("\n")
-            if last.finish_reason == "length":
-                notice("the answer reached the length limit; raise it with --max-new-tokens")
+    """Parse, check, load, answer."""
+    parser = _parser()
+    parsed = parser.parse_intermixed_args(arguments)
+    if not parsed.question and (sys.stdin is None or sys.stdin.isatty()):
+        parser.error("pass a question, or - to read it from standard input")
+    request = _request(parsed)
+    with model_opener(default_host(), parsed)() as model, model.stream(request) as deltas:
+        last = _print_as_json(deltas) if parsed.json else _print(deltas)
+    if last.finish_reason == "length":
+        notice("the answer reached the length limit; raise it with --max-new-tokens or --max-length")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="glm chat", description="Print one streamed answer.")
-    parser.add_argument("question", help="the question; - reads it from standard input")
+    parser = command_parser("chat", "Print one streamed answer.", usage="glm chat [OPTION ...] QUESTION")
+    parser.add_argument(
+        "question", nargs="*", metavar="QUESTION", help="the question; - or nothing reads standard input"
+    )
     parser.add_argument("--system", metavar="TEXT", help="instructions before the question")
-    parser.add_argument("--use-adapter", metavar="NAME", help="answer with this loaded adapter")
+    parser.add_argument(
+        "--use-adapter", metavar="NAME", help="answer with this adapter, if several are loaded"
+    )
     parser.add_argument(
         "--stop", metavar="TEXT", action="append", default=[], help="end before this; repeatable"
     )
     parser.add_argument("--seed", metavar="N", type=int, help="make sampling repeatable")
     parser.add_argument("--greedy", action="store_true", help="always take the most likely token")
-    parser.add_argument("--temperature", metavar="X", type=float)
-    parser.add_argument("--top-p", metavar="X", type=float)
-    parser.add_argument("--top-k", metavar="N", type=int)
-    parser.add_argument("--max-new-tokens", metavar="N", type=int)
+    parser.add_argument("--temperature", metavar="X", type=float, help="0 is greedy; higher is more varied")
+    parser.add_argument(
+        "--top-p", metavar="X", type=float, help="smallest set of tokens whose probability exceeds it"
+    )
+    parser.add_argument("--top-k", metavar="N", type=int, help="only that many most likely tokens; 0 = all")
+    parser.add_argument(
+        "--repetition-penalty", metavar="X", type=float, help="above 1 discourages repetition"
+    )
+    parser.add_argument("--max-new-tokens", metavar="N", type=int, help="tokens of the answer at most")
+    parser.add_argument(
+        "--max-length", metavar="N", type=int, help="tokens of question and answer together at most"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line; the last has the usage")
     add_model_options(parser)
     return parser
 
 
+def _request(parsed: argparse.Namespace) -> ChatRequest:
+    """Everything that can be wrong with the request is found here, before a model is loaded."""
+    sampling = {field.name: getattr(parsed, field.name, None) for field in dataclasses.fields(Sampling)}
+    if parsed.greedy:
+        sampling["do_sample"] = False
+    words: Sequence[str] = parsed.question
+    question = _read_standard_input() if words in ([], ["-"]) else " ".join(words)
+    return ChatRequest(
+        messages=as_messages(None, question, parsed.system),
+        sampling=Sampling(**sampling),
+        adapter=_adapter(parsed),
+        stop=tuple(parsed.stop),
+        seed=parsed.seed,
+    )
+
+
+def _adapter(parsed: argparse.Namespace) -> str | None:
+    """One loaded adapter is there to be used; among several the user must choose."""
+    loaded = list(parse_adapters(parsed.adapter))
+    chosen: str | None = parsed.use_adapter
+    if chosen is None and len(loaded) > 1:
+        raise ConfigError(f"several adapters are loaded; choose one with --use-adapter: {', '.join(loaded)}")
+    return chosen or next(iter(loaded), None)
+
+
+def _print(deltas: ChatStream) -> Delta:
+    last = Delta("")
+    for last in deltas:
+        print(last.text, end="", flush=True)
+    print(flush=True)
+    return last
+
+
+def _print_as_json(deltas: ChatStream) -> Delta:
+    last = Delta("")
+    for last in deltas:
+        print(json.dumps({"text": last.text}, ensure_ascii=False), flush=True)
+    usage = dataclasses.asdict(last.usage) if last.usage else None
+    print(json.dumps({"finish_reason": last.finish_reason, "usage": usage}), flush=True)
+    return last
+
+
 def _read_standard_input() -> str:
+    if sys.stdin is None:
+        raise RequestError("there is no standard input to read the question from; pass it as an argument")
     data = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
     if len(data) > MAX_INPUT_BYTES:
         raise RequestError(
             f"standard input is longer than {MAX_INPUT_BYTES:,} bytes; send a shorter question"
         )
     try:
-        return data.decode("utf-8").strip()
+        return data.decode("utf-8-sig").strip()  # PowerShell puts a mark in front
     except UnicodeDecodeError as error:
         raise RequestError(
-            f"standard input is not UTF-8 text ({error.reason} at byte {error.start})"
+            f"standard input is not UTF-8 text ({error.reason} at byte {error.start}); convert it first"
         ) from error
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

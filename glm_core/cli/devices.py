@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 
 from ..errors import DeviceError
 from ..plugins import default_host
 from ..records import DeviceInfo
 from ..routing import choose_devices, describe_backends
-from ._options import print_json, print_table
+from ._options import command_parser, print_json, print_table
 
 
 def run(arguments: list[str]) -> int:
     """List the devices of every backend."""
-    parser = argparse.ArgumentParser(
-        prog="glm devices", description="List the devices that a model can run on."
-    )
+    parser = command_parser("devices", "List the devices that a model can run on.")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parsed = parser.parse_args(arguments)
     host = default_host()
     devices = [device for backend in describe_backends(host).values() for device in backend.devices]
+    chosen, refusal = None, ""
     try:
         chosen = choose_devices(host, "auto", lambda line: None)[1][0].name
     except DeviceError as error:
         if not devices:
             raise
-        chosen = f"none ({error})"
+        refusal = str(error)
     if parsed.json:
         print_json({"auto": chosen, "devices": [dataclasses.asdict(device) for device in devices]})
         return 0
@@ -43,7 +41,7 @@ def run(arguments: list[str]) -> int:
             for device in devices
         ],
     )
-    print(f"\n--device auto takes: {chosen}")
+    print(f"\n--device auto takes: {chosen or f'none; {refusal}'}")
     return 0
 
 

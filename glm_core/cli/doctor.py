@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import platform
@@ -13,12 +12,12 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Literal
 
-from ..config import config_file, hub_cache, load_settings
+from ..config import Settings, config_file, hub_cache, load_settings
 from ..errors import GlmError
 from ..models import known_models
 from ..plugins import PluginHost, default_host
 from ..routing import choose_devices
-from ._options import print_json
+from ._options import command_parser, print_json
 from .plugins import ask_all_to_describe
 from .run import describe_frontends
 
@@ -38,10 +37,13 @@ class Finding:
 
 def run(arguments: list[str]) -> int:
     """Run every check; the exit status is 2 if one found a fault."""
-    parser = argparse.ArgumentParser(prog="glm doctor", description="Check the installation.")
+    parser = command_parser("doctor", "Check the installation.")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parsed = parser.parse_args(arguments)
-    findings = list(examine(default_host()))
+    try:
+        findings = list(examine(default_host()))
+    except GlmError as error:  # the settings that say which plugins to load cannot be read
+        findings = [*_python(), Finding("settings", "fault", str(error)), *_cache()]
     if parsed.json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -51,12 +53,17 @@ def run(arguments: list[str]) -> int:
 
 
 def examine(host: PluginHost) -> Iterator[Finding]:
-    """All findings, in the order in which a person would look."""
+    """All findings, in the order in which a person would look.
+
+    Raises:
+        ConfigError: the settings are wrong.
+    """
+    settings = load_settings()
     yield from _python()
-    yield from _settings()
+    yield _settings(settings)
     yield from _plugins(host)
     yield from _stages(host)
-    yield from _device(host)
+    yield from _device(host, settings.device)
     yield from _models(host)
     yield from _cache()
 
@@ -68,19 +75,17 @@ def _python() -> Iterator[Finding]:
     for package in ("torch", "transformers"):
         if importlib.util.find_spec(package) is None:
             yield Finding(package, "note", "not installed; glm-runtime-torch needs it")
-        else:
+            continue
+        try:
             yield Finding(package, "ok", metadata.version(package))
+        except metadata.PackageNotFoundError:  # built from source, or put on the path by hand
+            yield Finding(package, "note", "there, but not installed by a package manager")
 
 
-def _settings() -> Iterator[Finding]:
-    try:
-        settings = load_settings()
-    except GlmError as error:
-        yield Finding("settings", "fault", str(error))
-        return
+def _settings(settings: Settings) -> Finding:
     path = config_file()
     origin = f"from {path}" if path.is_file() else f"no file at {path}, defaults and environment only"
-    yield Finding("settings", "ok", f"{origin}; model {settings.model}, device {settings.device}")
+    return Finding("settings", "ok", f"{origin}; model {settings.model}, device {settings.device}")
 
 
 def _plugins(host: PluginHost) -> Iterator[Finding]:
@@ -113,14 +118,14 @@ def _stages(host: PluginHost) -> Iterator[Finding]:
             yield Finding(what, "fault", f"none is installed or works: pip install {package}")
 
 
-def _device(host: PluginHost) -> Iterator[Finding]:
-    chosen: list[str] = []
+def _device(host: PluginHost, wanted: str) -> Iterator[Finding]:
     try:
-        choose_devices(host, "auto", chosen.append)
+        _, devices = choose_devices(host, wanted, lambda line: None)
     except GlmError as error:
         yield Finding("device", "fault", str(error))
     else:
-        yield Finding("device", "ok", chosen[0])
+        labels = "; ".join(f"{device.name}, {device.label}" for device in devices)
+        yield Finding("device", "ok", f"{wanted} takes {labels}")
 
 
 def _models(host: PluginHost) -> Iterator[Finding]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 
 from ..models import known_models
 from ..plugins import default_host
 from ..records import ModelCard
-from ._options import print_json, print_table
+from ._options import command_parser, print_json, print_table
 
 
 def run(arguments: list[str]) -> int:
     """List them; never touches the network."""
-    parser = argparse.ArgumentParser(prog="glm models", description="List the models that are known by name.")
+    parser = command_parser("models", "List the models that are known by name.")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parsed = parser.parse_args(arguments)
     cards = known_models(default_host())
@@ -28,4 +27,4 @@ def run(arguments: list[str]) -> int:
 def _origin(card: ModelCard) -> str:
     if card.path is not None:
         return "installed"
-    return card.hub_id or card.modelscope_id or "its name"
+    return card.hub_id or card.modelscope_id or "a plugin"

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 
 from ..plugins import PluginHost, default_host
 from ..records import BackendInfo, FrontendInfo, ModelCard, TrainerInfo
-from ._options import print_json, print_table
-
-DESCRIBED_BY: dict[str, type] = {
-    "describe_backend": BackendInfo,
-    "describe_frontend": FrontendInfo,
-    "describe_models": ModelCard,
-    "describe_trainer": TrainerInfo,
-}
+from ._options import command_parser, print_json, print_table
 
 
 def run(arguments: list[str]) -> int:
     """List the plugins; the exit status is 0 also when some are broken."""
-    parser = argparse.ArgumentParser(prog="glm plugins", description="List the installed plugins.")
+    parser = command_parser("plugins", "List the installed plugins.")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parsed = parser.parse_args(arguments)
     host = default_host()
@@ -40,5 +32,7 @@ def run(arguments: list[str]) -> int:
 
 def ask_all_to_describe(host: PluginHost) -> None:
     """Find the plugins that load and then fail to say what they are."""
-    for hook, record in DESCRIBED_BY.items():
-        host.describe(hook, record)
+    host.describe("describe_backend", BackendInfo)
+    host.describe("describe_frontend", FrontendInfo)
+    host.describe("describe_trainer", TrainerInfo)
+    host.describe_many("describe_models", ModelCard)

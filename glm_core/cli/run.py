@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import PluginError
 from ..plugins import PluginHost, default_host
 from ..records import FrontendInfo, OpenModel
-from ._options import add_model_options, add_plugin_options, open_chosen_model
+from ._options import add_model_options, add_plugin_options, command_parser, model_opener
 
 _PACKAGES = {"cli": "glm-frontend-cli", "web": "glm-frontend-web", "api": "glm-frontend-api"}
 
@@ -19,16 +19,15 @@ _PACKAGES = {"cli": "glm-frontend-cli", "web": "glm-frontend-web", "api": "glm-f
 def run(arguments: list[str]) -> int:
     """Parse, start the frontend, and return when it does."""
     host = default_host()
-    frontends = describe_frontends(host)
     if not arguments or arguments[0].startswith("-"):
-        _parser(frontends).parse_args(arguments)  # prints help or what is missing, and exits
+        return _explain(describe_frontends(host), arguments)
     frontend = find_frontend(host, arguments[0])
-    parser = argparse.ArgumentParser(prog=f"glm run {frontend.name}", description=frontend.summary)
-    add_plugin_options(parser, frontend.name, frontend.options)
+    parser = command_parser(f"run {frontend.name}", frontend.summary)
     add_model_options(parser)
+    add_plugin_options(parser, frontend.name, frontend.options)
     parsed = parser.parse_args(arguments[1:])
     options = {option.name: getattr(parsed, option.name) for option in frontend.options}
-    start_frontend(frontend, functools.partial(open_chosen_model, host, parsed), options)
+    start_frontend(frontend, model_opener(host, parsed), options)
     return 0
 
 
@@ -48,12 +47,9 @@ def find_frontend(host: PluginHost, name: str) -> FrontendInfo:
     if name in frontends:
         return frontends[name]
     if name in _PACKAGES:
-        raise PluginError(
-            f"frontend {name!r} is not installed, or is broken (see glm plugins): pip install {_PACKAGES[name]}"
-        )
-    raise PluginError(
-        f"frontend {name!r} is unknown; installed are: {', '.join(sorted(frontends)) or 'none'}"
-    )
+        raise PluginError(f"frontend {name!r} is not installed: pip install {_PACKAGES[name]}{host.unused()}")
+    there = ", ".join(sorted(frontends)) or "none"
+    raise PluginError(f"frontend {name!r} is unknown; installed are: {there}{host.unused()}")
 
 
 def start_frontend(frontend: FrontendInfo, open_model: OpenModel, options: Mapping[str, Any]) -> None:
@@ -65,21 +61,28 @@ def start_frontend(frontend: FrontendInfo, open_model: OpenModel, options: Mappi
     module_name, _, function_name = frontend.run.partition(":")
     try:
         function: Callable[..., object] = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a plugin's import: whatever goes wrong there, the plugin is named
         raise PluginError(
-            f"frontend {frontend.name!r} cannot be started: {frontend.run} is not there ({error}); "
-            "install it again or report this to its author"
+            f"frontend {frontend.name!r} cannot be started: {frontend.run}: {type(error).__name__}: {error}. "
+            "Install it again, or report this to its author."
         ) from error
     function(open_model, options)
 
 
-def _parser(frontends: Mapping[str, FrontendInfo]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="glm run",
-        description="Start a frontend on a model. Options of one: glm run FRONTEND --help",
+def _explain(frontends: Mapping[str, FrontendInfo], arguments: list[str]) -> int:
+    """No frontend is named: print which there are, as help or as an error."""
+    parser = command_parser(
+        "run",
+        "Start a frontend on a model. The options of one: glm run FRONTEND --help",
+        usage="glm run FRONTEND [OPTION ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="installed frontends:\n"
         + ("\n".join(f"  {name}  {info.summary}" for name, info in sorted(frontends.items())) or "  none"),
     )
-    parser.add_argument("frontend", choices=sorted(frontends), help="which one")
-    return parser
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
+    if arguments[0] not in ("-h", "--help"):
+        parser.error(f"name the frontend first: glm run FRONTEND {arguments[0]} ...")
+    parser.print_help()
+    return 0

@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404, b"{}", {})
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815  the name that http.server asks for
 
     def _find(self, name: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
         repository = self.hub.repositories.get(name)
@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         if rest[:1] == ["tree"]:
             listing: object = [
                 {"type": "file", "path": path, "size": sizes[path], "oid": sha256(data)[:40]}
-                | (_large(data, sizes[path], "oid") | {"xetHash": sha256(data)} if path.endswith(LARGE) else {})
+                | (_large(data, sizes[path], "oid") if path.endswith(LARGE) else {})
                 for path, data in files.items()
             ]
         else:
@@ -188,7 +188,9 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
         self._answer(206 if start else 200, data[start:], headers, self.hub.cut_after.get(name))
 
-    def _answer(self, status: int, body: bytes, headers: dict[str, str], cut_after: int | None = None) -> None:
+    def _answer(
+        self, status: int, body: bytes, headers: dict[str, str], cut_after: int | None = None
+    ) -> None:
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
@@ -204,4 +206,4 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _large(data: bytes, size: int, hash_key: str) -> dict[str, object]:
-    return {"lfs": {hash_key: sha256(data), "size": size, "pointerSize": 130}}
+    return {"lfs": {hash_key: sha256(data), "size": size, "pointerSize": 130}, "xetHash": sha256(data)}

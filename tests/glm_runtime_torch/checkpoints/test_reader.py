@@ -43,14 +43,14 @@ def test_reading_twice_gives_the_same_tensor() -> None:
     """Pages that were given back to the kernel are read from the file again."""
     checkpoint = Checkpoint(V1 / "fp16-bin")
     name = "transformer.word_embeddings.weight"
-    first = checkpoint.read_as_stored(name)
-    assert torch.equal(first, checkpoint.read_as_stored(name))
+    first = checkpoint.read(name, dtype=torch.float16, device=CPU)
+    assert torch.equal(first, checkpoint.read(name, dtype=torch.float16, device=CPU))
     assert first.abs().sum() > 0
 
 
 def test_large_tensors_are_copied_in_pieces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A tensor larger than the chunk is complete, whatever the chunk's size."""
-    monkeypatch.setattr("glm_runtime_torch.checkpoints.reader.COPY_CHUNK_BYTES", 100)
+    monkeypatch.setattr("glm_runtime_torch.checkpoints.reader.PIECE_BYTES", 100)
     tensor = torch.randn(37, 13)
     save_file({"x": tensor}, tmp_path / "model.safetensors")
     assert torch.equal(Checkpoint(tmp_path).read("x", dtype=torch.float32, device=CPU), tensor)
@@ -60,7 +60,7 @@ def test_legacy_torch_file_without_zip_still_reads(tmp_path: Path) -> None:
     """Files written in the format before torch 1.6 read, though they cannot be mapped."""
     tensor = torch.randn(3, 4)
     torch.save({"x": tensor}, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
-    assert torch.equal(Checkpoint(tmp_path).read_as_stored("x"), tensor)
+    assert torch.equal(Checkpoint(tmp_path).read("x", dtype=torch.float32, device=CPU), tensor)
 
 
 def test_directory_without_weights_lists_what_is_there(tmp_path: Path) -> None:

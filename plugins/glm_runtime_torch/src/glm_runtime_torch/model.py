@@ -20,12 +20,19 @@ from .families import Dimensions, Family, family_of
 from .generation.engine import Engine
 from .kv_cache import KVCache
 from .prefix_encoder import PrefixEncoder
-from .quantization import QuantizedLinear, block_linears, expect_stored_form, quantize_in_place
+from .quantization import (
+    QuantizedLinear,
+    block_linears,
+    expect_stored_form,
+    quantize_in_place,
+    quantize_pieces,
+)
 from .tokenizers import ChatTokenizer
 
 NUM_SLOTS = 4
 # The original's slider goes to twice the length that the model was trained with.
 LENGTH_FACTOR = 2
+CPU = torch.device("cpu")
 
 
 class TorchModel:
@@ -129,11 +136,13 @@ class TorchModel:
             quantize_in_place(self.network, bits)
             return
         for name, parent, attribute, linear in layers:
-            weight = self._checkpoint.read_as_stored(f"{name}.weight")
+            facts = self._checkpoint.facts(f"{name}.weight")
+            pieces = self._checkpoint.row_pieces(f"{name}.weight")
+            stored, scale = quantize_pieces(pieces, facts.shape, facts.dtype, bits, CPU)
             bias = None
             if linear.bias is not None:
-                bias = self._checkpoint.read(f"{name}.bias", dtype=self.dtype, device=weight.device)
-            setattr(parent, attribute, QuantizedLinear.from_float(weight, bias, bits))
+                bias = self._checkpoint.read(f"{name}.bias", dtype=self.dtype, device=CPU)
+            setattr(parent, attribute, QuantizedLinear.from_stored(stored, scale, bias, bits))
 
     def start(self, device: torch.device, *, num_slots: int = NUM_SLOTS) -> None:
         """Reserve the KV cache and make the model ready to answer."""

@@ -8,7 +8,7 @@ these files load as they are. Backends that own a kernel replace the layer and k
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 BITS = (8, 4)
+PIECE_ELEMENTS = 2**20
 
 
 def quantize_rows(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -32,12 +33,39 @@ def quantize_rows(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: other bits, or an odd number of input features for int4.
     """
-    check_bits(bits, weight.shape[1])
-    largest = 2 ** (bits - 1) - 1
-    scale = weight.abs().amax(dim=1) / largest
-    divisor = torch.where(scale == 0, torch.ones_like(scale), scale)
-    integers = (weight / divisor.unsqueeze(1)).round().to(torch.int8)
-    return (pack_int4(integers) if bits == 4 else integers), scale
+    rows = max(1, PIECE_ELEMENTS // weight.shape[1])  # a few rows at a time: temporaries stay small
+    pieces = ((start, weight[start : start + rows]) for start in range(0, weight.shape[0], rows))
+    return quantize_pieces(pieces, weight.shape, weight.dtype, bits, weight.device)
+
+
+def quantize_pieces(
+    pieces: Iterable[tuple[int, Tensor]],
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    bits: int,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """`quantize_rows` of a matrix that is never whole in memory.
+
+    Args:
+        pieces: index of the first row, and some whole rows ``[n, in]``; together all rows.
+        shape: ``(out, in)``.
+        dtype: of the rows.
+        bits: 8 or 4.
+        device: of the result.
+    """
+    out_features, in_features = shape
+    check_bits(bits, in_features)
+    columns = in_features // 2 if bits == 4 else in_features
+    stored = torch.empty(out_features, columns, dtype=torch.int8, device=device)
+    scale = torch.empty(out_features, dtype=dtype, device=device)
+    for start, rows in pieces:
+        row_scale = rows.abs().amax(dim=1) / (2 ** (bits - 1) - 1)
+        divisor = torch.where(row_scale == 0, torch.ones_like(row_scale), row_scale)
+        integers = (rows / divisor.unsqueeze(1)).round().to(torch.int8)
+        stored[start : start + len(rows)] = pack_int4(integers) if bits == 4 else integers
+        scale[start : start + len(rows)] = row_scale
+    return stored, scale
 
 
 def dequantize_rows(stored: Tensor, scale: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
@@ -89,9 +117,14 @@ class QuantizedLinear(nn.Module):
     @classmethod
     def from_float(cls, weight: Tensor, bias: Tensor | None, bits: int) -> QuantizedLinear:
         """Quantise ``[out, in]``; the bias is kept as it is."""
+        return cls.from_stored(*quantize_rows(weight, bits), bias, bits)
+
+    @classmethod
+    def from_stored(cls, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int) -> QuantizedLinear:
+        """A layer of stored integers ``[out, in]`` or ``[out, in / 2]`` and scales ``[out]``."""
+        in_features = stored.shape[1] * (2 if bits == 4 else 1)
         with torch.device("meta"):
-            layer = cls(weight.shape[1], weight.shape[0], bits, bias=bias is not None)
-        stored, scale = quantize_rows(weight, bits)
+            layer = cls(in_features, stored.shape[0], bits, bias=bias is not None)
         layer.weight, layer.weight_scale = _frozen(stored), _frozen(scale.float())
         layer.bias = None if bias is None else _frozen(bias)
         return layer

@@ -22,7 +22,7 @@ from glm_core.errors import CheckpointError
 from .integrity import check_not_lfs_pointer
 from .mapped_memory import release_pages
 
-COPY_CHUNK_BYTES = 32 * 2**20
+PIECE_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -82,30 +82,31 @@ class Checkpoint:
                     f"{list(expected)}. Weights and config.json are of different models; download both again."
                 )
 
-    def read_as_stored(self, name: str) -> Tensor:
-        """A copy of a stored tensor in its own dtype on the CPU; see `read`."""
-        return self.read(name, dtype=self.facts(name).dtype, device=torch.device("cpu"))
-
     def read(self, name: str, *, dtype: torch.dtype, device: torch.device) -> Tensor:
         """A copy of a stored tensor in the wanted dtype on the wanted device.
 
         Copied piece by piece, giving each piece's file pages back, so that besides the result
-        at most `COPY_CHUNK_BYTES` of the file are resident.
+        at most `PIECE_BYTES` of the file are resident.
         """
+        stored = self._files[name].get(name)
+        result = torch.empty(stored.shape, dtype=dtype, device=device)
+        if stored.dim() == 0:
+            result.copy_(stored)
+        for start, rows in self.row_pieces(name) if stored.dim() else ():
+            result[start : start + len(rows)].copy_(rows)
+        return result
+
+    def row_pieces(self, name: str) -> Iterator[tuple[int, Tensor]]:
+        """Views of some rows at a time, with the first row's index; valid until the next is asked for."""
         file = self._files[name]
         stored = file.get(name)
-        result = torch.empty(stored.shape, dtype=dtype, device=device)
-        if not stored.is_contiguous():
-            result.copy_(stored)
-            return result
-        source, target = stored.view(-1), result.view(-1)
-        step = max(1, COPY_CHUNK_BYTES // stored.element_size())
-        for start in range(0, source.numel(), step):
-            piece = source[start : start + step]
-            target[start : start + step].copy_(piece)
-            if file.mapped:
-                release_pages(piece)
-        return result
+        row_bytes = stored[:1].numel() * stored.element_size()
+        step = max(1, PIECE_BYTES // max(1, row_bytes))
+        for start in range(0, stored.shape[0], step):
+            rows = stored[start : start + step]
+            yield start, rows
+            if file.mapped and rows.is_contiguous():
+                release_pages(rows)
 
 
 class _File:

@@ -1,0 +1,91 @@
+"""Plugins made in a line, and packages made on disk, for tests of the core."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from glm_core import ModelInfo, Sampling, hookimpl
+from glm_core.plugins import Candidate, PluginHost
+from glm_core.records import BackendInfo, DeviceInfo, LoadedModel
+
+
+def plugin(*, api_version: object = 1, **hooks: Callable[..., Any]) -> ModuleType:
+    """A plugin module with the given functions as its hooks."""
+    module = ModuleType("fake_plugin")
+    module.GLM_API_VERSION = api_version  # type: ignore[attr-defined]
+    for name, function in hooks.items():
+        setattr(module, name, hookimpl(function))
+    return module
+
+
+def backend(
+    *devices: DeviceInfo,
+    priority: int = 0,
+    schemes: tuple[str, ...] = (),
+    place: Callable[..., Any] = lambda model: model,
+    quantize: Callable[..., Any] = lambda model: model,
+) -> ModuleType:
+    """A backend that accepts every model as it is."""
+    info = BackendInfo("fake", devices, priority, schemes)
+    return plugin(describe_backend=lambda: info, place=place, quantize=quantize)
+
+
+class FakeModel:
+    """What a runtime's ``load_model`` returns, with nothing in it."""
+
+    def __init__(self, adapters: tuple[str, ...] = ()) -> None:
+        self.closed = 0
+        self.info = ModelInfo("fake", "fake", 0, 16, Sampling(), adapters)
+
+    def close(self) -> None:
+        """Count the calls."""
+        self.closed += 1
+
+
+def runtime(model: LoadedModel | None, chat_stream: Callable[..., Any] = lambda request: None) -> ModuleType:
+    """A runtime that loads ``model`` whatever the source is."""
+    return plugin(load_model=lambda source: model, chat_stream=chat_stream)
+
+
+def host_loading(load: Callable[[], object], *, name: str = "broken", time_limit: float = 5.0) -> PluginHost:
+    """A host of one plugin that is loaded by ``load``."""
+    return PluginHost([Candidate(name, f"glm-{name}", "1.2.3", load)], time_limit=time_limit)
+
+
+def write_package(
+    folder: Path, module: str, source: str, *, version: str = "1.0", entry_points: str | None = None
+) -> None:
+    """An installed package, as an installer leaves it: a module and a ``.dist-info`` directory."""
+    info = folder / f"glm_{module}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: glm-{module}\nVersion: {version}\n")
+    points = f"[glm.plugins]\n{module} = {module}\n" if entry_points is None else entry_points
+    (info / "entry_points.txt").write_text(points)
+    (folder / f"{module}.py").write_text(source)
+
+
+def run_python(
+    *arguments: str, folder: Path | None = None, environ: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run Python as a user would, with ``folder`` among the installed packages and no settings of ours."""
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("GLM_", "HF_", "PYTHON"))
+    }
+    clean |= {"XDG_CONFIG_HOME": str(folder or "/nonexistent"), "LC_ALL": "C.UTF-8", **(environ or {})}
+    if folder is not None:
+        clean["PYTHONPATH"] = str(folder)
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, env=clean, text=True, encoding="utf-8", capture_output=True, timeout=120, **options
+    )
+
+
+def run_glm(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the ``glm`` command in a process of its own."""
+    return run_python("-m", "glm_core", *arguments, **options)
