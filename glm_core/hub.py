@@ -4,9 +4,9 @@ Only data files are fetched: no Python code ever, and safetensors alone where a 
 forms of weights. Locks, small files and the layout of the cache are the clients' own.
 
 The large files of Hugging Face's hub are fetched here, into the client's own cache, because the
-client would lose them: from 1.14 on (we read 1.31 and 2.4) it throws an unfinished file away when
-a run ends, so that 13 GB over a slow line never arrive; and its second transport, Xet, goes past
-the mirror that ``HF_ENDPOINT`` names. ModelScope's client resumes by itself.
+client would lose them: 1.31 and 2.4 throw an unfinished file away when a run ends, so that 13 GB
+over a slow line never arrive; and their second transport, Xet, goes past the mirror that
+``HF_ENDPOINT`` names. ModelScope's client resumes by itself.
 """
 
 from __future__ import annotations
@@ -203,13 +203,14 @@ def _note_commit(folder: Path, revision: str, commit: str) -> None:
 
     The client would, had it been asked for the branch; but before the files are there.
     """
-    if revision == commit:
-        return
     reference = folder / "refs" / revision
-    reference.parent.mkdir(parents=True, exist_ok=True)
-    temporary = reference.with_name(f"{reference.name}.{os.getpid()}.tmp")
-    temporary.write_text(commit)
-    temporary.replace(reference)
+    with contextlib.suppress(OSError):  # a cache that is shared and read-only serves as well
+        if revision == commit or (reference.exists() and reference.read_text() == commit):
+            return
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        temporary = reference.with_name(f"{reference.name}.{os.getpid()}.tmp")
+        temporary.write_text(commit)
+        temporary.replace(reference)
 
 
 def _fetch_large(client: Any, repository: str, commit: str, folder: Path, files: list[_LargeFile]) -> None:
@@ -341,10 +342,10 @@ def _explain_hugging_face(client: Any, where: str, offline: bool, error: Excepti
         return f"{where} was refused ({_reason(error)}). Log in again with hf auth login, or check HF_TOKEN."
     if isinstance(error, errors.LocalEntryNotFoundError) and offline:
         return f"{where} is not in the cache, or only in part, and offline mode is on. {_OFFLINE_HINT}"
-    if status or _is_outage(error) or isinstance(error, (errors.LocalEntryNotFoundError, ConnectionError)):
-        return f"{where} could not be downloaded: {_reason(error.__cause__ or error)}. {_HUGGING_FACE_HINT}"
-    if isinstance(error, OSError):
+    if not status and _is_of_files(error) and not isinstance(error, errors.LocalEntryNotFoundError):
         return _not_writable(where, error, "HF_HOME", Path(client.constants.HF_HUB_CACHE))
+    if isinstance(error, OSError) or _is_outage(error):
+        return f"{where} could not be downloaded: {_reason(_root(error))}. {_HUGGING_FACE_HINT}"
     return None
 
 
@@ -386,11 +387,14 @@ def _explain_modelscope(client: Any, where: str, error: Exception) -> str:
             f"{where} is private, or given only to those who accepted its terms: accept them on its page, "
             "then log in with: ms-hub login"
         )
-    if isinstance(error, errors.CacheError) or (
-        isinstance(error, OSError) and not isinstance(error, ConnectionError)
-    ):
+    if isinstance(error, errors.CacheError) or _is_of_files(error):
         return _not_writable(where, error, "MODELSCOPE_CACHE", None)
-    return f"{where} could not be downloaded: {_reason(error)}. {_MODELSCOPE_HINT}"
+    if isinstance(error, ValueError) and not isinstance(error, errors.HubError):  # a page, no JSON
+        return (
+            f"{where} could not be looked up: what answers is not ModelScope. "
+            "Check MODELSCOPE_ENDPOINT, and whether the network wants you to log in."
+        )
+    return f"{where} could not be downloaded: {_reason(_root(error))}. {_MODELSCOPE_HINT}"
 
 
 # Both
@@ -399,6 +403,18 @@ def _explain_modelscope(client: Any, where: str, error: Exception) -> str:
 def _superseded(names: Iterable[str]) -> list[str] | None:
     """The torch files of a model that also offers safetensors."""
     return ["*.bin"] if any(name.endswith(".safetensors") for name in names) else None
+
+
+def _is_of_files(error: Exception) -> bool:
+    """Whether the system refused a file; both clients also derive errors of theirs from ``OSError``."""
+    return isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError)
+
+
+def _root(error: BaseException) -> BaseException:
+    """Where it began: the clients wrap a refused connection three times, in ever longer sentences."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return error
 
 
 def _reason(error: BaseException) -> str:

@@ -3,6 +3,6 @@
 Copy `glm_core.testing.null_backend` or `glm_core.testing.null_frontend` to start a plugin.
 """
 
-from .hosts import host_of
+from .hosts import host_of, plugin_of
 
-__all__ = ["host_of"]
+__all__ = ["host_of", "plugin_of"]

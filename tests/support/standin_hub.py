@@ -25,6 +25,7 @@ class Request:
     method: str
     path: str
     range: str | None
+    authorization: str | None
 
 
 @dataclass
@@ -40,7 +41,10 @@ class StandinHub:
     """The models that are offered, the faults, and the requests so far.
 
     Attributes:
-        cut_after: file name to the number of bytes after which each connection is cut.
+        url: where models are asked for.
+        store: where large files are redirected to; another host, as far as clients can tell.
+        cut_after: file name to the number of bytes after which its next connection is cut.
+        hold_after: file name to the number of bytes after which its next connection goes silent.
         ignore_ranges: answer every request with the whole file.
         failures: start of a path to the status and headers it is answered with.
         page: answered to everything, as a network's log-in page is.
@@ -48,8 +52,11 @@ class StandinHub:
     """
 
     url: str = ""
+    store: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
     cut_after: dict[str, int] = field(default_factory=dict)
+    hold_after: dict[str, int] = field(default_factory=dict)
+    end: threading.Event = field(default_factory=threading.Event)
     ignore_ranges: bool = False
     failures: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
     page: bytes = b""
@@ -91,12 +98,13 @@ def standin_hub() -> Iterator[StandinHub]:
     hub = StandinHub()
     handler = type("Handler", (_Handler,), {"hub": hub})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    hub.url = f"http://127.0.0.1:{server.server_port}"
+    hub.url, hub.store = f"http://127.0.0.1:{server.server_port}", f"http://localhost:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
         yield hub
     finally:
+        hub.end.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -109,7 +117,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.hub.requests.append(Request(self.command, path, self.headers.get("Range")))
+        self.hub.requests.append(
+            Request(self.command, path, self.headers.get("Range"), self.headers.get("Authorization"))
+        )
         if self.hub.page:
             self._answer(200, self.hub.page, {"Content-Type": "text/html"})
             return
@@ -172,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.endswith(LARGE):
             digest = sha256(files[path])
             linked = {
-                "Location": f"{self.hub.url}/content/{digest}",
+                "Location": f"{self.hub.store}/content/{digest}",
                 "X-Linked-Etag": f'"{digest}"',
                 "X-Linked-Size": str(len(files[path])),
                 "X-Xet-Hash": digest,
@@ -186,7 +196,10 @@ class _Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range")
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and not self.hub.ignore_ranges else 0
         headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
-        self._answer(206 if start else 200, data[start:], headers, self.hub.cut_after.get(name))
+        cut, hold = self.hub.cut_after.pop(name, None), self.hub.hold_after.pop(name, None)
+        self._answer(206 if start else 200, data[start:], headers, hold if cut is None else cut)
+        if hold is not None:
+            self.hub.end.wait(30)
 
     def _answer(
         self, status: int, body: bytes, headers: dict[str, str], cut_after: int | None = None
@@ -198,8 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body[:cut_after])
-        if cut_after is not None and cut_after < len(body):
-            self.close_connection = True
+        self.close_connection = cut_after is not None
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Keep quiet."""

@@ -20,6 +20,7 @@ class StandinModelScope:
         models: model to revision to its files.
         cut_after: file name to the number of bytes after which its connection is cut, once.
         status: answered to everything, if set.
+        page: answered to everything, as a network's log-in page is.
         fetched: file, revision and range of every request for a file's content.
         asked: how many requests came, of any kind.
     """
@@ -28,6 +29,7 @@ class StandinModelScope:
     models: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
     cut_after: dict[str, int] = field(default_factory=dict)
     status: int = 0
+    page: bytes = b""
     fetched: list[tuple[str, str, str | None]] = field(default_factory=list)
     asked: int = 0
 
@@ -58,7 +60,9 @@ class _Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         parts = address.path.strip("/").split("/")
         query = {key: values[0] for key, values in parse_qs(address.query).items()}
-        if self.hub.status:
+        if self.hub.page:
+            self._answer(200, self.hub.page)
+        elif self.hub.status:
             self._answer(self.hub.status, _message(self.hub.status, "as the test asked"))
         elif parts[2] != "models":  # whether we are inside its own cloud
             self._answer(200, b'{"Code": 200, "Data": {}}')

@@ -16,6 +16,19 @@ from ._processor import usable_cores
 CPU = torch.device("cpu")
 
 
+# Below this a thread has less to compute than it costs to wake it; measured in benchmarks/.
+BYTES_PER_THREAD = 64 * 2**20
+
+
+def num_threads(weight_bytes: int) -> int:
+    """How many threads decode a model fastest: one for every `BYTES_PER_THREAD` of its weights.
+
+    At most one per core. Threads wait for one another after every operation; where another
+    program has one of the cores, each wait of a small operation costs a slice of the scheduler.
+    """
+    return max(1, min(usable_cores(), weight_bytes // BYTES_PER_THREAD))
+
+
 def quantize_on_cpu(model: LoadedModel, scheme: QuantizationScheme) -> LoadedModel | None:
     """Quantise with one scale per row; ``None`` for a model of another runtime."""
     if not isinstance(model, TorchModel):
@@ -32,14 +45,14 @@ def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None
     """
     if not isinstance(model, TorchModel):
         return None
-    needed, available = model.bytes_to_read(), psutil.virtual_memory().available
+    needed, available = model.weight_bytes(unread_only=True), psutil.virtual_memory().available
     if needed > available:
         raise OutOfMemoryError(
             f"{model.info.name} needs {needed / 1e9:.1f} GB for its weights, {available / 1e9:.1f} GB of memory "
             "are free. Add --quantize int8 or int4, or close other programs."
         )
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(usable_cores())
+        torch.set_num_threads(num_threads(model.weight_bytes()))
     model.materialize(CPU)
     model.start(CPU)
     return model

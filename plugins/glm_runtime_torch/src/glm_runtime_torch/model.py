@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glm_core import CheckpointError, ClosedError, ModelInfo
+from glm_core import CheckpointError, ClosedError, ModelInfo, RequestError, Sampling
 from glm_core.records import ChatRequest, DeltaStream, ModelSource
 
 from .adapters import load_prefix_encoder, prefix_encoder_in
 from .checkpoints.integrity import check_not_lfs_pointer
 from .checkpoints.reader import Checkpoint
+from .empty_weights import empty_weights
 from .families import Dimensions, Family, family_of
 from .generation.engine import Engine
 from .kv_cache import KVCache
@@ -51,6 +53,7 @@ class TorchModel:
         checkpoint: where the weights are; ``None`` if they are in ``network`` already.
         adapters: adapter name to its prefix encoder.
         base_prefix: a prefix encoder that is part of the model itself.
+        sampling: the model's own defaults; ``None`` takes the family's.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class TorchModel:
         checkpoint: Checkpoint | None = None,
         adapters: Mapping[str, PrefixEncoder] | None = None,
         base_prefix: PrefixEncoder | None = None,
+        sampling: Sampling | None = None,
     ) -> None:
         self.family = family
         self.config = config
@@ -81,7 +85,7 @@ class TorchModel:
             family=family.name,
             num_parameters=sum(parameter.numel() for parameter in network.parameters()),
             context_length=LENGTH_FACTOR * family.dimensions(config).max_sequence_length,
-            sampling=family.sampling,
+            sampling=family.sampling if sampling is None else sampling,
             adapters=tuple(self._adapters),
         )
 
@@ -97,12 +101,12 @@ class TorchModel:
             raise ClosedError(f"the model {state}")
         return self._engine
 
-    def bytes_to_read(self) -> int:
-        """Memory that `materialize` will take for weights that are not in memory yet."""
+    def weight_bytes(self, *, unread_only: bool = False) -> int:
+        """Memory of all weights once they are in it, or only of those that are still to be read."""
         return sum(
             parameter.numel() * self._dtype_of(name, parameter).itemsize
             for name, parameter in _unique_parameters(self.network)
-            if parameter.is_meta
+            if parameter.is_meta or not unread_only
         )
 
     def materialize(self, device: torch.device) -> None:
@@ -208,7 +212,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
     tokenizer = family.tokenizer(directory)
     _check_vocabulary(directory, tokenizer, family.dimensions(config))
     checkpoint = Checkpoint(directory)
-    with torch.device("meta"):
+    with empty_weights():
         network = family.build(config)
         _expect_stored_form(directory, raw, network)
     checkpoint.require({name: tuple(value.shape) for name, value in _unique_parameters(network)})
@@ -225,6 +229,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         checkpoint=checkpoint,
         adapters=adapters,
         base_prefix=prefix_encoder_in(checkpoint, family, config),
+        sampling=_sampling_defaults(directory, family.sampling),
     )
 
 
@@ -242,6 +247,19 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, a JSON object is expected.")
     return content
+
+
+def _sampling_defaults(directory: Path, family: Sampling) -> Sampling:
+    """The family's defaults, with what the checkpoint's ``generation_config.json`` says on top."""
+    path = directory / "generation_config.json"
+    if not path.is_file():
+        return family
+    said = read_json(path)
+    known = {field.name for field in dataclasses.fields(Sampling)}
+    try:
+        return Sampling(**{name: value for name, value in said.items() if name in known}).or_else(family)
+    except RequestError as error:
+        raise CheckpointError(f"{path}: {error}; correct or delete the file.") from error
 
 
 def _read_config(directory: Path, raw: Mapping[str, Any], family: Family) -> Any:

@@ -1,0 +1,114 @@
+"""Cutting Markdown into blocks while it is still arriving.
+
+A block is *finished* once another has begun after it on a complete line: no further text can
+change it, so it can be printed for good. Only what follows has to be painted again and again.
+Items of a list count as blocks, since answers often are one long list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from markdown_it import MarkdownIt
+from markdown_it.tree import SyntaxTreeNode
+
+# Without HTML, tags are shown as the text they are instead of vanishing.
+_PARSER = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+_LISTS = ("bullet_list", "ordered_list")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A top-level block, or one item of a top-level list.
+
+    Attributes:
+        node: the parsed block.
+        start: first line in the source it was parsed from.
+        list_key: kind of list that the item belongs to; ``None`` for other blocks.
+        number: of the item in an ordered list.
+        gap: whether an empty line stands before it.
+    """
+
+    node: SyntaxTreeNode
+    start: int
+    list_key: tuple[str, str] | None = None
+    number: int | None = None
+    gap: bool = True
+
+
+def parse(source: str, previous: Block | None = None, *, blank_before: bool = False) -> list[Block]:
+    """The blocks of ``source``.
+
+    Args:
+        source: Markdown.
+        previous: the block before it, if it goes on with a text; an item's list is then continued.
+        blank_before: whether an empty line separates the two.
+    """
+    lines = source.split("\n")
+    blocks: list[Block] = []
+    for node in SyntaxTreeNode(_PARSER.parse(source)).children:
+        before = blocks[-1] if blocks else previous
+        if node.type in _LISTS:
+            blocks.extend(_items(node, before, lines, blank_before))
+        else:
+            blocks.append(Block(node, _first_line(node), gap=before is not None))
+    return blocks
+
+
+def _items(
+    node: SyntaxTreeNode, before: Block | None, lines: list[str], blank_before: bool
+) -> Iterator[Block]:
+    key = (node.type, node.markup)
+    for index, item in enumerate(node.children):
+        start = _first_line(item)
+        continues = before is not None and before.list_key == key
+        number: int | None = None
+        if node.type == "ordered_list":
+            follows = continues and before is not None and before.number is not None
+            number = before.number + 1 if follows else int(node.attrs.get("start", 1))  # type: ignore[union-attr,operator]
+        blank = not lines[start - 1].strip() if start else blank_before
+        gap = blank if continues or index else before is not None
+        before = Block(item, start, key, number, gap)
+        yield before
+
+
+def _first_line(node: SyntaxTreeNode) -> int:
+    return node.map[0] if node.map else 0
+
+
+class BlockStream:
+    """Markdown that arrives piece by piece."""
+
+    def __init__(self) -> None:
+        self._source = ""
+        self._previous: Block | None = None
+        self._blank_before = False
+
+    def feed(self, text: str) -> None:
+        """Append ``text``."""
+        self._source += text
+
+    def take_finished(self, *, final: bool = False) -> list[Block]:
+        """Remove and return the blocks that are finished; with ``final``, all of them."""
+        complete = self._source if final else self._source[: self._source.rfind("\n") + 1]
+        blocks = self._parse(complete)
+        finished = blocks if final else blocks[:-1]
+        if finished:
+            rest = len(complete) if final else _offset(complete, blocks[-1].start)
+            self._blank_before = not complete[:rest].removesuffix("\n").rpartition("\n")[2].strip()
+            self._previous = finished[-1]
+            self._source = self._source[rest:]
+        return finished
+
+    def open_blocks(self) -> list[Block]:
+        """The blocks that may still change, the unfinished line included."""
+        return self._parse(self._source)
+
+    def _parse(self, source: str) -> list[Block]:
+        return parse(source, self._previous, blank_before=self._blank_before)
+
+
+def _offset(text: str, line: int) -> int:
+    """Where line number ``line`` starts."""
+    return sum(len(part) + 1 for part in text.split("\n")[:line])

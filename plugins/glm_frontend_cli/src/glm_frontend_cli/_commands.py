@@ -1,0 +1,255 @@
+"""The slash commands: one function each, and the table that names them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from glm_core import RequestError
+
+from . import _files
+from ._conversation import SETTINGS, parse_value
+
+if TYPE_CHECKING:
+    from ._session import Session
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: as typed, without the slash; the text ``help_NAME`` explains it.
+        run: called with the session and what was typed after the name.
+        usage: what may follow the name.
+        aliases: other names.
+    """
+
+    name: str
+    run: Callable[[Session, str], None]
+    usage: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+def run_command(session: Session, line: str) -> None:
+    """Run the command in ``line``, which starts with a slash."""
+    name, _, argument = line[1:].partition(" ")
+    command = BY_NAME.get(name.strip().lower())
+    if command is not None:
+        command.run(session, argument.strip())
+        return
+    close = difflib.get_close_matches(name.lower(), BY_NAME, n=1)
+    guess = session.say("guess", name=f"/{close[0]}") if close else ""
+    session.view.error(session.say("unknown_command", name=f"/{name}", guess=guess))
+
+
+def show_help(session: Session, argument: str) -> None:
+    """``/help``"""
+    typed = [f"/{command.name} {command.usage}".strip() for command in COMMANDS]
+    column = max(map(len, typed)) + 2
+    lines = [
+        f"{usage:<{column}}{session.say(f'help_{command.name}')}"
+        for usage, command in zip(typed, COMMANDS, strict=True)
+    ]
+    session.view.show("\n".join([*lines, "", session.say("help_footer")]))
+
+
+def clear(session: Session, argument: str) -> None:
+    """``/clear``"""
+    session.conversation.clear()
+    session.view.clear()
+    session.view.notice(session.say("cleared"))
+
+
+def quit_chat(session: Session, argument: str) -> None:
+    """``/exit``"""
+    session.quit()
+
+
+def regenerate(session: Session, argument: str) -> None:
+    """``/regenerate``"""
+    conversation = session.conversation
+    question = conversation.last_question
+    if question is None:
+        session.view.notice(session.say("nothing_yet"))
+        return
+    if conversation.seed is not None and conversation.last_is_answered:
+        session.view.notice(session.say("same_seed", seed=conversation.seed))
+    session.ask(question, replacing=conversation.last_is_answered)
+
+
+def undo(session: Session, argument: str) -> None:
+    """``/undo``"""
+    question = session.conversation.undo()
+    if question is None:
+        session.view.notice(session.say("nothing_yet"))
+    else:
+        session.view.notice(session.say("undone", question=_shortened(question)))
+
+
+def edit(session: Session, argument: str) -> None:
+    """``/edit``, or ``/edit TEXT`` to give the new question at once"""
+    question = session.conversation.last_question
+    if question is None:
+        session.view.notice(session.say("nothing_yet"))
+    elif argument:
+        session.ask(argument, replacing=session.conversation.last_is_answered)
+    elif session.view.can_prefill:
+        session.edit(question)
+    else:
+        session.view.error(session.say("usage", usage="/edit TEXT"))
+
+
+def save(session: Session, argument: str) -> None:
+    """``/save FILE``"""
+    _save(session, argument, overwrite=False)
+
+
+def save_over(session: Session, argument: str) -> None:
+    """``/save! FILE``"""
+    _save(session, argument, overwrite=True)
+
+
+def _save(session: Session, argument: str, *, overwrite: bool) -> None:
+    if not argument:
+        session.view.error(session.say("usage", usage=f"/save{'!' if overwrite else ''} FILE"))
+        return
+    path = _files.path_of(argument)
+    mine = path.resolve() in session.saved_paths
+    if path.exists() and not overwrite and not mine:
+        session.view.error(session.say("file_exists", path=path))
+        return
+    _files.save(session.conversation, path, session.model.info.name, session.say)
+    session.saved_paths.add(path.resolve())
+    session.view.notice(session.say("saved", path=path))
+
+
+def load(session: Session, argument: str) -> None:
+    """``/load FILE``"""
+    if not argument:
+        session.view.error(session.say("usage", usage="/load FILE"))
+        return
+    path = _files.path_of(argument)
+    session.use(_files.load(path, session.say))
+    session.view.notice(session.say("loaded", path=path, count=len(session.conversation.turns)))
+    if session.conversation.unanswered:
+        session.view.notice(session.say("question_waits"))
+
+
+def system(session: Session, argument: str) -> None:
+    """``/system [TEXT|off]``"""
+    conversation = session.conversation
+    if not argument:
+        text = conversation.system
+        session.view.show(session.say("system_is", text=text) if text else session.say("system_none"))
+    elif argument.lower() == "off":
+        conversation.system = None
+        session.view.notice(session.say("system_removed"))
+    else:
+        conversation.system = argument
+        session.view.notice(session.say("system_set"))
+
+
+def adapter(session: Session, argument: str) -> None:
+    """``/adapter [NAME|off]``"""
+    say, conversation = session.say, session.conversation
+    loaded = session.model.info.adapters
+    names = ", ".join(loaded)
+    if not loaded:
+        session.view.notice(say("adapter_none_loaded"))
+    elif not argument:
+        current = conversation.adapter or say("adapter_base")
+        session.view.show(say("adapter_list", names=names, current=current))
+    elif argument in loaded or argument.lower() == "off":
+        conversation.adapter = argument if argument in loaded else None
+        current = conversation.adapter or say("adapter_base")
+        session.view.notice(say("adapter_now", current=current))
+    else:
+        session.view.error(say("adapter_unknown", name=argument, names=names))
+
+
+def set_value(session: Session, argument: str) -> None:
+    """``/set [NAME [VALUE|default]]``"""
+    name, _, value = argument.replace("=", " ").partition(" ")
+    name, value = name.replace("-", "_"), value.strip()
+    if not name:
+        session.view.show("\n".join(_setting_line(session, name) for name in SETTINGS))
+        return
+    if name not in SETTINGS:
+        session.view.error(session.say("unknown_setting", name=name, names=", ".join(SETTINGS)))
+        return
+    if value:
+        try:
+            session.conversation.change(name, None if value.lower() == "default" else parse_value(value))
+        except RequestError as error:
+            session.view.error(str(error))
+            return
+    session.view.show(_setting_line(session, name))
+
+
+def _setting_line(session: Session, name: str) -> str:
+    value = session.conversation.setting(name)
+    if value is not None:
+        return session.say("setting", name=name, value=value)
+    default = getattr(session.model.info.sampling, name, None)
+    if default is None:
+        default = session.say("value_random" if name == "seed" else "value_unlimited")
+    return session.say("setting_default", name=name, value=default)
+
+
+def info(session: Session, argument: str) -> None:
+    """``/info``"""
+    facts = session.model.info
+    session.view.show(
+        session.say(
+            "info",
+            model=facts.name,
+            family=facts.family,
+            parameters=human_count(facts.num_parameters),
+            context=facts.context_length,
+            adapters=", ".join(facts.adapters) or session.say("none"),
+            turns=len(session.conversation.turns),
+        )
+    )
+
+
+def history(session: Session, argument: str) -> None:
+    """``/history``"""
+    if session.conversation.turns:
+        session.view.show_turns(session.conversation.turns)
+    else:
+        session.view.notice(session.say("nothing_yet"))
+
+
+def human_count(number: int) -> str:
+    """``6200000000`` as ``6.2B``."""
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
+def _shortened(text: str, limit: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+COMMANDS = (
+    Command("help", show_help),
+    Command("clear", clear),
+    Command("exit", quit_chat, aliases=("quit", "stop")),
+    Command("regenerate", regenerate),
+    Command("undo", undo),
+    Command("edit", edit, "[TEXT]"),
+    Command("save", save, "FILE"),
+    Command("save!", save_over, "FILE"),
+    Command("load", load, "FILE"),
+    Command("system", system, "[TEXT|off]"),
+    Command("adapter", adapter, "[NAME|off]"),
+    Command("set", set_value, "[NAME [VALUE|default]]"),
+    Command("info", info),
+    Command("history", history),
+)
+BY_NAME = {name: command for command in COMMANDS for name in (command.name, *command.aliases)}

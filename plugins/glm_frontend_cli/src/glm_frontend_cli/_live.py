@@ -1,0 +1,180 @@
+"""Painting an answer as it grows.
+
+What cannot change any more is printed once and belongs to the terminal's scrollback; only the
+rest, which is kept lower than the screen, is painted over. So nothing is ever left twice above.
+A frame goes out in one write, changes only lines that differ, and is marked as one update.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from ._blocks import Block, BlockStream
+from ._markdown import MarkdownRenderer
+
+Size = Callable[[], tuple[int, int]]
+"""Columns and rows of the terminal now."""
+
+MIN_FRAME_SECONDS = 1 / 15
+# Few enough to survive a terminal that is made smaller, enough for most comments: a lexer knows
+# a comment of several lines for one only when it has seen its end.
+MAX_LIVE_CODE_LINES = 8
+_BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # synchronised update; terminals that know it not ignore it
+_HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+_ERASE_LINE, _ERASE_BELOW = "\x1b[K", "\x1b[J"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line ready to write, and how many cells it takes."""
+
+    ansi: str
+    cells: int
+
+
+def to_lines(console: Console, texts: Sequence[Text]) -> list[Line]:
+    """Styled text as the console's colours have it; each text must be one line."""
+    if not texts:
+        return []
+    with console.capture() as capture:
+        for text in texts:
+            console.print(text, soft_wrap=True)
+    written = capture.get().split("\n")
+    return [Line(ansi, text.cell_len) for ansi, text in zip(written, texts, strict=False)]
+
+
+class LiveArea:
+    """The last lines on the screen, from where the cursor was when it was made."""
+
+    def __init__(self, write: Callable[[str], object], size: Size) -> None:
+        self._write = write
+        self._size = size
+        self._shown: list[Line] = [Line("", 0)]
+        self._columns = size()[0]
+
+    def draw(self, permanent: Sequence[Line], live: Sequence[Line]) -> None:
+        """Print ``permanent`` for good, and ``live`` below it in place of what was live."""
+        columns, rows = self._size()
+        shown = list(live[-max(rows - 1, 1) :]) or [Line("", 0)]
+        lines = [*permanent, *shown]
+        if columns == self._columns:
+            same = _common(self._shown[:-1], lines[:-1])
+            up = len(self._shown) - 1 - same
+            erase = ""
+        else:  # the terminal has broken the old lines anew; erase them, lest it joins ours again later
+            same = 0
+            up = min(sum(max(1, -(-line.cells // columns)) for line in self._shown), rows) - 1
+            erase = _ERASE_BELOW
+        body = "\r\n".join(line.ansi + _ERASE_LINE for line in lines[same:])
+        if lines != self._shown or columns != self._columns:
+            move = f"\x1b[{up}A" if up else ""
+            self._write(f"{_BEGIN}{_HIDE_CURSOR}\r{move}{erase}{body}{_ERASE_BELOW}{_SHOW_CURSOR}{_END}")
+        self._shown, self._columns = shown, columns
+
+
+def _common(old: Sequence[Line], new: Sequence[Line]) -> int:
+    count = 0
+    for before, after in zip(old, new, strict=False):
+        if before != after:
+            break
+        count += 1
+    return count
+
+
+class AnswerPainter:
+    """Shows one answer: feed it text, which paints it, and finish it.
+
+    Attributes:
+        empty: whether nothing but space has come.
+
+    Args:
+        console: for its colours.
+        renderer: makes lines of Markdown.
+        write: writes to the terminal at once.
+        size: of the terminal.
+        note: what to say below the text, or nothing; told whether there is none yet, and the seconds so far.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        renderer: MarkdownRenderer,
+        write: Callable[[str], object],
+        size: Size,
+        note: Callable[[bool, float], str],
+    ) -> None:
+        self._console = console
+        self._renderer = renderer
+        self._size = size
+        self._note = note
+        self._area = LiveArea(write, size)
+        self._blocks = BlockStream()
+        self._printed_code_lines = 0  # of the first open block, if that is a code block
+        self._started = time.monotonic()
+        self._next_frame = 0.0
+        self.empty = True
+
+    def feed(self, text: str) -> None:
+        """Append ``text`` and paint, unless that was done a moment ago."""
+        self._blocks.feed(text)
+        self.empty = self.empty and not text.strip()
+        now = time.monotonic()
+        if now < self._next_frame:
+            return
+        self._paint()
+        cost = time.monotonic() - now
+        self._next_frame = now + max(MIN_FRAME_SECONDS, 4 * cost)  # long code costs; leave time to the model
+
+    def finish(self) -> None:
+        """Print everything for good and leave the cursor on a fresh line."""
+        width = self._width()
+        finished = self._finished(width, final=True)
+        self._area.draw(to_lines(self._console, finished), [])
+
+    def _paint(self) -> None:
+        width = self._width()
+        permanent = self._finished(width)
+        live: list[Text] = []
+        for index, block in enumerate(self._blocks.open_blocks()):
+            if index == 0 and block.node.type == "fence":
+                scrolled, rest = self._split_code(block, width)
+                permanent += scrolled
+                live += rest
+            else:
+                live += self._renderer.block(block, width)
+        note = self._note(self.empty, time.monotonic() - self._started)
+        if note:
+            live = [*([] if self.empty else live), Text(note, style="dim")]
+        self._area.draw(to_lines(self._console, permanent), to_lines(self._console, live))
+
+    def _finished(self, width: int, *, final: bool = False) -> list[Text]:
+        lines: list[Text] = []
+        for block in self._blocks.take_finished(final=final):
+            if self._printed_code_lines and block.node.type == "fence":
+                rows = self._renderer.code_lines(block.node, width)[self._printed_code_lines :]
+                lines += [line for row in rows for line in row]
+            else:
+                lines += self._renderer.block(block, width)
+            self._printed_code_lines = 0
+        return lines
+
+    def _split_code(self, block: Block, width: int) -> tuple[list[Text], list[Text]]:
+        """A code block may outgrow the screen; its upper lines stay as they are, so print them for good."""
+        rows = self._renderer.code_lines(block.node, width)
+        gap = [Text()] if block.gap and not self._printed_code_lines else []
+        room = max(min(self._size()[1] - 2, MAX_LIVE_CODE_LINES), 1)
+        remaining = rows[self._printed_code_lines :]
+        scrolled: list[Text] = []
+        while len(remaining) > 1 and sum(map(len, remaining)) > room:
+            scrolled += remaining.pop(0)
+            self._printed_code_lines += 1
+        rest = [line for row in remaining for line in row]
+        return ([*gap, *scrolled], rest) if scrolled else ([], [*gap, *rest])
+
+    def _width(self) -> int:
+        return max(self._size()[0] - 1, 10)  # the last column stays free: no terminal wraps there by itself

@@ -1,0 +1,179 @@
+"""Rendering blocks of Markdown as lines of styled text.
+
+Our own instead of rich's ``Markdown``, which drops HTML, joins lines that the model broke, pads
+every line with spaces that end up in what one copies, and cannot render a list item by item.
+Model output is untrusted: nothing is read as rich markup and no terminal hyperlink is made.
+"""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+
+from markdown_it.tree import SyntaxTreeNode
+from rich import box
+from rich.console import Console, JustifyMethod
+from rich.style import Style
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from ._blocks import Block, parse
+from ._cleaning import clean
+from ._wrapping import wrap
+
+_CODE_INDENT = "  "
+_STYLES = {
+    "strong": Style(bold=True),
+    "em": Style(italic=True),
+    "s": Style(strike=True),
+    "code": Style(color="cyan"),
+    "url": Style(color="blue", underline=True),
+    "heading": Style(bold=True, color="magenta"),
+    "marker": Style(bold=True, color="yellow"),
+    "faint": Style(dim=True),
+}
+
+
+class MarkdownRenderer:
+    """Turns blocks into lines.
+
+    Args:
+        console: for tables, whose layout is rich's.
+        code_theme: a Pygments theme, or ``ansi_dark`` or ``ansi_light``, which follow the terminal's colours.
+    """
+
+    def __init__(self, console: Console, code_theme: str = "ansi_dark") -> None:
+        self._console = console
+        self._code_theme = code_theme
+
+    def document(self, source: str, width: int) -> list[Text]:
+        """The lines of a whole text."""
+        return [line for block in parse(source) for line in self.block(block, width)]
+
+    def block(self, block: Block, width: int) -> list[Text]:
+        """The lines of one block, the empty line before it included."""
+        if block.list_key is not None:
+            lines = self._item(block.node, block.number, width)
+        else:
+            lines = self._node(block.node, width)
+        return [Text(), *lines] if block.gap else lines
+
+    def code_lines(self, node: SyntaxTreeNode, width: int) -> list[list[Text]]:
+        """For each source line of a code block, the lines it takes on the screen."""
+        language = node.info.split()[0] if node.info.strip() else "text"
+        code = clean(node.content).removesuffix("\n").expandtabs(4)
+        highlighted = Syntax("", language, theme=self._code_theme).highlight(code)
+        plain_lines = code.split("\n")
+        # Some lexers drop or add lines; better no colours than wrong code.
+        if highlighted.plain.rstrip("\n") != code.rstrip("\n"):
+            highlighted = Text(code)
+        lines = list(highlighted.split("\n", allow_blank=True))[: len(plain_lines)]
+        return [
+            [_joined(_CODE_INDENT, row) for row in wrap(line or Text(), width - len(_CODE_INDENT))]
+            for line, _ in zip_longest(lines, plain_lines)
+        ]
+
+    def _node(self, node: SyntaxTreeNode, width: int) -> list[Text]:
+        if node.type in ("fence", "code_block"):
+            return [row for rows in self.code_lines(node, width) for row in rows]
+        if node.type == "heading":
+            text = _inline(node)
+            text.stylize(_STYLES["heading"])
+            return wrap(text, width)
+        if node.type == "blockquote":
+            quoted = self._children(node, width - 2)
+            return [_joined("▌ ", line, _STYLES["faint"]) for line in quoted]
+        if node.type in ("bullet_list", "ordered_list"):
+            return self._list(node, width)
+        if node.type == "hr":
+            return [Text("─" * min(width, 40), style=_STYLES["faint"])]
+        if node.type == "table":
+            return self._table(node, width)
+        return wrap(_inline(node), width)
+
+    def _children(self, node: SyntaxTreeNode, width: int) -> list[Text]:
+        lines: list[Text] = []
+        for before, child in zip([None, *node.children], node.children, strict=False):
+            if before is not None and _apart(before, child):
+                lines.append(Text())
+            lines += self._node(child, width)
+        return lines or [Text()]
+
+    def _list(self, node: SyntaxTreeNode, width: int) -> list[Text]:
+        first = int(node.attrs.get("start", 1))
+        lines: list[Text] = []
+        for index, item in enumerate(node.children):
+            number = first + index if node.type == "ordered_list" else None
+            lines += self._item(item, number, width)
+        return lines
+
+    def _item(self, item: SyntaxTreeNode, number: int | None, width: int) -> list[Text]:
+        marker = "• " if number is None else f"{number}. "
+        lines = self._children(item, width - len(marker))
+        indent = " " * len(marker)
+        first = _joined(marker, lines[0], _STYLES["marker"])
+        return [first, *(_joined(indent, line) for line in lines[1:])]
+
+    def _table(self, node: SyntaxTreeNode, width: int) -> list[Text]:
+        rows = [row for part in node.children for row in part.children]
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style=_STYLES["strong"])
+        for cell in rows[0].children:
+            table.add_column(_inline(cell), overflow="fold", justify=_alignment(cell))
+        for row in rows[1:]:
+            table.add_row(*(_inline(cell) for cell in row.children))
+        rendered = self._console.render_lines(table, self._console.options.update(width=width), pad=False)
+        lines = []
+        for segments in rendered:
+            line = Text()
+            for segment in segments:
+                line.append(segment.text, segment.style)
+            line.rstrip()
+            lines.append(line)
+        return lines
+
+
+def _apart(before: SyntaxTreeNode, after: SyntaxTreeNode) -> bool:
+    """Whether an empty line belongs between two blocks: where there is one, and around code."""
+    if "fence" in (before.type, after.type):
+        return True
+    return before.map is not None and after.map is not None and after.map[0] > before.map[1]
+
+
+def _alignment(cell: SyntaxTreeNode) -> JustifyMethod:
+    style = str(cell.attrs.get("style", ""))
+    return "right" if "right" in style else "center" if "center" in style else "left"
+
+
+def _joined(prefix: str, line: Text, style: Style | None = None) -> Text:
+    """``line`` after ``prefix``; where both are blank, nothing."""
+    if not line and not prefix.strip():
+        return line
+    return Text().append(prefix, style).append_text(line)
+
+
+def _inline(node: SyntaxTreeNode) -> Text:
+    """The text of a node that holds inline content."""
+    text = Text()
+    for child in node.children:
+        _append(text, child)
+    return text
+
+
+def _append(text: Text, node: SyntaxTreeNode) -> None:
+    if node.type in ("softbreak", "hardbreak"):  # models mean the line breaks they write
+        text.append("\n")
+    elif node.type == "code_inline":
+        text.append(clean(node.content), _STYLES["code"])
+    elif node.type in ("link", "image"):
+        label = _inline(node)
+        target = clean(str(node.attrs.get("href") or node.attrs.get("src") or ""))
+        text.append_text(label)
+        if target and target not in (label.plain, f"mailto:{label.plain}"):
+            text.append(f" ({target})" if label else target, _STYLES["url"])
+    elif node.children:
+        inner = _inline(node)
+        if node.type in _STYLES:
+            inner.stylize(_STYLES[node.type])
+        text.append_text(inner)
+    else:
+        text.append(clean(node.content))  # entities such as &#8238; are decoded by now

@@ -1,0 +1,217 @@
+"""The chat itself: read a line, run a command or ask the model, again until the user is done."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from glm_core import ChatModel, GlmError, Usage
+from glm_core.language import language
+from glm_core.records import OpenModel
+
+from . import _files
+from ._answering import Answer, AnswerStream
+from ._cleaning import clean
+from ._commands import human_count, run_command
+from ._conversation import Conversation
+from ._texts import Texts
+from ._view import Line, PlainView, View
+
+
+class Session:
+    """One chat with one model.
+
+    Args:
+        model: what answers.
+        conversation: where to go on.
+        view: where to read and show.
+        say: the texts.
+    """
+
+    def __init__(self, model: ChatModel, conversation: Conversation, view: View, say: Texts) -> None:
+        self.model = model
+        self.view = view
+        self.say = say
+        self.conversation = conversation
+        self.saved_paths: set[Path] = set()
+        self._usage: Usage | None = None
+        self._prefill = ""
+        self._running = True
+        self.use(conversation)
+
+    def use(self, conversation: Conversation) -> None:
+        """Go on with ``conversation``; an adapter of its that is not loaded is dropped with a notice."""
+        if conversation.adapter is not None and conversation.adapter not in self.model.info.adapters:
+            self.view.notice(self.say("adapter_dropped", name=conversation.adapter))
+            conversation.adapter = None
+        self.conversation = conversation
+
+    def loop(self) -> None:
+        """Read and answer until the user is done."""
+        while self._running:
+            prefill, self._prefill = self._prefill, ""
+            line = self.view.read(prefill, self.status(editing=bool(prefill)))
+            if line is None:
+                return
+            self.handle(line, editing=bool(prefill))
+
+    def handle(self, line: Line, *, editing: bool = False) -> None:
+        """Do what one line says.
+
+        Args:
+            line: what was typed.
+            editing: whether the last question had been put into the input line.
+        """
+        text = clean(line.text).strip()
+        replacing = editing and line.from_prefill and self.conversation.last_is_answered
+        try:
+            if not text:
+                if editing:
+                    self.view.notice(self.say("edit_kept"))
+            elif text == "stop":
+                self.quit()
+            elif text == "clear":
+                run_command(self, "/clear")
+            elif text.startswith("//"):
+                self.ask(text[1:], replacing=replacing)
+            elif text.startswith("/"):
+                run_command(self, text)
+            else:
+                self.ask(text, replacing=replacing)
+        except GlmError as error:
+            self.view.error(self.say("error", message=error))
+
+    def ask(self, question: str, *, replacing: bool = False) -> None:
+        """Have ``question`` answered, in place of the last turn if ``replacing``.
+
+        A question that fails leaves the conversation as it was.
+        """
+        try:
+            request = self.conversation.request(question, replacing=replacing)
+            with AnswerStream(lambda: self.model.stream(request)) as stream:
+                answer = self.view.show_answer(stream)
+        except GlmError as error:
+            if not replacing:
+                self.conversation.unanswered = question
+            self.view.error(self.say("error", message=error))
+            return
+        if answer.ended == "stopped" and not answer.text.strip():
+            if not replacing:
+                self.conversation.unanswered = question
+            self.view.notice(self.say("stopped_before_text"))
+            return
+        self._usage = answer.usage
+        self.conversation.record(question, answer.text, replacing=replacing)
+        self._remark(answer)
+
+    def edit(self, question: str) -> None:
+        """Put ``question`` into the next input line."""
+        self._prefill = question
+
+    def quit(self) -> None:
+        """End the loop."""
+        self._running = False
+
+    def status(self, *, editing: bool = False) -> str:
+        """One line for the toolbar."""
+        parts = [self.model.info.name]
+        if self.conversation.adapter:
+            parts.append(self.say("status_adapter", name=self.conversation.adapter))
+        parts.append(self.say("status_turns", count=len(self.conversation.turns)))
+        if self._usage is not None:
+            usage = self._usage
+            parts.append(
+                self.say("status_tokens", count=usage.completion_tokens, speed=usage.tokens_per_second)
+            )
+        if editing:
+            parts.append(self.say("status_editing"))
+        return " · ".join(parts)
+
+    def _remark(self, answer: Answer) -> None:
+        if answer.ended == "stopped":
+            self.view.notice(self.say("stopped"))
+        elif answer.ended == "length":
+            self.view.notice(self.say("length_reached"))
+        elif not answer.text.strip():
+            self.view.notice(self.say("empty_answer"))
+        if answer.usage.dropped_messages:
+            self.view.notice(self.say("messages_dropped", count=answer.usage.dropped_messages))
+
+
+def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
+    """Chat until the user is done; what ``glm run cli`` starts.
+
+    Args:
+        open_model: opens the model; called once the options are known to be right.
+        options: as `plugin` lists them; all may be missing.
+
+    Raises:
+        GlmError: an option is wrong or the model cannot be opened.
+    """
+    say = Texts(language())
+    conversation = _starting_conversation(options, say)
+    plain = bool(options.get("plain")) or not _is_terminal()
+    if sys.stderr.isatty():
+        print(say("loading"), file=sys.stderr, flush=True)
+    with open_model() as model:
+        _choose_only_adapter(model, conversation, options)
+        try:
+            if plain:
+                Session(model, conversation, PlainView(), say).loop()
+            else:
+                _run_in_terminal(model, conversation, options, say)
+        except BrokenPipeError:
+            _silence_stdout()
+
+
+def _starting_conversation(options: Mapping[str, Any], say: Texts) -> Conversation:
+    path = options.get("load")
+    conversation = _files.load(_files.path_of(path), say) if path else Conversation()
+    if options.get("system"):
+        conversation.system = clean(options["system"])
+    conversation.change_all(options)
+    return conversation
+
+
+def _choose_only_adapter(model: ChatModel, conversation: Conversation, options: Mapping[str, Any]) -> None:
+    """Who loads one adapter means to chat with it; a loaded conversation has said what it wants."""
+    if len(model.info.adapters) == 1 and not options.get("load"):
+        conversation.adapter = model.info.adapters[0]
+
+
+def _run_in_terminal(
+    model: ChatModel, conversation: Conversation, options: Mapping[str, Any], say: Texts
+) -> None:
+    from ._terminal import open_terminal  # here, so that pipes pay for neither prompt_toolkit nor rich
+
+    info = model.info
+    view = open_terminal(info.adapters, say, keep_history=options.get("history", True))
+    parameters = human_count(info.num_parameters)
+    view.show(say("banner", model=info.name, family=info.family, parameters=parameters))
+    view.notice(say("hint"))
+    if conversation.adapter in info.adapters:
+        view.notice(say("adapter_in_use", name=conversation.adapter))
+    elif info.adapters:
+        view.notice(say("adapters_loaded", names=", ".join(info.adapters)))
+    view.show("")
+    session = Session(model, conversation, view, say)
+    if conversation.turns:
+        view.show_turns(conversation.turns)
+    session.loop()
+    view.notice(say("goodbye"))
+
+
+def _is_terminal() -> bool:
+    return (
+        sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+    )
+
+
+def _silence_stdout() -> None:
+    """The reader has gone: let the interpreter's last flush go nowhere instead of failing loudly."""
+    with contextlib.suppress(OSError, ValueError):  # not a real file, as in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

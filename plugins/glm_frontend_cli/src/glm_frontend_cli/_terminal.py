@@ -1,0 +1,212 @@
+"""The screen of a real terminal: an editable input line, answers painted as Markdown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.history import History
+from prompt_toolkit.input import Input
+from prompt_toolkit.output import Output
+from prompt_toolkit.styles import Style
+from rich.console import Console
+from rich.text import Text
+
+from ._answering import Answer, AnswerStream
+from ._cleaning import clean
+from ._conversation import Turn
+from ._live import AnswerPainter
+from ._markdown import MarkdownRenderer
+from ._prompt import CommandCompleter, PromptKeys, open_history
+from ._texts import Texts
+from ._view import Line, PlainView, View
+
+_STYLE = Style.from_dict(
+    {
+        "prompt": "bold ansigreen",
+        "bottom-toolbar": "noreverse ansibrightblack",
+        "bottom-toolbar.hint": "noreverse ansiyellow",
+    }
+)
+
+
+class TerminalView:
+    """Shows a chat on a terminal.
+
+    Args:
+        console: where to; its width and colours are used.
+        adapters: names to complete.
+        history: what was typed before.
+        say: the texts.
+        input, output: the terminal for the input line; default = the process's own.
+    """
+
+    can_prefill = True
+
+    def __init__(
+        self,
+        console: Console,
+        adapters: tuple[str, ...],
+        history: History,
+        say: Texts,
+        *,
+        input: Input | None = None,
+        output: Output | None = None,
+    ) -> None:
+        self._console = console
+        self._say = say
+        self._renderer = MarkdownRenderer(console, _code_theme())
+        self._keys = PromptKeys()
+        self._status = ""
+        self._mark = _encodable("❯", console.encoding, ">")
+        self._prompt: PromptSession[str] = PromptSession(
+            message=[("class:prompt", f"{self._mark} ")],
+            multiline=True,
+            prompt_continuation="  ",
+            completer=CommandCompleter(adapters, say),
+            complete_while_typing=True,
+            reserve_space_for_menu=6,
+            history=history,
+            key_bindings=self._keys.bindings,
+            bottom_toolbar=self._toolbar,
+            style=_STYLE,
+            input=input,
+            output=output,
+        )
+        self._prompt.default_buffer.on_text_changed += self._typed
+
+    def read(self, prefill: str, status: str) -> Line | None:
+        """One edited line or several; ``None`` after Ctrl-D or two Ctrl-C."""
+        self._status = status
+        self._keys.start()
+        try:
+            text = self._prompt.prompt(default=prefill)
+        except EOFError:
+            return None
+        return Line(text, from_prefill=bool(prefill) and not self._keys.cleared)
+
+    def show(self, text: str) -> None:
+        """Show what a command was asked for."""
+        self._print(text, "")
+
+    def notice(self, text: str) -> None:
+        """Show a remark, faintly."""
+        self._print(text, "dim")
+
+    def error(self, text: str) -> None:
+        """Show what went wrong, in red."""
+        self._print(text, "red")
+
+    def show_turns(self, turns: Sequence[Turn]) -> None:
+        """Show questions as they were typed and answers as Markdown."""
+        for turn in turns:
+            self._print(f"{self._mark} {turn.question}", "bold")
+            self._console.line()
+            for line in self._renderer.document(turn.answer, self._size()[0] - 1):
+                self._console.print(line, soft_wrap=True)
+            self._console.line()
+
+    def show_answer(self, stream: AnswerStream) -> Answer:
+        """Paint an answer as it comes."""
+        self._console.line()
+
+        def note(empty: bool, seconds: float) -> str:
+            if stream.stopping:
+                return self._say("stopping")
+            return self._say("thinking", seconds=seconds) if empty else ""
+
+        painter = AnswerPainter(self._console, self._renderer, self._write, self._size, note)
+        with _keys_unseen():
+            try:
+                for piece in stream.pieces():
+                    painter.feed(piece)
+            finally:
+                painter.finish()
+                if not painter.empty:
+                    self._console.line()
+        return stream.answer()
+
+    def clear(self) -> None:
+        """Empty the screen."""
+        self._console.clear()
+
+    def _print(self, text: str, style: str) -> None:
+        self._console.print(Text(clean(text), style=style))
+
+    def _write(self, text: str) -> None:
+        self._console.file.write(text)
+        self._console.file.flush()
+
+    def _size(self) -> tuple[int, int]:
+        try:  # the terminal itself: COLUMNS may be exported and stale
+            size = os.get_terminal_size(self._console.file.fileno())
+        except (OSError, ValueError):
+            return self._console.width, self._console.height
+        return size.columns or 80, size.lines or 24
+
+    def _toolbar(self) -> StyleAndTextTuples:
+        if self._keys.about_to_quit:
+            return [("class:bottom-toolbar.hint", self._say("quit_hint"))]
+        return [("", self._status)]
+
+    def _typed(self, buffer: Buffer) -> None:
+        if buffer.text:
+            self._keys.about_to_quit = False
+
+
+def open_terminal(adapters: tuple[str, ...], say: Texts, *, keep_history: bool) -> View:
+    """The process's own terminal; a console that cannot move its cursor gets the plain view."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.legacy_windows:
+        return PlainView()
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure:
+        reconfigure(errors="replace")
+
+    def notice(text: str) -> None:
+        console.print(Text(text, style="dim"))
+
+    return TerminalView(console, adapters, open_history(say, notice, keep=keep_history), say)
+
+
+@contextmanager
+def _keys_unseen() -> Iterator[None]:
+    """Keep what is typed during an answer out of it; it waits for the next input line."""
+    try:
+        import termios
+
+        descriptor = sys.stdin.fileno()
+        before: Any = termios.tcgetattr(descriptor)
+    except (ImportError, OSError, ValueError, AttributeError):  # Windows, or no terminal
+        yield
+        return
+    except termios.error:
+        yield
+        return
+    unseen = list(before)
+    unseen[3] &= ~termios.ECHO
+    termios.tcsetattr(descriptor, termios.TCSANOW, unseen)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSANOW, before)
+
+
+def _code_theme() -> str:
+    """Colours that can be read: terminals that say so have a light background."""
+    background = os.environ.get("COLORFGBG", "").rpartition(";")[2]
+    return "ansi_light" if background in ("7", "15") else "ansi_dark"
+
+
+def _encodable(text: str, encoding: str, instead: str) -> str:
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return instead
+    return text

@@ -1,0 +1,189 @@
+"""Every text that this frontend shows, in Chinese and in English."""
+
+from __future__ import annotations
+
+from glm_core.language import Language
+
+TEXTS: dict[str, tuple[str, str]] = {
+    # start and end
+    "loading": ("正在载入模型……", "Loading the model …"),
+    "banner": ("{model} · {family} · {parameters} 参数", "{model} · {family} · {parameters} parameters"),
+    "hint": (
+        "输入内容即可对话，Alt-Enter 换行；clear 清空对话，stop 退出，/help 查看全部命令",
+        "Type to chat, Alt-Enter for a new line; clear starts over, stop quits, /help lists all commands",
+    ),
+    "adapters_loaded": (
+        "已加载适配器：{names}。用 /adapter NAME 选用",
+        "Adapters are loaded: {names}. Choose one with /adapter NAME",
+    ),
+    "adapter_in_use": (
+        "正在使用适配器 {name}，/adapter off 切换回基础模型",
+        "Using adapter {name}; /adapter off goes back to the base model",
+    ),
+    "adapter_dropped": (
+        "对话文件使用的适配器 {name} 没有加载，改用基础模型",
+        "The conversation used adapter {name}, which is not loaded; using the base model",
+    ),
+    "no_history_file": (
+        "无法写入输入历史文件 {path}（{reason}），本次输入只保存在内存中",
+        "Cannot write the history file {path} ({reason}); questions are remembered for this session only",
+    ),
+    "quit_hint": ("再按一次 Ctrl-C 退出", "Press Ctrl-C again to quit"),
+    "goodbye": ("再见", "Bye"),
+    # the toolbar
+    "status_adapter": ("适配器 {name}", "adapter {name}"),
+    "status_turns": ("{count} 轮", "turns: {count}"),
+    "status_tokens": ("{count} tokens · {speed:.1f} tokens/s", "{count} tokens · {speed:.1f} tokens/s"),
+    "status_editing": (
+        "正在修改上一个问题，Ctrl-C 取消",
+        "editing the last question, Ctrl-C to leave it as it was",
+    ),
+    # answering
+    "thinking": ("思考中…… {seconds:.0f} 秒（Ctrl-C 停止）", "Thinking … {seconds:.0f} s (Ctrl-C stops)"),
+    "stopping": ("正在停止……（再按 Ctrl-C 不再等待）", "Stopping … (Ctrl-C again does not wait for it)"),
+    "stopped": ("已停止。/regenerate 重新回答", "Stopped. /regenerate answers again"),
+    "stopped_before_text": (
+        "还没有回答就已停止，这个问题不计入对话。/regenerate 重新提问，/edit 修改",
+        "Stopped before the first word, so the question was left out. /regenerate or /edit asks it again",
+    ),
+    "length_reached": (
+        "回答达到长度上限而中断，可用 /set max_length 或 /set max_new_tokens 调整",
+        "The answer reached its length limit; change it with /set max_length or /set max_new_tokens",
+    ),
+    "messages_dropped": (
+        "对话太长，最早的 {count} 条消息没有交给模型",
+        "The conversation is too long; the oldest messages were left out: {count}",
+    ),
+    "empty_answer": ("（模型给出了空的回答）", "(the model's answer is empty)"),
+    "error": ("错误：{message}", "Error: {message}"),
+    # commands
+    "unknown_command": (
+        "没有 {name} 这个命令。{guess}/help 查看全部命令；以 // 开头可发送斜杠文字",
+        "There is no command {name}. {guess}/help lists all; start with // to send text with a slash",
+    ),
+    "guess": ("您是否想输入 {name}？", "Did you mean {name}? "),
+    "usage": ("用法：{usage}", "Usage: {usage}"),
+    "nothing_yet": ("还没有对话", "Nothing has been said yet"),
+    "cleared": ("对话已清空", "The conversation was cleared"),
+    "undone": ("已撤销：{question}", "Taken back: {question}"),
+    "same_seed": (
+        "seed 固定为 {seed}，回答不会变化；/set seed default 取消",
+        "seed is fixed to {seed}, so the answer will be the same; /set seed default lifts that",
+    ),
+    "edit_kept": ("上一个问题保持不变", "The last question was left as it was"),
+    "saved": ("已保存到 {path}", "Saved to {path}"),
+    "file_exists": (
+        "{path} 已存在。用 /save! {path} 覆盖，或换一个文件名",
+        "{path} exists. Use /save! {path} to overwrite it, or another name",
+    ),
+    "loaded": ("已从 {path} 载入 {count} 轮对话", "Loaded {path}; turns: {count}"),
+    "question_waits": (
+        "最后一个问题还没有回答，/regenerate 让模型回答",
+        "The last question has no answer yet; /regenerate asks it",
+    ),
+    "system_is": ("系统提示：{text}", "System prompt: {text}"),
+    "system_none": ("没有系统提示。/system TEXT 设置", "No system prompt. /system TEXT sets one"),
+    "system_set": ("系统提示已设置", "The system prompt was set"),
+    "system_removed": ("系统提示已去除", "The system prompt was removed"),
+    "adapter_none_loaded": (
+        "没有加载适配器。启动时用 --adapter NAME=DIR 加载",
+        "No adapter is loaded. Start with --adapter NAME=DIR to load one",
+    ),
+    "adapter_list": ("适配器：{names}；当前：{current}", "Adapters: {names}; in use: {current}"),
+    "adapter_base": ("基础模型", "the base model"),
+    "adapter_unknown": (
+        "没有加载名为 {name} 的适配器。已加载：{names}",
+        "Adapter {name} is not loaded. Loaded: {names}",
+    ),
+    "adapter_now": ("当前使用：{current}", "Now in use: {current}"),
+    "setting": ("{name} = {value}", "{name} = {value}"),
+    "setting_default": ("{name} = {value}（默认）", "{name} = {value} (default)"),
+    "value_random": ("随机", "random"),
+    "value_unlimited": ("不限", "no limit"),
+    "unknown_setting": (
+        "没有 {name} 这个设置。可用：{names}",
+        "There is no setting {name}. Known are: {names}",
+    ),
+    "info": (
+        "模型      {model}\n结构      {family}\n参数量    {parameters}\n上下文    {context} tokens\n"
+        "适配器    {adapters}\n对话      {turns} 轮",
+        "Model       {model}\nFamily      {family}\nParameters  {parameters}\nContext     {context} tokens\n"
+        "Adapters    {adapters}\nTurns       {turns}",
+    ),
+    "none": ("无", "none"),
+    # the help of each command, and how it is typed
+    "help_help": ("显示这份说明", "show this list"),
+    "help_clear": (
+        "清空对话历史（也可只输入 clear）",
+        "forget the conversation (the word clear alone does it too)",
+    ),
+    "help_exit": (
+        "退出（也可只输入 stop，或按 Ctrl-D）",
+        "quit (so does the word stop alone, and Ctrl-D)",
+    ),
+    "help_regenerate": ("重新回答上一个问题", "answer the last question again"),
+    "help_undo": ("撤销上一轮问答", "take back the last question and its answer"),
+    "help_edit": ("修改上一个问题后重新提问", "change the last question and ask it again"),
+    "help_save": (
+        "保存对话：JSON，或以 .md 结尾的 Markdown",
+        "save the conversation: JSON, or Markdown if the name ends in .md",
+    ),
+    "help_save!": ("保存并覆盖已有文件", "save and overwrite an existing file"),
+    "help_load": ("载入用 /save 保存的 JSON 对话", "go on with a conversation saved as JSON"),
+    "help_system": ("查看、设置或去除系统提示", "show, set or remove the system prompt"),
+    "help_adapter": ("查看或选用适配器", "show or choose the adapter"),
+    "help_set": (
+        "查看或修改生成设置；default 恢复默认",
+        "show or change how answers are made; default resets one",
+    ),
+    "help_info": ("显示模型信息", "show facts about the model"),
+    "help_history": ("显示全部对话", "show the whole conversation"),
+    "help_footer": (
+        "以 // 开头可发送斜杠文字。Alt-Enter（或先 Esc 再 Enter）换行，"
+        "Ctrl-C 停止回答，Ctrl-R 搜索输入历史。",
+        "Start with // to send text with a slash. Alt-Enter (or Esc, then Enter) makes a new line, "
+        "Ctrl-C stops an answer, Ctrl-R searches what you typed before.",
+    ),
+    # conversation files
+    "cannot_write": ("无法写入 {path}：{reason}", "Cannot write {path}: {reason}"),
+    "cannot_read": ("无法读取 {path}：{reason}", "Cannot read {path}: {reason}"),
+    "no_such_file": ("没有 {path} 这个文件", "There is no file {path}"),
+    "too_large": ("{path} 超过 {limit} MB，不予载入", "{path} is larger than {limit} MB and was not loaded"),
+    "not_json": ("{path} 不是 JSON 文件：{reason}", "{path} is not JSON: {reason}"),
+    "not_a_conversation": (
+        "{path} 不是对话文件：缺少 messages。请载入用 /save 保存的文件",
+        "{path} is no conversation: it has no messages. Load a file that /save wrote",
+    ),
+    "wrong_version": (
+        "{path} 的格式版本是 {version}，这里只能读取版本 {expected}",
+        "{path} has format version {version}; this program reads version {expected}",
+    ),
+    "field_not_text": ("{path}：{field} 必须是文字", "{path}: {field} must be text"),
+    "messages_not_a_list": ("{path}：messages 必须是列表", "{path}: messages must be a list"),
+    "bad_message": (
+        "{path}：第 {number} 条消息必须有 role（user 或 assistant）和文字 content",
+        "{path}: message {number} must have a role (user or assistant) and a content that is text",
+    ),
+    "message_out_of_turn": (
+        "{path}：第 {number} 条消息（{role}）的位置不对或为空；问题和回答必须交替出现",
+        "{path}: message {number} ({role}) is out of turn or empty; questions and answers must alternate",
+    ),
+    "settings_not_a_table": ("{path}：settings 必须是对象", "{path}: settings must be an object"),
+    "unknown_setting_in_file": ("{path}：没有 {name} 这个设置", "{path}: there is no setting {name}"),
+    "bad_setting_in_file": ("{path}：{reason}", "{path}: {reason}"),
+    "markdown_title": ("与 {model} 的对话", "Conversation with {model}"),
+    "role_system": ("系统提示", "System prompt"),
+    "role_user": ("用户", "User"),
+    "role_assistant": ("模型", "Model"),
+}
+
+
+class Texts:
+    """Looks up texts in one language: ``say("saved", path=path)``."""
+
+    def __init__(self, language: Language) -> None:
+        self._index = 0 if language == "zh" else 1
+
+    def __call__(self, key: str, **fields: object) -> str:
+        """The text called ``key`` with its fields filled in."""
+        return TEXTS[key][self._index].format(**fields)

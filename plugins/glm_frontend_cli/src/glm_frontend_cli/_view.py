@@ -1,0 +1,132 @@
+"""What the session asks of a screen, and the plain one: lines in, text out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TextIO
+
+from glm_core import GlmError
+
+from ._answering import Answer, AnswerStream
+from ._conversation import Turn
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the user typed.
+
+    Attributes:
+        text: one line or several.
+        from_prefill: whether it came of the text that was put into the input line.
+    """
+
+    text: str
+    from_prefill: bool = False
+
+
+class View(Protocol):
+    """A screen, or a pair of pipes."""
+
+    can_prefill: bool
+    """Whether `read` can put text into the input line."""
+
+    def read(self, prefill: str, status: str) -> Line | None:
+        """What the user types next; ``None`` when there is no more."""
+
+    def show(self, text: str) -> None:
+        """Show what a command was asked for."""
+
+    def notice(self, text: str) -> None:
+        """Show a remark."""
+
+    def error(self, text: str) -> None:
+        """Show what went wrong."""
+
+    def show_turns(self, turns: Sequence[Turn]) -> None:
+        """Show a conversation."""
+
+    def show_answer(self, stream: AnswerStream) -> Answer:
+        """Show an answer as it comes."""
+
+    def clear(self) -> None:
+        """Empty the screen."""
+
+
+class PlainView:
+    """Questions from a text stream, answers to another; everything else to a third.
+
+    Args:
+        stdin: one question a line.
+        stdout: answers and nothing else.
+        stderr: notices, errors, and what commands show.
+    """
+
+    can_prefill = False
+
+    def __init__(
+        self, stdin: TextIO | None = None, stdout: TextIO | None = None, stderr: TextIO | None = None
+    ) -> None:
+        self._stdin = _lenient(stdin or sys.stdin)
+        self._stdout = _lenient(stdout or sys.stdout)
+        self._stderr = _lenient(stderr or sys.stderr)
+        self._interactive = self._stdin.isatty()
+
+    def read(self, prefill: str, status: str) -> Line | None:
+        """The next line; a person gets a prompt on stderr."""
+        if self._interactive:
+            self._stderr.write("> ")
+            self._stderr.flush()
+        line = self._stdin.readline()
+        return Line(line.removeprefix("\ufeff")) if line else None
+
+    def show(self, text: str) -> None:
+        """On stderr, so that stdout holds answers only."""
+        self._stderr.write(f"{text}\n")
+        self._stderr.flush()
+
+    notice = show
+    error = show
+
+    def show_turns(self, turns: Sequence[Turn]) -> None:
+        """Questions marked by ``>``."""
+        self.show("\n\n".join(f"> {turn.question}\n\n{turn.answer}" for turn in turns))
+
+    def show_answer(self, stream: AnswerStream) -> Answer:
+        """Write each piece at once.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, where nobody is there to go on with the chat.
+        """
+        started = False
+        try:
+            for piece in stream.pieces():
+                if piece:
+                    self._stdout.write(piece)
+                    self._stdout.flush()
+                    started = True
+        except GlmError:
+            if started:
+                self._end_line()
+            raise
+        self._end_line()
+        answer = stream.answer()
+        if answer.ended == "stopped" and not self._interactive:
+            raise KeyboardInterrupt
+        return answer
+
+    def clear(self) -> None:
+        """There is no screen."""
+
+    def _end_line(self) -> None:
+        self._stdout.write("\n")
+        self._stdout.flush()
+
+
+def _lenient(stream: TextIO) -> TextIO:
+    """Replace what the encoding has no place for, rather than fail in the middle of a chat."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure:
+        reconfigure(errors="replace")
+    return stream

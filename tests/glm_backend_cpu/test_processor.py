@@ -1,0 +1,66 @@
+"""What the CPU backend says of a processor."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import glm_backend_cpu.plugin
+import pytest
+from glm_backend_cpu._placement import place_on_cpu, quantize_on_cpu
+from glm_backend_cpu._processor import describe, fastest_dtype, read_cpuinfo, usable_cores
+from glm_core.records import Placement, QuantizationScheme
+from glm_core.testing.null_backend import NullModel
+
+CPUINFO = """processor\t: 0
+model name\t: Test CPU 3000
+flags\t\t: fpu avx2 avx512f avx512_bf16
+
+processor\t: 1
+model name\t: Other
+"""
+
+
+def test_processor_is_described(tmp_path: Path) -> None:
+    """Name, cores and the interesting instructions are in the label; bfloat16 comes first here."""
+    path = tmp_path / "cpuinfo"
+    path.write_text(CPUINFO)
+    device = describe(path)
+    assert device.label == f"Test CPU 3000, {usable_cores()} cores, avx512_bf16, avx512f, avx2"
+    assert device.dtypes == ("bfloat16", "float32", "float16")
+    assert device.memory_bytes > device.free_memory_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype", "reason"),
+    [
+        ({"avx512_bf16"}, "bfloat16", "avx512_bf16"),
+        ({"amx_bf16", "avx512_bf16"}, "bfloat16", "amx_bf16"),
+        ({"avx2"}, "float32", "no bfloat16 instructions"),
+        (set(), "float32", "no bfloat16 instructions"),
+    ],
+)
+def test_dtype_follows_the_instructions(flags: set[str], dtype: str, reason: str) -> None:
+    """bfloat16 is taken only where the processor multiplies it itself, and the reason is given."""
+    chosen, why = fastest_dtype(flags)
+    assert chosen == dtype
+    assert reason in why
+
+
+def test_machine_without_cpuinfo_is_described(tmp_path: Path) -> None:
+    """Without /proc/cpuinfo the description falls back to what Python knows."""
+    assert read_cpuinfo(tmp_path / "none") == {}
+    assert describe(tmp_path / "none").dtypes[0] == "float32"
+
+
+def test_cores_respect_the_affinity() -> None:
+    """No more cores are used than the process may run on."""
+    assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))
+
+
+def test_models_of_other_runtimes_are_declined() -> None:
+    """place and quantize answer None for a model that is not the torch runtime's."""
+    model = NullModel("null")
+    assert place_on_cpu(model, Placement(("cpu",))) is None
+    assert quantize_on_cpu(model, QuantizationScheme(8)) is None
+    assert glm_backend_cpu.plugin.describe_backend().schemes == ("int8", "int4")

@@ -1,0 +1,206 @@
+"""Tests of ``glm doctor``."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fake_plugins import plugin
+from glm_core import cli
+from glm_core.cli import doctor
+from glm_core.plugins import Candidate, PluginHost
+from glm_core.records import ModelCard
+from glm_core.testing import host_of, null_backend, null_frontend
+
+Findings = dict[str, tuple[str, str]]
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine with room on its disk and an empty cache folder."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**12))
+
+
+def examine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: PluginHost
+) -> tuple[int, Findings]:
+    """Exit status, and verdict and message of each check."""
+    monkeypatch.setattr(doctor, "default_host", lambda: host)
+    status = cli.main(["doctor", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    return status, {finding["check"]: (finding["verdict"], finding["message"]) for finding in found}
+
+
+def healthy(**more: object) -> PluginHost:
+    """A host on which a model can run."""
+    return host_of(backend=null_backend, frontend=null_frontend, **more)
+
+
+def test_healthy_installation_has_no_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Status 0; every check is there, in the order in which a person would look."""
+    cards = (ModelCard("small", "", path=tmp_path),)
+    status, found = examine(monkeypatch, capsys, healthy(models=plugin(describe_models=lambda: cards)))
+    assert status == 0
+    assert "fault" not in [verdict for verdict, _ in found.values()]
+    assert list(found) == [
+        *("python", "torch", "transformers", "settings"),
+        *("plugin backend", "plugin frontend", "plugin models"),
+        *("a runtime", "a backend", "a frontend", "device", "model small", "cache"),
+    ]
+    assert found["device"] == ("ok", "auto takes null, no hardware at all")
+    assert found["cache"] == ("ok", f"{tmp_path}/cache, 1000 GB free")
+
+
+def test_report_for_people_has_a_line_a_check(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The verdict stands in front, so that a fault is seen."""
+    monkeypatch.setattr(doctor, "default_host", healthy)
+    assert cli.main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "ok     plugin backend: glm-backend 0" in lines
+    assert all(line.startswith(("ok     ", "note   ")) for line in lines)
+
+
+def test_broken_plugin_is_a_fault_with_advice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Named with its package, version and reason, and what to type."""
+
+    def fail() -> object:
+        raise ImportError("no luck")
+
+    candidates = [
+        Candidate("backend", "glm-backend", "1", lambda: null_backend),
+        Candidate("frontend", "glm-frontend", "1", lambda: null_frontend),
+        Candidate("bad", "glm-bad", "0.7", fail),
+        Candidate("off", "glm-off", "1", fail),
+    ]
+    status, found = examine(monkeypatch, capsys, PluginHost(candidates, deny=["off"]))
+    assert status == 2
+    assert found["plugin bad"] == (
+        "fault",
+        "glm-bad 0.7 is broken: import failed: ImportError: no luck. Update it, or pip uninstall glm-bad.",
+    )
+    assert found["plugin off"] == ("note", "listed in GLM_DISABLE_PLUGINS")
+
+
+def test_plugin_that_cannot_describe_itself_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plugin that loads and then fails is found too."""
+    status, found = examine(monkeypatch, capsys, healthy(bad=plugin(describe_trainer=lambda: "x")))
+    assert status == 2
+    assert found["plugin bad"][1].startswith(
+        "glm-bad 0 is broken: describe_trainer: returned 'x'; one TrainerInfo"
+    )
+
+
+def test_missing_stages_are_faults_with_their_packages(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Core alone cannot run anything; each missing piece is named with what to install."""
+    status, found = examine(monkeypatch, capsys, host_of())
+    assert status == 2
+    assert found["a runtime"] == ("fault", "none is installed or works: pip install glm-runtime-torch")
+    assert found["a backend"] == ("fault", "none is installed or works: pip install glm-backend-cpu")
+    assert found["a frontend"] == ("fault", "none is installed or works: pip install glm-frontend-cli")
+    assert found["device"][0] == "fault"
+    assert found["models"] == ("note", "no model is installed; pip install glm-model-demo for the demo")
+
+
+def test_device_of_the_settings_is_the_one_that_is_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``GLM_DEVICE=cuda`` on a machine without one is what is wrong."""
+    monkeypatch.setenv("GLM_DEVICE", "cuda")
+    status, found = examine(monkeypatch, capsys, healthy())
+    assert status == 2
+    assert found["device"][0] == "fault"
+    assert "pip install glm-backend-cuda" in found["device"][1]
+
+
+def test_wrong_settings_are_a_fault_and_not_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What does not depend on the settings is still checked."""
+    monkeypatch.setenv("GLM_HUB", "nowhere")
+    status, found = examine(monkeypatch, capsys, healthy())
+    assert status == 2
+    assert list(found) == ["python", "torch", "transformers", "settings", "cache"]
+    assert found["settings"][0] == "fault"
+    assert found["settings"][1].startswith("GLM_HUB: hub 'nowhere' is unknown")
+
+
+def test_settings_say_where_they_come_from(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The file is named, and what it says of model and device."""
+    (tmp_path / "mine.toml").write_text('device = "null"\nmodel = "small"\n')
+    monkeypatch.setenv("GLM_CONFIG", str(tmp_path / "mine.toml"))
+    _, found = examine(monkeypatch, capsys, healthy())
+    assert found["settings"] == ("ok", f"from {tmp_path / 'mine.toml'}; model small, device null")
+
+
+def test_model_whose_files_are_gone_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A damaged installation of a model package."""
+    cards = (ModelCard("small", "", path=tmp_path / "gone"),)
+    status, found = examine(monkeypatch, capsys, healthy(models=plugin(describe_models=lambda: cards)))
+    assert status == 2
+    assert found["model small"] == ("fault", f"{tmp_path / 'gone'} is missing; install its package again")
+
+
+def test_little_room_for_downloads_is_a_note(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The demo still runs, so it is no fault."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 10**9))
+    status, found = examine(monkeypatch, capsys, healthy())
+    assert status == 0
+    assert found["cache"][0] == "note"
+    assert found["cache"][1].endswith("5 GB free; ChatGLM-6B in float16 takes 13.4 GB")
+
+
+def test_cache_that_cannot_be_written_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The nearest folder that exists is the one to mend."""
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    status, found = examine(monkeypatch, capsys, healthy())
+    assert status == 2
+    assert found["cache"] == (
+        "fault",
+        f"{tmp_path} is not writable; models cannot be downloaded. Set HF_HOME.",
+    )
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_package_without_metadata_is_noted(
+    there: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torch from a source tree, or no torch at all, is no fault of the installation."""
+
+    def version(package: str) -> str:
+        raise metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if there else None)
+    monkeypatch.setattr(metadata, "version", version)
+    status, found = examine(monkeypatch, capsys, healthy())
+    assert status == 0
+    words = (
+        "there, but not installed by a package manager"
+        if there
+        else "not installed; glm-runtime-torch needs it"
+    )
+    assert found["torch"] == found["transformers"] == ("note", words)

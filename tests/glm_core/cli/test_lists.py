@@ -1,0 +1,182 @@
+"""Tests of ``glm plugins``, ``glm models`` and ``glm devices``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_plugins import backend, plugin
+from glm_core import cli
+from glm_core.cli import devices, models, plugins
+from glm_core.plugins import Candidate, PluginHost
+from glm_core.records import DeviceInfo, ModelCard
+from glm_core.testing import host_of, null_backend
+
+Lines = Callable[..., list[str]]
+GPU = DeviceInfo(
+    "cuda:0", "cuda", "a card", False, "the driver is too old", 24 * 10**9, 0, ("float16", "float32")
+)
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[PluginHost], None]:
+    """Let the commands see a host."""
+
+    def replace(host: PluginHost) -> None:
+        for module in (devices, models, plugins):
+            monkeypatch.setattr(module, "default_host", lambda: host)
+
+    return replace
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
+    """Run a command that must succeed; what it prints on standard output, line by line."""
+
+    def run(*arguments: str) -> list[str]:
+        assert cli.main(arguments) == 0
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        return printed.out.splitlines()
+
+    return run
+
+
+def raising() -> Any:
+    """A hook or an import that fails."""
+    raise OSError("no driver")
+
+
+def test_plugins_shows_hooks_or_the_reason(use: Callable[[PluginHost], None], lines: Lines) -> None:
+    """Name, version, status, and hooks of a good one or what is wrong with a bad one."""
+    candidates = [
+        Candidate("null", "glm-null", "1.0", lambda: null_backend),
+        Candidate("raises", "glm-raises", "0.2", raising),
+        Candidate("mute", "glm-mute", "0.3", lambda: plugin(describe_backend=raising)),
+        Candidate("off", "glm-off", "0.4", raising),
+    ]
+    use(PluginHost(candidates, deny=["off"]))
+    assert [line.split(maxsplit=3) for line in lines("plugins")] == [
+        ["plugin", "version", "status", "hooks, or why not"],
+        ["null", "1.0", "ok", "chat_stream, describe_backend, describe_models, load_model, place"],
+        ["raises", "0.2", "broken", "import failed: OSError: no driver"],
+        [
+            "mute",
+            "0.3",
+            "broken",
+            "describe_backend: plugin 'mute' failed in describe_backend: OSError: no driver. "
+            "Report this to its author, or run with GLM_DISABLE_PLUGINS=mute.",
+        ],
+        ["off", "0.4", "disabled", "listed in GLM_DISABLE_PLUGINS"],
+    ]
+
+
+def test_plugins_as_json_has_the_whole_reports(use: Callable[[PluginHost], None], lines: Lines) -> None:
+    """One object a plugin, with the package that would have to be updated."""
+    use(host_of(null=null_backend))
+    (report,) = json.loads("".join(lines("plugins", "--json")))
+    assert report == {
+        "name": "null",
+        "distribution": "glm-null",
+        "version": "0",
+        "status": "ok",
+        "reason": "",
+        "hooks": ["chat_stream", "describe_backend", "describe_models", "load_model", "place"],
+    }
+
+
+def test_no_plugins_at_all_say_what_to_install(use: Callable[[PluginHost], None], lines: Lines) -> None:
+    """Core alone can do nothing, and says so."""
+    use(host_of())
+    assert lines("plugins") == [
+        "no plugins are installed; try: pip install glm-backend-cpu glm-frontend-cli glm-model-demo"
+    ]
+    assert lines("plugins", "--json") == ["[]"]
+
+
+def test_models_says_where_each_comes_from(
+    use: Callable[[PluginHost], None], lines: Lines, tmp_path: Path
+) -> None:
+    """Shipped by a package, on a hub, or known to a plugin alone."""
+    cards = (
+        ModelCard("a", "first", path=tmp_path),
+        ModelCard("b", "second", hub_id="x/b", modelscope_id="y/b"),
+        ModelCard("c", "third", modelscope_id="y/c"),
+        ModelCard("d", "fourth"),
+    )
+    use(host_of(m=plugin(describe_models=lambda: cards)))
+    table = [line.split() for line in lines("models")[1:5]]
+    assert table == [
+        ["a", "installed", "first"],
+        ["b", "x/b", "second"],
+        ["c", "y/c", "third"],
+        ["d", "a", "plugin", "fourth"],
+    ]
+    found = json.loads("".join(lines("models", "--json")))
+    assert found[0] == {
+        "name": "a",
+        "summary": "first",
+        "path": str(tmp_path),
+        "hub_id": None,
+        "modelscope_id": None,
+        "aliases": [],
+        "license": "",
+    }
+
+
+def test_devices_shows_all_and_what_auto_takes(use: Callable[[PluginHost], None], lines: Lines) -> None:
+    """Absent ones too, with the reason."""
+    use(host_of(cuda=backend(GPU, priority=10), null=null_backend))
+    text = lines("devices")
+    assert text[1].split(maxsplit=3) == [
+        "cuda:0",
+        "24.0",
+        "GB",
+        "?     float16, float32  a card (not available: the driver is too old)",
+    ]
+    assert text[2].split() == ["null", "?", "?", "float32", "no", "hardware", "at", "all"]
+    assert text[-1] == "--device auto takes: null"
+
+
+def test_devices_as_json_has_every_field(use: Callable[[PluginHost], None], lines: Lines) -> None:
+    """The choice of ``auto`` by name, and the devices as their backends describe them."""
+    use(host_of(null=null_backend))
+    assert json.loads("".join(lines("devices", "--json"))) == {
+        "auto": "null",
+        "devices": [
+            {
+                "name": "null",
+                "type": "null",
+                "label": "no hardware at all",
+                "available": True,
+                "reason": "",
+                "memory_bytes": 0,
+                "free_memory_bytes": 0,
+                "dtypes": ["float32"],
+                "dtype_reason": "",
+            }
+        ],
+    }
+
+
+def test_devices_of_which_none_can_be_used(use: Callable[[PluginHost], None], lines: Lines) -> None:
+    """The table still shows them; in JSON ``auto`` is null."""
+    use(host_of(cuda=backend(GPU)))
+    expected = "--device auto takes: none; no device is available: cuda:0: the driver is too old"
+    assert lines("devices")[-1] == expected
+    assert json.loads("".join(lines("devices", "--json")))["auto"] is None
+
+
+def test_devices_without_a_backend_is_an_error(
+    use: Callable[[PluginHost], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is nothing to list, and the message says what to install."""
+    use(host_of())
+    assert cli.main(["devices"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "glm: no hardware backend is installed: pip install glm-backend-cpu"
+    )

@@ -1,0 +1,266 @@
+"""Tests of the ``glm`` command itself: help, exit status, what it imports, what it never prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fake_plugins import run_glm, run_python
+from glm_core import GlmError, PluginError, __version__
+from glm_core import cli as glm_cli
+
+HEAVY = ("torch", "transformers", "gradio", "fastapi", "numpy")
+IMPORTS = f"""
+import contextlib, io, json, sys
+from glm_core.cli import main
+with contextlib.redirect_stdout(io.StringIO()):
+    status = main(sys.argv[1:])
+print(json.dumps([status, [name for name in {HEAVY!r} if name in sys.modules]]))
+"""
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[str]], int]], None]:
+    """Puts a function in the place of the module of ``glm models``."""
+
+    def replace(run: Callable[[list[str]], int]) -> None:
+        module = types.ModuleType("glm_core.cli.models")
+        module.run = run  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "glm_core.cli.models", module)
+
+    return replace
+
+
+def raising(error: BaseException) -> Callable[[list[str]], int]:
+    """A command that ends with ``error``."""
+
+    def run(arguments: list[str]) -> int:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_every_command(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``glm`` alone is a question for help, and succeeds."""
+    monkeypatch.setenv("GLM_LANG", "en")
+    assert glm_cli.main(arguments) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.startswith("usage: glm COMMAND [OPTION ...]\n")
+    for name, (summary, _) in glm_cli.COMMANDS.items():
+        assert f"  {name}" in printed.out
+        assert summary in printed.out
+
+
+def test_help_is_chinese_where_the_locale_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole text, not only its headings."""
+    monkeypatch.setenv("GLM_LANG", "zh_CN.UTF-8")
+    glm_cli.main([])
+    text = capsys.readouterr().out
+    assert text.startswith("用法：glm 命令 [选项]\n")
+    assert all(summary in text for _, summary in glm_cli.COMMANDS.values())
+    assert "usage" not in text
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version_is_printed(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, for bug reports."""
+    assert glm_cli.main([option]) == 0
+    assert capsys.readouterr().out == f"glm {__version__}\n"
+
+
+@pytest.mark.parametrize("name", glm_cli.COMMANDS)
+def test_help_of_a_command_is_reached_in_two_ways(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """``glm help NAME`` is ``glm NAME --help``, and ``-h`` is short for it."""
+    texts = set()
+    for arguments in (["help", name], [name, "--help"], [name, "-h"]):
+        assert glm_cli.main(arguments) == 0
+        texts.add(capsys.readouterr().out)
+    assert len(texts) == 1
+    assert texts.pop().startswith(f"usage: glm {name}")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("chta", "glm: unknown command 'chta'; did you mean 'chat'?\n"),
+        ("xyzzy", "glm: unknown command 'xyzzy'; one of: run, chat, models, devices, plugins, doctor\n"),
+        ("_options", "glm: unknown command '_options'; one of: run, chat, "),
+        ("--model", "glm: unknown option '--model'; the command comes first: glm COMMAND [OPTION ...]\n"),
+    ],
+)
+def test_unknown_command_is_refused(argument: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line on standard error, and status 2."""
+    assert glm_cli.main([argument, "more"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(message)
+
+
+@pytest.mark.parametrize("name", glm_cli.COMMANDS)
+def test_unknown_flag_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also an abbreviation is unknown: a new option must not change what a script means."""
+    for flag in ("--xyzzy", "--hel"):
+        assert glm_cli.main([name, flag]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert f"glm {name}: error: " in printed.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["plugins"], ["models"], ["devices"], ["run", "--help"], ["chat", "--help"]],
+    ids=" ".join,
+)
+def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
+    """With every plugin of this installation, these commands start no numerical library and no server."""
+    done = run_python("-c", IMPORTS, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [0, []]
+
+
+def test_error_for_the_user_is_one_line(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 2 and the message, no traceback."""
+    command(raising(GlmError("too small")))
+    assert glm_cli.main(["models"]) == 2
+    assert capsys.readouterr().err == "glm: too small\n"
+
+
+def test_error_for_the_user_has_a_traceback_on_request(
+    command: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``GLM_DEBUG=1`` shows where a plugin failed, before the same line."""
+    monkeypatch.setenv("GLM_DEBUG", "1")
+    error = PluginError("failed")
+    error.__cause__ = ZeroDivisionError("the cause")
+    command(raising(error))
+    assert glm_cli.main(["models"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "ZeroDivisionError: the cause" in lines
+    assert lines[-1] == "glm: failed"
+
+
+def test_our_own_bug_keeps_its_traceback(command: Callable[..., None]) -> None:
+    """What is not for the user is not hidden from us."""
+    command(raising(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        glm_cli.main(["models"])
+
+
+def test_interrupt_gives_130(command: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C ends a command without a traceback."""
+    command(raising(KeyboardInterrupt()))
+    assert glm_cli.main(["models"]) == 130
+    assert capsys.readouterr().err == "\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_interrupt_signal_gives_130() -> None:
+    """The same in a real process, waiting for its standard input."""
+    program = (
+        "import sys; print('up', flush=True); from glm_core.cli import main; sys.exit(main(['chat', '-']))"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(3) == b"up\n"
+        wait_for_read(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == b"\n"
+
+
+def wait_for_read(pid: int) -> None:
+    """Return when the process waits for input, which Linux shows in ``/proc``."""
+    waiting = Path(f"/proc/{pid}/wchan")
+    if not waiting.exists():
+        pytest.skip("needs Linux")
+    for _ in range(6000):
+        if "pipe" in waiting.read_text():
+            return
+        os.sched_yield()
+        signal.sigtimedwait([], 0.01)
+    pytest.skip("this kernel does not show what a process waits for")
+
+
+@pytest.mark.parametrize(
+    ("stop", "status", "message"),
+    [(SystemExit(), 0, ""), (SystemExit(3), 3, ""), (SystemExit("port in use"), 1, "port in use\n")],
+)
+def test_exit_of_a_frontend_is_the_status(
+    stop: SystemExit,
+    status: int,
+    message: str,
+    command: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """``main`` always returns, and means what ``sys.exit`` means."""
+    command(raising(stop))
+    assert glm_cli.main(["models"]) == status
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("environ", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("arguments", [["--help"], ["models"], ["chat", "--help"]], ids=" ".join)
+def test_reader_that_goes_away_is_no_error(arguments: list[str], environ: dict[str, str]) -> None:
+    """``glm models | head -1`` prints no traceback and no complaint of the interpreter at its exit."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        command = [sys.executable, "-m", "glm_core", *arguments]
+        done = subprocess.run(
+            command,
+            stdout=write_end,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **environ},
+            timeout=120,
+            check=False,
+        )
+    finally:
+        os.close(write_end)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_pipe_that_is_not_standard_output_is_an_error(command: Callable[..., None]) -> None:
+    """A broken socket inside a frontend is not taken for a reader that has gone."""
+    program = (
+        "import glm_core.cli.models as models, sys\n"
+        "def run(arguments): raise BrokenPipeError('socket')\n"
+        "models.run = run\n"
+        "from glm_core.cli import main\n"
+        "sys.exit(main(['models']))\n"
+    )
+    done = run_python("-c", program)
+    assert done.returncode == 1
+    assert done.stderr.endswith("BrokenPipeError: socket\n")
+
+
+def test_characters_that_the_terminal_lacks_are_escaped() -> None:
+    """A terminal that is not UTF-8 gets escapes instead of a traceback."""
+    done = run_glm("--help", environ={"GLM_LANG": "zh", "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("\\u7528\\u6cd5")
+
+
+def test_closed_standard_output_is_no_error() -> None:
+    """A command that was started without standard output, as by a service manager, still runs."""
+    done = run_python(
+        "-c", "import sys; sys.stdout = None; from glm_core.cli import main; sys.exit(main(['--help']))"
+    )
+    assert (done.returncode, done.stderr) == (0, "")

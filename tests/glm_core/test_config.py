@@ -1,0 +1,248 @@
+"""Tests of the settings and of the order in which their sources count."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from glm_core import ConfigError
+from glm_core.config import Settings, config_file, expand, hub_cache, load_settings, wants_debug
+
+OTHER_VALUES = {
+    "model": "chatglm-6b",
+    "device": "cuda:1",
+    "dtype": "float16",
+    "quantize": "int4",
+    "revision": "main",
+    "offline": True,
+    "hub": "modelscope",
+    "plugins": ("a", "b"),
+    "disable_plugins": ("c",),
+    "plugin_time_limit": 2.5,
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A settings file, not written yet."""
+    return tmp_path / "config.toml"
+
+
+@pytest.fixture
+def environ(file: Path) -> dict[str, str]:
+    """An environment in which only the settings file is named, and it is empty."""
+    file.write_text("")
+    return {"GLM_CONFIG": str(file)}
+
+
+def _as_text(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _as_toml(name: str, value: object) -> str:
+    return "" if value is None else f"{name} = {json.dumps(value)}"  # the same notation for these types
+
+
+def test_every_setting_is_under_test() -> None:
+    """The values used below differ from the defaults, one for each setting."""
+    defaults = dataclasses.asdict(Settings())
+    assert OTHER_VALUES.keys() == defaults.keys()
+    assert all(OTHER_VALUES[name] != value for name, value in defaults.items())
+
+
+def test_nothing_said_gives_the_defaults(environ: dict[str, str]) -> None:
+    """An empty file, no variables and no arguments leave every default as it is."""
+    assert load_settings(environ=environ) == Settings()
+    assert Settings().model == "demo"
+
+
+@pytest.mark.parametrize("name", OTHER_VALUES)
+def test_file_beats_default(name: str, environ: dict[str, str], file: Path) -> None:
+    """Each setting can be made in the file."""
+    file.write_text(_as_toml(name, OTHER_VALUES[name]))
+    assert getattr(load_settings(environ=environ), name) == OTHER_VALUES[name]
+
+
+@pytest.mark.parametrize("name", OTHER_VALUES)
+def test_environment_beats_file(name: str, environ: dict[str, str], file: Path) -> None:
+    """Each setting has its variable, and a variable counts more than the file."""
+    file.write_text(_as_toml(name, getattr(Settings(), name)))
+    environ[f"GLM_{name.upper()}"] = _as_text(OTHER_VALUES[name])
+    assert getattr(load_settings(environ=environ), name) == OTHER_VALUES[name]
+
+
+def test_argument_beats_environment(environ: dict[str, str]) -> None:
+    """What the caller says counts most; ``None`` says nothing, ``False`` does."""
+    environ |= {"GLM_DEVICE": "cuda", "GLM_DTYPE": "float16", "GLM_OFFLINE": "1"}
+    settings = load_settings({"device": "cpu", "dtype": None, "offline": False}, environ)
+    assert (settings.device, settings.dtype, settings.offline) == ("cpu", "float16", False)
+
+
+def test_empty_variable_says_nothing(environ: dict[str, str], file: Path) -> None:
+    """``GLM_DEVICE=`` is how a shell unsets a variable for one command."""
+    file.write_text('device = "mps"')
+    assert load_settings(environ={**environ, "GLM_DEVICE": ""}).device == "mps"
+
+
+@pytest.mark.parametrize(
+    ("value", "offline"), [("1", True), ("TRUE", True), ("on", True), ("0", False), ("", False)]
+)
+def test_hub_offline_variable_switches_the_network_off(
+    value: str, offline: bool, environ: dict[str, str]
+) -> None:
+    """``HF_HUB_OFFLINE`` means to glm what it means to the hub's own client."""
+    assert load_settings(environ={**environ, "HF_HUB_OFFLINE": value}).offline is offline
+
+
+def test_own_variable_beats_the_hubs(environ: dict[str, str]) -> None:
+    """``GLM_OFFLINE=0`` allows the network although ``HF_HUB_OFFLINE`` forbids it."""
+    assert not load_settings(environ={**environ, "HF_HUB_OFFLINE": "1", "GLM_OFFLINE": "0"}).offline
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("GLM_DTYPE", "half", "dtype 'half' is unknown; expected one of auto, float32, bfloat16, float16"),
+        ("GLM_QUANTIZE", "4", "quantize '4' is unknown; expected one of none, int8, int4"),
+        ("GLM_HUB", "hf", "hub 'hf' is unknown; expected one of huggingface, modelscope"),
+        ("GLM_OFFLINE", "maybe", "offline must be true or false, got 'maybe'"),
+        ("GLM_PLUGIN_TIME_LIMIT", "soon", "plugin_time_limit must be a number of seconds, got 'soon'"),
+        (
+            "GLM_PLUGIN_TIME_LIMIT",
+            "0",
+            "plugin_time_limit must be more than 0 and at most 3600 seconds, got 0",
+        ),
+        (
+            "GLM_PLUGIN_TIME_LIMIT",
+            "inf",
+            "plugin_time_limit must be more than 0 and at most 3600 seconds, got inf",
+        ),
+        (
+            "GLM_PLUGIN_TIME_LIMIT",
+            "nan",
+            "plugin_time_limit must be more than 0 and at most 3600 seconds, got nan",
+        ),
+    ],
+)
+def test_bad_variable_is_named(variable: str, value: str, message: str, environ: dict[str, str]) -> None:
+    """The message begins with the variable, so that the user knows where to look."""
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'{variable}: {message}')}$"):
+        load_settings(environ={**environ, variable: value})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('dtype = "half"', "dtype 'half' is unknown; expected one of"),
+        ("device = 0", "device must be text, got 0"),
+        ("plugins = [1]", "plugins must be a list of plugin names, got [1]"),
+        ("plugins = 1", "plugins must be a list of plugin names, got 1"),
+        ("offline = 1", "offline must be true or false, got 1"),
+        ("plugin_time_limit = true", "plugin_time_limit must be a number of seconds, got True"),
+        ("plugin_time_limit = [1]", "plugin_time_limit must be a number of seconds, got [1]"),
+    ],
+)
+def test_bad_value_in_the_file_is_named_with_the_file(
+    content: str, message: str, environ: dict[str, str], file: Path
+) -> None:
+    """The message begins with the file's path."""
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=re.escape(f"{file}: {message}")):
+        load_settings(environ=environ)
+
+
+def test_bad_value_in_the_file_is_refused_although_a_variable_replaces_it(
+    environ: dict[str, str], file: Path
+) -> None:
+    """A mistake in the file does not hide until the variable is gone."""
+    file.write_text('dtype = "half"')
+    with pytest.raises(ConfigError, match="dtype 'half' is unknown"):
+        load_settings(environ={**environ, "GLM_DTYPE": "float16"})
+
+
+def test_unknown_setting_is_refused_with_the_known_ones(environ: dict[str, str], file: Path) -> None:
+    """A misspelt setting would otherwise have no effect and no message."""
+    file.write_text('devcie = "cpu"')
+    with pytest.raises(ConfigError, match=r"unknown setting 'devcie'; known are: device, disable_plugins, "):
+        load_settings(environ=environ)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"device = ", "is no valid TOML: "), (b'device = "\xff"', "cannot be read: .*utf-8")],
+)
+def test_unreadable_file_is_a_config_error(
+    content: bytes, message: str, environ: dict[str, str], file: Path
+) -> None:
+    """Broken TOML and text that is not UTF-8 are refused with the file's name."""
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"the settings file {re.escape(str(file))} {message}"):
+        load_settings(environ=environ)
+
+
+def test_folder_in_place_of_the_file_is_a_config_error(tmp_path: Path) -> None:
+    """What exists and cannot be read is never passed over."""
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_settings(environ={"GLM_CONFIG": str(tmp_path)})
+
+
+def test_byte_order_mark_is_no_error(environ: dict[str, str], file: Path) -> None:
+    """Editors on Windows put a mark in front of UTF-8 text."""
+    file.write_bytes(b'\xef\xbb\xbfdevice = "cpu"')
+    assert load_settings(environ=environ).device == "cpu"
+
+
+def test_named_file_must_exist(file: Path) -> None:
+    """``GLM_CONFIG`` with a typing mistake is no reason to run with other settings."""
+    with pytest.raises(ConfigError, match=f"GLM_CONFIG names {re.escape(str(file))}, which does not exist"):
+        load_settings(environ={"GLM_CONFIG": str(file)})
+
+
+def test_default_file_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody has to write a settings file."""
+    monkeypatch.setattr("platformdirs.user_config_path", lambda name: tmp_path / name)
+    assert config_file({}) == tmp_path / "glm" / "config.toml"
+    assert load_settings(environ={}) == Settings()
+
+
+@pytest.mark.parametrize(("value", "names"), [("a, b,,c ", ("a", "b", "c")), ("a", ("a",)), (",", ())])
+def test_lists_in_variables_are_separated_by_commas(
+    value: str, names: tuple[str, ...], environ: dict[str, str]
+) -> None:
+    """Blanks and empty parts do not count; a lone comma is the empty list."""
+    assert load_settings(environ={**environ, "GLM_PLUGINS": value}).plugins == names
+
+
+def test_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``~`` works in paths that no shell has expanded; an unknown user's home stays as written."""
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expand("~/models") == Path("/home/me/models")
+    assert expand("~nobody-here/models") == Path("~nobody-here/models")
+    assert config_file({"GLM_CONFIG": "~/glm.toml"}) == Path("/home/me/glm.toml")
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, "/home/me/.cache/huggingface"),
+        ({"XDG_CACHE_HOME": "/cache"}, "/cache/huggingface"),
+        ({"XDG_CACHE_HOME": "/cache", "HF_HOME": "/hf"}, "/hf"),
+        ({"HF_HOME": "~/hf"}, "/home/me/hf"),
+    ],
+)
+def test_hub_cache_follows_the_clients_rule(
+    environ: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HF_HOME, else below XDG_CACHE_HOME, else below ~/.cache."""
+    monkeypatch.setenv("HOME", "/home/me")
+    assert hub_cache(environ) == Path(expected)
+
+
+@pytest.mark.parametrize(("value", "wanted"), [("1", True), ("yes", True), ("0", False), ("", False)])
+def test_debug_is_asked_for_by_its_variable(value: str, wanted: bool) -> None:
+    """``GLM_DEBUG=1`` asks for tracebacks."""
+    assert wants_debug({"GLM_DEBUG": value}) is wanted

@@ -1,0 +1,60 @@
+"""Tests of what plugins may say of themselves."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from glm_core import PluginError
+from glm_core.descriptions import BackendInfo, DeviceInfo, FrontendInfo, ModelCard, Option, TrainerInfo
+
+CPU = DeviceInfo("cpu", "cpu", "a processor")
+
+
+@pytest.mark.parametrize(
+    ("record", "fields", "message"),
+    [
+        (
+            DeviceInfo,
+            ("cuda:0", "gpu", ""),
+            "device 'cuda:0' has type 'gpu'; expected the part before the colon, 'cuda'",
+        ),
+        (DeviceInfo, ("", "", ""), "device '' has type ''"),
+        (
+            DeviceInfo,
+            ("cpu", "cpu", "", True, "", 0, 0, ()),
+            "device 'cpu' has dtypes (); expected a tuple of float32",
+        ),
+        (DeviceInfo, ("cpu", "cpu", "", True, "", 0, 0, "float32"), "device 'cpu' has dtypes 'float32'"),
+        (DeviceInfo, ("cpu", "cpu", "", True, "", 0, 0, ("auto",)), "device 'cpu' has dtypes ('auto',)"),
+        (BackendInfo, ("b", [CPU]), "devices of backend 'b' must be a tuple of DeviceInfo"),
+        (BackendInfo, ("b", ("cpu",)), "devices of backend 'b' must be a tuple of DeviceInfo, got ('cpu',)"),
+        (BackendInfo, ("b", (CPU,), 0, "int8"), "schemes of backend 'b' must be a tuple of str, got 'int8'"),
+        (Option, ("server-port", ""), "option 'server-port': its name must be as in Python, such as port"),
+        (Option, ("port", "", list), "option 'port': its type must be str, int, float or bool"),
+        (Option, ("port", "", int, "80"), "option 'port': its default '80' is no int"),
+        (Option, ("share", "", bool, 1), "option 'share': its default 1 is no bool"),
+        (
+            FrontendInfo,
+            ("f", "", "package.module"),
+            "frontend 'f' says run='package.module'; expected \"package",
+        ),
+        (FrontendInfo, ("f", "", "a:b", ("port",)), "options of frontend 'f' must be a tuple of Option"),
+        (TrainerInfo, ("t", "", [Option("a", "")]), "options of trainer 't' must be a tuple of Option"),
+        (ModelCard, ("m", "", "/models/m"), "model 'm': its path must be a pathlib.Path, got '/models/m'"),
+        (ModelCard, ("m", "", None, None, None, "n"), "aliases of model 'm' must be a tuple of str, got 'n'"),
+    ],
+)
+def test_wrong_description_is_refused_as_it_is_built(
+    record: Any, fields: tuple[Any, ...], message: str
+) -> None:
+    """A wrong value is the plugin author's, who reads what was expected; it never gets as far as routing."""
+    with pytest.raises(PluginError, match=f"^{re.escape(message)}"):
+        record(*fields)
+
+
+def test_option_of_real_numbers_may_default_to_a_whole_one() -> None:
+    """``Option("temperature", type=float, default=1)`` is what people write."""
+    assert Option("temperature", "", float, 1).default == 1

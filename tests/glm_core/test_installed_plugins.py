@@ -1,0 +1,135 @@
+"""Tests of plugins that are really installed: packages on disk, commands in processes of their own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fake_plugins import run_glm, run_python, write_package
+
+WORKING = """
+from glm_core.testing.null_backend import *
+"""
+RAISING = """
+raise RuntimeError("no luck today")
+"""
+HANGING = """
+import time
+time.sleep(3600)
+"""
+ONLY_THESE = "healthy,raising,hanging"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of installed packages with one plugin that works."""
+    write_package(tmp_path, "healthy", WORKING, version="2.5")
+    return tmp_path
+
+
+def reports(folder: Path, **environ: str) -> dict[str, dict[str, str]]:
+    """What ``glm plugins --json`` says, by plugin name."""
+    done = run_glm("plugins", "--json", folder=folder, environ={"GLM_PLUGINS": ONLY_THESE, **environ})
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return {report["name"]: report for report in json.loads(done.stdout)}
+
+
+def test_plugin_is_found_by_its_entry_point(folder: Path) -> None:
+    """An installed package needs no registration anywhere else."""
+    report = reports(folder)["healthy"]
+    assert (report["status"], report["distribution"], report["version"]) == ("ok", "glm-healthy", "2.5")
+
+
+def test_plugin_that_raises_breaks_no_command(folder: Path) -> None:
+    """Help appears as ever, and the list names the broken plugin with version and reason."""
+    write_package(folder, "raising", RAISING, version="0.7")
+    assert run_glm("--help", folder=folder).stdout.startswith("usage: glm COMMAND")
+    done = run_glm("plugins", folder=folder, environ={"GLM_PLUGINS": ONLY_THESE})
+    assert done.returncode == 0
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("raising")]
+    assert line.split()[1:] == ["0.7", "broken", *"import failed: RuntimeError: no luck today".split()]
+    assert "healthy" in done.stdout
+    assert done.stderr == ""
+
+
+def test_plugin_that_hangs_does_not_hold_the_process(folder: Path) -> None:
+    """The command ends (else it is stopped after two minutes) although the plugin's import never does."""
+    write_package(folder, "hanging", HANGING)
+    found = reports(folder, GLM_PLUGIN_TIME_LIMIT="0.2")
+    assert found["hanging"]["reason"] == "import took longer than 0.2 seconds and was left behind"
+    assert found["healthy"]["status"] == "ok"
+
+
+def test_denied_plugin_is_not_imported(folder: Path) -> None:
+    """A plugin that is switched off cannot even print."""
+    write_package(folder, "raising", "print('imported')" + RAISING)
+    assert reports(folder, GLM_DISABLE_PLUGINS="raising")["raising"]["status"] == "disabled"
+
+
+@pytest.mark.parametrize(
+    ("entry_points", "reason"),
+    [
+        ("[glm.plugins]\nraising\n", "entry_points.txt is malformed"),
+        ("[glm.plugins]\nraising = ???\n", "import failed: "),
+        ("[glm.plugins]\nraising = raising:nothing\n", "import failed: AttributeError: "),
+        ("[glm.plugins]\nraising = no_such_module\n", "No module named 'no_such_module'"),
+    ],
+)
+def test_malformed_entry_point_is_reported(folder: Path, entry_points: str, reason: str) -> None:
+    """A package with damaged metadata is named and hides no other."""
+    write_package(folder, "raising", "", entry_points=entry_points)
+    found = reports(folder, GLM_PLUGINS=f"{ONLY_THESE},glm-raising")
+    assert found["healthy"]["status"] == "ok"
+    assert found["healthy"]["distribution"] == "glm-healthy"
+    broken = found.get("raising") or found["glm-raising"]
+    assert broken["status"] == "broken"
+    assert reason in broken["reason"]
+
+
+def test_foreign_package_with_damaged_entry_points_is_passed_over(folder: Path) -> None:
+    """A package that has nothing to do with glm is nothing to report."""
+    write_package(folder, "raising", "", entry_points="[console_scripts]\nnonsense\n")
+    assert "raising" not in "".join(reports(folder))
+
+
+def test_damaged_metadata_is_survived(folder: Path) -> None:
+    """A plugin whose package lost its METADATA file is used, of unknown version."""
+    (folder / "glm_healthy-2.5.dist-info" / "METADATA").unlink()
+    report = reports(folder)["healthy"]
+    assert (report["status"], report["version"]) == ("ok", "unknown")
+
+
+def test_warnings_of_plugins_stay_off_the_terminal(folder: Path) -> None:
+    """A user sees warnings of Python only on request."""
+    write_package(folder, "raising", "import warnings\nwarnings.warn('old', UserWarning)\n" + WORKING)
+    assert reports(folder)["raising"]["status"] == "ok"
+    arguments = ("-W", "default", "-m", "glm_core", "plugins")
+    done = run_python(*arguments, folder=folder, environ={"GLM_PLUGINS": ONLY_THESE})
+    assert "UserWarning: old" in done.stderr
+
+
+def test_debug_shows_why_a_plugin_is_broken(folder: Path) -> None:
+    """With ``GLM_DEBUG=1`` the author of a plugin sees where its import failed."""
+    write_package(folder, "raising", RAISING)
+    environ = {"GLM_PLUGINS": ONLY_THESE, "GLM_DEBUG": "1"}
+    done = run_glm("plugins", folder=folder, environ=environ)
+    assert done.returncode == 0
+    assert "Traceback" in done.stderr
+    assert 'raise RuntimeError("no luck today")' in done.stderr
+
+
+def test_bad_settings_give_one_line_for_every_command_but_help(folder: Path) -> None:
+    """A wrong settings file never shows a traceback and never hides the help."""
+    environ = {"GLM_DTYPE": "half"}
+    line = "glm: GLM_DTYPE: dtype 'half' is unknown; expected one of auto, float32, bfloat16, float16\n"
+    for command in (["run", "cli"], ["chat", "hi"], ["models"], ["devices"], ["plugins"]):
+        done = run_glm(*command, folder=folder, environ=environ)
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+    assert run_glm("--help", folder=folder, environ=environ).returncode == 0
+    done = run_glm("doctor", folder=folder, environ=environ)
+    assert done.returncode == 2
+    assert "FAULT  settings: GLM_DTYPE: dtype 'half' is unknown" in done.stdout
+    assert done.stderr == ""

@@ -1,0 +1,360 @@
+"""Tests of the way from settings to a running model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import glm_core
+from fake_plugins import FakeModel, backend, host_loading, plugin, runtime
+from glm_core import AdapterError, CheckpointError, DeviceError, PluginError
+from glm_core.config import Settings
+from glm_core.plugins import PluginHost
+from glm_core.records import DeviceInfo, ModelSource, Placement, QuantizationScheme
+from glm_core.routing import adopt_model, choose_devices, choose_dtype, open_model, run_stages
+from glm_core.testing import host_of, null_backend
+
+CPU = DeviceInfo("cpu", "cpu", "a processor", dtypes=("bfloat16", "float32"), dtype_reason="it is fast")
+GPUS = tuple(DeviceInfo(f"cuda:{index}", "cuda", f"card {index}") for index in range(3))
+ABSENT_GPU = DeviceInfo("cuda:0", "cuda", "", available=False, reason="the driver is too old")
+
+
+def ignore(line: str) -> None:
+    """Nobody wants to know what ``auto`` chose."""
+
+
+def devices_of(host: PluginHost, wanted: str) -> tuple[str, tuple[str, ...]]:
+    """The backend and the device names that ``wanted`` means."""
+    plugin_name, devices = choose_devices(host, wanted, ignore)
+    return plugin_name, tuple(device.name for device in devices)
+
+
+# --- devices -------------------------------------------------------------------------------------
+
+
+def test_auto_takes_the_device_of_highest_priority() -> None:
+    """Priority decides, and the choice is told with the device's label."""
+    told: list[str] = []
+    host = host_of(a=backend(CPU), b=backend(*GPUS, priority=10))
+    assert choose_devices(host, "auto", told.append) == ("b", (GPUS[0],))
+    assert told == ["device auto: cuda:0 (card 0)"]
+
+
+def test_auto_passes_over_what_is_not_available_and_says_why() -> None:
+    """A fallback is never silent."""
+    told: list[str] = []
+    host = host_of(a=backend(CPU), b=backend(ABSENT_GPU, priority=10))
+    assert choose_devices(host, "auto", told.append) == ("a", (CPU,))
+    assert told == ["device auto: cpu (a processor; cuda:0: the driver is too old)"]
+
+
+def test_equal_priority_is_decided_by_name() -> None:
+    """Neither the order of loading nor chance decides."""
+    other = DeviceInfo("npu", "npu", "")
+    assert devices_of(host_of(z=backend(CPU), a=backend(other)), "auto") == ("a", ("npu",))
+
+
+def test_auto_without_an_available_device_lists_the_reasons() -> None:
+    """When nothing can be used, the reasons are the message."""
+    with pytest.raises(DeviceError, match="^no device is available: cuda:0: the driver is too old$"):
+        choose_devices(host_of(b=backend(ABSENT_GPU)), "auto", ignore)
+    with pytest.raises(DeviceError, match="^no device is available: the backends see none$"):
+        choose_devices(host_of(b=backend()), "auto", ignore)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ("cpu", ("cpu",)),
+        ("cpu:0", ("cpu",)),
+        ("cuda", ("cuda:0",)),
+        ("cuda:", ("cuda:0",)),
+        ("cuda:2", ("cuda:2",)),
+        ("cuda:2,0", ("cuda:2", "cuda:0")),
+        ("cuda: 0, 1", ("cuda:0", "cuda:1")),
+    ],
+)
+def test_device_names_are_understood(wanted: str, names: tuple[str, ...]) -> None:
+    """A kind means its first device, numbers mean those devices in that order, cpu:0 is torch's cpu."""
+    assert devices_of(host_of(a=backend(CPU), b=backend(*GPUS)), wanted)[1] == names
+
+
+def test_kind_alone_means_its_first_available_device() -> None:
+    """``cuda`` is no particular card, so a busy first one does not stop it."""
+    assert devices_of(host_of(b=backend(ABSENT_GPU, GPUS[1])), "cuda") == ("b", ("cuda:1",))
+
+
+def test_second_backend_of_a_kind_may_have_the_device() -> None:
+    """Where one backend cannot use a device, another that offers it is taken."""
+    host = host_of(a=backend(ABSENT_GPU), b=backend(GPUS[0]))
+    assert devices_of(host, "cuda:0") == ("b", ("cuda:0",))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("cuda:0", "device 'cuda:0' is not available: the driver is too old"),
+        ("cuda", "device 'cuda:0' is not available: the driver is too old"),
+        ("cuda:7", "device 'cuda:7' does not exist; there are: cuda:0, cuda:1"),
+        ("cuda:1,9", "device 'cuda:9' does not exist; there are: cuda:0, cuda:1"),
+        ("cuda:1,1", "device 'cuda:1,1' names the same device twice"),
+        ("cuda:x", "device 'cuda:x' does not exist; there are: cuda:0, cuda:1"),
+        ("cpu:1", "device 'cpu:1' does not exist; there are: cpu"),
+        (
+            "mps",
+            "device 'mps' needs a backend that is not installed: pip install glm-backend-mps, or choose one of: cpu, ",
+        ),
+        ("tpu", "device 'tpu' is unknown; choose one of: auto, cpu, cuda:0, cuda:1"),
+        ("", "device '' is unknown; choose one of: auto, cpu"),
+    ],
+)
+def test_device_that_cannot_be_used_is_refused(wanted: str, message: str) -> None:
+    """The message says what there is instead."""
+    unavailable = DeviceInfo("cuda:1", "cuda", "", available=False, reason="in use")
+    host = host_of(a=backend(CPU), b=backend(ABSENT_GPU, unavailable if wanted == "cuda" else GPUS[1]))
+    with pytest.raises(DeviceError, match=f"^{re.escape(message)}"):
+        choose_devices(host, wanted, ignore)
+
+
+def test_installed_backend_that_sees_nothing_is_not_missing() -> None:
+    """Advice to install what is installed would be wrong."""
+    with pytest.raises(
+        DeviceError, match="device 'fake:0': its backend sees no such device; choose one of: cpu"
+    ):
+        choose_devices(host_of(a=backend(CPU), b=backend()), "fake:0", ignore)
+
+
+def test_no_backend_at_all_says_what_to_install() -> None:
+    """A broken backend is mentioned, so that nobody installs it a second time."""
+    with pytest.raises(
+        DeviceError, match="^no hardware backend is installed: pip install glm-backend-cpu, .*mps$"
+    ):
+        choose_devices(host_of(), "cpu", ignore)
+    host = host_loading(lambda: 1 / 0, name="backend_cpu")
+    with pytest.raises(
+        DeviceError, match=re.escape("(Installed, but not used: backend_cpu; glm plugins says why.)")
+    ):
+        choose_devices(host, "cpu", ignore)
+
+
+# --- dtype and quantisation ----------------------------------------------------------------------
+
+
+def test_auto_dtype_is_the_backends_first_with_its_reason() -> None:
+    """What the backend recommends is taken, and told with the reason."""
+    told: list[str] = []
+    assert choose_dtype("auto", CPU, told.append) == "bfloat16"
+    assert choose_dtype("auto", GPUS[0], told.append) == "float32"
+    assert told == ["dtype auto: bfloat16 (it is fast)", "dtype auto: float32"]
+
+
+def test_dtype_that_the_device_lacks_is_refused() -> None:
+    """An explicit choice is taken as it is or refused, never changed."""
+    assert choose_dtype("float32", CPU, ignore) == "float32"
+    with pytest.raises(
+        DeviceError, match="^device cpu cannot compute in float16; choose one of: bfloat16, float32$"
+    ):
+        choose_dtype("float16", CPU, ignore)
+
+
+def stages(host: PluginHost, settings: Settings = Settings(), **options: Any) -> glm_core.ChatModel:  # noqa: B008
+    """All stages on the backend ``b`` for a source that has no files."""
+    return run_stages(host, ModelSource("x"), "b", (CPU,), settings, **options)
+
+
+def test_quantisation_that_the_backend_lacks_is_refused_before_loading() -> None:
+    """Nothing is loaded only to be refused."""
+    host = host_of(b=backend(CPU, schemes=("int8",)), r=plugin(load_model=lambda: pytest.fail("was loaded")))
+    with pytest.raises(
+        DeviceError, match="^backend 'b' cannot quantise to int4; it offers: int8. Choose one"
+    ):
+        stages(host, Settings(quantize="int4"))
+    host = host_of(b=backend(CPU), r=runtime(FakeModel()))
+    with pytest.raises(DeviceError, match="it offers: nothing yet"):
+        stages(host, Settings(quantize="int4"))
+
+
+def test_quantised_model_goes_on_to_place() -> None:
+    """``quantize`` gets the scheme, ``place`` what ``quantize`` returned."""
+    loaded, quantized = FakeModel(), FakeModel()
+    seen: dict[str, Any] = {}
+
+    def quantize(model: object, scheme: object) -> FakeModel:
+        seen.update(model=model, scheme=scheme)
+        return quantized
+
+    def place(model: object, placement: object) -> object:
+        seen.update(placed=model, placement=placement)
+        return model
+
+    fake = backend(CPU, schemes=("int8",), quantize=quantize, place=place)
+    stages(host_of(b=fake, r=runtime(loaded)), Settings(quantize="int8"), device_map={"layer": "cpu"})
+    assert seen == {
+        "model": loaded,
+        "scheme": QuantizationScheme(8),
+        "placed": quantized,
+        "placement": Placement(("cpu",), {"layer": "cpu"}),
+    }
+
+
+def test_model_is_not_quantised_unasked() -> None:
+    """Without ``--quantize`` the hook is not called."""
+    fake = backend(CPU, schemes=("int8",), quantize=lambda: pytest.fail("was called"))
+    stages(host_of(b=fake, r=runtime(FakeModel())))
+
+
+# --- stages --------------------------------------------------------------------------------------
+
+
+def declining(asked: list[str], name: str, model: FakeModel | None = None) -> ModuleType:
+    """A runtime that notes being asked."""
+
+    def load_model(source: object, device: str, dtype: str) -> FakeModel | None:
+        asked.append(f"{name} {device} {dtype}")
+        return model
+
+    return plugin(load_model=load_model)
+
+
+def test_runtimes_are_asked_in_the_order_of_their_names() -> None:
+    """The first that accepts gets the model, whatever was loaded first; the rest are not asked."""
+    asked: list[str] = []
+    modules = {
+        "r3": declining(asked, "r3"),
+        "r2": declining(asked, "r2", FakeModel()),
+        "b": backend(CPU),
+        "r1": declining(asked, "r1"),
+    }
+    stages(host_of(**modules))
+    assert asked == ["r1 cpu bfloat16", "r2 cpu bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (None, "it holds no config.json; pass the directory that holds the model's files"),
+        ("{", "its config.json cannot be read (Expecting property name"),
+        ("\xff", "its config.json cannot be read ('utf-8' codec can't decode"),
+        ('{"model_type": "llama"}', "its config.json says model_type 'llama'"),
+        ("{}", "its config.json says model_type None"),
+        ("[]", "its config.json says model_type None"),
+    ],
+)
+def test_directory_that_no_runtime_recognises_is_explained(
+    config: str | None, message: str, tmp_path: Path
+) -> None:
+    """The message says what is in the directory, and which runtimes were asked."""
+    if config is not None:
+        (tmp_path / "config.json").write_bytes(config.encode("latin-1"))
+    host = host_of(b=backend(CPU), r=runtime(None), q=runtime(None))
+    with pytest.raises(CheckpointError) as caught:
+        run_stages(host, ModelSource("x", tmp_path), "b", (CPU,), Settings())
+    assert f"no installed runtime recognises {tmp_path}: {message}" in str(caught.value)
+    assert str(caught.value).endswith(". Installed runtimes: q, r.")
+
+
+def test_name_that_no_runtime_recognises_is_explained() -> None:
+    """A model without files is reported by its name."""
+    with pytest.raises(CheckpointError, match="no installed runtime recognises x: it is not a directory"):
+        stages(host_of(b=backend(CPU), r=runtime(None)))
+
+
+def test_no_runtime_at_all_says_what_to_install() -> None:
+    """A backend alone loads nothing."""
+    with pytest.raises(
+        PluginError, match="no installed plugin can load models; .* pip install glm-runtime-torch$"
+    ):
+        stages(host_of(b=backend(CPU)))
+
+
+def raising(model: object) -> None:
+    """A stage that fails for a reason the user can mend."""
+    raise DeviceError("too small")
+
+
+@pytest.mark.parametrize(
+    ("hooks", "error", "message"),
+    [
+        ({"place": raising}, DeviceError, "^too small$"),
+        (
+            {"place": lambda model: None},
+            PluginError,
+            "backend 'b' cannot place models of runtime 'r'; choose another",
+        ),
+        (
+            {"place": lambda model: 5},
+            PluginError,
+            r"plugin 'b': place returned 5, which has no info and close\(\)",
+        ),
+        ({"quantize": raising}, DeviceError, "^too small$"),
+        (
+            {"quantize": lambda model: None},
+            PluginError,
+            "'b' cannot quantize models of runtime 'r'; leave --quantize out",
+        ),
+    ],
+)
+def test_model_is_closed_when_a_stage_fails(
+    hooks: dict[str, Callable[..., Any]], error: type[Exception], message: str
+) -> None:
+    """A failed start leaves nothing in memory."""
+    model = FakeModel()
+    host = host_of(b=backend(CPU, schemes=("int8",), **hooks), r=runtime(model))
+    with pytest.raises(error, match=message):
+        stages(host, Settings(quantize="int8" if "quantize" in hooks else "none"))
+    assert model.closed == 1
+
+
+def test_runtime_that_returns_no_model_is_named() -> None:
+    """A wrong answer is found where it is given."""
+    with pytest.raises(
+        PluginError, match=r"plugin 'r': load_model returned 'm', which has no info and close\(\)"
+    ):
+        stages(host_of(b=backend(CPU), r=runtime("m")))  # type: ignore[arg-type]
+
+
+def test_open_model_goes_all_the_way(tmp_path: Path) -> None:
+    """Settings in, a chatting model out; adapters arrive by name with ``~`` expanded."""
+    with open_model(host_of(null=null_backend), Settings(model="null"), adapters={"a": tmp_path}) as model:
+        assert model.info.adapters == ("a",)
+        assert model.chat("to and fro")[0] == "to and fro"
+
+
+def test_adapter_that_is_no_directory_is_refused_before_loading(tmp_path: Path) -> None:
+    """The message names adapter and path."""
+    with pytest.raises(
+        AdapterError, match=f"^adapter 'a': {re.escape(str(tmp_path))}/x is no directory; pass the one"
+    ):
+        open_model(host_of(null=null_backend), Settings(model="null"), adapters={"a": tmp_path / "x"})
+
+
+class InMemory:
+    """A model object of the caller's own."""
+
+    device = "cpu:0"
+
+
+def test_model_in_memory_is_adopted_where_it_is() -> None:
+    """The runtime gets object and tokenizer, the backend of the object's device places it."""
+    sources: list[ModelSource] = []
+
+    def load_model(source: ModelSource) -> FakeModel:
+        sources.append(source)
+        return FakeModel()
+
+    host = host_of(a=backend(*GPUS, priority=9), b=backend(CPU), r=plugin(load_model=load_model))
+    model = InMemory()
+    adopt_model(host, model, "tokenizer")
+    assert sources == [ModelSource("InMemory", None, {}, model, "tokenizer")]
+
+
+def test_model_in_memory_that_no_runtime_knows_is_explained() -> None:
+    """The message names the object's class, not a directory."""
+    host = host_of(b=backend(CPU), r=runtime(None))
+    with pytest.raises(CheckpointError, match="no installed runtime recognises InMemory: .*InMemory"):
+        adopt_model(host, InMemory(), None)

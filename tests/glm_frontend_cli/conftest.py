@@ -1,0 +1,139 @@
+"""A scripted model and a view that remembers what it was shown."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from glm_frontend_cli._answering import Answer, AnswerStream
+from glm_frontend_cli._conversation import Conversation, Turn
+from glm_frontend_cli._session import Session
+from glm_frontend_cli._texts import Texts
+from glm_frontend_cli._view import Line
+
+from glm_core import ChatModel, ChatRequest, Delta, GlmError, ModelInfo, Sampling, Usage, hookimpl
+from glm_core.testing import host_of
+
+
+@dataclass(eq=False)  # pluggy keeps plugins in sets
+class ScriptedRuntime:
+    """Answers with the given pieces; the last delta comes with ``usage`` and ``finish_reason``."""
+
+    pieces: Sequence[str] = ("hello",)
+    adapters: tuple[str, ...] = ()
+    error: GlmError | None = None
+    finish_reason: Any = "stop"
+    usage: Usage = field(default_factory=Usage)
+    interrupt_after: int | None = None
+    requests: list[ChatRequest] = field(default_factory=list)
+    closed: int = 0
+    GLM_API_VERSION = 1
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the banner and ``/info`` show."""
+        defaults = Sampling(max_length=2048, temperature=0.95, top_p=0.7, top_k=50, repetition_penalty=1.0)
+        return ModelInfo("scripted", "chatglm", 6_200_000_000, 2048, defaults, self.adapters)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    @hookimpl
+    def chat_stream(self, model: object, request: ChatRequest) -> Iterator[Delta]:
+        """Note the request and start to answer."""
+        self.requests.append(request)
+        return self._answer()
+
+    def _answer(self) -> Iterator[Delta]:
+        try:
+            for number, piece in enumerate(self.pieces):
+                if number == self.interrupt_after:
+                    signal.raise_signal(signal.SIGINT)  # as the terminal does for Ctrl-C
+                yield Delta(piece, (number,))
+            while self.interrupt_after is not None:  # only closing the stream ends this answer
+                yield Delta("", (0,))
+            if self.error:
+                raise self.error
+            yield Delta("", (), self.finish_reason, self.usage)
+        finally:
+            self.closed += 1
+
+    @property
+    def model(self) -> ChatModel:
+        """This runtime as core hands it to a frontend."""
+        return ChatModel(host_of(scripted=self), "scripted", self)
+
+
+@dataclass
+class RecordingView:
+    """Reads from a list of lines and keeps what it was shown, by kind."""
+
+    lines: list[Line] = field(default_factory=list)
+    can_prefill: bool = True
+    shown: list[tuple[str, str]] = field(default_factory=list)
+    prefills: list[str] = field(default_factory=list)
+    statuses: list[str] = field(default_factory=list)
+
+    def read(self, prefill: str, status: str) -> Line | None:
+        """The next line of the list."""
+        self.prefills.append(prefill)
+        self.statuses.append(status)
+        return self.lines.pop(0) if self.lines else None
+
+    def show(self, text: str) -> None:
+        """Keep it."""
+        self.shown.append(("show", text))
+
+    def notice(self, text: str) -> None:
+        """Keep it."""
+        self.shown.append(("notice", text))
+
+    def error(self, text: str) -> None:
+        """Keep it."""
+        self.shown.append(("error", text))
+
+    def show_turns(self, turns: Sequence[Turn]) -> None:
+        """Keep the questions and answers."""
+        self.shown.append(("turns", repr([(turn.question, turn.answer) for turn in turns])))
+
+    def show_answer(self, stream: AnswerStream) -> Answer:
+        """Read the stream to its end."""
+        text = "".join(stream.pieces())
+        self.shown.append(("answer", text))
+        return stream.answer()
+
+    def clear(self) -> None:
+        """Note that the screen was emptied."""
+        self.shown.append(("cleared screen", ""))
+
+    @property
+    def last(self) -> tuple[str, str]:
+        """What was shown last."""
+        return self.shown[-1]
+
+
+@pytest.fixture
+def runtime() -> ScriptedRuntime:
+    """A model that answers ``hello``; change its fields to script it."""
+    return ScriptedRuntime()
+
+
+@pytest.fixture
+def view() -> RecordingView:
+    """A view that remembers."""
+    return RecordingView()
+
+
+@pytest.fixture
+def say() -> Texts:
+    """English texts."""
+    return Texts("en")
+
+
+@pytest.fixture
+def session(runtime: ScriptedRuntime, view: RecordingView, say: Texts) -> Session:
+    """A chat with the scripted model on the remembering view."""
+    return Session(runtime.model, Conversation(), view, say)

@@ -1,0 +1,84 @@
+"""Cutting Markdown into blocks while it arrives."""
+
+import io
+
+from glm_frontend_cli._blocks import BlockStream, parse
+from glm_frontend_cli._markdown import MarkdownRenderer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+LINES = [
+    *("", "", "- a", "- b **x**", "  - c", "1. one", "2. two", "3) three", "   cont", "```python", "```"),
+    *("x = 1", "    ind", "# h", "> q", "para 段落", "| a | b |", "| - | - |", "---", "===", "* s", "[x](y)"),
+    *(
+        "![i](u)",
+        "[![i](u)](v)",
+        "<div>",
+        "`c`",
+        "    - deep",
+        "\tcode",
+        "~~~",
+        "&#27;[31m",
+        "  ",
+        "a\\",
+        "1. ```",
+    ),
+]
+
+
+def types(blocks):
+    """What kinds of blocks these are."""
+    return [block.node.type for block in blocks]
+
+
+def test_block_is_finished_when_another_has_begun():
+    """Only then can no further text change it."""
+    stream = BlockStream()
+    stream.feed("# Title\n\npara")
+    assert types(stream.take_finished()) == []
+    assert types(stream.open_blocks()) == ["heading", "paragraph"]
+    stream.feed("graph\n\nnext")
+    assert types(stream.take_finished()) == ["heading"]
+    assert types(stream.open_blocks()) == ["paragraph", "paragraph"]
+    assert types(stream.take_finished(final=True)) == ["paragraph", "paragraph"]
+    assert stream.open_blocks() == []
+
+
+def test_items_of_a_list_finish_one_by_one_and_keep_counting():
+    """A long list does not stay open as a whole; all-ones lists count as Markdown says."""
+    stream = BlockStream()
+    stream.feed("1. a\n1. b\n1. c\n")
+    finished = stream.take_finished()
+    stream.feed("1. d\n")
+    finished += stream.take_finished(final=True)
+    assert [block.number for block in finished] == [1, 2, 3, 4]
+    assert [block.gap for block in finished] == [False, False, False, False]
+
+
+def test_loose_items_keep_their_empty_lines():
+    """Items that the model set apart stay apart."""
+    assert [block.gap for block in parse("text\n\n- a\n\n- b\n- c\n\nend")] == [
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.sampled_from(LINES), max_size=12).map("\n".join), st.integers(1, 7))
+def test_streamed_markdown_renders_like_the_whole(source, step):
+    """Whatever the pieces, the finished blocks show what the whole text would."""
+    renderer = MarkdownRenderer(Console(file=io.StringIO(), width=40))
+    stream, lines = BlockStream(), []
+    for start in range(0, len(source), step):
+        stream.feed(source[start : start + step])
+        for block in stream.take_finished():
+            lines += renderer.block(block, 39)
+        for block in stream.open_blocks():
+            renderer.block(block, 39)
+    for block in stream.take_finished(final=True):
+        lines += renderer.block(block, 39)
+    assert [line.plain for line in lines] == [line.plain for line in renderer.document(source, 39)]

@@ -1,0 +1,275 @@
+"""Each slash command."""
+
+import json
+
+import pytest
+from glm_frontend_cli._commands import BY_NAME, COMMANDS, human_count, run_command
+from glm_frontend_cli._conversation import Turn
+
+from glm_core import RequestError
+
+
+def test_help_lists_every_command(session, view):
+    """Each command stands in the help with its explanation."""
+    run_command(session, "/help")
+    kind, text = view.last
+    assert kind == "show"
+    assert all(f"/{command.name}" in text for command in COMMANDS)
+    assert len(COMMANDS) == 14
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("/halp", "/help"), ("/regen", "/regenerate"), ("/sets", "/set")]
+)
+def test_unknown_command_names_the_nearest(session, view, typed, meant):
+    """A misspelt command gets one line with the likely one."""
+    run_command(session, typed)
+    assert view.last == (
+        "error",
+        f"There is no command {typed}. Did you mean {meant}? /help lists all; "
+        "start with // to send text with a slash",
+    )
+
+
+def test_unknown_command_without_a_likeness_guesses_nothing(session, view):
+    """Nonsense is not guessed at."""
+    run_command(session, "/qqqqqqq")
+    assert "Did you mean" not in view.last[1]
+
+
+def test_command_names_are_case_insensitive(session, view):
+    """``/INFO`` is ``/info``."""
+    run_command(session, "/INFO")
+    assert "scripted" in view.last[1]
+
+
+def test_clear_command_forgets_and_empties_the_screen(session, view):
+    """Nothing of what was said is left."""
+    session.conversation.record("q", "a")
+    run_command(session, "/clear")
+    assert session.conversation.turns == []
+    assert view.shown == [("cleared screen", ""), ("notice", "The conversation was cleared")]
+
+
+@pytest.mark.parametrize("name", ["exit", "quit", "stop"])
+def test_exit_command_ends_the_loop(session, view, name):
+    """Nothing is read after it."""
+    run_command(session, f"/{name}")
+    session.loop()
+    assert view.prefills == []
+
+
+def test_regenerate_command_replaces_the_last_answer(session, runtime):
+    """The same question is asked again and its new answer takes the old one's place."""
+    session.conversation.turns = [Turn("q1", "a1"), Turn("q2", "old")]
+    run_command(session, "/regenerate")
+    assert session.conversation.turns == [Turn("q1", "a1"), Turn("q2", "hello")]
+    assert [message.content for message in runtime.requests[0].messages] == ["q1", "a1", "q2"]
+
+
+def test_regenerate_command_asks_an_unanswered_question(session, runtime):
+    """A question that failed is asked without replacing anything."""
+    session.conversation.turns = [Turn("q1", "a1")]
+    session.conversation.unanswered = "q2"
+    run_command(session, "/regenerate")
+    assert session.conversation.turns == [Turn("q1", "a1"), Turn("q2", "hello")]
+
+
+def test_failed_regenerate_keeps_the_old_answer(session, runtime):
+    """An error costs nothing that was there."""
+    session.conversation.turns = [Turn("q", "old")]
+    runtime.error = RequestError("too long")
+    run_command(session, "/regenerate")
+    assert session.conversation.turns == [Turn("q", "old")]
+    assert session.conversation.unanswered is None
+
+
+def test_regenerate_command_warns_of_a_fixed_seed(session, view):
+    """With a seed the answer cannot change, and the user is told."""
+    session.conversation.record("q", "a")
+    session.conversation.seed = 3
+    run_command(session, "/regenerate")
+    assert view.shown[0] == (
+        "notice",
+        "seed is fixed to 3, so the answer will be the same; /set seed default lifts that",
+    )
+
+
+@pytest.mark.parametrize("name", ["regenerate", "undo", "edit", "history"])
+def test_commands_about_the_past_need_one(session, view, name):
+    """At the start there is nothing to repeat, take back, edit or show."""
+    run_command(session, f"/{name}")
+    assert view.shown == [("notice", "Nothing has been said yet")]
+
+
+def test_undo_command_says_what_it_took_back(session, view):
+    """Long questions are shortened to one line."""
+    session.conversation.record("first\n" + "x" * 100, "a")
+    run_command(session, "/undo")
+    assert session.conversation.turns == []
+    assert view.last[1].startswith("Taken back: first xxx")
+    assert view.last[1].endswith("x…")
+
+
+def test_edit_command_puts_the_question_into_the_next_input_line(session, view):
+    """The turn stays until the edited question is answered."""
+    session.conversation.record("q", "a")
+    run_command(session, "/edit")
+    session.loop()
+    assert view.prefills == ["q"]
+    assert session.conversation.turns == [Turn("q", "a")]
+
+
+def test_edit_command_with_text_asks_at_once(session):
+    """``/edit TEXT`` replaces the last question, on any view."""
+    session.conversation.record("q", "a")
+    run_command(session, "/edit q, please")
+    assert session.conversation.turns == [Turn("q, please", "hello")]
+
+
+def test_edit_command_without_an_input_line_says_how(session, view):
+    """The plain view cannot fill an input line."""
+    view.can_prefill = False
+    session.conversation.record("q", "a")
+    run_command(session, "/edit")
+    assert view.last == ("error", "Usage: /edit TEXT")
+
+
+def test_save_command_does_not_overwrite(session, view, tmp_path):
+    """An existing file needs the exclamation mark; a file of this session does not."""
+    path = tmp_path / "a.json"
+    path.write_text("mine")
+    run_command(session, f"/save {path}")
+    assert path.read_text() == "mine"
+    assert view.last == ("error", f"{path} exists. Use /save! {path} to overwrite it, or another name")
+    run_command(session, f"/save! {path}")
+    session.conversation.record("q", "a")
+    run_command(session, f"/save {path}")
+    assert view.last == ("notice", f"Saved to {path}")
+    assert len(json.loads(path.read_text())["messages"]) == 2
+
+
+def test_load_command_replaces_the_conversation(session, view, tmp_path):
+    """Loading goes on where the file ends."""
+    session.conversation.record("q", "a")
+    run_command(session, f"/save {tmp_path / 'a.json'}")
+    session.conversation.clear()
+    run_command(session, f"/load {tmp_path / 'a.json'}")
+    assert session.conversation.turns == [Turn("q", "a")]
+    assert view.last == ("notice", f"Loaded {tmp_path / 'a.json'}; turns: 1")
+
+
+def test_load_command_drops_an_adapter_that_is_not_there(session, view, tmp_path):
+    """A conversation held with another adapter goes on with the base model, and says so."""
+    path = tmp_path / "a.json"
+    path.write_text('{"version": 1, "messages": [{"role": "user", "content": "q"}], "adapter": "law"}')
+    run_command(session, f"/load {path}")
+    assert session.conversation.adapter is None
+    assert [text for _, text in view.shown] == [
+        "The conversation used adapter law, which is not loaded; using the base model",
+        f"Loaded {path}; turns: 0",
+        "The last question has no answer yet; /regenerate asks it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "usage"), [("/save", "/save FILE"), ("/save!", "/save! FILE"), ("/load", "/load FILE")]
+)
+def test_file_commands_need_a_file(session, view, typed, usage):
+    """Without a file they say how they are used."""
+    run_command(session, typed)
+    assert view.last == ("error", f"Usage: {usage}")
+
+
+def test_system_command_shows_sets_and_removes(session, view):
+    """The system prompt can be read, written and taken away."""
+    for line in ("/system", "/system be brief", "/system", "/system off"):
+        run_command(session, line)
+    assert [text for _, text in view.shown] == [
+        "No system prompt. /system TEXT sets one",
+        "The system prompt was set",
+        "System prompt: be brief",
+        "The system prompt was removed",
+    ]
+    assert session.conversation.system is None
+
+
+def test_adapter_command_chooses_among_the_loaded(session, runtime, view):
+    """Only a loaded adapter can be chosen; off is the base model."""
+    runtime.adapters = ("poetry", "law")
+    for line in ("/adapter", "/adapter law", "/adapter cooking", "/adapter off"):
+        run_command(session, line)
+    assert [text for _, text in view.shown] == [
+        "Adapters: poetry, law; in use: the base model",
+        "Now in use: law",
+        "Adapter cooking is not loaded. Loaded: poetry, law",
+        "Now in use: the base model",
+    ]
+
+
+def test_adapter_command_without_adapters_says_how_to_load_one(session, view):
+    """There is nothing to choose from."""
+    run_command(session, "/adapter")
+    assert view.last == ("notice", "No adapter is loaded. Start with --adapter NAME=DIR to load one")
+
+
+def test_set_command_shows_all_settings_with_their_defaults(session, view):
+    """What the user changed stands beside what the model does by itself."""
+    session.conversation.change("top_k", 3)
+    run_command(session, "/set")
+    lines = view.last[1].split("\n")
+    assert "top_k = 3" in lines
+    assert "temperature = 0.95 (default)" in lines
+    assert "seed = random (default)" in lines
+    assert "max_new_tokens = no limit (default)" in lines
+
+
+@pytest.mark.parametrize("typed", ["/set top_k 3", "/set top-k=3", "/set top_k = 3"])
+def test_set_command_changes_a_setting(session, view, typed):
+    """All usual spellings are understood."""
+    run_command(session, typed)
+    assert session.conversation.sampling.top_k == 3
+    assert view.last == ("show", "top_k = 3")
+
+
+def test_set_command_resets_a_setting(session, view):
+    """``default`` leaves a setting to the model again."""
+    run_command(session, "/set temperature 0.5")
+    run_command(session, "/set temperature default")
+    assert session.conversation.changed_settings() == {}
+    assert view.last == ("show", "temperature = 0.95 (default)")
+
+
+def test_set_command_shows_why_a_value_is_refused(session, view):
+    """Core's own message is shown and nothing changes."""
+    run_command(session, "/set temperature hot")
+    assert view.last == ("error", "temperature must be 0 or more, got 'hot'")
+    run_command(session, "/set speed 3")
+    assert view.last[1].startswith("There is no setting speed. Known are: max_new_tokens, max_length")
+
+
+def test_info_command_shows_the_model(session, view):
+    """Name, family, size and context length are shown."""
+    run_command(session, "/info")
+    for fact in ("scripted", "chatglm", "6.2B", "2048 tokens", "none"):
+        assert fact in view.last[1]
+
+
+def test_history_command_shows_the_turns(session, view):
+    """The whole conversation is handed to the view."""
+    session.conversation.record("q", "a")
+    run_command(session, "/history")
+    assert view.last == ("turns", "[('q', 'a')]")
+
+
+def test_command_names_and_aliases_do_not_collide():
+    """Every name leads to one command."""
+    assert len(BY_NAME) == sum(1 + len(command.aliases) for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0"), (999, "999"), (1_500, "1.5K"), (6_173_286_400, "6.17B"), (340_000, "340K")]
+)
+def test_counts_are_shortened_for_people(number, text):
+    """Parameters are shown as papers do."""
+    assert human_count(number) == text

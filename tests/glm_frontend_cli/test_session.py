@@ -1,0 +1,281 @@
+"""One chat from line to line."""
+
+import io
+import sys
+
+import pytest
+from glm_frontend_cli._conversation import Turn
+from glm_frontend_cli._session import Session, run
+from glm_frontend_cli._view import Line
+
+from glm_core import ClosedError, ConfigError, RequestError, Usage
+
+
+def test_question_is_answered_and_kept(session, runtime, view):
+    """A line of text is asked with everything before it."""
+    session.handle(Line("first"))
+    session.handle(Line("  second \n"))
+    assert session.conversation.turns == [Turn("first", "hello"), Turn("second", "hello")]
+    assert [message.content for message in runtime.requests[1].messages] == ["first", "hello", "second"]
+    assert view.shown == [("answer", "hello"), ("answer", "hello")]
+
+
+def test_failed_question_is_shown_in_one_line_and_left_out(session, runtime, view):
+    """An error does not end the chat, and the question can be asked again."""
+    runtime.error = RequestError("too long; shorten it")
+    session.handle(Line("q"))
+    assert view.last == ("error", "Error: too long; shorten it")
+    assert session.conversation.turns == []
+    assert session.conversation.unanswered == "q"
+    runtime.error = None
+    session.handle(Line("/regenerate"))
+    assert session.conversation.turns == [Turn("q", "hello")]
+
+
+def test_other_errors_propagate(session, view, monkeypatch):
+    """Our own bugs keep their traceback."""
+
+    def broken(stream):
+        raise ZeroDivisionError("bug")
+
+    monkeypatch.setattr(view, "show_answer", broken)
+    with pytest.raises(ZeroDivisionError):
+        session.handle(Line("q"))
+
+
+def test_words_of_the_original_work(session, view):
+    """``clear`` and ``stop`` typed alone do what they did in the original."""
+    view.lines = [Line("q"), Line(" clear "), Line("stop"), Line("never read")]
+    session.loop()
+    assert session.conversation.turns == []
+    assert view.lines == [Line("never read")]
+
+
+def test_words_of_the_original_inside_a_sentence_are_text(session, runtime):
+    """Only alone are they commands."""
+    session.handle(Line("stop it"))
+    assert runtime.requests[0].messages[-1].content == "stop it"
+
+
+def test_two_slashes_send_one(session, runtime):
+    """Text that begins with a slash can be asked about."""
+    session.handle(Line("//etc/hosts 是什么？"))
+    assert runtime.requests[0].messages[-1].content == "/etc/hosts 是什么？"
+
+
+def test_empty_line_does_nothing(session, view):
+    """Enter alone is not a question."""
+    session.handle(Line(" \n"))
+    assert view.shown == []
+
+
+def test_end_of_input_ends_the_chat(session, view):
+    """Ctrl-D is a way out."""
+    session.loop()
+    assert view.prefills == [""]
+
+
+def test_edited_question_replaces_the_last_turn(session, view):
+    """What comes back from the filled input line takes the turn's place."""
+    session.conversation.turns = [Turn("q1", "a1"), Turn("q2", "a2")]
+    view.lines = [Line("/edit"), Line("q2, better", from_prefill=True), Line("q3")]
+    session.loop()
+    assert session.conversation.turns == [Turn("q1", "a1"), Turn("q2, better", "hello"), Turn("q3", "hello")]
+    assert view.prefills == ["", "q2", "", ""]
+    assert "editing the last question" in view.statuses[1]
+
+
+def test_cancelled_edit_keeps_the_last_turn(session, view):
+    """After Ctrl-C in the filled line, the next question is a new one."""
+    session.conversation.turns = [Turn("q1", "a1")]
+    view.lines = [Line("/edit"), Line("q2", from_prefill=False)]
+    session.loop()
+    assert session.conversation.turns == [Turn("q1", "a1"), Turn("q2", "hello")]
+
+
+def test_emptied_edit_keeps_the_last_turn_and_says_so(session, view):
+    """An empty line leaves everything as it was."""
+    session.conversation.turns = [Turn("q1", "a1")]
+    view.lines = [Line("/edit"), Line("", from_prefill=True)]
+    session.loop()
+    assert session.conversation.turns == [Turn("q1", "a1")]
+    assert view.last == ("notice", "The last question was left as it was")
+
+
+def test_edit_of_an_unanswered_question_adds_a_turn(session, view):
+    """A failed question replaces nothing when it is asked in other words."""
+    session.conversation.turns = [Turn("q1", "a1")]
+    session.conversation.unanswered = "bad"
+    view.lines = [Line("/edit"), Line("good", from_prefill=True)]
+    session.loop()
+    assert session.conversation.turns == [Turn("q1", "a1"), Turn("good", "hello")]
+
+
+def test_stopped_answer_stays_in_the_conversation(session, runtime, view):
+    """After Ctrl-C the partial answer is kept, marked, and can be regenerated."""
+    runtime.pieces, runtime.interrupt_after = ["one ", "two ", "three"], 2
+    session.handle(Line("q"))
+    (turn,) = session.conversation.turns
+    assert turn == Turn("q", view.shown[0][1])
+    assert turn.answer.startswith("one two ")
+    assert view.last == ("notice", "Stopped. /regenerate answers again")
+    assert runtime.closed == 1
+    runtime.interrupt_after = None
+    session.handle(Line("/regenerate"))
+    assert session.conversation.turns == [Turn("q", "one two three")]
+
+
+def test_answer_stopped_before_its_first_word_is_left_out(session, runtime, view):
+    """Nothing to keep: the question waits for /regenerate."""
+    runtime.pieces, runtime.interrupt_after = [""], 0
+    session.handle(Line("q"))
+    assert session.conversation.turns == []
+    assert session.conversation.unanswered == "q"
+    assert view.last[1].startswith("Stopped before the first word")
+
+
+def test_notices_follow_the_answer(session, runtime, view):
+    """Left-out messages, the length limit and an empty answer are told."""
+    runtime.usage, runtime.finish_reason = Usage(dropped_messages=4), "length"
+    session.handle(Line("q"))
+    assert view.shown[-2:] == [
+        (
+            "notice",
+            "The answer reached its length limit; change it with /set max_length or /set max_new_tokens",
+        ),
+        ("notice", "The conversation is too long; the oldest messages were left out: 4"),
+    ]
+    runtime.usage, runtime.finish_reason, runtime.pieces = Usage(), "stop", []
+    session.handle(Line("q"))
+    assert view.last == ("notice", "(the model's answer is empty)")
+
+
+def test_status_shows_model_adapter_turns_and_speed(session, runtime):
+    """The toolbar's line grows with what there is to say."""
+    assert session.status() == "scripted · turns: 0"
+    runtime.adapters = ("law",)
+    session.conversation.adapter = "law"
+    runtime.usage = Usage(completion_tokens=11, decode_seconds=2.0)
+    session.handle(Line("q"))
+    assert session.status() == "scripted · adapter law · turns: 1 · 11 tokens · 5.0 tokens/s"
+
+
+def run_plain(monkeypatch, runtime, typed, options=None, environment="en"):
+    """Run the frontend on text streams; what it wrote to stdout and stderr."""
+    monkeypatch.setenv("GLM_LANG", environment)
+    streams = io.StringIO(typed), io.StringIO(), io.StringIO()
+    for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
+        monkeypatch.setattr(sys, name, stream)
+    run(lambda: runtime.model, options or {})
+    return streams[1].getvalue(), streams[2].getvalue()
+
+
+def test_run_answers_piped_questions(monkeypatch, runtime):
+    """Without a terminal, answers and nothing else go to stdout."""
+    runtime.pieces = ["**he", "llo**"]
+    assert run_plain(monkeypatch, runtime, "q1\n\nq2") == ("**hello**\n**hello**\n", "")
+
+
+def test_run_speaks_chinese_where_the_environment_does(monkeypatch, runtime):
+    """Notices follow GLM_LANG."""
+    assert run_plain(monkeypatch, runtime, "/undo\n", environment="zh_CN.UTF-8") == ("", "还没有对话\n")
+
+
+def test_run_passes_options_to_the_model(monkeypatch, runtime):
+    """System prompt and sampling flags reach the request; a seed of 0 counts as given."""
+    options = {"system": "be brief", "temperature": 0.5, "top_k": 7, "seed": 0, "top_p": None}
+    run_plain(monkeypatch, runtime, "q\n", options)
+    (request,) = runtime.requests
+    assert request.messages[0].content == "be brief"
+    assert (request.sampling.temperature, request.sampling.top_k, request.seed) == (0.5, 7, 0)
+    assert request.sampling.top_p is None
+
+
+def test_run_starts_from_a_file(monkeypatch, runtime, tmp_path):
+    """--load goes on with a saved conversation."""
+    path = str(tmp_path / "a.json")
+    run_plain(monkeypatch, runtime, f"q1\n/save {path}\n")
+    run_plain(monkeypatch, runtime, "q2\n", {"load": path})
+    assert [message.content for message in runtime.requests[-1].messages] == ["q1", "hello", "q2"]
+
+
+@pytest.mark.parametrize("options", [{"load": "/no/such/file.json"}, {"temperature": -1.0}, {"seed": -1}])
+def test_run_checks_options_before_it_opens_the_model(monkeypatch, options):
+    """A bad option costs no waiting for the model."""
+    opened = []
+    with pytest.raises((ConfigError, RequestError)):
+        run(lambda: opened.append(1), options)
+    assert opened == []
+
+
+def test_run_uses_the_only_adapter(monkeypatch, runtime):
+    """Who loads one adapter chats with it; with several the choice is left open."""
+    runtime.adapters = ("law",)
+    run_plain(monkeypatch, runtime, "q\n")
+    runtime.adapters = ("law", "poetry")
+    run_plain(monkeypatch, runtime, "q\n")
+    assert [request.adapter for request in runtime.requests] == ["law", None]
+
+
+def test_run_closes_the_model(monkeypatch, runtime):
+    """Leaving the chat gives the model back."""
+    model = runtime.model
+    monkeypatch.setattr(sys, "stdin", io.StringIO("q\n"))
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    run(lambda: model, {})
+    with pytest.raises(ClosedError):
+        model.chat("q")
+
+
+def test_dumb_terminal_gets_the_plain_view(monkeypatch, runtime):
+    """TERM=dumb cannot be painted on: a prompt on stderr, the answer as it is on stdout."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    streams = Terminal("q\n"), Terminal(), Terminal()
+    for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
+        monkeypatch.setattr(sys, name, stream)
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("GLM_LANG", "en")
+    runtime.pieces = ["**bold**"]
+    run(lambda: runtime.model, {})
+    assert streams[1].getvalue() == "**bold**\n"
+    assert streams[2].getvalue() == "Loading the model …\n> > "
+
+
+def test_run_ends_quietly_when_the_reader_has_gone(monkeypatch, runtime):
+    """``| head`` closes the pipe; the answer is cancelled and nothing is raised."""
+
+    class ClosedPipe(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("q1\nq2\n"))
+    monkeypatch.setattr(sys, "stdout", ClosedPipe())
+    run(lambda: runtime.model, {})
+    assert runtime.closed == 1
+
+
+def test_piped_ctrl_c_ends_the_program(monkeypatch, runtime):
+    """Nobody is there to go on chatting, so Ctrl-C is passed on once the answer is closed."""
+    runtime.pieces, runtime.interrupt_after = ["one ", "two "], 1
+    with pytest.raises(KeyboardInterrupt):
+        run_plain(monkeypatch, runtime, "q1\nq2\n")
+    assert (runtime.closed, len(runtime.requests)) == (1, 1)
+
+
+def test_adapter_error_is_shown_like_any_other(session, view):
+    """An adapter that went away is one line, too."""
+    session.conversation.adapter = "gone"
+    session.handle(Line("q"))
+    assert view.last == ("error", "Error: adapter 'gone' is not loaded; loaded are: none")
+
+
+def test_session_starts_with_the_conversation_it_is_given(session, runtime, view, say):
+    """An adapter of the conversation that is not loaded is dropped at the start."""
+    session.conversation.adapter = "gone"
+    Session(runtime.model, session.conversation, view, say)
+    assert session.conversation.adapter is None
+    assert view.last[0] == "notice"
