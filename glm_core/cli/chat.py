@@ -20,7 +20,10 @@ MAX_INPUT_BYTES = 4 * 2**20
 def run(arguments: list[str]) -> int:
     """Parse, check, load, answer."""
     parser = _parser()
-    parsed = parser.parse_intermixed_args(arguments)
+    # Cut by hand: parse_intermixed_args, which lets options stand among the words, forgets the mark.
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    parsed = parser.parse_intermixed_args(arguments[:end])
+    parsed.question += arguments[end + 1 :]
     if not parsed.question and (sys.stdin is None or sys.stdin.isatty()):
         parser.error("pass a question, or - to read it from standard input")
     request = _request(parsed)

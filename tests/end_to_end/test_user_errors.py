@@ -61,13 +61,17 @@ def test_directory_without_config(tmp_path: Path) -> None:
 def test_lfs_pointer(directory: Path, tmp_path: Path) -> None:
     """A pointer in place of the weights is recognised."""
     broken = copy(directory, tmp_path / "x")
-    (broken / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    (broken / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
     assert "is a Git LFS pointer" in complaint(glm("chat", "hi", "--model", str(broken)))
 
 
 def test_truncated_shard(tmp_path: Path, directory: Path) -> None:
     """A shard that was cut off is named."""
-    broken = with_vocabulary(copy(DATA / "chatglm-6b" / "ckpt" / "fp16-bin-sharded", tmp_path / "x"), directory)
+    broken = with_vocabulary(
+        copy(DATA / "chatglm-6b" / "ckpt" / "fp16-bin-sharded", tmp_path / "x"), directory
+    )
     shard = broken / "pytorch_model-00002-of-00002.bin"
     shard.write_bytes(shard.read_bytes()[:1000])
     assert "00002-of-00002.bin (1,000 bytes) is damaged or cut off" in complaint(
@@ -77,7 +81,9 @@ def test_truncated_shard(tmp_path: Path, directory: Path) -> None:
 
 def test_missing_shard(tmp_path: Path, directory: Path) -> None:
     """A shard that is not there is named."""
-    broken = with_vocabulary(copy(DATA / "chatglm-6b" / "ckpt" / "fp16-bin-sharded", tmp_path / "x"), directory)
+    broken = with_vocabulary(
+        copy(DATA / "chatglm-6b" / "ckpt" / "fp16-bin-sharded", tmp_path / "x"), directory
+    )
     (broken / "pytorch_model-00001-of-00002.bin").unlink()
     assert "1 of 2 weight files are missing" in complaint(glm("chat", "hi", "--model", str(broken)))
 
@@ -143,7 +149,14 @@ def test_unwritable_cache(tmp_path: Path) -> None:
 def test_no_network(tmp_path: Path) -> None:
     """A hub that cannot be reached says what to try instead."""
     message = complaint(
-        glm("chat", "hi", "--model", "THUDM/chatglm-6b", HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
+        glm(
+            "chat",
+            "hi",
+            "--model",
+            "THUDM/chatglm-6b",
+            HF_HOME=str(tmp_path),
+            HF_ENDPOINT="http://127.0.0.1:9",
+        )
     )
     assert "Check the network" in message
 
@@ -174,6 +187,8 @@ def with_vocabulary(target: Path, source: Path) -> Path:
     shutil.copyfile(source / "ice_text.model", target / "ice_text.model")
     ours = json.loads((source / "config.json").read_text("utf-8"))
     config = json.loads((target / "config.json").read_text("utf-8"))
-    config |= {name: ours[name] for name in ("bos_token_id", "eos_token_id", "gmask_token_id", "mask_token_id")}
+    config |= {
+        name: ours[name] for name in ("bos_token_id", "eos_token_id", "gmask_token_id", "mask_token_id")
+    }
     (target / "config.json").write_text(json.dumps(config), "utf-8")
     return target

@@ -9,6 +9,7 @@ import glm_backend_cpu.plugin
 import pytest
 from glm_backend_cpu._placement import place_on_cpu, quantize_on_cpu
 from glm_backend_cpu._processor import describe, fastest_dtype, read_cpuinfo, usable_cores
+
 from glm_core.records import Placement, QuantizationScheme
 from glm_core.testing.null_backend import NullModel
 
@@ -59,7 +60,7 @@ def test_cores_respect_the_affinity() -> None:
 
 
 def test_models_of_other_runtimes_are_declined() -> None:
-    """place and quantize answer None for a model that is not the torch runtime's."""
+    """Place and quantize answer None for a model that is not the torch runtime's."""
     model = NullModel("null")
     assert place_on_cpu(model, Placement(("cpu",))) is None
     assert quantize_on_cpu(model, QuantizationScheme(8)) is None

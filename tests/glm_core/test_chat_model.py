@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
 from fake_plugins import FakeModel, runtime
+
 from glm_core import AdapterError, ChatModel, ClosedError, Message, PluginError, RequestError, Sampling
 from glm_core.chat_model import collect
 from glm_core.records import ChatRequest, Delta, Usage

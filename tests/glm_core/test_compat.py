@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import glm_core.compat as ChatGLM6Bpkg
 import pytest
+
+import glm_core.compat as ChatGLM6Bpkg
 from glm_core import ConfigError, PluginError, hookimpl
 from glm_core.records import FrontendInfo, ModelSource, OpenModel, Option
 from glm_core.testing import host_of, null_backend, plugin_of

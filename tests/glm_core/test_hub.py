@@ -5,6 +5,7 @@ Each download runs in its own process, as the clients read their environment whe
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -157,13 +158,13 @@ class TestFiles:
         assert contents(machine.download()) == DATA | shards
 
     def test_cache_without_links(self, hub: StandinHub, machine: Machine) -> None:
-        """A cache that cannot hold links (Windows) gets the files all the same."""
+        """A cache that cannot hold links (Windows) gets the files all the same, and only once."""
         machine.environment |= {"HF_HUB_DISABLE_SYMLINKS": "1", "HF_HUB_DISABLE_XET": "1"}
         data = DATA | {"model.safetensors": WEIGHTS}
         hub.offer("org/name", data)
         folder = machine.download()
         assert contents(folder) == data
-        assert not any(path.is_symlink() for path in folder.iterdir())
+        assert not [path for path in folder.parents[1].rglob(sha256(WEIGHTS)) if path.is_file()]
 
     def test_mirrors_are_not_passed_by(self, hub: StandinHub, machine: Machine) -> None:
         """Weights come from the endpoint that was named, even if it says that Xet has them too."""
@@ -220,13 +221,14 @@ class TestSecondRun:
     """What a run finds that another one left."""
 
     def test_second_run_fetches_nothing(self, hub: StandinHub, machine: Machine) -> None:
-        """With all files in the cache, only the newest commit is asked for."""
+        """With all files in the cache, only the newest commit is asked for, and nothing is said."""
         hub.offer("org/name", DATA | {"model.safetensors": WEIGHTS})
         first = machine.download()
         hub.requests.clear()
         assert machine.download() == first
         about_models = [request.path for request in hub.requests if "org/name" in request.path]
         assert about_models == ["/api/models/org/name"]
+        assert machine.notices == ""
 
     def test_cache_that_only_gives(self, hub: StandinHub, machine: Machine, tmp_path: Path) -> None:
         """A whole model serves although nothing can be noted in its cache, as in a shared one."""
@@ -328,6 +330,13 @@ class TestOffline:
         assert machine.download() == there
         assert "org/name: the hub does not answer" in machine.notices
         assert "using the copy in the cache" in machine.notices
+
+    def test_clear_no_and_a_cache(self, hub: StandinHub, machine: Machine) -> None:
+        """Where the hub says no, that is an error, whatever the cache holds."""
+        hub.offer("org/name", DATA)
+        machine.download()
+        hub.failures["/api/models/org/name"] = (404, {"X-Error-Code": "RepoNotFound"})
+        assert machine.failure().startswith("org/name does not exist on the hub")
 
 
 class TestFailures:
@@ -563,8 +572,9 @@ class TestModelScope:
     def test_no_network(self, shanghai: Machine) -> None:
         """A refused connection names the variable of the endpoint and the other hub."""
         shanghai.environment["MODELSCOPE_ENDPOINT"] = nowhere()
+        refused = ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         assert shanghai.failure() == (
-            "org/name on ModelScope could not be downloaded: [Errno 111] Connection refused. "
+            f"org/name on ModelScope could not be downloaded: {refused}. "
             "Check the network and MODELSCOPE_ENDPOINT, try --hub huggingface, "
             "or pass --model a local directory."
         )

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from fake_plugins import run_glm, run_python, write_package
 
 WORKING = """
@@ -50,7 +49,11 @@ def test_plugin_that_raises_breaks_no_command(folder: Path) -> None:
     done = run_glm("plugins", folder=folder, environ={"GLM_PLUGINS": ONLY_THESE})
     assert done.returncode == 0
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("raising")]
-    assert line.split()[1:] == ["0.7", "broken", *"import failed: RuntimeError: no luck today".split()]
+    assert line.split()[1:] == [
+        "0.7",
+        "broken",
+        *["import", "failed:", "RuntimeError:", "no", "luck", "today"],
+    ]
     assert "healthy" in done.stdout
     assert done.stderr == ""
 
@@ -58,8 +61,8 @@ def test_plugin_that_raises_breaks_no_command(folder: Path) -> None:
 def test_plugin_that_hangs_does_not_hold_the_process(folder: Path) -> None:
     """The command ends (else it is stopped after two minutes) although the plugin's import never does."""
     write_package(folder, "hanging", HANGING)
-    found = reports(folder, GLM_PLUGIN_TIME_LIMIT="0.2")
-    assert found["hanging"]["reason"] == "import took longer than 0.2 seconds and was left behind"
+    found = reports(folder, GLM_PLUGIN_TIME_LIMIT="1")
+    assert found["hanging"]["reason"] == "import took longer than 1 seconds and was left behind"
     assert found["healthy"]["status"] == "ok"
 
 

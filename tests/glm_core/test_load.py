@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_plugins import plugin
 
 import glm_core
-from fake_plugins import plugin
 from glm_core import CheckpointError, ModelNotFoundError, routing
 from glm_core.records import ModelCard
 from glm_core.testing import host_of, null_backend

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from fake_plugins import host_loading, plugin
+
 from glm_core import ModelNotFoundError
 from glm_core.models import Resolved, known_models, resolve
 from glm_core.plugins import PluginHost

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from fake_plugins import backend, host_loading, plugin
+
 from glm_core import DeviceError, PluginError
 from glm_core.plugins import Candidate, PluginHost
 from glm_core.records import BackendInfo, DeviceInfo, FrontendInfo, ModelCard
@@ -103,7 +103,8 @@ def test_interrupt_while_a_plugin_loads_ends_the_command(monkeypatch: pytest.Mon
     [
         (
             2,
-            "was written for API version 2; this glm-core speaks version 1. Install a matching version of one of them.",
+            "was written for API version 2; this glm-core speaks version 1. "
+            "Install a matching version of one of them.",
         ),
         ("1", "was written for API version 1; this glm-core speaks version 1."),
         (None, "states no GLM_API_VERSION; this glm-core speaks version 1"),

@@ -2,8 +2,9 @@
 
 import json
 
-import glm_core
 from fake_plugins import run_python
+
+import glm_core
 
 SURFACE = [
     "API_VERSION",

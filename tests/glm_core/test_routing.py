@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from fake_plugins import FakeModel, backend, host_loading, plugin, runtime
 
 import glm_core
-from fake_plugins import FakeModel, backend, host_loading, plugin, runtime
 from glm_core import AdapterError, CheckpointError, DeviceError, PluginError
 from glm_core.config import Settings
 from glm_core.plugins import PluginHost
@@ -107,7 +107,8 @@ def test_second_backend_of_a_kind_may_have_the_device() -> None:
         ("cpu:1", "device 'cpu:1' does not exist; there are: cpu"),
         (
             "mps",
-            "device 'mps' needs a backend that is not installed: pip install glm-backend-mps, or choose one of: cpu, ",
+            "device 'mps' needs a backend that is not installed: pip install glm-backend-mps, "
+            "or choose one of: cpu, cuda:0, cuda:1",
         ),
         ("tpu", "device 'tpu' is unknown; choose one of: auto, cpu, cuda:0, cuda:1"),
         ("", "device '' is unknown; choose one of: auto, cpu"),

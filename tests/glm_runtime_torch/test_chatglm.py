@@ -38,7 +38,9 @@ def without_prefix(case: Case) -> bool:
     return "ptuning_dir" not in case.settings
 
 
-FORWARD = [parameter for parameter in named(V1, "forward", at_least=26) if without_prefix(parameter.values[0])]
+FORWARD = [
+    parameter for parameter in named(V1, "forward", at_least=26) if without_prefix(parameter.values[0])
+]
 
 
 @pytest.mark.parametrize("case", FORWARD)
@@ -66,7 +68,9 @@ def test_logits_equal_the_original(case: Case) -> None:
     tolerance = TOLERANCE[case.settings["dtype"]]
     real = real_positions(case, padding)
     expected = case["logits"]
-    torch.testing.assert_close(logits[:, case["logit_positions"]][real], expected[real], rtol=0, atol=tolerance)
+    torch.testing.assert_close(
+        logits[:, case["logit_positions"]][real], expected[real], rtol=0, atol=tolerance
+    )
     everywhere = torch.ones_like(case["input_ids"], dtype=torch.bool) if padding is None else ~padding
     torch.testing.assert_close(
         logits.logsumexp(-1)[everywhere], case["logits_lse"][everywhere], rtol=0, atol=tolerance
@@ -147,7 +151,7 @@ def test_full_training_loss_and_gradients_equal_the_original(case: Case) -> None
 
 def test_alpha_is_that_of_28_layers_whatever_the_depth() -> None:
     """Deep-norm alpha is the square root of 56, also in a three-layer model."""
-    assert DEEP_NORM_ALPHA**2 == pytest.approx(56.0)
+    assert pytest.approx(56.0) == DEEP_NORM_ALPHA**2
 
 
 def test_prompt_without_start_token_is_refused() -> None:

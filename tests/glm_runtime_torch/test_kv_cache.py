@@ -6,15 +6,22 @@ import threading
 
 import pytest
 import torch
-from glm_core import OutOfMemoryError
 from glm_runtime_torch.kv_cache import KVCache
+
+from glm_core import OutOfMemoryError
 
 CPU = torch.device("cpu")
 
 
 def small_cache(num_slots: int = 3) -> KVCache:
     return KVCache(
-        num_layers=2, num_slots=num_slots, num_kv_heads=2, capacity=8, head_dim=4, dtype=torch.float32, device=CPU
+        num_layers=2,
+        num_slots=num_slots,
+        num_kv_heads=2,
+        capacity=8,
+        head_dim=4,
+        dtype=torch.float32,
+        device=CPU,
     )
 
 

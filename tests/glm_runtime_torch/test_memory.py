@@ -15,9 +15,8 @@ from tiny_models import tiny_checkpoint
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
 
 PROGRAM = Path(__file__).parent.parent / "support" / "peak_memory.py"
-# What loading allocates besides weights: torch's meta device and first operations (70 MB measured),
-# and huge pages that the allocator only partly fills. Far below a second copy of a gigabyte.
-SLACK_BYTES = 200 * 2**20
+# What loading allocates besides weights: first operations, their code, and temporaries of a few megabytes.
+SLACK_BYTES = 100 * 2**20
 
 
 def measure(*arguments: str) -> dict[str, int]:
@@ -30,9 +29,7 @@ def measure(*arguments: str) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def gigabyte(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random checkpoint with 1 GB of float16 weights in safetensors."""
-    return tiny_checkpoint(
-        tmp_path_factory.mktemp("large") / "safetensors", num_layers=10, hidden_size=2048
-    )
+    return tiny_checkpoint(tmp_path_factory.mktemp("large") / "safetensors", num_layers=10, hidden_size=2048)
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +56,10 @@ def test_a_gigabyte_loads_in_at_most_1_15_times_its_size(
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
-def test_quantising_while_loading_needs_the_result_and_one_layer(gigabyte: Path, scheme: str) -> None:
-    """With --quantize, peak memory is the quantised model, one float16 layer and small temporaries."""
+def test_quantising_while_loading_needs_the_result_only(gigabyte: Path, scheme: str) -> None:
+    """With --quantize, peak memory is the quantised model and small temporaries."""
     measured = measure(str(gigabyte), "bfloat16", scheme)
-    largest_layer = 4 * 2048 * 2048 * 2
-    assert measured["peak"] - measured["before"] <= measured["loaded"] + largest_layer + SLACK_BYTES
+    assert measured["peak"] - measured["before"] <= measured["loaded"] + SLACK_BYTES
 
 
 def test_a_tiny_checkpoint_leaves_no_peak_behind(tmp_path: Path) -> None:

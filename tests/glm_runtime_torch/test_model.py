@@ -10,15 +10,16 @@ import glm_backend_cpu.plugin
 import glm_runtime_torch.plugin
 import pytest
 import torch
+from glm_runtime_torch.loading import open_source
+from glm_runtime_torch.quantization import QuantizedLinear
+from goldens import DATA, cases
+from tiny_models import open_with_prompt, tiny_checkpoint
+
 from glm_core import AdapterError, CheckpointError, ClosedError
 from glm_core.config import Settings
 from glm_core.records import ModelSource
 from glm_core.routing import open_model
 from glm_core.testing import host_of
-from glm_runtime_torch.loading import open_source
-from glm_runtime_torch.quantization import QuantizedLinear
-from goldens import DATA, cases
-from tiny_models import open_with_prompt, tiny_checkpoint
 
 V1 = DATA / "chatglm-6b"
 
@@ -111,7 +112,9 @@ def test_wrong_shape_is_refused(tmp_path: Path, directory: Path) -> None:
         ({"eos_token_id": 5}, r"ends answers with token \d+, config\.json with 5"),
     ],
 )
-def test_wrong_vocabulary_is_refused(tmp_path: Path, directory: Path, change: dict[str, Any], message: str) -> None:
+def test_wrong_vocabulary_is_refused(
+    tmp_path: Path, directory: Path, change: dict[str, Any], message: str
+) -> None:
     """A vocabulary that cannot belong to the weights is refused with the difference."""
     wrong = edited(directory, tmp_path / "wrong", **change)
     with pytest.raises(CheckpointError, match=message):
@@ -125,7 +128,9 @@ def test_wrong_vocabulary_is_refused(tmp_path: Path, directory: Path, change: di
         ({"num_attention_heads": 5}, "not a multiple of num_attention_heads 5"),
     ],
 )
-def test_bad_configuration_is_refused(tmp_path: Path, directory: Path, change: dict[str, Any], message: str) -> None:
+def test_bad_configuration_is_refused(
+    tmp_path: Path, directory: Path, change: dict[str, Any], message: str
+) -> None:
     """A config.json that describes no possible network is refused."""
     wrong = edited(directory, tmp_path / "wrong", **change)
     with pytest.raises(CheckpointError, match=message):
@@ -135,7 +140,9 @@ def test_bad_configuration_is_refused(tmp_path: Path, directory: Path, change: d
 def test_adapter_of_another_model_is_refused(directory: Path) -> None:
     """A prefix trained on another shape is refused with both shapes."""
     source = ModelSource("tiny", directory, {"other": V1 / "ptuning-emb"})
-    with pytest.raises(AdapterError, match=r"embedding\.weight has shape .* the adapter was trained on another model"):
+    with pytest.raises(
+        AdapterError, match=r"embedding\.weight has shape .* the adapter was trained on another model"
+    ):
         open_source(source, "float32")
 
 
@@ -157,7 +164,9 @@ def test_adapters_are_chosen_per_request() -> None:
     model = open_with_prompt(V1 / "ckpt" / "fp16-bin", prompt, adapters=adapters)
     answers = []
     for adapter in (None, "emb", "proj", "emb"):
-        request = ChatRequest((Message("user", "x"),), Sampling(do_sample=False, max_new_tokens=24), adapter=adapter)
+        request = ChatRequest(
+            (Message("user", "x"),), Sampling(do_sample=False, max_new_tokens=24), adapter=adapter
+        )
         answers.append([token for delta in model.stream(request) for token in delta.token_ids])
     assert answers[1] == case["sequences"][0, len(prompt) :].tolist()
     assert answers[1] == answers[3]
@@ -186,6 +195,7 @@ def test_memory_is_checked_before_reading(directory: Path, monkeypatch: pytest.M
     from types import SimpleNamespace
 
     import glm_backend_cpu._placement as placement
+
     from glm_core import OutOfMemoryError
 
     monkeypatch.setattr(placement.psutil, "virtual_memory", lambda: SimpleNamespace(available=10, total=10))

@@ -13,16 +13,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import glm_core.compat
 import glm_runtime_torch.plugin
 import pytest
 import torch
-from glm_core import hookimpl
-from glm_core.records import FrontendInfo, OpenModel
-from glm_core.testing import host_of, plugin_of
 from glm_runtime_torch.huggingface.modeling import ChatGLMForConditionalGeneration
 from glm_runtime_torch.quantization import quantize_in_place
 from tiny_models import tiny_checkpoint
+
+import glm_core.compat
+from glm_core import hookimpl
+from glm_core.records import FrontendInfo, OpenModel
+from glm_core.testing import host_of, plugin_of
 
 IMPORTS = """
 import glm_runtime_torch
@@ -134,7 +135,9 @@ def test_demos_and_server(path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 @pytest.mark.parametrize("bits", [8, 4])
 def test_quantising_a_loaded_model(path: Path, bits: int) -> None:
     """quantize(8) and quantize(4) followed by half() and cuda() give a model that answers."""
-    scope = run(QUANTIZE.format(bits=bits) + "tokenizer = AutoTokenizer.from_pretrained(PATH)", PATH=str(path))
+    scope = run(
+        QUANTIZE.format(bits=bits) + "tokenizer = AutoTokenizer.from_pretrained(PATH)", PATH=str(path)
+    )
     reply, _ = scope["model"].eval().chat(scope["tokenizer"], "你好", max_length=40)
     assert isinstance(reply, str)
 

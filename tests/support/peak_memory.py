@@ -1,6 +1,6 @@
 """Run as a program: load a checkpoint like ``glm`` does and print what memory it took, as JSON.
 
-    python peak_memory.py DIRECTORY DTYPE [int8|int4]
+python peak_memory.py DIRECTORY DTYPE [int8|int4]
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 import torch
 from glm_backend_cpu._placement import place_on_cpu, quantize_on_cpu
-from glm_core.records import ModelSource, Placement, QuantizationScheme
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model import TorchModel
+
+from glm_core.records import ModelSource, Placement, QuantizationScheme
 
 
 def peak_bytes() -> int:

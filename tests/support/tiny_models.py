@@ -11,8 +11,6 @@ from typing import Any
 
 import sentencepiece
 import torch
-from glm_core import Message
-from glm_core.records import ModelSource
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
 from glm_runtime_torch.families import CHATGLM
 from glm_runtime_torch.generation.reply import ReplyFilter
@@ -20,6 +18,8 @@ from glm_runtime_torch.model import TorchModel, open_directory
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
 from safetensors.torch import save_file
 
+from glm_core import Message
+from glm_core.records import ModelSource
 
 
 class ScriptedTokenizer:
@@ -79,7 +79,22 @@ def train_vocabulary(directory: Path, vocab_size: int = 400) -> None:
     """Write a small ``ice_text.model`` with every special piece of v1 into a directory."""
     blanks = [f"<|blank_{count}|>" for count in range(2, 9)]
     out = io.BytesIO()
-    words = "你好 世界 how do I quantise a model 晚上睡不着应该怎么办 [Round 0] 问： 答： hello".split()
+    words = [
+        "你好",
+        "世界",
+        "how",
+        "do",
+        "I",
+        "quantise",
+        "a",
+        "model",
+        "晚上睡不着应该怎么办",
+        "[Round",
+        "0]",
+        "问：",
+        "答：",
+        "hello",
+    ]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(words * 20),
         model_writer=out,

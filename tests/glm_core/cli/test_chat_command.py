@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_plugins import FakeModel, backend, plugin, runtime
 
-from fake_plugins import FakeModel, backend, runtime
 from glm_core import ChatRequest, Message, Sampling, cli
 from glm_core.cli import chat
 from glm_core.records import Delta, DeviceInfo, ModelCard, Usage
-from glm_core.testing import host_of, null_backend
-
-from fake_plugins import plugin  # isort: skip
+from glm_core.testing import host_of
 
 CPU = DeviceInfo("cpu", "cpu", "a processor")
 
@@ -238,8 +236,9 @@ def test_interrupt_closes_stream_and_model(monkeypatch: pytest.MonkeyPatch) -> N
 
         return answer()
 
-    host = host_of(b=backend(CPU), null=null_backend, r=runtime(fake, chat_stream))
+    cards = (ModelCard("m", ""),)
+    host = host_of(b=backend(CPU), r=runtime(fake, chat_stream), m=plugin(describe_models=lambda: cards))
     monkeypatch.setattr(chat, "default_host", lambda: host)
     monkeypatch.setattr(fake, "close", lambda: closed.append("model"))
-    assert cli.main(["chat", "q", "--model", "null", "--device", "cpu"]) == 130
-    assert closed == []  # the null runtime comes first and has the name ``null``
+    assert cli.main(["chat", "q", "--model", "m"]) == 130
+    assert closed == ["stream", "model"]

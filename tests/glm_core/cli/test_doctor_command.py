@@ -10,8 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
 from fake_plugins import plugin
+
 from glm_core import cli
 from glm_core.cli import doctor
 from glm_core.plugins import Candidate, PluginHost
@@ -189,7 +189,7 @@ def test_cache_that_cannot_be_written_is_a_fault(
 def test_package_without_metadata_is_noted(
     there: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """torch from a source tree, or no torch at all, is no fault of the installation."""
+    """Torch from a source tree, or no torch at all, is no fault of the installation."""
 
     def version(package: str) -> str:
         raise metadata.PackageNotFoundError(package)

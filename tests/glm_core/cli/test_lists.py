@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from fake_plugins import backend, plugin
+
 from glm_core import cli
 from glm_core.cli import devices, models, plugins
 from glm_core.plugins import Candidate, PluginHost

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-
 from fake_plugins import host_loading, plugin
+
 from glm_core import ChatModel, cli
 from glm_core.cli import run
 from glm_core.plugins import PluginHost

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from glm_core import CheckpointError
 from glm_runtime_torch.checkpoints.reader import Checkpoint
 from goldens import DATA
 from safetensors.torch import save_file
+
+from glm_core import CheckpointError
 
 CPU = torch.device("cpu")
 FORMS = ("fp16-bin", "fp16-bin-sharded", "fp16-safetensors", "fp32-safetensors")
@@ -66,7 +67,9 @@ def test_legacy_torch_file_without_zip_still_reads(tmp_path: Path) -> None:
 def test_directory_without_weights_lists_what_is_there(tmp_path: Path) -> None:
     """No known file name: the message says what was expected and what was found."""
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"holds no weights: expected model\.safetensors.*found config\.json"):
+    with pytest.raises(
+        CheckpointError, match=r"holds no weights: expected model\.safetensors.*found config\.json"
+    ):
         Checkpoint(tmp_path)
 
 
@@ -84,7 +87,9 @@ def test_missing_shard_is_named(tmp_path: Path) -> None:
     """A shard that the index lists and the directory lacks is named."""
     directory = copy_of("fp16-bin-sharded", tmp_path / "x")
     (directory / "pytorch_model-00002-of-00002.bin").unlink()
-    with pytest.raises(CheckpointError, match=r"1 of 2 weight files are missing: pytorch_model-00002-of-00002\.bin"):
+    with pytest.raises(
+        CheckpointError, match=r"1 of 2 weight files are missing: pytorch_model-00002-of-00002\.bin"
+    ):
         Checkpoint(directory)
 
 
@@ -132,7 +137,9 @@ def test_bad_index_is_named(tmp_path: Path, content: str) -> None:
 
 def test_index_cannot_reach_outside_the_directory(tmp_path: Path) -> None:
     """Shard names with a path are refused."""
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "../y.safetensors"}}))
+    (tmp_path / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"x": "../y.safetensors"}})
+    )
     with pytest.raises(CheckpointError, match="outside its own directory"):
         Checkpoint(tmp_path)
 
@@ -140,7 +147,9 @@ def test_index_cannot_reach_outside_the_directory(tmp_path: Path) -> None:
 def test_wrong_shape_is_found_without_reading(tmp_path: Path) -> None:
     """Shapes are compared before any weight is read; the message shows both."""
     save_file({"x": torch.zeros(2, 3)}, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"tensor x has shape \[2, 3\], but config\.json asks for \[2, 4\]"):
+    with pytest.raises(
+        CheckpointError, match=r"tensor x has shape \[2, 3\], but config\.json asks for \[2, 4\]"
+    ):
         Checkpoint(tmp_path).require({"x": (2, 4)})
 
 

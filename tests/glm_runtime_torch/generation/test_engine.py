@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from glm_core import AdapterError, ChatRequest, ClosedError, Delta, Message, RequestError, Sampling
-from glm_core.chat_model import collect
-from glm_core.records import ModelSource
 from glm_runtime_torch import families
 from glm_runtime_torch.model import TorchModel, open_directory
 from goldens import DATA, PAD, Case, named
 from tiny_models import open_with_prompt, tiny_checkpoint
+
+from glm_core import AdapterError, ChatRequest, ClosedError, Delta, Message, RequestError, Sampling
+from glm_core.chat_model import collect
+from glm_core.records import ModelSource
 
 CPU = torch.device("cpu")
 V1 = DATA / "chatglm-6b"
@@ -47,7 +48,9 @@ def test_greedy_tokens_equal_the_original(case: Case) -> None:
         model = open_with_prompt(directory, prompt, [] if end is None else [end], adapters=adapters)
         deltas = list(model.stream(greedy(case.settings["max_new_tokens"], adapter)))
         assert token_ids(deltas) == answer
-        assert deltas[-1].finish_reason == ("length" if len(answer) == case.settings["max_new_tokens"] else "stop")
+        assert deltas[-1].finish_reason == (
+            "length" if len(answer) == case.settings["max_new_tokens"] else "stop"
+        )
         assert model.engine.cache.free_slots == 4
 
 
@@ -78,7 +81,9 @@ def test_batch_decodes_what_single_rows_decode(model: TorchModel) -> None:
     alone, together = [], []
     for question in questions:
         sequences = [
-            engine.admit(ChatRequest((Message("user", question),), Sampling(do_sample=False, max_new_tokens=8)))
+            engine.admit(
+                ChatRequest((Message("user", question),), Sampling(do_sample=False, max_new_tokens=8))
+            )
             for _ in range(2)
         ]
         slots = [engine.cache.acquire() for _ in sequences]
@@ -148,8 +153,11 @@ def test_error_in_a_step_frees_the_slot_and_spares_the_next_request(
 
 def test_seed_repeats_and_no_seed_varies(model: TorchModel) -> None:
     """The same seed gives the same answer; without a seed answers differ."""
+
     def answer(seed: int | None) -> str:
-        request = ChatRequest(QUESTION, Sampling(max_new_tokens=12, temperature=2.0, top_p=1.0, top_k=0), seed=seed)
+        request = ChatRequest(
+            QUESTION, Sampling(max_new_tokens=12, temperature=2.0, top_p=1.0, top_k=0), seed=seed
+        )
         return collect(model.stream(request))[0]
 
     assert answer(5) == answer(5)

@@ -6,7 +6,6 @@ from collections import Counter
 
 import pytest
 import torch
-from glm_core import Sampling
 from glm_runtime_torch.generation.sampling import (
     Sampler,
     penalise_repetition,
@@ -14,6 +13,8 @@ from glm_runtime_torch.generation.sampling import (
     warp_scores,
 )
 from goldens import Case, named
+
+from glm_core import Sampling
 
 V1 = "chatglm-6b"
 DEFAULTS = Sampling(
@@ -47,7 +48,9 @@ def test_probabilities_equal_the_original(case: Case) -> None:
 def test_equal_seeds_choose_equal_tokens_and_other_seeds_do_not() -> None:
     """A seed fixes the whole sequence of choices."""
     logits = torch.zeros(1000)
-    runs = [[Sampler(DEFAULTS.or_else(DEFAULTS), seed).choose(logits, []) for _ in range(1)] for seed in (1, 1, 2)]
+    runs = [
+        [Sampler(DEFAULTS.or_else(DEFAULTS), seed).choose(logits, []) for _ in range(1)] for seed in (1, 1, 2)
+    ]
     first, second = Sampler(DEFAULTS, 1), Sampler(DEFAULTS, 1)
     assert [first.choose(logits, []) for _ in range(8)] == [second.choose(logits, []) for _ in range(8)]
     assert runs[0] == runs[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -24,7 +25,7 @@ def decode_words(ids: Sequence[int]) -> str:
 
 def split_at(text: str, cuts: list[int]) -> list[str]:
     bounds = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    return [text[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [text[start:stop] for start, stop in itertools.pairwise(bounds)]
 
 
 @given(st.text(max_size=40))
@@ -51,7 +52,11 @@ def test_detokenizer_gives_up_on_bytes_that_never_become_a_character() -> None:
     assert detokenizer.flush() + text
 
 
-@given(st.text("abc", max_size=30), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3), st.lists(st.integers(0, 99)))
+@given(
+    st.text("abc", max_size=30),
+    st.lists(st.text("abc", min_size=1, max_size=4), max_size=3),
+    st.lists(st.integers(0, 99)),
+)
 def test_stop_strings_cut_before_the_first_match_however_the_text_is_split(
     text: str, strings: list[str], cuts: list[int]
 ) -> None:
@@ -97,7 +102,8 @@ def test_ordinary_text_is_not_held_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted", "length"), [("ab[", "[[x]]", 1), ("ab[[x]", "[[x]]", 4), ("ab", "[[x]]", 0), ("", "x", 0)]
+    ("text", "wanted", "length"),
+    [("ab[", "[[x]]", 1), ("ab[[x]", "[[x]]", 4), ("ab", "[[x]]", 0), ("", "x", 0)],
 )
 def test_partial_match_length_is_the_longest_beginning(text: str, wanted: str, length: int) -> None:
     """The longest end of the text that could still grow into the wanted string."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -11,13 +12,14 @@ from typing import Any
 import glm_runtime_torch  # noqa: F401 - registers the auto classes
 import pytest
 import torch
-from glm_core import DeviceError
 from glm_runtime_torch.huggingface.modeling import ChatGLMForConditionalGeneration
 from glm_runtime_torch.quantization import QuantizedLinear
 from goldens import DATA, Case, checkpoint_directory, fixtures_or_skip, named, real_positions
 from tiny_models import tiny_checkpoint
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.generation import LogitsProcessorList
+
+from glm_core import DeviceError
 
 V1 = "chatglm-6b"
 TOLERANCE = {"float32": 2e-4, "float16": 0.05}
@@ -71,8 +73,10 @@ def test_quantised_checkpoints_equal_the_original(case: Case) -> None:
 
 @pytest.mark.parametrize("case", named(V1, "greedy", at_least=9))
 def test_generate_equals_the_original(case: Case) -> None:
-    """transformers' generate gives the original's sequences, padded batches and end tokens included."""
-    inputs = {name: case[name] for name in ("input_ids", "attention_mask", "position_ids") if name in case.tensors}
+    """Transformers' generate gives the original's sequences, padded batches and end tokens included."""
+    inputs = {
+        name: case[name] for name in ("input_ids", "attention_mask", "position_ids") if name in case.tensors
+    }
     end = case.settings["eos_token_id"]
     sequences = model_of(case).generate(
         inputs.pop("input_ids"),
@@ -126,12 +130,16 @@ def test_training_equals_the_original(case: Case, checkpointing: bool) -> None:
         assert gradients[name].norm().item() == pytest.approx(norm, rel=1e-3)
     for field in case.tensors:
         if field.startswith("grad."):
-            torch.testing.assert_close(gradients[field.removeprefix("grad.")], case[field], rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(
+                gradients[field.removeprefix("grad.")], case[field], rtol=1e-3, atol=1e-5
+            )
 
 
 def test_prefix_dropout_is_active_in_training_only() -> None:
     """In training mode the prefix is dropped out at 10 %, in evaluation mode it is not."""
-    case = next(parameter.values[0] for parameter in named(V1, "train", at_least=3) if "ptuning" in parameter.id)
+    case = next(
+        parameter.values[0] for parameter in named(V1, "train", at_least=3) if "ptuning" in parameter.id
+    )
     model = model_of(case)
     losses = {model(input_ids=case["input_ids"], labels=case["labels"]).loss.item() for _ in range(3)}
     assert len(losses) == 1
@@ -144,7 +152,16 @@ def test_prefix_dropout_is_active_in_training_only() -> None:
 def test_all_v1_cases_are_tested() -> None:
     """No kind of golden case is left without a test."""
     kinds = {case.kind for case in __import__("goldens").cases(V1)}
-    tested = {"forward", "hidden_states", "incremental", "greedy", "beam", "invalid_scores", "sampling", "train"}
+    tested = {
+        "forward",
+        "hidden_states",
+        "incremental",
+        "greedy",
+        "beam",
+        "invalid_scores",
+        "sampling",
+        "train",
+    }
     assert kinds - {"rotary", "prefix_kv"} == tested
 
 
@@ -201,7 +218,7 @@ def test_stream_chat_grows_to_the_reply(pair: tuple[Any, ChatGLMForConditionalGe
     tokenizer, model = pair
     steps = list(model.stream_chat(tokenizer, "你好", history=[], do_sample=False, max_length=40))
     answers = [answer for answer, _ in steps]
-    assert all(later.startswith(earlier) for earlier, later in zip(answers, answers[1:], strict=False))
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(answers))
     assert steps[-1] == model.chat(tokenizer, "你好", do_sample=False, max_length=40)
 
 
@@ -260,14 +277,18 @@ def test_registration_works_in_either_import_order(tiny: Path, first: str) -> No
     ours, theirs = "import glm_runtime_torch", "from transformers import AutoModel"
     order = [ours, theirs] if first == "glm_runtime_torch" else [theirs, ours]
     script = "; ".join([*order, f"print(type(AutoModel.from_pretrained({str(tiny)!r})).__module__)"])
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
     assert done.stdout.strip() == "glm_runtime_torch.huggingface.modeling"
 
 
 def test_importing_the_runtime_is_light() -> None:
-    """import glm_runtime_torch loads neither torch nor transformers."""
+    """Import glm_runtime_torch loads neither torch nor transformers."""
     script = "import sys, glm_runtime_torch; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -314,14 +335,20 @@ def test_v1_tokenizer_pads_as_the_original() -> None:
         batch = tokenizer(golden["texts"], **padding, return_tensors="pt")
         assert batch["input_ids"].tolist() == golden["input_ids"]
         assert batch["position_ids"].tolist() == golden["position_ids"]
-        assert list(batch["attention_mask"].shape) == golden["attention_mask_shape"] or len(golden["texts"]) == 1
-        rows = [["".join(str(int(cell)) for cell in row) for row in mask[0]] for mask in batch["attention_mask"]]
+        assert (
+            list(batch["attention_mask"].shape) == golden["attention_mask_shape"] or len(golden["texts"]) == 1
+        )
+        rows = [
+            ["".join(str(int(cell)) for cell in row) for row in mask[0]] for mask in batch["attention_mask"]
+        ]
         assert rows == golden["attention_mask_masked"]
     assert compared >= 2
     for golden in goldens["pairs"]:
         assert tokenizer(golden["text"], golden["text_pair"])["input_ids"] == golden["ids"]
     for golden in goldens["build_inputs_with_special_tokens"]:
-        assert tokenizer.build_inputs_with_special_tokens(golden["ids_0"], golden["ids_1"]) == golden["result"]
+        assert (
+            tokenizer.build_inputs_with_special_tokens(golden["ids_0"], golden["ids_1"]) == golden["result"]
+        )
     assert list(tokenizer(goldens["no_padding_call"]["text"])) == goldens["no_padding_call"]["keys"]
 
 

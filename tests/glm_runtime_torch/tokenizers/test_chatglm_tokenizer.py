@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from glm_core import CheckpointError, Message
-from glm_core.records import as_messages
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer, format_chat
 from goldens import DATA, fixtures_or_skip
+
+from glm_core import CheckpointError, Message
+from glm_core.records import as_messages
 
 GOLDENS: dict[str, Any] = json.loads((DATA / "tokenizers" / "chatglm-6b.json").read_text("utf-8"))
 # The original's library turns these into control tokens when they are typed; ours keeps them text.
@@ -35,7 +36,10 @@ def test_typed_control_tokens_stay_text(tokenizer: ChatGLMTokenizer) -> None:
     assert tokenizer.eos_token_id in control
     for golden in GOLDENS["texts"]:
         assert not control & set(tokenizer.encode(golden["text"]))
-    assert tokenizer.decode(tokenizer.encode("a <eop> [gMASK] <sop> [MASK] b")) == "a <eop> [gMASK] <sop> [MASK] b"
+    assert (
+        tokenizer.decode(tokenizer.encode("a <eop> [gMASK] <sop> [MASK] b"))
+        == "a <eop> [gMASK] <sop> [MASK] b"
+    )
 
 
 def test_pieces_equal_the_original(tokenizer: ChatGLMTokenizer) -> None:
@@ -52,9 +56,13 @@ def test_pieces_equal_the_original(tokenizer: ChatGLMTokenizer) -> None:
 
 def test_decoding_equals_the_original(tokenizer: ChatGLMTokenizer) -> None:
     """Golden ids decode to the original's text, special ids and broken bytes included."""
-    decoded = [golden for golden in [*GOLDENS["texts"], *GOLDENS["decode_ids"]] if golden["decoded"] is not None]
+    decoded = [
+        golden for golden in [*GOLDENS["texts"], *GOLDENS["decode_ids"]] if golden["decoded"] is not None
+    ]
     assert len(decoded) == 196 + len(GOLDENS["decode_ids"])
-    assert [tokenizer.decode(golden["ids"]) for golden in decoded] == [golden["decoded"] for golden in decoded]
+    assert [tokenizer.decode(golden["ids"]) for golden in decoded] == [
+        golden["decoded"] for golden in decoded
+    ]
 
 
 def test_decoding_ignores_ids_beyond_the_vocabulary(tokenizer: ChatGLMTokenizer) -> None:
@@ -119,7 +127,9 @@ def test_damaged_vocabulary_is_named(tmp_path: Path) -> None:
 
 def test_pointer_instead_of_vocabulary_is_recognised(tmp_path: Path) -> None:
     """A Git LFS pointer in place of the vocabulary is called by its name."""
-    (tmp_path / "ice_text.model").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    (tmp_path / "ice_text.model").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    )
     with pytest.raises(CheckpointError, match="Git LFS pointer"):
         ChatGLMTokenizer(tmp_path)
 
@@ -127,5 +137,7 @@ def test_pointer_instead_of_vocabulary_is_recognised(tmp_path: Path) -> None:
 def test_v1_0_with_image_tokens_is_refused(tmp_path: Path) -> None:
     """ChatGLM-6B v1.0 is refused with the revision to take instead."""
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"num_image_tokens": 20000}))
-    with pytest.raises(CheckpointError, match=r"v1\.0, whose ids begin with 20000 image tokens.*revision v1\.1\.0"):
+    with pytest.raises(
+        CheckpointError, match=r"v1\.0, whose ids begin with 20000 image tokens.*revision v1\.1\.0"
+    ):
         ChatGLMTokenizer(tmp_path)

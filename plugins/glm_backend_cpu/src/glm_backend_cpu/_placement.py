@@ -6,10 +6,10 @@ import os
 
 import psutil
 import torch
+from glm_runtime_torch.model import TorchModel
 
 from glm_core import OutOfMemoryError
 from glm_core.records import LoadedModel, Placement, QuantizationScheme
-from glm_runtime_torch.model import TorchModel
 
 from ._processor import usable_cores
 
@@ -48,8 +48,8 @@ def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None
     needed, available = model.weight_bytes(unread_only=True), psutil.virtual_memory().available
     if needed > available:
         raise OutOfMemoryError(
-            f"{model.info.name} needs {needed / 1e9:.1f} GB for its weights, {available / 1e9:.1f} GB of memory "
-            "are free. Add --quantize int8 or int4, or close other programs."
+            f"{model.info.name} needs {needed / 1e9:.1f} GB for its weights, {available / 1e9:.1f} GB of "
+            "memory are free. Add --quantize int8 or int4, or close other programs."
         )
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(num_threads(model.weight_bytes()))

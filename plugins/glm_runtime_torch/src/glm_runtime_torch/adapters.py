@@ -48,7 +48,7 @@ def prefix_encoder_in(checkpoint: Checkpoint, family: Family, config: Any) -> Pr
     start = _start_of_names(checkpoint)
     if start is None:
         return None
-    names = [name for name in checkpoint if name.startswith(f"{start}embedding.") or name.startswith(f"{start}trans.")]
+    names = [name for name in checkpoint if name.startswith((f"{start}embedding.", f"{start}trans."))]
     projection = any(name.startswith(f"{start}trans.") for name in names)
     pre_seq_len = checkpoint.facts(f"{start}embedding.weight").shape[0]
     encoder = family.build_prefix_encoder(config, pre_seq_len, projection)
@@ -58,8 +58,8 @@ def prefix_encoder_in(checkpoint: Checkpoint, family: Family, config: Any) -> Pr
         found = checkpoint.facts(stored).shape if stored in checkpoint else None
         if found != tuple(parameter.shape):
             raise AdapterError(
-                f"{checkpoint.directory}: {name} has shape {list(found or ())}, this {family.name} model needs "
-                f"{list(parameter.shape)}; the adapter was trained on another model"
+                f"{checkpoint.directory}: {name} has shape {list(found or ())}, this {family.name} model "
+                f"needs {list(parameter.shape)}; the adapter was trained on another model"
             )
         state[name] = checkpoint.read(stored, dtype=torch.float32, device=torch.device("cpu"))
     encoder.load_state_dict(state)

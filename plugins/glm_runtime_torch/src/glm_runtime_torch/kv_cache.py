@@ -5,7 +5,6 @@ Axes: B batch · T new tokens · S key positions · G key/value heads · H head 
 
 from __future__ import annotations
 
-import mmap
 import threading
 from collections.abc import Sequence
 
@@ -13,6 +12,8 @@ import torch
 from torch import Tensor
 
 from glm_core.errors import OutOfMemoryError
+
+from .memory import allocate
 
 
 class KVCache:
@@ -50,8 +51,8 @@ class KVCache:
         shape = (num_slots, num_kv_heads, capacity, head_dim)
         needed = 2 * num_layers * torch.Size(shape).numel() * dtype.itemsize
         try:
-            self._keys = [_zeros(shape, dtype, device) for _ in range(num_layers)]
-            self._values = [_zeros(shape, dtype, device) for _ in range(num_layers)]
+            self._keys = [allocate(shape, dtype, device) for _ in range(num_layers)]
+            self._values = [allocate(shape, dtype, device) for _ in range(num_layers)]
         except (RuntimeError, OSError, OverflowError) as error:
             raise OutOfMemoryError(
                 f"the KV cache needs {needed / 1e9:.2f} GB ({num_slots} conversations of {capacity} tokens), "
@@ -137,11 +138,3 @@ class CacheRows:
             return cache[self._slot : self._slot + 1, :, : self.num_keys]
         cache[self._slots.unsqueeze(1), :, self._positions] = new.transpose(1, 2)  # [B, T, G, H]
         return cache[self._slots, :, : self.num_keys]
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    # torch.zeros writes every page; pages of an anonymous mapping are zero and cost nothing until used.
-    memory = mmap.mmap(-1, max(1, torch.Size(shape).numel() * dtype.itemsize))
-    return torch.frombuffer(memory, dtype=dtype).view(shape)

@@ -134,7 +134,7 @@ class TorchModel:
         layers = list(block_linears(self.network))
         if not layers:
             raise CheckpointError(
-                f"{self.info.name} is quantised already; leave --quantize out, or load the float16 checkpoint."
+                f"{self.info.name} is quantised already; leave --quantize out, or load the float16 one."
             )
         if self._checkpoint is None:
             quantize_in_place(self.network, bits)
@@ -153,7 +153,9 @@ class TorchModel:
         sizes = self.family.dimensions(self.config)
         encoders = {name: encoder().to(device, self.dtype) for name, encoder in self._adapters.items()}
         base = None if self._base_prefix is None else self._base_prefix().to(device, self.dtype)
-        longest = max((prefix.shape[3] for prefix in [*encoders.values(), base] if prefix is not None), default=0)
+        longest = max(
+            (prefix.shape[3] for prefix in [*encoders.values(), base] if prefix is not None), default=0
+        )
         cache = KVCache(
             num_layers=sizes.num_layers,
             num_slots=num_slots,
@@ -216,9 +218,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         network = family.build(config)
         _expect_stored_form(directory, raw, network)
     checkpoint.require({name: tuple(value.shape) for name, value in _unique_parameters(network)})
-    adapters = {
-        name: load_prefix_encoder(path, family, config) for name, path in source.adapters.items()
-    }
+    adapters = {name: load_prefix_encoder(path, family, config) for name, path in source.adapters.items()}
     return TorchModel(
         source.name,
         family,
@@ -268,7 +268,8 @@ def _read_config(directory: Path, raw: Mapping[str, Any], family: Family) -> Any
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
         raise CheckpointError(
-            f"{directory / 'config.json'} does not describe a {family.name} model: {reason}; download it again."
+            f"{directory / 'config.json'} does not describe a {family.name} model: {reason}; "
+            "download it again."
         ) from error
 
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .memory import allocate
+
 BITS = (8, 4)
 PIECE_ELEMENTS = 2**20
 
@@ -57,7 +59,7 @@ def quantize_pieces(
     out_features, in_features = shape
     check_bits(bits, in_features)
     columns = in_features // 2 if bits == 4 else in_features
-    stored = torch.empty(out_features, columns, dtype=torch.int8, device=device)
+    stored = allocate((out_features, columns), torch.int8, device)
     scale = torch.empty(out_features, dtype=dtype, device=device)
     for start, rows in pieces:
         row_scale = rows.abs().amax(dim=1) / (2 ** (bits - 1) - 1)
@@ -148,7 +150,9 @@ class QuantizedEmbedding(nn.Module):
     def forward(self, token_ids: Tensor) -> Tensor:
         """Rows ``[..., embedding_dim]`` in the scales' dtype."""
         rows = token_ids.flatten()
-        found = dequantize_rows(self.weight[rows], self.weight_scale[rows], self.bits, self.weight_scale.dtype)
+        found = dequantize_rows(
+            self.weight[rows], self.weight_scale[rows], self.bits, self.weight_scale.dtype
+        )
         return found.unflatten(0, token_ids.shape)
 
 
@@ -179,11 +183,12 @@ def expect_stored_form(network: nn.Module, config: Mapping[str, Any]) -> None:
         layer = QuantizedLinear(linear.in_features, linear.out_features, bits, bias=linear.bias is not None)
         setattr(parent, attribute, layer)
     if config.get("quantization_embeddings"):
-        table = network.transformer.word_embeddings
+        model: Any = network
+        table = model.transformer.word_embeddings
         embedding = QuantizedEmbedding(table.num_embeddings, table.embedding_dim, bits)
         head = QuantizedLinear(table.embedding_dim, table.num_embeddings, bits, bias=False)
         head.weight, head.weight_scale = embedding.weight, embedding.weight_scale  # tied, as stored
-        network.transformer.word_embeddings, network.lm_head = embedding, head
+        model.transformer.word_embeddings, model.lm_head = embedding, head
 
 
 def quantize_in_place(network: nn.Module, bits: int) -> None:

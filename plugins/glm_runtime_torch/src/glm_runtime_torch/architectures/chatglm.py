@@ -19,7 +19,7 @@ Source: GLM, arXiv:2103.10360; GLM-130B (deep norm), arXiv:2210.02414.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -188,6 +188,7 @@ class ChatGLMTransformer(nn.Module):
             position_ids: ``[B, R, T]`` int64.
             attention_mask: ``[B, 1, T, S]`` bool, True = visible; ``None`` = every key is.
             store: earlier keys and values; ``None`` for a single pass without a cache.
+            inputs_embeds: ``[B, T, D]``, what to use instead of looking up ``input_ids``.
             hidden_states: if given, the input of each block and the final norm's output are
                 appended, ``L + 1`` tensors ``[B, T, D]``, as transformers counts them.
 
@@ -200,13 +201,17 @@ class ChatGLMTransformer(nn.Module):
         rotary = cos.transpose(1, 2).unsqueeze(1), sin.transpose(1, 2).unsqueeze(1)  # [B, 1, T, R, H/R]
         for layer in self.layers:
             _collect(hidden_states, h)
-            run = layer
-            if self.gradient_checkpointing and self.training:
-                run = partial(self._gradient_checkpointing_func, layer)
-            h = run(h, rotary, attention_mask, store)
+            h = self._runner(layer)(h, rotary, attention_mask, store)
         h = self.final_layernorm(h)
         _collect(hidden_states, h)
         return h
+
+    def _runner(self, layer: nn.Module) -> Callable[..., Tensor]:
+        """The block itself, or with gradient checkpointing (as transformers switches it on) around it."""
+        if self.gradient_checkpointing and self.training:
+            checkpoint: Callable[..., Tensor] = self._gradient_checkpointing_func  # type: ignore[assignment]
+            return partial(checkpoint, layer)
+        return layer
 
 
 class ChatGLM(nn.Module):

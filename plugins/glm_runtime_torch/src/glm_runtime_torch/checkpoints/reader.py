@@ -19,10 +19,10 @@ from torch import Tensor
 
 from glm_core.errors import CheckpointError
 
+from ..memory import allocate, release_pages
 from .integrity import check_not_lfs_pointer
-from .mapped_memory import release_pages
 
-PIECE_BYTES = 4 * 2**20
+PIECE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Checkpoint:
         at most `PIECE_BYTES` of the file are resident.
         """
         stored = self._files[name].get(name)
-        result = torch.empty(stored.shape, dtype=dtype, device=device)
+        result = allocate(stored.shape, dtype, device)
         if stored.dim() == 0:
             result.copy_(stored)
         for start, rows in self.row_pieces(name) if stored.dim() else ():
@@ -151,12 +151,12 @@ class _TorchFile(_File):
         try:
             content: Any = torch.load(path, map_location="cpu", mmap=self.mapped, weights_only=True)
         except pickle.UnpicklingError as error:
-            # A zip that is cut off fails earlier; in the old format only the wording tells refusal from damage.
+            # A zip that is cut off fails earlier; in the old format only the wording tells which it is.
             if not self.mapped and "unsupported" not in str(error).lower():
                 raise CheckpointError(_damaged(path, error)) from error
             raise CheckpointError(
-                f"{path} holds something other than tensors: Python code would run if it were loaded, so it is "
-                "refused. Get the weights as safetensors, or from their authors."
+                f"{path} holds something other than tensors: Python code would run if it were loaded, "
+                "so it is refused. Get the weights as safetensors, or from their authors."
             ) from error
         except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
             raise CheckpointError(_damaged(path, error)) from error
@@ -198,8 +198,8 @@ def _weight_files(directory: Path) -> list[Path]:
             return [directory / single]
     there = sorted(path.name for path in directory.iterdir())
     raise CheckpointError(
-        f"{directory} holds no weights: expected model.safetensors or pytorch_model.bin, or one of them in shards "
-        f"with an index; found {', '.join(there[:8]) or 'nothing'}{', …' if len(there) > 8 else ''}."
+        f"{directory} holds no weights: expected model.safetensors or pytorch_model.bin, or one of them "
+        f"in shards with an index; found {', '.join(there[:8]) or 'nothing'}{', …' * (len(there) > 8)}."
     )
 
 
@@ -211,11 +211,14 @@ def _shards(index: Path) -> list[Path]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is no index of weight files ({error}); download it again.") from error
     if any("/" in name or "\\" in name for name in names):
-        raise CheckpointError(f"{index} names weight files outside its own directory; it is not to be trusted.")
+        raise CheckpointError(
+            f"{index} names weight files outside its own directory; it is not to be trusted."
+        )
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise CheckpointError(
-            f"{index.parent}: {len(missing)} of {len(names)} weight files are missing: {', '.join(missing[:3])}"
+            f"{index.parent}: {len(missing)} of {len(names)} weight files are missing: "
+            f"{', '.join(missing[:3])}"
             f"{', …' if len(missing) > 3 else ''}. Download them into that directory."
         )
     return [index.parent / name for name in names]

@@ -143,7 +143,9 @@ class Engine:
             if self._closed:
                 raise ClosedError("the model was closed while it was answering")
             try:
-                return self.decode([sequence], [slot])[0] if sequence.generated else self.prefill(sequence, slot)
+                return (
+                    self.decode([sequence], [slot])[0] if sequence.generated else self.prefill(sequence, slot)
+                )
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise

@@ -29,7 +29,12 @@ class Prompt:
 
 
 def fit_prompt(
-    tokenizer: ChatTokenizer, messages: Sequence[Message], sampling: Sampling, *, wanted: Sampling, capacity: int
+    tokenizer: ChatTokenizer,
+    messages: Sequence[Message],
+    sampling: Sampling,
+    *,
+    wanted: Sampling,
+    capacity: int,
 ) -> Prompt:
     """Encode a conversation, leaving out its oldest rounds until an answer fits as well.
 

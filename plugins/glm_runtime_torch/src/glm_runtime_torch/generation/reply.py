@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
 _HAN = re.compile("[\u4e00-\u9fff]")
 
@@ -15,7 +16,7 @@ _HAN = re.compile("[\u4e00-\u9fff]")
 class FullWidthPunctuation:
     """Half-width ``, ! : ; ?`` directly before or after a Chinese character become full-width."""
 
-    PAIRS = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
+    PAIRS: ClassVar[dict[str, str]] = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
 
     def __init__(self) -> None:
         self._previous = ""

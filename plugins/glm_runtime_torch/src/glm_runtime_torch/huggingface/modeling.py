@@ -56,14 +56,15 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         expect_stored_form(self, config.published())
         if config.quantization_embeddings:
             self._tied_weights_keys = {
-                f"lm_head.{part}": f"transformer.word_embeddings.{part}" for part in ("weight", "weight_scale")
+                f"lm_head.{part}": f"transformer.word_embeddings.{part}"
+                for part in ("weight", "weight_scale")
             }
         self.post_init()
         self._freeze_base()
 
     @classmethod
     def from_pretrained(cls, *arguments: Any, **settings: Any) -> Any:
-        """transformers' ``from_pretrained``; with a prefix encoder the rest of the model is frozen."""
+        """Transformers' ``from_pretrained``; with a prefix encoder the rest of the model is frozen."""
         loaded = super().from_pretrained(*arguments, **settings)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze_base()
         return loaded
@@ -77,7 +78,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """The word embeddings."""
         return self.transformer.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the word embeddings."""
         self.transformer.word_embeddings = value
 
@@ -85,7 +86,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """The head."""
         return self.lm_head
 
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         """Replace the head."""
         self.lm_head = new_embeddings
 
@@ -167,7 +168,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         }
 
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
-        """transformers' ``generate``; also takes the masks that this model's tokenizer pads with."""
+        """Transformers' ``generate``; also takes the masks that this model's tokenizer pads with."""
         mask = kwargs.get("attention_mask")
         if mask is not None and mask.dim() == 4:
             kwargs["attention_mask"] = (~mask[:, 0, -1].bool()).long()  # the last query sees all that is real
@@ -195,7 +196,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 + ("was built without CUDA" if torch.version.cuda is None else "sees no device")
                 + ". Leave .half().cuda() out and call .float() to run on the CPU."
             )
-        return super().cuda(device)  # type: ignore[no-any-return]
+        return super().cuda(device)
 
     def as_runtime_model(self, name: str, tokenizer: ChatGLMTokenizer) -> TorchModel:
         """This model as the runtime's own, sharing weights: for frontends and the engine."""
@@ -229,14 +230,15 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         past = [(question, answer) for question, answer in history or []]
         if num_beams > 1:
-            reply = self._chat_with_beams(
-                tokenizer, query, past, max_length=max_length, num_beams=num_beams, do_sample=do_sample, **kwargs
-            )
+            settings = {"max_length": max_length, "num_beams": num_beams, "do_sample": do_sample, **kwargs}
+            if do_sample:
+                settings |= {"top_p": top_p, "temperature": temperature}
+            reply = self._chat_with_beams(tokenizer, query, past, settings)
         else:
-            settings = {"max_length": max_length, "do_sample": do_sample, "top_p": top_p, "temperature": temperature}
-            reply = ""
-            for reply, _ in self.stream_chat(tokenizer, query, past, **settings, **kwargs):
-                pass
+            steps = self.stream_chat(
+                tokenizer, query, past, max_length, do_sample, top_p, temperature, **kwargs
+            )
+            *_, (reply, _) = steps
         return reply, [*past, (query, reply)]
 
     def stream_chat(
@@ -255,7 +257,9 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         seed = kwargs.pop("seed", None)
         request = ChatRequest(
             as_messages(past, query),
-            Sampling(max_length=max_length, do_sample=do_sample, top_p=top_p, temperature=temperature, **kwargs),
+            Sampling(
+                max_length=max_length, do_sample=do_sample, top_p=top_p, temperature=temperature, **kwargs
+            ),
             seed=seed,
         )
         model = self.as_runtime_model("model", tokenizer)
@@ -268,7 +272,11 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 yield reply, [*past, (query, reply)]
 
     def _chat_with_beams(
-        self, tokenizer: ChatGLMTokenizer, query: str, past: Sequence[tuple[str, str]], **settings: Any
+        self,
+        tokenizer: ChatGLMTokenizer,
+        query: str,
+        past: Sequence[tuple[str, str]],
+        settings: dict[str, Any],
     ) -> str:
         messages: Sequence[Message] = as_messages(past, query)
         prompt = torch.tensor([tokenizer.chat_tokenizer.chat_prompt(messages)], device=self.device)
@@ -295,7 +303,9 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             visible = visible | ~visible.any(dim=-1, keepdim=True)
         if position_ids is None or visible is None:
             if input_ids is None:
-                raise ValueError("inputs_embeds needs position_ids and a 4D attention_mask: no ids to build them from")
+                raise ValueError(
+                    "inputs_embeds needs position_ids and a 4D attention_mask: no ids to build them from"
+                )
             built_positions, built_visible = batch_layout(self.transformer.config, input_ids, padding)
             position_ids = built_positions if position_ids is None else position_ids
             visible = built_visible if visible is None else visible

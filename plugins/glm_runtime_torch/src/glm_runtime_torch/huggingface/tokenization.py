@@ -55,7 +55,9 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         pieces = self.chat_tokenizer.pieces
         return {pieces.id_to_piece(index): index for index in range(self.vocab_size)}
 
-    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any) -> list[str]:
+    def tokenize(
+        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
+    ) -> list[str]:
         """Pieces of plain text; transformers' own split at special names is left out on purpose."""
         return self.chat_tokenizer.tokenize(text)
 
@@ -125,8 +127,14 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         for input that holds both. Kept as it is in the original.
         """
         length = len(ids)
-        context = ids.index(self.chat_tokenizer.bos_token_id) if self.chat_tokenizer.bos_token_id in ids else length
-        mask_id = self.chat_tokenizer.mask_token_id if self.chat_tokenizer.mask_token_id in ids else self.gmask_token_id
+        context = (
+            ids.index(self.chat_tokenizer.bos_token_id) if self.chat_tokenizer.bos_token_id in ids else length
+        )
+        mask_id = (
+            self.chat_tokenizer.mask_token_id
+            if self.chat_tokenizer.mask_token_id in ids
+            else self.gmask_token_id
+        )
         index = np.arange(length)
         blocked = (index[None, :] > index[:, None]) & (index[None, :] >= context)
         first = np.where(index < context, index, ids.index(mask_id) if mask_id in ids else index)

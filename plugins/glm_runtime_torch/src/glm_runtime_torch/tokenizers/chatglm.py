@@ -132,7 +132,7 @@ def _blanks_of(match: re.Match[str]) -> str:
 def _load_vocabulary(path: Path) -> sentencepiece.SentencePieceProcessor:
     if not path.is_file():
         raise CheckpointError(
-            f"{path} is missing: the tokenizer's vocabulary. Copy it from the model's page beside the weights."
+            f"{path} is missing: the tokenizer's vocabulary. Take it from the model's page."
         )
     check_not_lfs_pointer(path)
     try:
@@ -151,6 +151,6 @@ def _refuse_image_tokens(directory: Path) -> None:
         return
     if isinstance(settings, dict) and settings.get("num_image_tokens"):
         raise CheckpointError(
-            f"{directory} holds ChatGLM-6B v1.0, whose ids begin with {settings['num_image_tokens']} image tokens; "
-            "v1.1 is expected. Download revision v1.1.0 of the same model."
+            f"{directory} holds ChatGLM-6B v1.0, whose ids begin with {settings['num_image_tokens']} image "
+            "tokens; v1.1 is expected. Download revision v1.1.0 of the same model."
         )

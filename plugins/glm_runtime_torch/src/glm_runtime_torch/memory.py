@@ -1,4 +1,9 @@
-"""Letting go of memory-mapped pages, so that a copied tensor does not stay resident twice."""
+"""Memory that is exactly as large as what is in it.
+
+Weights and caches are taken as pages of their own instead of from the C library's heap: the heap
+keeps the holes that temporaries leave between long-lived tensors, and a fifth of a quantised
+model's size was lost to them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,27 @@ import ctypes
 import functools
 import mmap
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
+
+# Below this a tensor comes from the heap: pages are 4 KiB, and a mapping each is not free.
+SMALLEST_MAPPING_BYTES = 2**20
+
+
+def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of zeros. On the CPU a large one is not resident before it is written."""
+    size = torch.Size(shape).numel() * dtype.itemsize
+    if device.type != "cpu" or size < SMALLEST_MAPPING_BYTES:
+        return torch.zeros(tuple(shape), dtype=dtype, device=device)
+    return torch.frombuffer(_pages(size), dtype=dtype).view(tuple(shape))
+
+
+def _pages(size: int) -> mmap.mmap:
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def release_pages(mapped: Tensor) -> None:
@@ -35,4 +58,4 @@ def _madvise() -> Callable[[int, int, int], int] | None:
     function = ctypes.CDLL(None, use_errno=True).madvise
     function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     function.restype = ctypes.c_int
-    return function  # type: ignore[no-any-return]
+    return function
