@@ -1,0 +1,167 @@
+"""Models from Hugging Face's hub, or a mirror that ``HF_ENDPOINT`` names."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import HubError
+from ._common import (
+    DATA_FILES,
+    OFFLINE_HINT,
+    import_client,
+    is_of_files,
+    not_writable,
+    reason_of,
+    root_of,
+    superseded,
+)
+from ._large_files import TIMEOUT_SECONDS, fetch_large, is_outage, large_files
+
+_HINT = (
+    "Check the network, name a mirror in HF_ENDPOINT, try --hub modelscope, "
+    "or pass --model a local directory."
+)
+
+_log = logging.getLogger("glm")
+
+
+def from_hugging_face(repository: str, revision: str | None, offline: bool) -> Path:
+    """See `glm_core.hub.download`."""
+    client = import_client("huggingface_hub", "hub", ("constants", "errors", "utils"), repository)
+    offline = offline or client.is_offline_mode()  # also TRANSFORMERS_OFFLINE
+    where = f"{repository}" + (f" at revision {revision}" if revision else "")
+    try:
+        if offline:
+            return _from_cache(client, repository, revision)
+        try:
+            found = _describe(client, repository, revision)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            with contextlib.suppress(client.errors.LocalEntryNotFoundError):
+                folder = _from_cache(client, repository, revision)
+                reason = reason_of(error)
+                _log.warning("%s: the hub does not answer (%s); using the copy in the cache", where, reason)
+                return folder
+            raise
+        return _fetch(client, repository, revision, found)
+    except Exception as error:
+        # The client has no common base class; what is not known here is a bug and keeps its traceback.
+        message = _explain(client, where, offline, error)
+        if message is None:
+            raise
+        raise HubError(message) from error
+
+
+def _from_cache(client: Any, repository: str, revision: str | None) -> Path:
+    """The snapshot in the cache; the client compares its files with the list of those it should have."""
+
+    def find(unwanted: list[str] | None) -> Path:
+        return Path(
+            client.snapshot_download(
+                repository,
+                revision=revision,
+                local_files_only=True,
+                allow_patterns=list(DATA_FILES),
+                ignore_patterns=unwanted,
+            )
+        )
+
+    folder = find(["*.bin"])
+    return folder if any(folder.rglob("*.safetensors")) else find(None)
+
+
+def _describe(client: Any, repository: str, revision: str | None) -> Any:
+    """Ask the hub for the commit and the files of a model."""
+    try:
+        found = client.HfApi().model_info(
+            repository, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
+        )
+        if not found.sha:
+            raise KeyError("sha")
+    except (json.JSONDecodeError, KeyError, TypeError) as error:  # a page, or JSON of another make
+        raise HubError(
+            f"{repository} could not be looked up: what answers at {client.constants.ENDPOINT} is not a hub. "
+            "Check HF_ENDPOINT, and whether the network wants you to log in."
+        ) from error
+    return found
+
+
+def _fetch(client: Any, repository: str, revision: str | None, found: Any) -> Path:
+    _log.info("%s: commit %s", repository, found.sha)
+    every = found.siblings or ()
+    unwanted = superseded(file.rfilename for file in every)
+    wanted = list(
+        client.utils.filter_repo_objects(
+            every, allow_patterns=list(DATA_FILES), ignore_patterns=unwanted, key=lambda file: file.rfilename
+        )
+    )
+    if not wanted:
+        raise HubError(f"{repository} holds none of a model's files; see its page for the right name")
+    folder = Path(client.constants.HF_HUB_CACHE).resolve() / f"models--{repository.replace('/', '--')}"
+    snapshot: Path = folder / "snapshots" / found.sha
+    if not all((snapshot / file.rfilename).exists() for file in wanted):
+        if _has_symlinks(client):
+            fetch_large(client, repository, found.sha, folder, large_files(wanted))
+        client.snapshot_download(
+            repository, revision=found.sha, allow_patterns=list(DATA_FILES), ignore_patterns=unwanted
+        )
+    _note_commit(folder, revision or "main", found.sha)
+    return snapshot
+
+
+def _has_symlinks(client: Any) -> bool:
+    """Whether the cache can name one file twice; if not, the client would copy what we put there."""
+    supported: bool = importlib.import_module(f"{client.__name__}.file_download").are_symlinks_supported()
+    return supported
+
+
+def _note_commit(folder: Path, revision: str, commit: str) -> None:
+    """Remember what a branch or tag stood for, so that it is found offline.
+
+    The client would, had it been asked for the branch; but before the files are there.
+    """
+    reference = folder / "refs" / revision
+    with contextlib.suppress(OSError):  # a cache that is shared and read-only serves as well
+        if revision == commit or (reference.exists() and reference.read_text() == commit):
+            return
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        temporary = reference.with_name(f"{reference.name}.{os.getpid()}.tmp")
+        temporary.write_text(commit)
+        temporary.replace(reference)
+
+
+def _explain(client: Any, where: str, offline: bool, error: Exception) -> str | None:
+    """The sentence for what the client raised; ``None`` for what is none of its errors."""
+    errors = client.errors
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    if isinstance(error, HubError):
+        return str(error)
+    if isinstance(error, errors.HFValidationError):
+        return f"{where} is no id that the hub accepts: {reason_of(error)}"
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"{where} is given only to those who accepted its terms: accept them on its page, "
+            "then log in with: hf auth login"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{where} does not exist; see the model's page for its branches and tags"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"{where} does not exist on the hub, or is private and you are not logged in (hf auth login)"
+    if status in (401, 403):
+        return (
+            f"{where} was refused ({reason_of(error)}). Log in again with hf auth login, or check HF_TOKEN."
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError) and offline:
+        return f"{where} is not in the cache, or only in part, and offline mode is on. {OFFLINE_HINT}"
+    if not status and is_of_files(error) and not isinstance(error, errors.LocalEntryNotFoundError):
+        return not_writable(where, error, "HF_HOME", Path(client.constants.HF_HUB_CACHE))
+    if isinstance(error, OSError) or is_outage(error):
+        return f"{where} could not be downloaded: {reason_of(root_of(error))}. {_HINT}"
+    return None
