@@ -157,7 +157,7 @@ def choose_devices(host: PluginHost, wanted: str, notify: Notify) -> tuple[str, 
             "no hardware backend is installed: pip install glm-backend-cpu, or glm-backend-cuda or "
             f"glm-backend-mps{host.unused()}"
         )
-    ranked = sorted(backends.items(), key=lambda item: (-item[1].priority, item[0]))
+    ranked = sorted(backends.items(), key=lambda item: -item[1].priority)  # equal ones stay sorted by name
     if wanted == "auto":
         return _choose_automatically(ranked, notify)
     kind, _, indices = wanted.partition(":")

@@ -212,9 +212,9 @@ def test_runtime_that_declines_its_own_model_is_named() -> None:
         answering(None).chat("hi")
 
 
-@pytest.mark.parametrize("answer", [[LAST], iter([LAST]), "text"])
+@pytest.mark.parametrize("answer", [[LAST], iter([LAST]), "text", FakeModel()])
 def test_answer_that_cannot_be_closed_is_refused(answer: Any) -> None:
-    """Frontends rely on ``close()``, so its lack is found at the first request."""
+    """Frontends rely on iterating and ``close()``, so the lack of one is found at the first request."""
     with pytest.raises(PluginError, match=r"chat_stream returned .* which is no iterator with close\(\)"):
         answering(answer).chat_stream("hi")
 

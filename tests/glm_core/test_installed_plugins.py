@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,14 @@ def test_bad_settings_give_one_line_for_every_command_but_help(folder: Path) -> 
     assert done.returncode == 2
     assert "FAULT  settings: GLM_DTYPE: dtype 'half' is unknown" in done.stdout
     assert done.stderr == ""
+
+
+def test_first_of_two_installed_copies_counts(folder: Path, tmp_path: Path) -> None:
+    """As for imports, an earlier folder wins; also when a damaged package forces the slow way of looking."""
+    second = tmp_path / "second"
+    write_package(second, "healthy", WORKING, version="1.0")
+    write_package(second, "raising", "", entry_points="[console_scripts]\nnonsense\n")
+    environ = {"PYTHONPATH": f"{folder}{os.pathsep}{second}", "GLM_PLUGINS": ONLY_THESE}
+    done = run_glm("plugins", "--json", environ=environ)
+    found = [report for report in json.loads(done.stdout) if report["name"] == "healthy"]
+    assert [report["version"] for report in found] == ["2.5"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -311,12 +311,13 @@ def test_model_is_closed_when_a_stage_fails(
     assert model.closed == 1
 
 
-def test_runtime_that_returns_no_model_is_named() -> None:
-    """A wrong answer is found where it is given."""
+@pytest.mark.parametrize("model", ["m", SimpleNamespace(info=None), SimpleNamespace(close=print)])
+def test_runtime_that_returns_no_model_is_named(model: Any) -> None:
+    """A wrong answer, or half of a right one, is found where it is given."""
     with pytest.raises(
-        PluginError, match=r"plugin 'r': load_model returned 'm', which has no info and close\(\)"
+        PluginError, match=r"plugin 'r': load_model returned .*, which has no info and close\(\)"
     ):
-        stages(host_of(b=backend(CPU), r=runtime("m")))  # type: ignore[arg-type]
+        stages(host_of(b=backend(CPU), r=runtime(model)))
 
 
 def test_open_model_goes_all_the_way(tmp_path: Path) -> None:

@@ -222,23 +222,24 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_interrupt_closes_stream_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C in the middle of an answer gives 130 and leaves nothing behind."""
+    """Ctrl-C in the middle of an answer gives 130; the answer is cancelled, then the model closed."""
     closed: list[str] = []
     fake = FakeModel()
 
-    def chat_stream(model: object) -> Iterator[Delta]:
-        def answer() -> Iterator[Delta]:
-            try:
-                yield Delta("a")
-                raise KeyboardInterrupt
-            finally:
-                closed.append("stream")
+    def answer() -> Iterator[Delta]:
+        try:
+            yield Delta("a")
+        finally:
+            closed.append("stream")
 
-        return answer()
+    def interrupted(deltas: Iterator[Delta]) -> Delta:
+        next(deltas)
+        raise KeyboardInterrupt
 
     cards = (ModelCard("m", ""),)
-    host = host_of(b=backend(CPU), r=runtime(fake, chat_stream), m=plugin(describe_models=lambda: cards))
+    host = host_of(b=backend(CPU), r=runtime(fake, lambda: answer()), m=plugin(describe_models=lambda: cards))
     monkeypatch.setattr(chat, "default_host", lambda: host)
+    monkeypatch.setattr(chat, "_print", interrupted)
     monkeypatch.setattr(fake, "close", lambda: closed.append("model"))
     assert cli.main(["chat", "q", "--model", "m"]) == 130
     assert closed == ["stream", "model"]
