@@ -19,11 +19,12 @@ from pathlib import Path
 
 import torch
 from glm_backend_cpu._placement import place_on_cpu
-from glm_core import ChatRequest, Message, Sampling
-from glm_core.records import ModelSource, Placement
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model import TorchModel
 from random_checkpoint import write_checkpoint
+
+from glm_core import ChatRequest, Message, Sampling
+from glm_core.records import ModelSource, Placement
 
 
 def main() -> None:
@@ -54,7 +55,9 @@ def main() -> None:
         "matrix_products_ms": round(products * 1e3, 3),
     }
     result["decode_tokens_per_second"] = round(1e3 / result["decode_ms_per_token"], 2)
-    result["share_of_matrix_products"] = round(result["matrix_products_ms"] / result["decode_ms_per_token"], 3)
+    result["share_of_matrix_products"] = round(
+        result["matrix_products_ms"] / result["decode_ms_per_token"], 3
+    )
     for name, value in result.items():
         print(f"{name:30} {value}")
     print(json.dumps(result))

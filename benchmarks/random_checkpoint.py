@@ -6,11 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
-import glm_core
 import torch
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
 from glm_runtime_torch.empty_weights import empty_weights
 from safetensors.torch import save_file
+
+import glm_core
 
 
 def write_checkpoint(directory: Path, *, num_layers: int, hidden_size: int) -> Path:

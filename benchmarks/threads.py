@@ -16,11 +16,12 @@ import tempfile
 from pathlib import Path
 
 import torch
-from glm_core import ChatRequest, Message, Sampling
-from glm_core.records import ModelSource
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model import TorchModel
 from random_checkpoint import write_checkpoint
+
+from glm_core import ChatRequest, Message, Sampling
+from glm_core.records import ModelSource
 
 SIZES = ((4, 128), (4, 512), (4, 1024), (6, 1536), (8, 2048))
 

@@ -18,9 +18,9 @@ from importlib import metadata
 from typing import Any
 
 from .chat_model import ChatModel
-from .cli.run import find_frontend, start_frontend
 from .config import load_settings
 from .errors import ConfigError, PluginError
+from .frontends import find_frontend, start_frontend
 from .plugins import default_host
 from .routing import adopt_model, open_model
 

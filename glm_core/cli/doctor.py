@@ -14,12 +14,12 @@ from typing import Literal
 
 from ..config import Settings, config_file, hub_cache, load_settings
 from ..errors import GlmError
+from ..frontends import describe_frontends
 from ..models import known_models
 from ..plugins import PluginHost, default_host
 from ..routing import choose_devices
 from ._options import command_parser, print_json
 from .plugins import ask_all_to_describe
-from .run import describe_frontends
 
 Verdict = Literal["ok", "note", "fault"]
 MARKS: dict[Verdict, str] = {"ok": "ok   ", "note": "note ", "fault": "FAULT"}

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from ..errors import PluginError
-from ..plugins import PluginHost, default_host
-from ..records import FrontendInfo, OpenModel
+from ..frontends import describe_frontends, find_frontend, start_frontend
+from ..plugins import default_host
+from ..records import FrontendInfo
 from ._options import add_model_options, add_plugin_options, command_parser, model_opener
-
-_PACKAGES = {"cli": "glm-frontend-cli", "web": "glm-frontend-web", "api": "glm-frontend-api"}
 
 
 def run(arguments: list[str]) -> int:
@@ -29,44 +25,6 @@ def run(arguments: list[str]) -> int:
     options = {option.name: getattr(parsed, option.name) for option in frontend.options}
     start_frontend(frontend, model_opener(host, parsed), options)
     return 0
-
-
-def describe_frontends(host: PluginHost) -> dict[str, FrontendInfo]:
-    """Every installed frontend by its own name."""
-    described = host.describe("describe_frontend", FrontendInfo)
-    return {info.name: info for _, info in sorted(described.items(), reverse=True)}
-
-
-def find_frontend(host: PluginHost, name: str) -> FrontendInfo:
-    """The frontend of that name.
-
-    Raises:
-        PluginError: it is not installed; says how to install it, or what is.
-    """
-    frontends = describe_frontends(host)
-    if name in frontends:
-        return frontends[name]
-    if name in _PACKAGES:
-        raise PluginError(f"frontend {name!r} is not installed: pip install {_PACKAGES[name]}{host.unused()}")
-    there = ", ".join(sorted(frontends)) or "none"
-    raise PluginError(f"frontend {name!r} is unknown; installed are: {there}{host.unused()}")
-
-
-def start_frontend(frontend: FrontendInfo, open_model: OpenModel, options: Mapping[str, Any]) -> None:
-    """Import the frontend's ``run`` function and call it.
-
-    Raises:
-        PluginError: what the frontend names is not there.
-    """
-    module_name, _, function_name = frontend.run.partition(":")
-    try:
-        function: Callable[..., object] = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:  # a plugin's import: whatever goes wrong there, the plugin is named
-        raise PluginError(
-            f"frontend {frontend.name!r} cannot be started: {frontend.run}: {type(error).__name__}: {error}. "
-            "Install it again, or report this to its author."
-        ) from error
-    function(open_model, options)
 
 
 def _explain(frontends: Mapping[str, FrontendInfo], arguments: list[str]) -> int:

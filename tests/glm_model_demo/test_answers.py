@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import glm_core
 import pytest
 
-PROMPTS = [json.loads(line) for line in (Path(__file__).parent / "answers.jsonl").read_text("utf-8").splitlines()]
+import glm_core
+
+PROMPTS = [
+    json.loads(line) for line in (Path(__file__).parent / "answers.jsonl").read_text("utf-8").splitlines()
+]
 REQUIRED = 48
 MAX_BYTES = 16 * 2**20
 
