@@ -10,9 +10,9 @@ from names import fact_value, name_for
 from questions import LANGUAGES, Questions
 
 ROUND_COUNTS = (1, 2, 3, 4, 5)
-ROUND_WEIGHTS = (40, 47, 8, 3, 2)
+ROUND_WEIGHTS = (56, 35, 5, 2, 2)
 # The kinds of round, by weight: the first of a conversation, a middle one, the last one.
-FIRST = {"topic": 64, "name": 32, "fact": 2.5, "ask_name": 1.5}
+FIRST = {"topic": 76, "name": 20, "fact": 2.5, "ask_name": 1.5}
 MIDDLE = {"topic": 62, "name": 10, "and": 12, "next": 8, "ask_name": 3, "translate": 5}
 LAST = {
     "topic": 14,
@@ -117,7 +117,7 @@ class Dialogues:
         return question, reply(state.language)
 
     def _topic(self, rng: random.Random, state: State) -> tuple[str, Answer]:
-        software = len(state.rounds) == 0 and rng.random() < 0.3
+        software = len(state.rounds) == 0 and rng.random() < 0.15
         topic = self.questions.topic(rng, software=software)
         state.topic = topic
         question = self.questions.ask(rng, topic, state.language)
