@@ -50,7 +50,7 @@ GREETED = ("identity", "size", "maker", "capabilities", "how_are_you", "joke", "
 # How often a topic is drawn, relative to 1 for a topic about the software.
 WEIGHTS = {
     "oos": 4.0, "oos_live": 1.2, "oos_maths": 1.2, "oos_create": 1.6, "unclear": 0.7, "acknowledge": 0.6,
-    "language": 0.5, "human": 0.8, "size": 0.6, "identity": 1.6, "greeting": 1.0, "thanks": 0.8, "bye": 0.7,
+    "language": 0.5, "human": 0.8, "size": 0.6, "identity": 4.0, "greeting": 1.0, "thanks": 0.8, "bye": 0.7,
     "joke": 0.7, "compliment": 0.8, "complaint": 0.9, "how_are_you": 0.6, "upgrade": 0.6, "share": 0.6,
     "compat": 0.6, "sampling": 0.6, "safety": 0.5, "about": 0.7, "quantize": 1.6, "install": 1.3, "web": 1.2,
     "api": 1.3, "doctor": 1.3, "ptuning": 1.4, "device": 1.3,
@@ -127,7 +127,7 @@ class Questions:
         elif topic not in TALK and "case" in kinds and "do" in kinds and rng.random() < 0.08:
             case, do = (self.core(rng, topic, language, kind) for kind in ("case", "do"))
             text = f"{case}，{do}" if language == "zh" else f"{case}, {do}"
-        if topic in GREETED and rng.random() < 0.2:
+        if topic in GREETED and rng.random() < 0.4:
             text = self.frame(rng, language, "hello").replace("_", "") + text
         decorated = topic not in TALK or topic.startswith("oos")
         return self.roughen(rng, text, language, decorate=decorated)

@@ -117,8 +117,9 @@ def build_model(recipe: Recipe, tokenizer: ChatGLMTokenizer) -> ChatGLM:
 def build_optimizers(model: ChatGLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for embeddings, biases and norms.
 
-    Muon needs about half the samples that AdamW alone needs here; its updates are scaled to the
-    size of AdamW's, so one learning rate serves both.
+    In one short comparison Muon reached the same loss in about a tenth fewer steps than AdamW alone,
+    at a tenth more time a step: no clear gain. Its updates are scaled to the size of AdamW's, so one
+    learning rate serves both.
     """
     blocks = [p for p in model.transformer.layers.parameters() if p.ndim == 2]
     known = {id(p) for p in blocks}
