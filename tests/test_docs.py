@@ -14,7 +14,13 @@ from glm_core.cli import COMMANDS
 from glm_core.config import Settings
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("plugins/*/README.md")])
+DOCUMENTS = sorted(
+    [
+        path
+        for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md", "plugins/*/README.md")
+        for path in ROOT.glob(pattern)
+    ]
+)
 
 
 def blocks(path: Path, language: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import glm_backend_cpu.plugin
 import pytest
-from glm_backend_cpu._placement import place_on_cpu, quantize_on_cpu
+from glm_backend_cpu._placement import num_threads, place_on_cpu, quantize_on_cpu
 from glm_backend_cpu._processor import describe, fastest_dtype, read_cpuinfo, usable_cores
 
 from glm_core.records import Placement, QuantizationScheme
@@ -65,3 +65,10 @@ def test_models_of_other_runtimes_are_declined() -> None:
     assert place_on_cpu(model, Placement(("cpu",))) is None
     assert quantize_on_cpu(model, QuantizationScheme(8)) is None
     assert glm_backend_cpu.plugin.describe_backend().schemes == ("int8", "int4")
+
+
+def test_small_models_run_on_one_thread() -> None:
+    """Threads grow with the weights, from one to the number of cores."""
+    assert num_threads(6 * 2**20) == 1
+    assert num_threads(20 * 2**20) == 1
+    assert num_threads(2**33) == usable_cores()

@@ -222,6 +222,18 @@ def test_stream_chat_grows_to_the_reply(pair: tuple[Any, ChatGLMForConditionalGe
     assert steps[-1] == model.chat(tokenizer, "你好", do_sample=False, max_length=40)
 
 
+def test_chatting_in_between_leaves_training_as_it_was(tiny: Path) -> None:
+    """chat() on a model in training changes neither its mode, its dtypes, nor what trains."""
+    model = AutoModel.from_pretrained(tiny, pre_seq_len=4).half()
+    model.transformer.prefix_encoder.float()
+    model.train()
+    before = {name: (value.dtype, value.requires_grad) for name, value in model.named_parameters()}
+    assert sum(trains for _, trains in before.values()) == 1
+    model.chat(AutoTokenizer.from_pretrained(tiny), "你好", max_length=30)
+    assert model.training
+    assert {name: (value.dtype, value.requires_grad) for name, value in model.named_parameters()} == before
+
+
 def test_chat_with_beams_uses_generate(pair: tuple[Any, ChatGLMForConditionalGeneration]) -> None:
     """num_beams above 1 answers through beam search."""
     tokenizer, model = pair

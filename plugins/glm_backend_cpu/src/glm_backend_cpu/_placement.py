@@ -16,8 +16,9 @@ from ._processor import usable_cores
 CPU = torch.device("cpu")
 
 
-# Below this a thread has less to compute than it costs to wake it; measured in benchmarks/.
-BYTES_PER_THREAD = 64 * 2**20
+# Models smaller than two of these are fast enough on one thread, whatever else the machine does
+# (benchmarks/threads_cpu_2026-11-22.md).
+BYTES_PER_THREAD = 16 * 2**20
 
 
 def num_threads(weight_bytes: int) -> int:

@@ -72,12 +72,11 @@ class Family:
         name: for reports and error messages.
         recognises: whether a ``config.json`` is of this family.
         read_config: the family's configuration from a ``config.json``.
-        build: an untied, uninitialised network of a configuration, on the current default device.
+        build: the network of a configuration, tied where the family is; what a checkpoint holds
+            beyond its parameters (a copy of a tied head, rotary buffers) is not read.
         dimensions: a configuration's sizes and end token.
         tokenizer: reads the tokenizer of a checkpoint directory.
         build_prefix_encoder: ``(config, pre_seq_len, prefix_projection)`` to an empty encoder.
-        tied: stored tensors that another one replaces; they are not read.
-        ignored: whether a stored tensor is of no use to the network.
         sampling: the original's defaults.
     """
 
@@ -88,8 +87,6 @@ class Family:
     dimensions: Callable[[Any], Dimensions]
     tokenizer: Callable[[Path], ChatTokenizer]
     build_prefix_encoder: Callable[[Any, int, bool], PrefixEncoder]
-    tied: frozenset[str]
-    ignored: Callable[[str], bool]
     sampling: Sampling
 
 
@@ -117,8 +114,6 @@ CHATGLM = Family(
     dimensions=_chatglm_dimensions,
     tokenizer=ChatGLMTokenizer,
     build_prefix_encoder=chatglm.build_prefix_encoder,
-    tied=frozenset({"lm_head.weight"}),
-    ignored=lambda name: name.endswith("rotary_emb.inv_freq"),
     sampling=Sampling(
         max_length=2048, temperature=0.95, top_p=0.7, top_k=50, repetition_penalty=1.0, do_sample=True
     ),

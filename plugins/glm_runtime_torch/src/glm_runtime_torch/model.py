@@ -112,12 +112,14 @@ class TorchModel:
     def materialize(self, device: torch.device) -> None:
         """Read every weight that is still on the meta device, one at a time, straight to ``device``.
 
-        Weights that are real already are moved. Memory peaks at the result plus a few megabytes.
+        Weights that are real already are moved as they are. Memory peaks at the result plus a few
+        megabytes.
         """
-        self.network.eval().requires_grad_(False)
-        if self._checkpoint is None:
-            self.network.to(device=device, dtype=self.dtype)
+        self.network.eval()
+        if self._checkpoint is None:  # somebody else's model, who may want to train it again
+            self.network.to(device)
             return
+        self.network.requires_grad_(False)
         for name, parameter in _unique_parameters(self.network):
             if parameter.is_meta:
                 value = self._checkpoint.read(name, dtype=self._dtype_of(name, parameter), device=device)

@@ -263,13 +263,16 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             seed=seed,
         )
         model = self.as_runtime_model("model", tokenizer)
-        model.materialize(self.device)
         model.start(self.device, num_slots=1)
-        reply = ""
-        for delta in model.stream(request):
-            reply += delta.text
-            if delta.text or delta.finish_reason:
-                yield reply, [*past, (query, reply)]
+        was_training, reply = self.training, ""
+        self.eval()
+        try:
+            for delta in model.stream(request):
+                reply += delta.text
+                if delta.text or delta.finish_reason:
+                    yield reply, [*past, (query, reply)]
+        finally:
+            self.train(was_training)
 
     def _chat_with_beams(
         self,
