@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import glm_backend_cpu._placement as placement
 import glm_backend_cpu.plugin
 import glm_runtime_torch.plugin
 import pytest
@@ -13,9 +15,18 @@ import torch
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.quantization import QuantizedLinear
 from goldens import DATA, cases
+from safetensors.torch import load_file, save_file
 from tiny_models import open_with_prompt, tiny_checkpoint
 
-from glm_core import AdapterError, CheckpointError, ClosedError
+from glm_core import (
+    AdapterError,
+    ChatRequest,
+    CheckpointError,
+    ClosedError,
+    Message,
+    OutOfMemoryError,
+    Sampling,
+)
 from glm_core.config import Settings
 from glm_core.records import ModelSource
 from glm_core.routing import open_model
@@ -156,8 +167,6 @@ def test_directory_without_a_prefix_is_no_adapter(directory: Path) -> None:
 
 def test_adapters_are_chosen_per_request() -> None:
     """One resident model answers with the base, with one adapter, and with the other."""
-    from glm_core import ChatRequest, Message, Sampling
-
     case = next(case for case in cases("chatglm-6b") if case.name == "ptuning_emb_greedy_24")
     prompt = case["input_ids"][0].tolist()
     adapters = {"emb": V1 / "ptuning-emb", "proj": V1 / "ptuning-proj"}
@@ -175,8 +184,6 @@ def test_adapters_are_chosen_per_request() -> None:
 
 def test_prefix_stored_with_the_model_is_used(tmp_path: Path, directory: Path) -> None:
     """A full-parameter checkpoint of the original trainer holds its prefix, and it is used."""
-    from safetensors.torch import load_file, save_file
-
     full = edited(directory, tmp_path / "full", pre_seq_len=4)
     state = load_file(full / "model.safetensors")
     torch.manual_seed(1)
@@ -192,15 +199,29 @@ def test_prefix_stored_with_the_model_is_used(tmp_path: Path, directory: Path) -
 
 def test_memory_is_checked_before_reading(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that does not fit is refused by arithmetic, in gigabytes."""
-    from types import SimpleNamespace
-
-    import glm_backend_cpu._placement as placement
-
-    from glm_core import OutOfMemoryError
-
     monkeypatch.setattr(placement.psutil, "virtual_memory", lambda: SimpleNamespace(available=10, total=10))
     model = open_source(ModelSource("tiny", directory), "float32")
     assert model is not None
     with pytest.raises(OutOfMemoryError, match=r"needs [\d.]+ GB for its weights, 0\.0 GB of memory"):
         glm_backend_cpu.plugin.place(model, placement.Placement(("cpu",)))
     assert all(parameter.is_meta for parameter in model.network.parameters())
+
+
+def test_generation_config_overrides_the_familys_defaults(tmp_path: Path, directory: Path) -> None:
+    """What generation_config.json says becomes the model's default; the rest stays the family's."""
+    own = edited(directory, tmp_path / "own")
+    (own / "generation_config.json").write_text(
+        json.dumps({"do_sample": False, "top_k": 7, "eos_token_id": 1})
+    )
+    model = open_source(ModelSource("own", own), "float32")
+    assert model is not None
+    assert (model.info.sampling.do_sample, model.info.sampling.top_k) == (False, 7)
+    assert (model.info.sampling.top_p, model.info.sampling.max_length) == (0.7, 2048)
+
+
+def test_bad_generation_config_is_refused(tmp_path: Path, directory: Path) -> None:
+    """A value that cannot be used is named with the file."""
+    own = edited(directory, tmp_path / "own")
+    (own / "generation_config.json").write_text(json.dumps({"temperature": -1}))
+    with pytest.raises(CheckpointError, match=r"generation_config\.json: temperature must be 0 or more"):
+        open_source(ModelSource("own", own), "float32")
