@@ -95,6 +95,13 @@ def test_quantised_weights_keep_exact_scales(directory: Path) -> None:
         assert chat_model._model.network.lm_head.weight.dtype == torch.bfloat16
 
 
+def test_parameters_are_counted_before_quantisation() -> None:
+    """A pre-quantised int4 checkpoint reports as many weights as its float16 original."""
+    folders = (V1 / "ckpt" / "fp16-bin", DATA / "quantization" / "ckpt-int4")
+    counts = {open_with_prompt(folder, [1]).info.num_parameters for folder in folders}
+    assert len(counts) == 1
+
+
 def test_quantising_twice_is_refused() -> None:
     """A checkpoint that is quantised already is not quantised again."""
     model = open_with_prompt(DATA / "quantization" / "ckpt-int4", [1])

@@ -54,6 +54,7 @@ class TorchModel:
         adapters: adapter name to its prefix encoder.
         base_prefix: a prefix encoder that is part of the model itself.
         sampling: the model's own defaults; ``None`` takes the family's.
+        num_parameters: weights of the network before quantisation; ``None`` counts them.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class TorchModel:
         adapters: Mapping[str, PrefixEncoder] | None = None,
         base_prefix: PrefixEncoder | None = None,
         sampling: Sampling | None = None,
+        num_parameters: int | None = None,
     ) -> None:
         self.family = family
         self.config = config
@@ -83,7 +85,7 @@ class TorchModel:
         self.info = ModelInfo(
             name=name,
             family=family.name,
-            num_parameters=sum(parameter.numel() for parameter in network.parameters()),
+            num_parameters=count_parameters(network) if num_parameters is None else num_parameters,
             context_length=LENGTH_FACTOR * family.dimensions(config).max_sequence_length,
             sampling=family.sampling if sampling is None else sampling,
             adapters=tuple(self._adapters),
@@ -218,6 +220,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
     checkpoint = Checkpoint(directory)
     with empty_weights():
         network = family.build(config)
+        num_parameters = count_parameters(network)
         _expect_stored_form(directory, raw, network)
     checkpoint.require({name: tuple(value.shape) for name, value in _unique_parameters(network)})
     adapters = {name: load_prefix_encoder(path, family, config) for name, path in source.adapters.items()}
@@ -232,7 +235,13 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         adapters=adapters,
         base_prefix=prefix_encoder_in(checkpoint, family, config),
         sampling=_sampling_defaults(directory, family.sampling),
+        num_parameters=num_parameters,
     )
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Weights of a network, tied ones once."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def read_json(path: Path) -> dict[str, Any]:
