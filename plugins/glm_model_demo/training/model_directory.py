@@ -28,7 +28,7 @@ TOKENIZER_CONFIG = {
 
 
 def write_model(model: ChatGLM, directory: Path) -> None:
-    """Write ``config.json`` and ``model.safetensors`` (float16, the head not repeated)."""
+    """Write the configurations and ``model.safetensors`` (float16, the head not repeated)."""
     tensors = {
         name: tensor.detach().to(torch.float16).contiguous()
         for name, tensor in model.state_dict().items()
@@ -39,6 +39,9 @@ def write_model(model: ChatGLM, directory: Path) -> None:
     temporary.chmod(0o644)
     os.replace(temporary, directory / "model.safetensors")
     config = model.config
+    # So few parameters answer best without sampling.
+    generation = {"do_sample": False, "max_length": config.max_sequence_length}
+    _write_json(directory / "generation_config.json", generation)
     _write_json(
         directory / "config.json",
         {
