@@ -1,114 +1,30 @@
-"""Downloading, against stand-ins for both hubs on the loopback interface.
-
-Each download runs in its own process, as the clients read their environment when imported.
-"""
+"""Downloading from Hugging Face's hub, against a stand-in on the loopback interface."""
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-import random
 import shutil
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hub_machine import (
+    COMMIT,
+    DATA,
+    NEWER,
+    OTHER_WEIGHTS,
+    PYTHON,
+    WEIGHTS,
+    Machine,
+    contents,
+    nowhere,
+)
 from standin_hub import StandinHub, sha256, standin_hub
-from standin_modelscope import StandinModelScope, standin_modelscope
 
 from glm_core.errors import HubError
 from glm_core.hub import download
-
-COMMIT, NEWER = "a" * 40, "b" * 40
-WEIGHTS = random.Random(6).randbytes(300_000)
-OTHER_WEIGHTS = WEIGHTS[::-1]
-DATA = {"config.json": b'{"model_type": "chatglm"}', "ice_text.model": b"pieces"}
-PYTHON = {"modeling_chatglm.py": b"raise SystemExit", "README.md": b"# A model"}
-
-DRIVER = """
-import json, logging, sys
-from glm_core.errors import HubError
-from glm_core.hub import download
-
-logging.basicConfig(format="%(message)s")
-try:
-    result = {"folder": str(download(**json.loads(sys.argv[1])))}
-except HubError as error:
-    result = {"error": str(error)}
-print(json.dumps(result))
-"""
-
-
-@dataclass
-class Machine:
-    """A user's machine: its home, its environment, and the hub it talks to."""
-
-    home: Path
-    hub: str
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def start(self, *command: str, **streams: int) -> subprocess.Popen[str]:
-        """Run a Python program on it."""
-        base = {"PATH": os.environ["PATH"], "HOME": str(self.home), "PYTHONPATH": os.pathsep.join(sys.path)}
-        environment = base | {"NO_PROXY": "*"} | self.environment
-        pipe = subprocess.PIPE
-        streams = {"stdout": pipe, "stderr": pipe} | streams
-        return subprocess.Popen(
-            [sys.executable, *command], env=environment, text=True, cwd=self.home, **streams
-        )
-
-    def begin(
-        self, name: str = "org/name", *, revision: str | None = None, offline: bool = False, **streams: int
-    ) -> subprocess.Popen[str]:
-        """Begin a download."""
-        wanted = {"repository": name, "revision": revision, "offline": offline, "hub": self.hub}
-        return self.start("-c", DRIVER, json.dumps(wanted), **streams)
-
-    def download(self, name: str = "org/name", *, revision: str | None = None, offline: bool = False) -> Path:
-        """Download; nothing but the result goes to standard output."""
-        result = self._result(name, revision, offline)
-        assert "folder" in result, result
-        return Path(result["folder"])
-
-    def failure(self, name: str = "org/name", *, revision: str | None = None, offline: bool = False) -> str:
-        """The one sentence, or two, with which a download fails."""
-        result = self._result(name, revision, offline)
-        assert "error" in result, result
-        message = result["error"]
-        assert message.count("\n") == 0
-        return message
-
-    def _result(self, name: str, revision: str | None, offline: bool) -> dict[str, str]:
-        output, self.notices = self.begin(name, revision=revision, offline=offline).communicate(timeout=60)
-        assert output, self.notices
-        result: dict[str, str] = json.loads(output)
-        return result
-
-    def glm(self, *arguments: str) -> tuple[int, str, str]:
-        """Exit status, standard output and standard error of a ``glm`` command."""
-        process = self.start("-m", "glm_core", *arguments)
-        output, errors = process.communicate(timeout=60)
-        return process.returncode, output, errors
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
-
-
-def nowhere() -> str:
-    """An address at which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -470,128 +386,3 @@ class TestCommandLine:
         os.close(ours)
         assert "org/name: " in shown
         assert "300k/300k" in shown
-
-
-@pytest.fixture
-def modelscope() -> Iterator[StandinModelScope]:
-    """A ModelScope that offers nothing yet, where its client is installed."""
-    pytest.importorskip(
-        "modelscope_hub", reason="ModelScope's client is not installed: pip install modelscope-hub"
-    )
-    with standin_modelscope() as served:
-        yield served
-
-
-@pytest.fixture
-def shanghai(modelscope: StandinModelScope, tmp_path: Path) -> Machine:
-    """A machine that takes its models from ModelScope, and asks only once."""
-    environment = {"MODELSCOPE_ENDPOINT": modelscope.url, "MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS": "1"}
-    return Machine(tmp_path, "modelscope", environment)
-
-
-class TestModelScope:
-    """The same from the other hub."""
-
-    def test_only_data_files_arrive(self, modelscope: StandinModelScope, shanghai: Machine) -> None:
-        """Data files arrive whole, safetensors alone; Python code is not even asked for."""
-        data = DATA | {"model.safetensors": WEIGHTS}
-        modelscope.models["org/name"] = {"master": data | PYTHON | {"pytorch_model.bin": OTHER_WEIGHTS}}
-        assert contents(shanghai.download()) == data
-        assert {name for name, _, _ in modelscope.fetched} == set(data)
-
-    def test_torch_shards_come_where_nothing_else_is(
-        self, modelscope: StandinModelScope, shanghai: Machine
-    ) -> None:
-        """Where there are only ``.bin`` shards, they arrive."""
-        modelscope.models["org/name"] = {"master": DATA | {"pytorch_model.bin": WEIGHTS}}
-        assert contents(shanghai.download()) == DATA | {"pytorch_model.bin": WEIGHTS}
-
-    def test_pinned_revision(self, modelscope: StandinModelScope, shanghai: Machine) -> None:
-        """Every file is asked for at the revision that was named."""
-        modelscope.models["org/name"] = {"master": {"config.json": b"new"}, "v1.0": {"config.json": b"old"}}
-        assert contents(shanghai.download(revision="v1.0")) == {"config.json": b"old"}
-        assert modelscope.fetched == [("config.json", "v1.0", None)]
-
-    def test_second_run_fetches_nothing(self, modelscope: StandinModelScope, shanghai: Machine) -> None:
-        """What is in the cache is not fetched again."""
-        modelscope.models["org/name"] = {"master": DATA}
-        first = shanghai.download()
-        modelscope.fetched.clear()
-        assert shanghai.download() == first
-        assert modelscope.fetched == []
-
-    def test_cut_connection_is_continued(self, modelscope: StandinModelScope, shanghai: Machine) -> None:
-        """When the server cuts a connection, the rest is asked for."""
-        modelscope.models["org/name"] = {"master": {"model.safetensors": WEIGHTS}}
-        modelscope.cut_after["model.safetensors"] = 200_000
-        assert contents(shanghai.download()) == {"model.safetensors": WEIGHTS}
-        assert [asked for _, _, asked in modelscope.fetched] == [None, "bytes=200000-"]
-
-    def test_offline_takes_the_cache(self, modelscope: StandinModelScope, shanghai: Machine) -> None:
-        """What was downloaded is found, without one request."""
-        modelscope.models["org/name"] = {"master": DATA}
-        there = shanghai.download()
-        modelscope.asked = 0
-        assert shanghai.download(offline=True) == there
-        assert modelscope.asked == 0
-
-    def test_offline_without_the_model(self, modelscope: StandinModelScope, shanghai: Machine) -> None:
-        """What is not in the cache is an error, without one request."""
-        message = shanghai.failure(offline=True)
-        assert message.startswith("org/name on ModelScope is not in the cache and offline mode is on. ")
-        assert modelscope.asked == 0
-
-    @pytest.mark.parametrize(
-        ("status", "expected"),
-        [
-            (0, "org/name on ModelScope does not exist; "),
-            (401, "org/name on ModelScope is private, or given only to those who accepted its terms: "),
-            (403, "org/name on ModelScope is private, or given only to those who accepted its terms: "),
-            (500, "org/name on ModelScope could not be downloaded: [E1002] [500] as the test asked"),
-        ],
-    )
-    def test_refusals(
-        self, modelscope: StandinModelScope, shanghai: Machine, status: int, expected: str
-    ) -> None:
-        """Each way in which the hub refuses has its own sentence."""
-        modelscope.status = status
-        assert shanghai.failure().startswith(expected)
-
-    def test_unknown_revision(self, modelscope: StandinModelScope, shanghai: Machine) -> None:
-        """A revision that is not there is named."""
-        modelscope.models["org/name"] = {"master": DATA}
-        assert shanghai.failure(revision="v9").startswith(
-            "org/name on ModelScope at revision v9 does not exist"
-        )
-
-    def test_endpoint_that_is_no_hub(self, modelscope: StandinModelScope, shanghai: Machine) -> None:
-        """A page in place of the hub's answer is recognised."""
-        modelscope.page = b"<html>Log in to the hotel"
-        assert "what answers is not ModelScope" in shanghai.failure()
-
-    def test_no_network(self, shanghai: Machine) -> None:
-        """A refused connection names the variable of the endpoint and the other hub."""
-        shanghai.environment["MODELSCOPE_ENDPOINT"] = nowhere()
-        refused = ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-        assert shanghai.failure() == (
-            f"org/name on ModelScope could not be downloaded: {refused}. "
-            "Check the network and MODELSCOPE_ENDPOINT, try --hub huggingface, "
-            "or pass --model a local directory."
-        )
-
-    def test_cache_that_cannot_be_made(self, modelscope: StandinModelScope, shanghai: Machine) -> None:
-        """A cache folder below a file is reported with the variable that moves it."""
-        modelscope.models["org/name"] = {"master": DATA}
-        (shanghai.home / "file").touch()
-        shanghai.environment["MODELSCOPE_CACHE"] = str(shanghai.home / "file" / "cache")
-        message = shanghai.failure()
-        assert message.startswith("org/name on ModelScope could not be written to the cache: ")
-        assert "name another in MODELSCOPE_CACHE" in message
-
-    def test_command_line(self, modelscope: StandinModelScope, shanghai: Machine) -> None:
-        """The command's standard output stays clean, and its error is one line."""
-        arguments = ("--model", "org/name", "--hub", "modelscope", "--device", "cpu")
-        status, output, errors = shanghai.glm("chat", "你好", *arguments)
-        assert (status, output) == (2, "")
-        assert errors.startswith("glm: org/name on ModelScope does not exist")
-        assert errors.count("\n") == 1

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import glm_core
 import pytest
+
+import glm_core
 
 SCRIPT = Path(__file__).parents[2] / "plugins" / "glm_model_demo" / "training" / "train.py"
 
