@@ -95,6 +95,22 @@ def test_quantised_weights_keep_exact_scales(directory: Path) -> None:
         assert chat_model._model.network.lm_head.weight.dtype == torch.bfloat16
 
 
+def test_backends_make_their_own_quantised_layers(directory: Path) -> None:
+    """A backend's layer factory gets stored integers, scales, bias and bits, and its layers are used."""
+
+    class Own(torch.nn.Module):
+        def __init__(self, stored: torch.Tensor, scale: torch.Tensor, bias: Any, bits: int) -> None:
+            super().__init__()
+            self.seen = (stored.dtype, scale.shape[0] == stored.shape[0], bias is not None, bits)
+
+    model = open_source(ModelSource("tiny", directory), "float32")
+    assert model is not None
+    model.quantize(4, make_layer=Own)
+    layers = [module for module in model.network.modules() if isinstance(module, Own)]
+    assert len(layers) == 2 * 4
+    assert {layer.seen for layer in layers} == {(torch.int8, True, True, 4)}
+
+
 def test_parameters_are_counted_before_quantisation() -> None:
     """A pre-quantised int4 checkpoint reports as many weights as its float16 original."""
     folders = (V1 / "ckpt" / "fp16-bin", DATA / "quantization" / "ckpt-int4")

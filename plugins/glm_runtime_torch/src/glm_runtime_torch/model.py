@@ -23,6 +23,7 @@ from .generation.engine import Engine
 from .kv_cache import KVCache
 from .prefix_encoder import PrefixEncoder
 from .quantization import (
+    LayerFactory,
     QuantizedLinear,
     block_linears,
     expect_stored_form,
@@ -129,8 +130,12 @@ class TorchModel:
             elif parameter.device != device:
                 _replace_parameter(self.network, parameter, parameter.to(device))
 
-    def quantize(self, bits: int) -> None:
+    def quantize(self, bits: int, make_layer: LayerFactory = QuantizedLinear.from_stored) -> None:
         """Quantise every linear layer of the blocks straight from its file, one at a time.
+
+        Args:
+            bits: 8 or 4.
+            make_layer: makes a backend's own layer; the reference layer otherwise.
 
         Raises:
             CheckpointError: the weights are quantised already.
@@ -141,7 +146,7 @@ class TorchModel:
                 f"{self.info.name} is quantised already; leave --quantize out, or load the float16 one."
             )
         if self._checkpoint is None:
-            quantize_in_place(self.network, bits)
+            quantize_in_place(self.network, bits, make_layer)
             return
         for name, parent, attribute, linear in layers:
             facts = self._checkpoint.facts(f"{name}.weight")
@@ -150,7 +155,7 @@ class TorchModel:
             bias = None
             if linear.bias is not None:
                 bias = self._checkpoint.read(f"{name}.bias", dtype=self.dtype, device=CPU)
-            setattr(parent, attribute, QuantizedLinear.from_stored(stored, scale, bias, bits))
+            setattr(parent, attribute, make_layer(stored, scale, bias, bits))
 
     def start(self, device: torch.device, *, num_slots: int = NUM_SLOTS) -> None:
         """Reserve the KV cache and make the model ready to answer."""

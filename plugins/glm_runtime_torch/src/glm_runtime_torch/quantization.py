@@ -8,7 +8,7 @@ these files load as they are. Backends that own a kernel replace the layer and k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -191,11 +191,17 @@ def expect_stored_form(network: nn.Module, config: Mapping[str, Any]) -> None:
         model.transformer.word_embeddings, model.lm_head = embedding, head
 
 
-def quantize_in_place(network: nn.Module, bits: int) -> None:
+LayerFactory = Callable[[Tensor, Tensor, Tensor | None, int], nn.Module]
+"""Makes a layer of stored integers, scales, bias and bits, as `QuantizedLinear.from_stored` does."""
+
+
+def quantize_in_place(
+    network: nn.Module, bits: int, make_layer: LayerFactory = QuantizedLinear.from_stored
+) -> None:
     """Quantise the blocks of a network whose weights are in memory, one layer at a time."""
     for _, parent, attribute, linear in block_linears(network):
         bias = None if linear.bias is None else linear.bias.detach()
-        setattr(parent, attribute, QuantizedLinear.from_float(linear.weight.detach(), bias, bits))
+        setattr(parent, attribute, make_layer(*quantize_rows(linear.weight.detach(), bits), bias, bits))
 
 
 def _frozen(tensor: Tensor) -> nn.Parameter:
