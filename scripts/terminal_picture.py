@@ -23,8 +23,13 @@ from rich.style import Style
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-COLUMNS, ROWS = 92, 28
-QUESTIONS = ("你好", "怎么量化模型？", "And how do I start the HTTP API?")
+COLUMNS, ROWS = 92, 30
+QUESTIONS = (
+    "你好",
+    "没有网络能用吗？",
+    "How do I run my own checkpoint?",
+    "Something is broken, what can I do?",
+)
 NAMED = {"brown": "yellow", "brightblack": "bright_black"}
 
 
