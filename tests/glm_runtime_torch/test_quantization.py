@@ -42,8 +42,8 @@ def test_layer_equals_the_dequantised_matrix(bits: int) -> None:
     """A quantised layer computes what a plain layer with the dequantised weights computes."""
     torch.manual_seed(0)
     weight, bias, x = torch.randn(6, 10), torch.randn(6), torch.randn(3, 2, 10)
-    layer = QuantizedLinear.from_float(weight, bias, bits)
     stored, scale = quantize_rows(weight, bits)
+    layer = QuantizedLinear.from_stored(stored, scale, bias, bits)
     expected = torch.nn.functional.linear(x, dequantize_rows(stored, scale, bits, torch.float32), bias)
     torch.testing.assert_close(layer(x), expected)
     half_step = scale.max() / 2

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from glm_core.errors import OutOfMemoryError
 
-from .memory import allocate
+from .memory import reserve_zeros
 
 
 class KVCache:
@@ -51,8 +51,8 @@ class KVCache:
         shape = (num_slots, num_kv_heads, capacity, head_dim)
         needed = 2 * num_layers * torch.Size(shape).numel() * dtype.itemsize
         try:
-            self._keys = [allocate(shape, dtype, device) for _ in range(num_layers)]
-            self._values = [allocate(shape, dtype, device) for _ in range(num_layers)]
+            self._keys = [reserve_zeros(shape, dtype, device) for _ in range(num_layers)]
+            self._values = [reserve_zeros(shape, dtype, device) for _ in range(num_layers)]
         except (RuntimeError, OSError, OverflowError) as error:
             raise OutOfMemoryError(
                 f"the KV cache needs {needed / 1e9:.2f} GB ({num_slots} conversations of {capacity} tokens), "

@@ -1,9 +1,4 @@
-"""Memory that is exactly as large as what is in it.
-
-Weights and caches are taken as pages of their own instead of from the C library's heap: the heap
-keeps the holes that temporaries leave between long-lived tensors, and a fifth of a quantised
-model's size was lost to them.
-"""
+"""Memory that is not resident before it is needed, and no longer than it is."""
 
 from __future__ import annotations
 
@@ -16,16 +11,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-# Below this a tensor comes from the heap: pages are 4 KiB, and a mapping each is not free.
-SMALLEST_MAPPING_BYTES = 2**20
 
+def reserve_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of zeros that on the CPU takes memory only where it is written.
 
-def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of zeros. On the CPU a large one is not resident before it is written."""
-    size = torch.Size(shape).numel() * dtype.itemsize
-    if device.type != "cpu" or size < SMALLEST_MAPPING_BYTES:
+    ``torch.zeros`` writes every page; pages of an anonymous mapping are zero by themselves.
+    """
+    if device.type != "cpu":
         return torch.zeros(tuple(shape), dtype=dtype, device=device)
-    return torch.frombuffer(_pages(size), dtype=dtype).view(tuple(shape))
+    size = torch.Size(shape).numel() * dtype.itemsize
+    return torch.frombuffer(_pages(max(1, size)), dtype=dtype).view(tuple(shape))
 
 
 def _pages(size: int) -> mmap.mmap:

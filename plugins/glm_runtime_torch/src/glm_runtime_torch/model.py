@@ -157,6 +157,7 @@ class TorchModel:
                 bias = self._checkpoint.read(f"{name}.bias", dtype=self.dtype, device=CPU)
             setattr(parent, attribute, make_layer(stored, scale, bias, bits))
 
+    @torch.no_grad()
     def start(self, device: torch.device, *, num_slots: int = NUM_SLOTS) -> None:
         """Reserve the KV cache and make the model ready to answer."""
         sizes = self.family.dimensions(self.config)

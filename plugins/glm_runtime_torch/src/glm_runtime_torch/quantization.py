@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .memory import allocate
-
 BITS = (8, 4)
 PIECE_ELEMENTS = 2**20
 
@@ -59,7 +57,7 @@ def quantize_pieces(
     out_features, in_features = shape
     check_bits(bits, in_features)
     columns = in_features // 2 if bits == 4 else in_features
-    stored = allocate((out_features, columns), torch.int8, device)
+    stored = torch.empty(out_features, columns, dtype=torch.int8, device=device)
     scale = torch.empty(out_features, dtype=dtype, device=device)
     for start, rows in pieces:
         row_scale = rows.abs().amax(dim=1) / (2 ** (bits - 1) - 1)
@@ -115,11 +113,6 @@ class QuantizedLinear(nn.Module):
         self.weight = _frozen(torch.empty(out_features, columns, dtype=torch.int8))
         self.weight_scale = _frozen(torch.empty(out_features))
         self.bias = _frozen(torch.empty(out_features)) if bias else None
-
-    @classmethod
-    def from_float(cls, weight: Tensor, bias: Tensor | None, bits: int) -> QuantizedLinear:
-        """Quantise ``[out, in]``; the bias is kept as it is."""
-        return cls.from_stored(*quantize_rows(weight, bits), bias, bits)
 
     @classmethod
     def from_stored(cls, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int) -> QuantizedLinear:
