@@ -11,6 +11,7 @@ imports torch. What stands here is the public surface; everything else may chang
 from .chat_model import ChatModel
 from .errors import (
     AdapterError,
+    BusyError,
     CheckpointError,
     ClosedError,
     ConfigError,
@@ -24,7 +25,7 @@ from .errors import (
 )
 from .hookspecs import hookimpl
 from .plugins import API_VERSION
-from .records import ChatRequest, Delta, Message, ModelInfo, Sampling, Usage
+from .records import ChatRequest, Delta, Message, ModelInfo, ModelLoad, Sampling, Usage
 from .routing import load, resolve_model
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "API_VERSION",
     "AdapterError",
+    "BusyError",
     "ChatModel",
     "ChatRequest",
     "CheckpointError",
@@ -43,6 +45,7 @@ __all__ = [
     "HubError",
     "Message",
     "ModelInfo",
+    "ModelLoad",
     "ModelNotFoundError",
     "OutOfMemoryError",
     "PluginError",

@@ -14,6 +14,7 @@ from .records import (
     LoadedModel,
     Message,
     ModelInfo,
+    ModelLoad,
     Sampling,
     as_messages,
 )
@@ -153,6 +154,7 @@ class ChatModel:
         Raises:
             ClosedError: the model was closed.
             AdapterError: the request names an adapter that is not loaded.
+            BusyError: too many requests wait already.
             RequestError: the prompt does not fit.
         """
         if self._closed:
@@ -167,6 +169,12 @@ class ChatModel:
                 "report this to its author"
             )
         return ChatStream(self._runtime, deltas)
+
+    @property
+    def load(self) -> ModelLoad | None:
+        """How busy the model is now; ``None`` where its runtime does not say."""
+        load = getattr(self._model, "load", None)
+        return load if isinstance(load, ModelLoad) else None
 
     def close(self) -> None:
         """Give back memory and threads; further requests raise `ClosedError`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +20,20 @@ from .errors import ConfigError
 
 ENVIRONMENT_PREFIX = "GLM_"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-QUANTIZATIONS = ("none", "int8", "int4")
+SCHEME = r"int\d{1,2}(-g\d{1,6})?"
 HUBS = ("huggingface", "modelscope")
 MAX_TIME_LIMIT = 3600.0
+MAX_SLOTS = 1024
+MAX_CONTEXT_LENGTH = 2**24
+MAX_KV_MEMORY = 2.0**20
 YES = ("1", "true", "yes", "on")
 NO = ("0", "false", "no", "off")
+_NUMBERS: Mapping[str, tuple[type[int] | type[float], str]] = {
+    "plugin_time_limit": (float, "number of seconds"),
+    "kv_memory": (float, "number of gigabytes"),
+    "slots": (int, "whole number"),
+    "context_length": (int, "whole number"),
+}
 
 
 @dataclass(frozen=True)
@@ -34,10 +44,13 @@ class Settings:
         model: directory, known name or hub id.
         device: ``auto``, or a device name such as ``cpu``, ``cuda:0,1``, ``mps``.
         dtype: one of `DTYPES`.
-        quantize: one of `QUANTIZATIONS`.
+        quantize: ``none``, or a scheme that the backend offers, such as ``int8``, ``int4``, ``int4-g128``.
         revision: branch, tag or commit on the hub; ``None`` = the newest.
         offline: never touch the network.
         hub: where ids are looked up, one of `HUBS`.
+        slots: requests to answer at the same time; 0 = as many as suit the device.
+        context_length: tokens that one request may use; 0 = what the model was made for.
+        kv_memory: gigabytes that the KV cache may take; 0 = what suits the device.
         plugins: names of the only plugins to load; ``None`` = all.
         disable_plugins: names of plugins never to load.
         plugin_time_limit: seconds that a plugin may take to import or to describe itself.
@@ -50,14 +63,23 @@ class Settings:
     revision: str | None = None
     offline: bool = False
     hub: str = "huggingface"
+    slots: int = 0
+    context_length: int = 0
+    kv_memory: float = 0.0
     plugins: tuple[str, ...] | None = None
     disable_plugins: tuple[str, ...] = ()
     plugin_time_limit: float = 10.0
 
     def __post_init__(self) -> None:
         _check_choice("dtype", self.dtype, DTYPES)
-        _check_choice("quantize", self.quantize, QUANTIZATIONS)
         _check_choice("hub", self.hub, HUBS)
+        if self.quantize != "none" and not re.fullmatch(SCHEME, self.quantize):
+            raise ConfigError(
+                f"quantize {self.quantize!r} is unknown; expected none, int8, int4, or int4-g128 and the like"
+            )
+        _check_range("slots", self.slots, MAX_SLOTS)
+        _check_range("context_length", self.context_length, MAX_CONTEXT_LENGTH)
+        _check_range("kv_memory", self.kv_memory, MAX_KV_MEMORY)
         if not 0 < self.plugin_time_limit <= MAX_TIME_LIMIT:
             raise ConfigError(
                 f"plugin_time_limit must be more than 0 and at most {MAX_TIME_LIMIT:g} seconds, "
@@ -157,13 +179,14 @@ def _convert(name: str, value: Any) -> Any:
         raise ConfigError(f"{name} must be a list of plugin names, got {value!r}")
     if name == "offline":
         return _convert_boolean(name, value)
-    if name == "plugin_time_limit":
+    if name in _NUMBERS:
+        kind, what = _NUMBERS[name]
         try:
-            if isinstance(value, bool):
+            if isinstance(value, bool) or (kind is int and isinstance(value, float)):
                 raise TypeError
-            return float(value)
+            return kind(value)
         except (TypeError, ValueError):
-            raise ConfigError(f"{name} must be a number of seconds, got {value!r}") from None
+            raise ConfigError(f"{name} must be a {what}, got {value!r}") from None
     if not isinstance(value, str):
         raise ConfigError(f"{name} must be text, got {value!r}")
     return value
@@ -180,3 +203,8 @@ def _convert_boolean(name: str, value: Any) -> bool:
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigError(f"{name} {value!r} is unknown; expected one of {', '.join(choices)}")
+
+
+def _check_range(name: str, value: float, maximum: float) -> None:
+    if not 0 <= value <= maximum:
+        raise ConfigError(f"{name} must be between 0 (automatic) and {maximum:g}, got {value:g}")

@@ -9,6 +9,7 @@
     │   └── OutOfMemoryError      what was asked for does not fit
     ├── PluginError               a plugin is missing, broken, or broke a promise
     ├── RequestError              a chat request is wrong: empty, too long, a bad sampling value
+    ├── BusyError                 too many requests wait already; try again later
     ├── AdapterError              an adapter is missing, damaged or made for another model
     └── ClosedError               the model was closed
 
@@ -54,6 +55,10 @@ class PluginError(GlmError):
 
 class RequestError(GlmError):
     """A chat request cannot be answered as it is; nothing was started."""
+
+
+class BusyError(GlmError):
+    """The queue is full: nothing was started, and the same request may succeed later."""
 
 
 class AdapterError(GlmError):

@@ -5,10 +5,11 @@ The stages run in this order for every model::
     load_model → quantize (if asked for) → place → chat_stream, as often as wanted
 
 Core asks one plugin at a time and only the one that a hook concerns: runtimes are asked for
-``load_model`` in the order of their names until one accepts; ``quantize`` and ``place`` go to the
-backend that described the device; ``chat_stream`` goes to the runtime that loaded the model;
-``train`` to the trainer that the job names. Registration order never decides, and a plugin need
-not guard against being asked about another's device.
+``load_model`` and ``quantize_checkpoint`` in the order of their names until one accepts;
+``quantize``, ``place`` and ``measure_bandwidth`` go to the backend that described the device;
+``chat_stream`` goes to the runtime that loaded the model; ``train`` to the trainer that the job
+names. Registration order never decides, and a plugin need not guard against being asked about
+another's device.
 
 Rules for every implementation: plain positional parameters without defaults (pluggy ignores or
 refuses others; an implementation may leave out parameters it does not need); heavy imports inside
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
         ModelSource,
         Placement,
         QuantizationScheme,
+        QuantizeJob,
+        QuantizeProgress,
         TrainerInfo,
         TrainJob,
         TrainProgress,
@@ -153,6 +156,46 @@ def train(model: LoadedModel | None, job: TrainJob) -> Iterator[TrainProgress] |
 
     Raises:
         ConfigError: an option is unknown or has a bad value; before anything is loaded.
+    """
+
+
+@hookspec(firstresult=True)
+def quantize_checkpoint(source: ModelSource, job: QuantizeJob) -> Iterator[QuantizeProgress] | None:
+    """Write a quantised checkpoint that loads without the original.
+
+    When:    for ``glm quantize``; no model is loaded.
+    Answer:  the runtime that understands the source; ``None`` if it is not yours. A plain function
+             that returns an iterator.
+
+    Args:
+        source: the directory to read.
+        job: where to write and how. A job that was interrupted there goes on where it stopped.
+
+    Returns:
+        An iterator of `QuantizeProgress`; the last one is finished. Tensors are read, quantised
+        and written one by one. Nothing stands under the final name before everything is written.
+
+    Raises:
+        ConfigError: the scheme, method or destination cannot be used; before anything is written.
+        CheckpointError: the source is damaged or quantised already.
+    """
+
+
+@hookspec(firstresult=True)
+def measure_bandwidth(device: str) -> float | None:
+    """Measure how many bytes a second the device can read from its memory.
+
+    When:    for ``glm bench``, on an otherwise idle device; may take a second or two.
+    Answer:  the backend that described the device; ``None`` if it cannot say.
+
+    Args:
+        device: such as ``"cpu"`` or ``"cuda:0"``.
+
+    Returns:
+        Bytes a second, with all the threads or units that decoding uses.
+
+    Raises:
+        DeviceError: the device is absent.
     """
 
 

@@ -8,6 +8,7 @@ is defined in `glm_core.descriptions` and offered here too.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Literal, Protocol
 
 from ._checks import check_integer, check_number, check_text
 from .descriptions import BackendInfo, DeviceInfo, FrontendInfo, ModelCard, OpenModel, Option, TrainerInfo
-from .errors import RequestError
+from .errors import ConfigError, RequestError
 
 __all__ = [
     "BackendInfo",
@@ -29,11 +30,14 @@ __all__ = [
     "Message",
     "ModelCard",
     "ModelInfo",
+    "ModelLoad",
     "ModelSource",
     "OpenModel",
     "Option",
     "Placement",
     "QuantizationScheme",
+    "QuantizeJob",
+    "QuantizeProgress",
     "Role",
     "ROLES",
     "Sampling",
@@ -74,7 +78,10 @@ class Sampling:
         top_k: only that many tokens; 0 switches it off.
         repetition_penalty: logits of tokens that occurred are divided (positive) or multiplied
             (negative) by it; 1 switches it off.
+        presence_penalty: subtracted from the logits of tokens that the answer holds; 0 switches it off.
+        frequency_penalty: likewise, once for each time; 0 switches it off.
         do_sample: ``False`` always takes the most likely token.
+        ignore_eos: ``True`` goes on past the model's end of an answer, up to the length; for benchmarks.
     """
 
     max_new_tokens: int | None = None
@@ -83,7 +90,10 @@ class Sampling:
     top_p: float | None = None
     top_k: int | None = None
     repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     do_sample: bool | None = None
+    ignore_eos: bool | None = None
 
     def __post_init__(self) -> None:
         check_integer("max_new_tokens", self.max_new_tokens, minimum=1)
@@ -92,8 +102,12 @@ class Sampling:
         check_number("temperature", self.temperature, "0 or more", lambda value: value >= 0)
         check_number("top_p", self.top_p, "between 0 and 1", lambda value: 0 <= value <= 1)
         check_number("repetition_penalty", self.repetition_penalty, "more than 0", lambda value: value > 0)
-        if self.do_sample is not None and not isinstance(self.do_sample, bool):
-            raise RequestError(f"do_sample must be true or false, got {self.do_sample!r}")
+        for name in ("presence_penalty", "frequency_penalty"):
+            check_number(name, getattr(self, name), "between -2 and 2", lambda value: -2 <= value <= 2)
+        for name in ("do_sample", "ignore_eos"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, bool):
+                raise RequestError(f"{name} must be true or false, got {value!r}")
 
     def or_else(self, defaults: Sampling) -> Sampling:
         """A copy in which every ``None`` is taken from ``defaults``."""
@@ -104,7 +118,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One request for an answer to a conversation that ends with a user's message.
+    """One request: an answer to a conversation that ends with a user's message, or bare text to go on from.
 
     Attributes:
         messages: the conversation; system messages first, the last one is the user's.
@@ -112,26 +126,36 @@ class ChatRequest:
         adapter: name of a loaded adapter; ``None`` = the base model.
         stop: the answer ends before the first of these strings.
         seed: makes sampling repeatable; ``None`` = a fresh one.
+        prompt: instead of messages: text that the model goes on from, without any chat format.
     """
 
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = ()
     sampling: Sampling = Sampling()
     adapter: str | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
+        if self.prompt is None:
+            self._check_messages()
+        elif self.messages:
+            raise RequestError("a request has messages or a prompt, not both")
+        else:
+            check_text("prompt", self.prompt)
+        if not isinstance(self.stop, tuple) or not all(self.stop):
+            raise RequestError(f"stop must be a tuple of non-empty strings, got {self.stop!r}")
+        for stop in self.stop:
+            check_text("a stop string", stop)
+        check_integer("seed", self.seed, minimum=0, maximum=2**63 - 1)
+
+    def _check_messages(self) -> None:
         if not all(isinstance(message, Message) for message in self.messages):
             raise RequestError(f"messages must be Message records, got {self.messages!r}")
         if not self.messages or self.messages[-1].role != "user":
             raise RequestError("a conversation must end with a user's message; add the question")
         if not self.messages[-1].content.strip():
             raise RequestError("the question is empty; type something to answer")
-        if not isinstance(self.stop, tuple) or not all(self.stop):
-            raise RequestError(f"stop must be a tuple of non-empty strings, got {self.stop!r}")
-        for stop in self.stop:
-            check_text("a stop string", stop)
-        check_integer("seed", self.seed, minimum=0, maximum=2**63 - 1)
 
 
 @dataclass(frozen=True)
@@ -142,13 +166,15 @@ class Usage:
         prompt_tokens: tokens that were prefilled, control tokens included.
         completion_tokens: tokens decoded, the stop token not counted.
         dropped_messages: how many of the oldest messages did not fit and were left out.
-        time_to_first_token: seconds from the request to the first decoded token.
+        queue_seconds: seconds that the request waited before its prefill began.
+        time_to_first_token: seconds from the request to the first decoded token, waiting included.
         decode_seconds: seconds from the first decoded token to the last.
     """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     dropped_messages: int = 0
+    queue_seconds: float = 0.0
     time_to_first_token: float = 0.0
     decode_seconds: float = 0.0
 
@@ -168,12 +194,15 @@ class Delta:
         token_ids: the ids decoded since the last delta.
         finish_reason: ``"stop"`` (the model or a stop string ended it) or ``"length"``.
         usage: see `Usage`.
+        queue_position: how many requests are served before this one begins; more than 0 only in
+            the empty deltas that a waiting request may send before its first token.
     """
 
     text: str
     token_ids: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    queue_position: int = 0
 
 
 @dataclass(frozen=True)
@@ -187,6 +216,7 @@ class ModelInfo:
         context_length: tokens of prompt and answer that one request may use together.
         sampling: the model's own defaults, every field set but ``max_new_tokens``.
         adapters: names that a request may choose from.
+        weight_bytes: memory of the weights, all of which one decode step reads; 0 = unknown.
     """
 
     name: str
@@ -195,6 +225,30 @@ class ModelInfo:
     context_length: int
     sampling: Sampling
     adapters: tuple[str, ...] = ()
+    weight_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class ModelLoad:
+    """How busy a model is at one moment, for `/metrics`, `/ready` and benchmarks.
+
+    Attributes:
+        slots: sequences that can run at the same time.
+        active: sequences that run now.
+        waiting: requests in the queue.
+        queue_capacity: requests that the queue takes; one more is refused with `BusyError`.
+        kv_tokens: positions of the KV cache in use.
+        kv_capacity: positions that there are.
+        kv_bytes: memory reserved for the KV cache.
+    """
+
+    slots: int
+    active: int
+    waiting: int
+    queue_capacity: int
+    kv_tokens: int
+    kv_capacity: int
+    kv_bytes: int = 0
 
 
 class LoadedModel(Protocol):
@@ -202,7 +256,7 @@ class LoadedModel(Protocol):
 
     @property
     def info(self) -> ModelInfo:
-        """Facts about the model; cheap."""
+        """Facts about the model; cheap. An attribute ``load`` (`ModelLoad`) beside it is optional."""
         ...
 
     def close(self) -> None:
@@ -234,6 +288,8 @@ class ModelSource:
 class QuantizationScheme:
     """How weights are stored; symmetric, weight-only.
 
+    Its text form is what ``--quantize`` takes and backends list: ``int8``, ``int4``, ``int4-g128``.
+
     Attributes:
         bits: 8 or 4.
         group_size: input features that share a scale; 0 = one scale per output row.
@@ -243,7 +299,55 @@ class QuantizationScheme:
     group_size: int = 0
 
     def __str__(self) -> str:
-        return f"int{self.bits}" + (f" group {self.group_size}" if self.group_size else "")
+        return f"int{self.bits}" + (f"-g{self.group_size}" if self.group_size else "")
+
+    @classmethod
+    def parse(cls, text: str) -> QuantizationScheme:
+        """The scheme of a text form.
+
+        Raises:
+            ConfigError: it is not of that form.
+        """
+        match = re.fullmatch(r"int(\d{1,2})(?:-g(\d{1,6}))?", text)
+        if match is None:
+            raise ConfigError(f"{text!r} is no quantisation scheme; expected one such as int8 or int4-g128")
+        return cls(int(match[1]), int(match[2] or 0))
+
+
+@dataclass(frozen=True)
+class QuantizeJob:
+    """A checkpoint to write.
+
+    Attributes:
+        destination: directory to write; an unfinished job found there is resumed.
+        scheme: bits and group size.
+        method: ``"rtn"`` rounds to nearest; ``"gptq"`` lets later columns make up for earlier errors.
+        calibration: text file that ``"gptq"`` feeds to the model, one passage a line.
+    """
+
+    destination: Path
+    scheme: QuantizationScheme
+    method: Literal["rtn", "gptq"] = "rtn"
+    calibration: Path | None = None
+
+
+@dataclass(frozen=True)
+class QuantizeProgress:
+    """One report of a running `QuantizeJob`; the last one has ``finished`` set.
+
+    Attributes:
+        done: bytes of the source that are finished.
+        total: bytes of the source.
+        tensor: name of the tensor that was finished last.
+        message: something worth telling a person, or empty.
+        finished: whether the checkpoint is complete.
+    """
+
+    done: int
+    total: int
+    tensor: str = ""
+    message: str = ""
+    finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -253,10 +357,16 @@ class Placement:
     Attributes:
         devices: device names in order, such as ``("cuda:0", "cuda:1")``; all of one type.
         device_map: module name to device name, for users who split by hand.
+        slots: sequences to answer at the same time; 0 = as many as suit the device.
+        context_length: tokens that one request may use; 0 = what the model was made for.
+        kv_memory_bytes: memory that the KV cache may take; 0 = what suits the device.
     """
 
     devices: tuple[str, ...]
     device_map: Mapping[str, str] | None = None
+    slots: int = 0
+    context_length: int = 0
+    kv_memory_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,9 @@ def load(
     adapters: Mapping[str, str | Path] | None = None,
     revision: str | None = None,
     offline: bool = False,
+    slots: int | None = None,
+    context_length: int | None = None,
+    kv_memory: float | None = None,
 ) -> ChatModel:
     """Load a model and return it ready to chat.
 
@@ -45,17 +48,22 @@ def load(
         model: a directory, a known name such as ``"chatglm-6b"`` or ``"demo"``, or a hub id.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:0,1"``, ``"mps"``, or a plugin's own.
         dtype: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
-        quantize: ``"none"``, ``"int8"`` or ``"int4"``.
+        quantize: ``"none"``, ``"int8"``, ``"int4"``, or another scheme that the backend offers.
         adapters: adapter name to its directory.
         revision: branch, tag or commit on the hub.
         offline: never touch the network.
+        slots: requests to answer at the same time; ``None`` = the setting, as many as suit the device.
+        context_length: tokens that one request may use; ``None`` = the setting, what the model was
+            made for.
+        kv_memory: gigabytes that the KV cache may take; ``None`` = the setting, what suits the device.
 
     Raises:
         GlmError: the model, device, plugin or a file is not there or not right; see `glm_core.errors`.
     """
     name = os.fspath(model)
     overrides = {"model": name, "device": device, "dtype": dtype, "quantize": quantize, "revision": revision}
-    settings = load_settings({**overrides, "offline": offline or None})
+    room = {"slots": slots, "context_length": context_length, "kv_memory": kv_memory}
+    settings = load_settings({**overrides, **room, "offline": offline or None})
     return open_model(default_host(), settings, adapters=adapters)
 
 
@@ -128,7 +136,13 @@ def run_stages(
     """Take a source through ``load_model``, ``quantize`` and ``place``; closes the model if one fails."""
     scheme = None if settings.quantize == "none" else _scheme(host, backend, settings.quantize)
     dtype = choose_dtype(settings.dtype, devices[0], notify)
-    placement = Placement(tuple(device.name for device in devices), device_map)
+    placement = Placement(
+        tuple(device.name for device in devices),
+        device_map,
+        slots=settings.slots,
+        context_length=settings.context_length,
+        kv_memory_bytes=int(settings.kv_memory * 1e9),
+    )
     runtime, model = _load(host, source, devices[0].name, dtype)
     try:
         if scheme is not None:
@@ -302,4 +316,4 @@ def _scheme(host: PluginHost, backend: str, name: str) -> QuantizationScheme:
             f"backend {backend!r} cannot quantise to {name}; it offers: {there}. "
             "Choose one of these, or leave --quantize out."
         )
-    return QuantizationScheme(bits=int(name.removeprefix("int")))
+    return QuantizationScheme.parse(name)

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from ..chat_model import ChatModel
-from ..config import DTYPES, HUBS, QUANTIZATIONS, Settings, expand, load_settings
+from ..config import DTYPES, HUBS, Settings, expand, load_settings
 from ..errors import ConfigError, PluginError
 from ..plugins import PluginHost
 from ..records import Option
 from ..routing import open_model
 
+_MODEL_SETTINGS = (
+    *("model", "revision", "device", "dtype", "quantize"),
+    *("slots", "context_length", "kv_memory", "hub", "offline"),
+)
 _METAVARS = {str: "TEXT", int: "N", float: "X"}
 
 
@@ -32,18 +36,22 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
     group.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:0,1, mps (auto)")
     group.add_argument("--dtype", metavar="T", help=f"{', '.join(DTYPES)} (auto)")
-    group.add_argument("--quantize", metavar="Q", help=f"{', '.join(QUANTIZATIONS)} (none)")
+    group.add_argument("--quantize", metavar="Q", help="none, int8, int4, int4-g128 (none)")
     group.add_argument(
         "--adapter", metavar="[NAME=]DIR", action="append", default=[], help="load an adapter; repeatable"
     )
+    group.add_argument("--slots", metavar="N", type=int, help="requests answered at the same time (auto)")
+    group.add_argument(
+        "--context-length", metavar="N", type=int, help="tokens of one request, answer included (the model's)"
+    )
+    group.add_argument("--kv-memory", metavar="GB", type=float, help="memory of the KV cache (auto)")
     group.add_argument("--hub", metavar="H", help=f"{', '.join(HUBS)} (huggingface)")
     group.add_argument("--offline", action="store_true", default=None, help="never touch the network")
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
     """The settings, with what the model options say on top."""
-    names = ("model", "revision", "device", "dtype", "quantize", "hub", "offline")
-    return load_settings({name: getattr(arguments, name) for name in names})
+    return load_settings({name: getattr(arguments, name) for name in _MODEL_SETTINGS})
 
 
 def parse_adapters(values: Iterable[str]) -> dict[str, Path]:

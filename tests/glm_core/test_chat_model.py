@@ -93,7 +93,7 @@ def test_everything_that_was_said_is_in_the_request() -> None:
 def test_unknown_sampling_option_is_refused_with_the_known_ones(model: ChatModel) -> None:
     """A misspelt option is not passed over."""
     with pytest.raises(
-        RequestError, match="^unknown sampling option 'temprature'; known are do_sample, max_length, "
+        RequestError, match="^unknown sampling option 'temprature'; known are do_sample, frequency_penalty, "
     ):
         model.chat("hi", temprature=1)
 

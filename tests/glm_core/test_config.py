@@ -20,6 +20,9 @@ OTHER_VALUES = {
     "revision": "main",
     "offline": True,
     "hub": "modelscope",
+    "slots": 8,
+    "context_length": 4096,
+    "kv_memory": 1.5,
     "plugins": ("a", "b"),
     "disable_plugins": ("c",),
     "plugin_time_limit": 2.5,
@@ -107,7 +110,15 @@ def test_own_variable_beats_the_hubs(environ: dict[str, str]) -> None:
     ("variable", "value", "message"),
     [
         ("GLM_DTYPE", "half", "dtype 'half' is unknown; expected one of auto, float32, bfloat16, float16"),
-        ("GLM_QUANTIZE", "4", "quantize '4' is unknown; expected one of none, int8, int4"),
+        (
+            "GLM_QUANTIZE",
+            "4",
+            "quantize '4' is unknown; expected none, int8, int4, or int4-g128 and the like",
+        ),
+        ("GLM_SLOTS", "2.5", "slots must be a whole number, got '2.5'"),
+        ("GLM_SLOTS", "-1", "slots must be between 0 (automatic) and 1024, got -1"),
+        ("GLM_CONTEXT_LENGTH", "long", "context_length must be a whole number, got 'long'"),
+        ("GLM_KV_MEMORY", "2 GB", "kv_memory must be a number of gigabytes, got '2 GB'"),
         ("GLM_HUB", "hf", "hub 'hf' is unknown; expected one of huggingface, modelscope"),
         ("GLM_OFFLINE", "maybe", "offline must be true or false, got 'maybe'"),
         ("GLM_PLUGIN_TIME_LIMIT", "soon", "plugin_time_limit must be a number of seconds, got 'soon'"),
@@ -167,7 +178,7 @@ def test_bad_value_in_the_file_is_refused_although_a_variable_replaces_it(
 def test_unknown_setting_is_refused_with_the_known_ones(environ: dict[str, str], file: Path) -> None:
     """A misspelt setting would otherwise have no effect and no message."""
     file.write_text('devcie = "cpu"')
-    with pytest.raises(ConfigError, match=r"unknown setting 'devcie'; known are: device, disable_plugins, "):
+    with pytest.raises(ConfigError, match=r"unknown setting 'devcie'; known are: context_length, device, "):
         load_settings(environ=environ)
 
 

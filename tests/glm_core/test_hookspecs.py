@@ -16,12 +16,13 @@ from glm_core import hookspecs, records
 HOOKS: dict[str, Callable[..., Any]] = {
     name: value for name, value in vars(hookspecs).items() if hasattr(value, "glm_spec")
 }
-FIRST_RESULT = {"load_model", "quantize", "place", "chat_stream", "train"}
+STAGES = {"load_model", "quantize", "place", "chat_stream", "train"}
+FIRST_RESULT = STAGES | {"quantize_checkpoint", "measure_bandwidth"}
 DESCRIBING = {"describe_backend", "describe_frontend", "describe_models", "describe_trainer"}
 
 
 def test_hooks_are_exactly_these() -> None:
-    """Five stages are answered by the first plugin that does, four descriptions by all."""
+    """Stages and tools are answered by one plugin, four descriptions by all."""
     assert set(HOOKS) == FIRST_RESULT | DESCRIBING
     first = {name for name, hook in HOOKS.items() if hook.glm_spec["firstresult"]}  # type: ignore[attr-defined]
     assert first == FIRST_RESULT

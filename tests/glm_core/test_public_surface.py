@@ -9,6 +9,7 @@ import glm_core
 SURFACE = [
     "API_VERSION",
     "AdapterError",
+    "BusyError",
     "ChatModel",
     "ChatRequest",
     "CheckpointError",
@@ -20,6 +21,7 @@ SURFACE = [
     "HubError",
     "Message",
     "ModelInfo",
+    "ModelLoad",
     "ModelNotFoundError",
     "OutOfMemoryError",
     "PluginError",

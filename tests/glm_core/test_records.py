@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from glm_core import ChatRequest, Message, RequestError, Sampling, Usage, descriptions, records
+from glm_core import ChatRequest, ConfigError, Message, RequestError, Sampling, Usage, descriptions, records
 from glm_core.records import QuantizationScheme, as_messages
 
 QUESTION = (Message("user", "hello"),)
@@ -25,8 +25,8 @@ RECORDS = sorted(
 
 
 def test_all_records_are_under_test() -> None:
-    """Seventeen records make the contract, and the module that plugins import offers them all."""
-    assert len(RECORDS) == 17
+    """Twenty records make the contract, and the module that plugins import offers them all."""
+    assert len(RECORDS) == 20
     assert {record.__name__ for record in RECORDS} <= set(records.__all__)
 
 
@@ -167,4 +167,17 @@ def test_decode_speed_counts_the_gaps_between_tokens(tokens: int, seconds: float
 def test_quantization_scheme_reads_as_its_option() -> None:
     """In messages a scheme is called what ``--quantize`` calls it."""
     assert str(QuantizationScheme(4)) == "int4"
-    assert str(QuantizationScheme(4, 64)) == "int4 group 64"
+    assert str(QuantizationScheme(4, 64)) == "int4-g64"
+    assert QuantizationScheme.parse("int8") == QuantizationScheme(8)
+    assert QuantizationScheme.parse("int4-g64") == QuantizationScheme(4, 64)
+    with pytest.raises(ConfigError, match="^'int4 group 64' is no quantisation scheme; expected one such as"):
+        QuantizationScheme.parse("int4 group 64")
+
+
+def test_request_has_messages_or_a_prompt() -> None:
+    """Bare text stands in place of a conversation; both together would be ambiguous."""
+    assert ChatRequest(prompt="").messages == ()
+    with pytest.raises(RequestError, match="messages or a prompt, not both"):
+        ChatRequest((Message("user", "a"),), prompt="b")
+    with pytest.raises(RequestError, match="must end with a user's message"):
+        ChatRequest()

@@ -215,6 +215,7 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
             "prompt_tokens": 3,
             "completion_tokens": 2,
             "dropped_messages": 0,
+            "queue_seconds": 0.0,
             "time_to_first_token": 0.0,
             "decode_seconds": 0.0,
         },
