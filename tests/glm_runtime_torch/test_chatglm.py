@@ -20,6 +20,7 @@ from glm_runtime_torch.architectures.chatglm import (
 )
 from glm_runtime_torch.kv_cache import KVCache
 from goldens import DATA, PAD, Case, named, network_of, real_positions
+from tiny_models import finished
 
 V1 = "chatglm-6b"
 TOLERANCE = {"float32": 2e-4, "float16": 0.05}
@@ -92,9 +93,10 @@ def test_hidden_states_equal_the_original_layer_by_layer(case: Case) -> None:
     torch.testing.assert_close(torch.stack(collected), expected, rtol=1e-4, atol=2e-4)
 
 
+@pytest.mark.parametrize("chunk_size", [3, 64])
 @pytest.mark.parametrize("case", named(V1, "incremental", at_least=3))
-def test_cached_steps_equal_the_original(case: Case) -> None:
-    """Prefill and single steps through the slotted KV cache give the original's logits, row by row."""
+def test_cached_steps_equal_the_original(case: Case, chunk_size: int) -> None:
+    """Prefill, whole or in pieces, and single steps give the original's logits, row by row."""
     model = network_of(case)
     config = model.config
     prefill, steps = case.settings["prefill_length"], case.settings["steps"]
@@ -117,10 +119,13 @@ def test_cached_steps_equal_the_original(case: Case) -> None:
             stop = prefill - pads + step
             position_ids = layout.position_ids(done, stop).unsqueeze(0)
             assert torch.equal(position_ids[0, :, -1], case["step_position_ids"][row, :, step])
-            _, visible = batch_layout(config, torch.tensor([ids[:stop]]), start=done)
-            rows = cache.rows([slot], [done], stop - done)
+            new = torch.tensor([ids[done:stop]])
             with torch.inference_mode():
-                logits = model.last_logits(torch.tensor([ids[done:stop]]), position_ids, visible, rows)
+                if done:
+                    logits = model.decode(new, position_ids, cache.decode_rows([slot], [stop]))
+                else:
+                    rows = cache.prefill_rows(slot, 0, layout.context_length)
+                    logits = finished(model.prefill(new, position_ids, rows, chunk_size))
             torch.testing.assert_close(logits[0], case["step_logits"][row, step], rtol=0, atol=2e-4)
             done = stop
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +150,12 @@ def tiny_checkpoint(directory: Path, *, num_layers: int = 2, hidden_size: int = 
     state["transformer.word_embeddings.weight"][tokenizer.vocab_size :] = 0
     save_file({name: value.contiguous() for name, value in state.items()}, directory / "model.safetensors")
     return directory
+
+
+def finished(steps: Generator[None, None, torch.Tensor]) -> torch.Tensor:
+    """Run a prefill to its end and return what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from glm_runtime_torch import families
 from glm_runtime_torch.model import TorchModel, open_directory
-from goldens import DATA, PAD, Case, named
-from tiny_models import open_with_prompt, tiny_checkpoint
+from goldens import DATA, PAD, Case, cases, named
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny_models import finished, open_with_prompt, tiny_checkpoint
 
 from glm_core import AdapterError, ChatRequest, ClosedError, Delta, Message, RequestError, Sampling
 from glm_core.chat_model import collect
@@ -51,16 +55,23 @@ def test_greedy_tokens_equal_the_original(case: Case) -> None:
         assert deltas[-1].finish_reason == (
             "length" if len(answer) == case.settings["max_new_tokens"] else "stop"
         )
-        assert model.engine.cache.free_slots == 4
+        model.close()
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> TorchModel:
+def model(tmp_path: Path) -> Iterator[TorchModel]:
     directory = tiny_checkpoint(tmp_path / "model")
     opened = open_directory(ModelSource("tiny", directory), directory, families.CHATGLM, torch.float32)
     opened.materialize(CPU)
-    opened.start(CPU)
-    return opened
+    opened.start(CPU, slots=4)
+    yield opened
+    opened.close()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for the engine's thread; the test's own time limit ends a wait that is in vain."""
+    while not condition():
+        time.sleep(0.001)
 
 
 def test_stream_ends_with_one_final_delta(model: TorchModel) -> None:
@@ -79,21 +90,87 @@ def test_batch_decodes_what_single_rows_decode(model: TorchModel) -> None:
     questions = ["你好", "hello world how do I quantise a model", "晚上睡不着应该怎么办"]
     engine = model.engine
     alone, together = [], []
-    for question in questions:
-        sequences = [
-            engine.admit(
-                ChatRequest((Message("user", question),), Sampling(do_sample=False, max_new_tokens=8))
-            )
-            for _ in range(2)
-        ]
-        slots = [engine.cache.acquire() for _ in sequences]
-        sequences[0].advance(engine.prefill(sequences[0], slots[0]))
-        sequences[1].advance(engine.prefill(sequences[1], slots[1]))
-        alone.append(engine.decode([sequences[0]], [slots[0]])[0])
-        engine.cache.release(slots[0])
-        together.append((sequences[1], slots[1]))
-    batch = engine.decode([sequence for sequence, _ in together], [slot for _, slot in together])
+    with torch.inference_mode():
+        for question in questions:
+            request = ChatRequest((Message("user", question),), Sampling(do_sample=False, max_new_tokens=8))
+            sequences = [engine.prepare(request) for _ in range(2)]
+            slots = [engine.cache.acquire() for _ in sequences]
+            for sequence, slot in zip(sequences, slots, strict=True):
+                sequence.advance(finished(engine.prefill(sequence, slot)))
+            alone.append(engine.decode([sequences[0]], [slots[0]])[0])
+            engine.cache.release(slots[0])
+            together.append((sequences[1], slots[1]))
+        batch = engine.decode([sequence for sequence, _ in together], [slot for _, slot in together])
     torch.testing.assert_close(batch, torch.stack(alone), rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def tuned() -> Iterator[TorchModel]:
+    """A checkpoint with two adapters, on three slots."""
+    case = next(case for case in cases("chatglm-6b") if case.name == "ptuning_emb_greedy_24")
+    adapters = {"emb": V1 / "ptuning-emb", "proj": V1 / "ptuning-proj"}
+    model = open_with_prompt(V1 / "ckpt" / "fp16-bin", case["input_ids"][0].tolist(), adapters=adapters)
+    tokenizer = model.tokenizer
+    prompt = tokenizer.prompt
+    # the question's number decides how much of the prompt's text is left out
+    tokenizer.chat_prompt = lambda messages: prompt[int(messages[-1].content) :]
+    yield model
+    model.close()
+
+
+ASKED = st.builds(
+    lambda cut, length, adapter, seed: ChatRequest(
+        (Message("user", str(cut)),),
+        Sampling(max_new_tokens=length, temperature=1.5, top_k=0, top_p=0.9),
+        adapter=adapter,
+        seed=seed,
+    ),
+    st.integers(0, 3),
+    st.integers(1, 12),
+    st.sampled_from([None, "emb", "proj"]),
+    st.integers(0, 5),
+)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    requests=st.lists(st.tuples(ASKED, st.none() | st.integers(0, 4)), min_size=1, max_size=8),
+    data=st.data(),
+)
+def test_every_request_gets_what_it_gets_alone(
+    tuned: TorchModel, requests: list[tuple[ChatRequest, int | None]], data: st.DataObject
+) -> None:
+    """Whatever joins, leaves or is cancelled meanwhile, the same seed gives the same tokens and text."""
+    alone = [list(tuned.stream(request)) for request, _ in requests]
+    open_streams: dict[int, Iterator[Delta]] = {}
+    read: dict[int, list[Delta]] = {number: [] for number in range(len(requests))}
+    waiting = list(range(len(requests)))
+    while waiting or open_streams:
+        choices = [*open_streams, *(["join"] if waiting else [])]
+        choice = data.draw(st.sampled_from(choices))
+        if choice == "join":
+            number = waiting.pop(0)
+            open_streams[number] = tuned.stream(requests[number][0])
+            continue
+        cancel_after = requests[choice][1]
+        if cancel_after is not None and len(token_ids(read[choice])) >= cancel_after:
+            open_streams.pop(choice).close()
+            continue
+        delta = next(open_streams[choice], None)
+        if delta is None:
+            open_streams.pop(choice)
+        elif not delta.queue_position:
+            read[choice].append(delta)
+    for number, (_, cancel_after) in enumerate(requests):
+        expected, got = token_ids(alone[number]), token_ids(read[number])
+        assert got == (expected if cancel_after is None else expected[: len(got)])
+        if cancel_after is None:
+            assert [delta.text for delta in read[number]] == [delta.text for delta in alone[number]]
 
 
 def test_threads_get_the_answers_they_get_alone(model: TorchModel) -> None:
@@ -113,42 +190,25 @@ def test_threads_get_the_answers_they_get_alone(model: TorchModel) -> None:
     for thread in threads:
         thread.join(60)
     assert [answers[number] for number in range(8)] == expected
-    assert model.engine.cache.free_slots == 4
+    wait_until(lambda: model.engine.cache.free_slots == 4)
 
 
 def test_closing_a_stream_frees_its_slot(model: TorchModel) -> None:
-    """A stream closed after its first delta gives its slot back at once."""
-    stream = model.stream(greedy(50))
+    """A stream closed after its first delta gives its slot back, and reads as ended."""
+    stream = model.stream(greedy(200))
     next(stream)
     assert model.engine.cache.free_slots == 3
-    stream.close()
-    assert model.engine.cache.free_slots == 4
+    stream.close()  # type: ignore[attr-defined]
+    assert list(stream) == []
+    wait_until(lambda: model.engine.cache.free_slots == 4)
 
 
-def test_stream_never_read_takes_no_slot(model: TorchModel) -> None:
-    """A stream that is dropped before its first delta never held a slot."""
-    streams = [model.stream(greedy(5)) for _ in range(10)]
-    assert model.engine.cache.free_slots == 4
-    assert len(streams) == 10
-
-
-def test_error_in_a_step_frees_the_slot_and_spares_the_next_request(
-    model: TorchModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A device error ends that request; the next one is answered."""
-    original = model.engine.decode
-    calls = iter([True, False, False])
-
-    def failing(*arguments: object) -> torch.Tensor:
-        if next(calls, False):
-            raise RuntimeError("device lost")
-        return original(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(model.engine, "decode", failing)
-    with pytest.raises(RuntimeError, match="device lost"):
-        list(model.stream(greedy(3)))
-    assert model.engine.cache.free_slots == 4
-    assert len(token_ids(list(model.stream(greedy(3))))) <= 3
+def test_dropped_streams_are_cancelled(model: TorchModel) -> None:
+    """A stream that nobody holds any more takes no slot from others."""
+    for _ in range(10):
+        model.stream(greedy(200))
+    wait_until(lambda: model.engine.cache.free_slots == 4)
+    assert model.load.active == model.load.waiting == 0
 
 
 def test_seed_repeats_and_no_seed_varies(model: TorchModel) -> None:
@@ -200,14 +260,36 @@ def test_unknown_adapter_is_refused(model: TorchModel) -> None:
 
 
 def test_closed_model_ends_running_answers_and_refuses_new_ones(model: TorchModel) -> None:
-    """After close, a running stream ends with ClosedError and new requests raise it."""
-    stream = model.stream(greedy(50))
-    next(stream)
+    """After close, running and waiting streams end with ClosedError and new requests raise it."""
+    streams = [model.stream(greedy(200)) for _ in range(6)]
+    next(streams[0])
     model.close()
-    with pytest.raises(ClosedError, match="closed while it was answering"):
-        list(stream)
+    for stream in streams:
+        with pytest.raises(ClosedError, match="closed while it was answering"):
+            list(stream)
+        assert list(stream) == []
     with pytest.raises(ClosedError, match="the model was closed"):
         model.stream(greedy(5))
+
+
+def test_bare_text_is_continued_without_a_chat_format(model: TorchModel) -> None:
+    """A prompt is encoded as it is, its text is not cleaned, and one that is too long is refused."""
+    request = ChatRequest(prompt="你好", sampling=Sampling(do_sample=False, max_new_tokens=6))
+    text, last = collect(model.stream(request))
+    tokens = token_ids(list(model.stream(request)))
+    assert text == model.tokenizer.decode(tokens)
+    assert last.usage is not None
+    assert last.usage.prompt_tokens == len(model.tokenizer.completion_prompt("你好"))
+    with pytest.raises(RequestError, match=r"the prompt has \d+ tokens; with max_length 9 at most 8 fit"):
+        model.stream(ChatRequest(prompt="hello " * 50, sampling=Sampling(max_length=9)))
+
+
+def test_ignore_eos_goes_on_to_the_length(model: TorchModel) -> None:
+    """With ignore_eos an answer has exactly the tokens asked for."""
+    model.tokenizer.stop_token_ids = frozenset(range(model.tokenizer.vocab_size + 8))
+    assert token_ids(list(model.stream(greedy(9)))) == []
+    request = ChatRequest(QUESTION, Sampling(do_sample=False, max_new_tokens=9, ignore_eos=True))
+    assert len(token_ids(list(model.stream(request)))) == 9
 
 
 def test_model_before_placement_cannot_answer(tmp_path: Path) -> None:

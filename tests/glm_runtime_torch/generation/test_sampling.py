@@ -7,9 +7,12 @@ from collections import Counter
 import pytest
 import torch
 from glm_runtime_torch.generation.sampling import (
+    MAX_NUCLEUS,
     Sampler,
+    penalise_presence,
     penalise_repetition,
     replace_invalid_scores,
+    warp_candidates,
     warp_scores,
 )
 from goldens import Case, named
@@ -49,26 +52,29 @@ def test_equal_seeds_choose_equal_tokens_and_other_seeds_do_not() -> None:
     """A seed fixes the whole sequence of choices."""
     logits = torch.zeros(1000)
     runs = [
-        [Sampler(DEFAULTS.or_else(DEFAULTS), seed).choose(logits, []) for _ in range(1)] for seed in (1, 1, 2)
+        [Sampler(DEFAULTS.or_else(DEFAULTS), seed).choose(logits, [], []) for _ in range(1)]
+        for seed in (1, 1, 2)
     ]
     first, second = Sampler(DEFAULTS, 1), Sampler(DEFAULTS, 1)
-    assert [first.choose(logits, []) for _ in range(8)] == [second.choose(logits, []) for _ in range(8)]
+    assert [first.choose(logits, [], []) for _ in range(8)] == [
+        second.choose(logits, [], []) for _ in range(8)
+    ]
     assert runs[0] == runs[1]
-    assert len({Sampler(DEFAULTS, seed).choose(logits, []) for seed in range(20)}) > 1
+    assert len({Sampler(DEFAULTS, seed).choose(logits, [], []) for seed in range(20)}) > 1
 
 
 @pytest.mark.parametrize("greedy", [Sampling(do_sample=False), Sampling(temperature=0.0)])
 def test_greedy_takes_the_most_likely_token(greedy: Sampling) -> None:
     """Without sampling, or at temperature 0, the highest score wins whatever the seed."""
     logits = torch.tensor([0.1, 0.3, 0.2])
-    assert {Sampler(greedy.or_else(DEFAULTS), seed).choose(logits, []) for seed in range(10)} == {1}
+    assert {Sampler(greedy.or_else(DEFAULTS), seed).choose(logits, [], []) for seed in range(10)} == {1}
 
 
 def test_sampling_follows_the_probabilities() -> None:
     """Frequencies of many choices are close to the softmax of the scores."""
     scores = torch.tensor([0.0, 1.0, 2.0])
     sampler = Sampler(Sampling(top_p=1.0, top_k=0, temperature=1.0).or_else(DEFAULTS), 7)
-    counts = Counter(sampler.choose(scores, []) for _ in range(4000))
+    counts = Counter(sampler.choose(scores, [], []) for _ in range(4000))
     expected = scores.softmax(-1)
     for token in range(3):
         # four standard deviations of a binomial of 4,000 draws are below 0.032
@@ -84,13 +90,37 @@ def test_repetition_penalty_lowers_seen_tokens_of_either_sign() -> None:
 def test_repetition_penalty_changes_the_choice() -> None:
     """A penalised token loses to the next best in greedy decoding."""
     sampler = Sampler(Sampling(do_sample=False, repetition_penalty=2.0).or_else(DEFAULTS))
-    assert sampler.choose(torch.tensor([1.0, 0.9]), seen=[0]) == 1
+    assert sampler.choose(torch.tensor([1.0, 0.9]), [0], []) == 1
+
+
+def test_presence_and_frequency_count_the_answer_only() -> None:
+    """Presence counts once, frequency each time; the prompt's tokens are free."""
+    scores = torch.tensor([1.0, 1.0, 1.0])
+    torch.testing.assert_close(penalise_presence(scores, [1, 1], 0.5, 0.25), torch.tensor([1.0, 0.0, 1.0]))
+    sampler = Sampler(Sampling(do_sample=False, presence_penalty=2.0).or_else(DEFAULTS))
+    scores = torch.tensor([1.0, 0.5])
+    assert sampler.choose(scores, [0], []) == 0
+    assert sampler.choose(scores, [0], [0]) == 1
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 1.0])
+@pytest.mark.parametrize("top_k", [0, 5, 50])
+@pytest.mark.parametrize("spread", [0.01, 3.0])
+def test_short_candidates_are_those_of_the_whole_vocabulary(top_k: int, top_p: float, spread: float) -> None:
+    """Keeping the few likeliest tokens gives the probabilities of sorting the whole vocabulary."""
+    scores = torch.randn(4 * MAX_NUCLEUS, generator=torch.Generator().manual_seed(1)) * spread
+    whole = warp_scores(scores, temperature=0.8, top_k=top_k, top_p=top_p).softmax(-1)
+    tokens, kept = warp_candidates(scores, temperature=0.8, top_k=top_k, top_p=top_p)
+    assert (tokens is None) == (not top_k and (top_p == 1.0 or spread < 1))
+    short = torch.zeros_like(scores)
+    short[slice(None) if tokens is None else tokens] = kept.softmax(-1)
+    torch.testing.assert_close(short, whole, rtol=1e-4, atol=1e-7)
 
 
 def test_half_precision_logits_are_sampled_in_float32() -> None:
     """Scores that overflow float16 arithmetic still give a choice from the allowed set."""
     logits = torch.tensor([60000.0, 1.0, 2.0], dtype=torch.float16)
-    assert Sampler(DEFAULTS, 0).choose(logits, []) == 0
+    assert Sampler(DEFAULTS, 0).choose(logits, [], []) == 0
 
 
 def test_top_p_zero_keeps_the_best_token() -> None:

@@ -21,6 +21,10 @@ CPU = torch.device("cpu")
 BYTES_PER_THREAD = 16 * 2**20
 
 
+# Of the memory that is free once the weights are there; what is not written takes none.
+KV_SHARE = 0.5
+
+
 def num_threads(weight_bytes: int) -> int:
     """How many threads decode a model fastest: one for every `BYTES_PER_THREAD` of its weights.
 
@@ -55,5 +59,11 @@ def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(num_threads(model.weight_bytes()))
     model.materialize(CPU)
-    model.start(CPU)
+    free = psutil.virtual_memory().available
+    model.start(
+        CPU,
+        slots=placement.slots,
+        context_length=placement.context_length,
+        kv_memory_bytes=placement.kv_memory_bytes or int(KV_SHARE * free),
+    )
     return model

@@ -5,7 +5,7 @@ A new family is one module in ``architectures``, a tokenizer, and one entry here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from glm_core import Sampling
 
 from .architectures import chatglm
-from .attention import KeyValueStore
+from .attention import AttendingStore
+from .kv_cache import PrefillRows
 from .prefix_encoder import PrefixEncoder
 from .tokenizers import ChatTokenizer
 from .tokenizers.chatglm import ChatGLMTokenizer
@@ -24,14 +25,27 @@ from .tokenizers.chatglm import ChatGLMTokenizer
 class LanguageModel(Protocol):
     """What the engine needs of a network; axes as in the architectures' modules."""
 
-    def last_logits(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        attention_mask: Tensor | None,
-        store: KeyValueStore | None = None,
-    ) -> Tensor:
-        """Logits ``[B, V]`` of the last position."""
+    def prefill(
+        self, input_ids: Tensor, position_ids: Tensor, rows: PrefillRows, chunk_size: int
+    ) -> Generator[None, None, Tensor]:
+        """Take in one prompt, pausing after every bounded piece of work.
+
+        How a prompt is cut depends on its length alone, so the same prompt gives the same bits
+        however busy the engine is.
+
+        Args:
+            input_ids: ``[1, T]`` int64.
+            position_ids: ``[1, R, T]`` int64.
+            rows: where keys and values go.
+            chunk_size: tokens that pass one block between two pauses at most.
+
+        Returns:
+            Logits ``[1, V]`` of the last token.
+        """
+        ...
+
+    def decode(self, input_ids: Tensor, position_ids: Tensor, rows: AttendingStore) -> Tensor:
+        """Feed one token a row, ``[B, 1]`` at ``[B, R, 1]``; logits ``[B, V]``."""
         ...
 
     def layout(self, prompt: Sequence[int]) -> Layout:

@@ -1,11 +1,11 @@
-"""The slotted KV cache: fixed memory, one slot a sequence, rows of a batch chosen freely.
+"""The slotted KV cache: fixed memory, one slot a sequence.
 
-Axes: B batch · T new tokens · S key positions · G key/value heads · H head dim · L layers
+Axes: B batch · T new tokens · S key positions · N query heads · G key/value heads · H head dim
+      L layers
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 import torch
@@ -13,15 +13,26 @@ from torch import Tensor
 
 from glm_core.errors import OutOfMemoryError
 
+from .attention import (
+    AttendingStore,
+    DecodeAttention,
+    TorchDecodeAttention,
+    scaled_product,
+    visibility_mask,
+)
 from .memory import reserve_zeros
+from .rotary import Rotary
+
+
+MAX_SLOTS = 16
 
 
 class KVCache:
     """Keys and values of up to ``num_slots`` sequences of up to ``capacity`` positions each.
 
     All memory is reserved at once and nothing is allocated per token. On the CPU reserved
-    memory is not resident before it is written. Positions that hold no key are zero, never
-    garbage: a masked key has weight 0, and 0 times NaN is NaN.
+    memory is not resident before it is written. A sequence never looks at a position that it has
+    not written itself, so slots need no wiping between sequences.
 
     Args:
         num_layers: L.
@@ -31,6 +42,7 @@ class KVCache:
         head_dim: H.
         dtype: of keys and values.
         device: where they are.
+        attention: what decodes over the slots.
 
     Raises:
         OutOfMemoryError: the device refuses the reservation.
@@ -46,36 +58,31 @@ class KVCache:
         head_dim: int,
         dtype: torch.dtype,
         device: torch.device,
+        attention: DecodeAttention | None = None,
     ) -> None:
+        self.num_slots = num_slots
         self.capacity = capacity
         shape = (num_slots, num_kv_heads, capacity, head_dim)
-        needed = 2 * num_layers * torch.Size(shape).numel() * dtype.itemsize
+        self.num_bytes = num_slots * bytes_per_slot(num_layers, num_kv_heads, capacity, head_dim, dtype)
         try:
             self._keys = [reserve_zeros(shape, dtype, device) for _ in range(num_layers)]
             self._values = [reserve_zeros(shape, dtype, device) for _ in range(num_layers)]
         except (RuntimeError, OSError, OverflowError) as error:
             raise OutOfMemoryError(
-                f"the KV cache needs {needed / 1e9:.2f} GB ({num_slots} conversations of {capacity} tokens), "
-                f"which {device} refuses. Use a smaller max_length or a smaller model."
+                f"the KV cache needs {self.num_bytes / 1e9:.2f} GB ({num_slots} conversations of {capacity} "
+                f"tokens), which {device} refuses. Use a smaller --context-length, fewer --slots or a "
+                "smaller model."
             ) from error
-        self._used = [0] * num_slots
+        self._attention = TorchDecodeAttention() if attention is None else attention
         self._free = list(range(num_slots))
-        self._available = threading.Condition()
 
     def acquire(self) -> int:
-        """Take a free slot, waiting until there is one."""
-        with self._available:
-            self._available.wait_for(lambda: bool(self._free))
-            return self._free.pop()
+        """Take a free slot; there must be one."""
+        return self._free.pop()
 
     def release(self, slot: int) -> None:
-        """Give a slot back and wipe it."""
-        for tensor in (*self._keys, *self._values):
-            tensor[slot, :, : self._used[slot]] = 0
-        self._used[slot] = 0
-        with self._available:
-            self._free.append(slot)
-            self._available.notify()
+        """Give a slot back."""
+        self._free.append(slot)
 
     @property
     def free_slots(self) -> int:
@@ -89,52 +96,125 @@ class KVCache:
             self._keys[layer][slot, :, :length] = keys
             self._values[layer][slot, :, :length] = values
 
-    def rows(self, slots: Sequence[int], starts: Sequence[int], num_tokens: int) -> CacheRows:
-        """The rows of one forward pass.
+    def prefill_rows(self, slot: int, prefix_length: int, context_length: int) -> PrefillRows:
+        """Where one prompt goes.
 
         Args:
-            slots: slot of each of the B rows.
-            starts: position at which each row's T new tokens begin.
-            num_tokens: T.
+            slot: of the sequence.
+            prefix_length: P, positions that a prefix has taken.
+            context_length: how many leading tokens of the prompt see each other.
         """
-        for slot, start in zip(slots, starts, strict=True):
-            self._used[slot] = max(self._used[slot], start + num_tokens)
-        return CacheRows(self._keys, self._values, slots, starts, num_tokens)
+        return PrefillRows(self._keys, self._values, slot, prefix_length, context_length)
+
+    def decode_rows(self, slots: Sequence[int], lengths: Sequence[int]) -> DecodeRows:
+        """The rows of one decode step.
+
+        Args:
+            slots: slot of each row.
+            lengths: positions of each row, the new token's included.
+        """
+        return DecodeRows(self._keys, self._values, slots, lengths, self._attention)
 
 
-class CacheRows:
-    """Some slots as the rows of a batch; implements `glm_runtime_torch.attention.KeyValueStore`.
+def bytes_per_slot(
+    num_layers: int, num_kv_heads: int, capacity: int, head_dim: int, dtype: torch.dtype
+) -> int:
+    """Memory of one slot's keys and values."""
+    return 2 * num_layers * num_kv_heads * capacity * head_dim * dtype.itemsize
 
-    Rows may begin at different positions. Keys of shorter rows are followed by zeros up to the
-    longest row's end: the attention mask hides them.
+
+def choose_slots(wanted: int, slot_bytes: int, memory_bytes: int) -> int:
+    """How many slots the KV cache gets.
+
+    Args:
+        wanted: by the user; 0 = as many as fit, at most `MAX_SLOTS`.
+        slot_bytes: memory of one.
+        memory_bytes: that they may take together; 0 = no limit.
+
+    Raises:
+        OutOfMemoryError: they do not fit.
     """
+    fitting = memory_bytes // slot_bytes if memory_bytes else wanted or MAX_SLOTS
+    if fitting < max(1, wanted):
+        needed = max(1, wanted) * slot_bytes
+        raise OutOfMemoryError(
+            f"the KV cache of {max(1, wanted)} conversations needs {needed / 1e9:.2f} GB, "
+            f"{memory_bytes / 1e9:.2f} GB are set aside for it. Use a smaller --context-length, "
+            "fewer --slots, or a larger --kv-memory."
+        )
+    return wanted or min(fitting, MAX_SLOTS)
+
+
+class PrefillRows:
+    """One slot while its prompt is taken in."""
+
+    def __init__(
+        self,
+        keys: list[Tensor],
+        values: list[Tensor],
+        slot: int,
+        prefix_length: int,
+        context_length: int,
+    ) -> None:
+        self._keys = keys
+        self._values = values
+        self._slot = slot
+        self._prefix_length = prefix_length
+        self._context_length = context_length
+
+    def put(self, keys: Tensor, values: Tensor, layer: int, start: int) -> None:
+        """Keep rotated keys and values ``[1, G, t, H]`` of the tokens from ``start`` on."""
+        first = self._prefix_length + start
+        places = slice(first, first + keys.shape[2])
+        self._keys[layer][self._slot, :, places] = keys[0]
+        self._values[layer][self._slot, :, places] = values[0]
+
+    def attend(self, q: Tensor, layer: int, start: int) -> Tensor:
+        """The context ``[1, t, N * H]`` of rotated queries ``[1, N, t, H]`` of the tokens from ``start`` on.
+
+        Every key that these tokens see must have been put.
+        """
+        stop = start + q.shape[2]
+        seen = self._prefix_length + max(stop, self._context_length)
+        keys = self._keys[layer][self._slot : self._slot + 1, :, :seen]
+        values = self._values[layer][self._slot : self._slot + 1, :, :seen]
+        return scaled_product(q, keys, values, self._mask(start, stop, seen, q.device))
+
+    def _mask(self, start: int, stop: int, seen: int, device: torch.device) -> Tensor | None:
+        if stop <= self._context_length or stop - start == 1:
+            return None  # the whole context sees itself; a single token sees all that is before it
+        queries = self._prefix_length + torch.arange(start, stop, device=device).unsqueeze(0)
+        to_all = torch.tensor([self._prefix_length + self._context_length], device=device)
+        return visibility_mask(queries, to_all, seen)
+
+
+class DecodeRows(AttendingStore):
+    """Some slots as the rows of a decode step; rows may have different lengths."""
 
     def __init__(
         self,
         keys: list[Tensor],
         values: list[Tensor],
         slots: Sequence[int],
-        starts: Sequence[int],
-        num_tokens: int,
+        lengths: Sequence[int],
+        attention: DecodeAttention,
     ) -> None:
         self._keys = keys
         self._values = values
-        self._start = starts[0]
-        self._slot = slots[0] if len(slots) == 1 else None
-        self.num_keys = max(starts) + num_tokens
-        if self._slot is None:
-            device = keys[0].device
-            self._slots = torch.tensor(slots, device=device)
-            first = torch.tensor(starts, device=device).unsqueeze(1)
-            self._positions = first + torch.arange(num_tokens, device=device)  # [B, T]
+        self._slots = slots
+        self._lengths = lengths
+        self._attention = attention
 
-    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Store new ``[B, G, T, H]``; return ``[B, G, S, H]`` from the rows' beginning."""
-        return self._put(self._keys[layer], keys), self._put(self._values[layer], values)
-
-    def _put(self, cache: Tensor, new: Tensor) -> Tensor:
-        if self._slot is not None:  # one row is contiguous: no gather, no copy
-            cache[self._slot, :, self._start : self.num_keys] = new[0]
-            return cache[self._slot : self._slot + 1, :, : self.num_keys]
-        cache[self._slots.unsqueeze(1), :, self._positions] = new.transpose(1, 2)  # [B, T, G, H]
-        return cache[self._slots, :, : self.num_keys]
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, rotary: Rotary, layer: int) -> Tensor:
+        """See `AttendingStore.attend`; T is 1."""
+        return self._attention.decode(
+            q,
+            k,
+            v,
+            rotary.cos,
+            rotary.sin,
+            self._keys[layer],
+            self._values[layer],
+            self._slots,
+            self._lengths,
+        )

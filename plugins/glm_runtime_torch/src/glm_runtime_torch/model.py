@@ -11,28 +11,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glm_core import CheckpointError, ClosedError, ModelInfo, RequestError, Sampling
-from glm_core.records import ChatRequest, DeltaStream, ModelSource
+from glm_core import (
+    CheckpointError,
+    ClosedError,
+    ConfigError,
+    ModelInfo,
+    ModelLoad,
+    RequestError,
+    Sampling,
+)
+from glm_core.records import ChatRequest, DeltaStream, ModelSource, QuantizationScheme
 
 from .adapters import load_prefix_encoder, prefix_encoder_in
+from .attention import DecodeAttention
 from .checkpoints.integrity import check_not_lfs_pointer
 from .checkpoints.reader import Checkpoint
 from .empty_weights import empty_weights
 from .families import Dimensions, Family, family_of
 from .generation.engine import Engine
-from .kv_cache import KVCache
+from .kv_cache import KVCache, bytes_per_slot, choose_slots
 from .prefix_encoder import PrefixEncoder
 from .quantization import (
-    LayerFactory,
-    QuantizedLinear,
+    REFERENCE,
+    QuantizedLayers,
     block_linears,
     expect_stored_form,
+    quantize_from_files,
     quantize_in_place,
-    quantize_pieces,
 )
 from .tokenizers import ChatTokenizer
 
-NUM_SLOTS = 4
 # The original's slider goes to twice the length that the model was trained with.
 LENGTH_FACTOR = 2
 CPU = torch.device("cpu")
@@ -130,50 +138,84 @@ class TorchModel:
             elif parameter.device != device:
                 _replace_parameter(self.network, parameter, parameter.to(device))
 
-    def quantize(self, bits: int, make_layer: LayerFactory = QuantizedLinear.from_stored) -> None:
+    def quantize(
+        self,
+        scheme: QuantizationScheme | int,
+        layers: QuantizedLayers = REFERENCE,
+        *,
+        embeddings: QuantizationScheme | None = None,
+    ) -> None:
         """Quantise every linear layer of the blocks straight from its file, one at a time.
 
         Args:
-            bits: 8 or 4.
-            make_layer: makes a backend's own layer; the reference layer otherwise.
+            scheme: of these layers; a bare number of bits means one scale per row.
+            layers: makes a backend's own modules; the reference's otherwise.
+            embeddings: scheme of the embedding table and the head, where they are one table;
+                ``None`` leaves them as they are.
 
         Raises:
             CheckpointError: the weights are quantised already.
+            ConfigError: a scheme does not suit the model; nothing was changed.
         """
-        layers = list(block_linears(self.network))
-        if not layers:
+        scheme = QuantizationScheme(scheme) if isinstance(scheme, int) else scheme
+        if next(block_linears(self.network), None) is None:
             raise CheckpointError(
                 f"{self.info.name} is quantised already; leave --quantize out, or load the float16 one."
             )
-        if self._checkpoint is None:
-            quantize_in_place(self.network, bits, make_layer)
-            return
-        for name, parent, attribute, linear in layers:
-            facts = self._checkpoint.facts(f"{name}.weight")
-            pieces = self._checkpoint.row_pieces(f"{name}.weight")
-            stored, scale = quantize_pieces(pieces, facts.shape, facts.dtype, bits, CPU)
-            bias = None
-            if linear.bias is not None:
-                bias = self._checkpoint.read(f"{name}.bias", dtype=self.dtype, device=CPU)
-            setattr(parent, attribute, make_layer(stored, scale, bias, bits))
+        try:
+            if self._checkpoint is None:
+                quantize_in_place(self.network, scheme, layers, embeddings=embeddings)
+            else:
+                quantize_from_files(
+                    self.network, self._checkpoint, scheme, layers, embeddings=embeddings, dtype=self.dtype
+                )
+        except ValueError as error:
+            raise ConfigError(f"--quantize {scheme}: {error}") from error
 
     @torch.no_grad()
-    def start(self, device: torch.device, *, num_slots: int = NUM_SLOTS) -> None:
-        """Reserve the KV cache and make the model ready to answer."""
+    def start(
+        self,
+        device: torch.device,
+        *,
+        slots: int = 0,
+        context_length: int = 0,
+        kv_memory_bytes: int = 0,
+        attention: DecodeAttention | None = None,
+    ) -> None:
+        """Reserve the KV cache and make the model ready to answer.
+
+        Args:
+            device: where the weights are.
+            slots: sequences to answer at the same time; 0 = as many as the memory takes.
+            context_length: tokens that one request may use; 0 = what the model was made for.
+            kv_memory_bytes: memory that the KV cache may take; 0 = no limit.
+            attention: the backend's own decode attention.
+
+        Raises:
+            OutOfMemoryError: not even one conversation fits.
+        """
         sizes = self.family.dimensions(self.config)
         encoders = {name: encoder().to(device, self.dtype) for name, encoder in self._adapters.items()}
         base = None if self._base_prefix is None else self._base_prefix().to(device, self.dtype)
-        longest = max(
-            (prefix.shape[3] for prefix in [*encoders.values(), base] if prefix is not None), default=0
+        prefixes = [prefix for prefix in [*encoders.values(), base] if prefix is not None]
+        self.info = dataclasses.replace(
+            self.info,
+            context_length=context_length or self.info.context_length,
+            weight_bytes=resident_bytes(self.network),
+        )
+        capacity = self.info.context_length + max((prefix.shape[3] for prefix in prefixes), default=0)
+        slot_bytes = bytes_per_slot(
+            sizes.num_layers, sizes.num_kv_heads, capacity, sizes.head_dim, self.dtype
         )
         cache = KVCache(
             num_layers=sizes.num_layers,
-            num_slots=num_slots,
+            num_slots=choose_slots(slots, slot_bytes, kv_memory_bytes),
             num_kv_heads=sizes.num_kv_heads,
-            capacity=self.info.context_length + longest,
+            capacity=capacity,
             head_dim=sizes.head_dim,
             dtype=self.dtype,
             device=device,
+            attention=attention,
         )
         self._engine = Engine(
             self.network,  # type: ignore[arg-type]  # every family's network is a LanguageModel
@@ -196,8 +238,13 @@ class TorchModel:
         """Answer one request; see `Engine.stream`."""
         return self.engine.stream(request)
 
+    @property
+    def load(self) -> ModelLoad:
+        """How busy the engine is; see `Engine.load`."""
+        return self.engine.load
+
     def close(self) -> None:
-        """Drop weights and cache; running answers end with an error at their next step."""
+        """Drop weights and cache; running and waiting answers end with `ClosedError`."""
         self._closed = True
         if self._engine is not None:
             self._engine.close()
@@ -250,6 +297,12 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+def resident_bytes(network: nn.Module) -> int:
+    """Memory of a network's parameters and buffers, shared ones once."""
+    tensors = {tensor.data_ptr(): tensor.nbytes for tensor in (*network.parameters(), *network.buffers())}
+    return sum(tensors.values())
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a checkpoint.
 
@@ -294,7 +347,7 @@ def _expect_stored_form(directory: Path, raw: Mapping[str, Any], network: nn.Mod
     try:
         expect_stored_form(network, raw)
     except ValueError as error:
-        raise CheckpointError(f"{directory / 'config.json'}: quantization_bit: {error}") from error
+        raise CheckpointError(f"{directory / 'config.json'}: {error}") from error
 
 
 def _check_vocabulary(directory: Path, tokenizer: ChatTokenizer, sizes: Dimensions) -> None:

@@ -6,8 +6,32 @@ outgrow: a table would need a length, a device and a dtype of its own.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """The angles of some tokens, computed once and used by every layer.
+
+    Attributes:
+        cos: ``[B, 1, T, R, H/R]`` in the dtype of queries and keys; R rows of positions share a head.
+        sin: the same shape.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def turn(self, x: Tensor) -> Tensor:
+        """Rotate queries or keys ``[B, N, T, H]``."""
+        rows = x.unflatten(-1, self.cos.shape[-2:])  # [B, N, T, R, H/R]
+        return rotate_split_half(rows, self.cos, self.sin).flatten(-2)
+
+    def tokens(self, start: int, stop: int) -> Rotary:
+        """The angles of some of the tokens."""
+        return Rotary(self.cos[:, :, start:stop], self.sin[:, :, start:stop])
 
 
 class RotaryEmbedding:
@@ -32,6 +56,11 @@ class RotaryEmbedding:
         self._frequencies = {
             torch.device("cpu"): frequencies.half() if half_precision_frequencies else frequencies
         }
+
+    def of_positions(self, position_ids: Tensor, dtype: torch.dtype) -> Rotary:
+        """The angles of tokens at ``position_ids`` ``[B, R, T]``; ``dtype`` as in `cos_sin`."""
+        cos, sin = self.cos_sin(position_ids, dtype)  # [B, R, T, H/R]
+        return Rotary(cos.transpose(1, 2).unsqueeze(1), sin.transpose(1, 2).unsqueeze(1))
 
     def cos_sin(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and sine for every position.

@@ -19,7 +19,7 @@ Source: GLM, arXiv:2103.10360; GLM-130B (deep norm), arXiv:2210.02414.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,9 +28,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..attention import KeyValueStore, visibility_mask
+from ..attention import AttendingStore, KeyValueStore, attend, visibility_mask
+from ..kv_cache import PrefillRows
+from ..prefill import prefill_blocks
 from ..prefix_encoder import PrefixEncoder
-from ..rotary import RotaryEmbedding, rotate_split_half
+from ..rotary import Rotary, RotaryEmbedding
 
 # sqrt(2 * 28). The original never passes its layer count to the block, whose default is 28, so
 # this is the constant that all weights of the family were trained with, also smaller models'.
@@ -83,7 +85,7 @@ class ChatGLMConfig:
 
 
 class ChatGLMAttention(nn.Module):
-    """Multi-head attention with 2D rotary positions."""
+    """The two projections around multi-head attention; the product is `glm_runtime_torch.attention`'s."""
 
     def __init__(self, config: ChatGLMConfig, layer: int) -> None:
         super().__init__()
@@ -93,29 +95,11 @@ class ChatGLMAttention(nn.Module):
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(
-        self,
-        x: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        attention_mask: Tensor | None,
-        store: KeyValueStore | None,
-    ) -> Tensor:
-        """Attend from ``x`` ``[B, T, D]``; ``rotary`` is cos and sin, ``[B, 1, T, R, H/R]``."""
-        B, T, D = x.shape
-        qkv = self.query_key_value(x).view(B, T, self.num_heads, 3 * self.head_dim)
-        q, k, v = qkv.transpose(1, 2).chunk(3, dim=-1)  # each [B, N, T, H]
-        q, k = self._rotate(q, rotary), self._rotate(k, rotary)
-        if store is not None:
-            k, v = store.update(k, v, self.layer)  # [B, N, S, H]
-        # The original divides scores by (layer + 1) before the softmax and multiplies after, to
-        # keep float16 in range; fused attention accumulates in float32, so it is left out.
-        context = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)
-        return self.dense(context.transpose(1, 2).reshape(B, T, D))
-
-    def _rotate(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        cos, sin = rotary
-        rows = x.unflatten(-1, cos.shape[-2:])  # [B, N, T, R, H/R]
-        return rotate_split_half(rows, cos, sin).flatten(-2)
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values ``[B, N, T, H]`` of ``x`` ``[B, T, D]``, not rotated yet."""
+        qkv = self.query_key_value(x).unflatten(-1, (self.num_heads, 3 * self.head_dim))
+        q, k, v = qkv.transpose(1, 2).chunk(3, dim=-1)
+        return q, k, v
 
 
 class ChatGLMMLP(nn.Module):
@@ -144,15 +128,26 @@ class ChatGLMLayer(nn.Module):
     def forward(
         self,
         h: Tensor,
-        rotary: tuple[Tensor, Tensor],
+        rotary: Rotary,
         attention_mask: Tensor | None,
-        store: KeyValueStore | None,
+        store: KeyValueStore | AttendingStore | None,
     ) -> Tensor:
         """Map hidden states ``[B, T, D]`` to ``[B, T, D]``."""
+        x, q, k, v = self.project(h)
+        return self.finish(x, attend(q, k, v, rotary, self.attention.layer, attention_mask, store))
+
+    def project(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The residual ``[B, T, D]``, and queries, keys and values ``[B, N, T, H]``."""
         x = self.input_layernorm(h)
-        h = DEEP_NORM_ALPHA * x + self.attention(x, rotary, attention_mask, store)
+        return (x, *self.attention.project(x))
+
+    def finish(self, residual: Tensor, context: Tensor) -> Tensor:
+        """The block's output from its residual and the context ``[B, T, N * H]`` of its attention."""
+        # The original divides scores by (layer + 1) before the softmax and multiplies after, to
+        # keep float16 in range; fused attention accumulates in float32, so it is left out.
+        h = torch.add(self.attention.dense(context), residual, alpha=DEEP_NORM_ALPHA)
         y = self.post_attention_layernorm(h)
-        return DEEP_NORM_ALPHA * y + self.mlp(y)
+        return torch.add(self.mlp(y), y, alpha=DEEP_NORM_ALPHA)
 
 
 class ChatGLMTransformer(nn.Module):
@@ -176,7 +171,7 @@ class ChatGLMTransformer(nn.Module):
         input_ids: Tensor | None,
         position_ids: Tensor,
         attention_mask: Tensor | None,
-        store: KeyValueStore | None = None,
+        store: KeyValueStore | AttendingStore | None = None,
         *,
         inputs_embeds: Tensor | None = None,
         hidden_states: list[Tensor] | None = None,
@@ -195,16 +190,32 @@ class ChatGLMTransformer(nn.Module):
         Returns:
             ``[B, T, D]`` after the final norm.
         """
-        h = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        h = h.to(self.final_layernorm.weight.dtype)  # quantised embeddings come out in their scales' dtype
-        cos, sin = self._rotary.cos_sin(position_ids, h.dtype)  # [B, R, T, H/R]
-        rotary = cos.transpose(1, 2).unsqueeze(1), sin.transpose(1, 2).unsqueeze(1)  # [B, 1, T, R, H/R]
+        h, rotary = self._enter(input_ids, position_ids, inputs_embeds)
         for layer in self.layers:
             _collect(hidden_states, h)
             h = self._runner(layer)(h, rotary, attention_mask, store)
         h = self.final_layernorm(h)
         _collect(hidden_states, h)
         return h
+
+    def prefill(
+        self, input_ids: Tensor, position_ids: Tensor, rows: PrefillRows, chunk_size: int
+    ) -> Generator[None, None, Tensor]:
+        """Fill one slot of the KV cache in short steps; see `glm_runtime_torch.prefill`.
+
+        Returns:
+            ``[1, 1, D]``: the last token after the final norm.
+        """
+        h, rotary = self._enter(input_ids, position_ids)
+        h = yield from prefill_blocks(self.layers, h, rotary, rows, chunk_size)  # type: ignore[arg-type]
+        return self.final_layernorm(h)
+
+    def _enter(
+        self, input_ids: Tensor | None, position_ids: Tensor, inputs_embeds: Tensor | None = None
+    ) -> tuple[Tensor, Rotary]:
+        h = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        h = h.to(self.final_layernorm.weight.dtype)  # quantised embeddings come out in their scales' dtype
+        return h, self._rotary.of_positions(position_ids, h.dtype)
 
     def _runner(self, layer: nn.Module) -> Callable[..., Tensor]:
         """The block itself, or with gradient checkpointing (as transformers switches it on) around it."""
@@ -242,21 +253,21 @@ class ChatGLM(nn.Module):
         input_ids: Tensor,
         position_ids: Tensor,
         attention_mask: Tensor | None,
-        store: KeyValueStore | None = None,
+        store: KeyValueStore | AttendingStore | None = None,
     ) -> Tensor:
         """Logits ``[B, T, V]`` of every position; see `ChatGLMTransformer.forward`."""
         return self.lm_head(self.transformer(input_ids, position_ids, attention_mask, store))
 
-    def last_logits(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        attention_mask: Tensor | None,
-        store: KeyValueStore | None = None,
-    ) -> Tensor:
-        """Logits ``[B, V]`` of the last position only: what prefill and decode need."""
-        h = self.transformer(input_ids, position_ids, attention_mask, store)
-        return self.lm_head(h[:, -1])
+    def prefill(
+        self, input_ids: Tensor, position_ids: Tensor, rows: PrefillRows, chunk_size: int
+    ) -> Generator[None, None, Tensor]:
+        """Take in one prompt in short steps; see `glm_runtime_torch.families.LanguageModel`."""
+        h = yield from self.transformer.prefill(input_ids, position_ids, rows, chunk_size)
+        return self.lm_head(h[0])
+
+    def decode(self, input_ids: Tensor, position_ids: Tensor, rows: AttendingStore) -> Tensor:
+        """Logits ``[B, V]`` after one more token a row; see `glm_runtime_torch.families.LanguageModel`."""
+        return self.lm_head(self.transformer(input_ids, position_ids, None, rows)[:, 0])
 
     def layout(self, prompt: Sequence[int]) -> ChatGLMLayout:
         """Where the tokens of a sequence that begins with ``prompt`` stand; see `ChatGLMLayout`."""

@@ -1,29 +1,65 @@
-"""The engine: owns the KV cache and runs prefill and decode for any number of callers.
+"""The engine: one worker owns the network and answers many requests in one running batch.
 
-A request is a `Sequence` with a slot of its own; prefill and decode are functions of a list of
-sequences, so the rows of a batch are independent of one another. Callers on different threads
-take turns at the granularity of one step.
+Requests wait in a bounded queue, take a slot of the KV cache when one is free, are prefilled in
+short steps, and then join the decode batch; they leave it when they end, are cancelled or fail.
+Between two decode steps prefill gets a share of the time, so a long prompt slows running answers
+and never stops them. What a request computes does not depend on what else runs: prefill works on
+one sequence at a time in pieces fixed by its length, and the rows of a decode step are independent.
 
-Axes: B batch · T new tokens · S key positions · V vocabulary
+Axes: B batch · V vocabulary
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections import deque
+from collections.abc import Generator, Mapping
 from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from glm_core import AdapterError, ChatRequest, ClosedError, Delta, OutOfMemoryError, Sampling
+from glm_core import (
+    AdapterError,
+    BusyError,
+    ChatRequest,
+    ClosedError,
+    Delta,
+    ModelLoad,
+    OutOfMemoryError,
+    Sampling,
+)
 
-from ..attention import visibility_mask
 from ..families import LanguageModel
 from ..kv_cache import KVCache
 from ..tokenizers import ChatTokenizer
-from .prompt import fit_prompt
+from .prompt import fit_prompt, fit_text
+from .request_stream import Outbox, RequestStream
 from .sequence import Sequence
+
+QUEUE_CAPACITY = 64
+# Tokens that pass one block between two looks at the clock: of a 6-billion-parameter model on two
+# cores about as much work as one decode step.
+PREFILL_CHUNK = 128
+# While answers run, prefill takes this many times the duration of a decode step between two of them.
+PREFILL_SHARE = 2.0
+# Without running answers there is only a cancellation to look out for.
+PREFILL_SLICE_SECONDS = 0.05
+# The worker's thread ends when nothing was asked of it for so long; the next request starts another.
+IDLE_SECONDS = 2.0
+
+
+@dataclass(eq=False)
+class _Job:
+    """One request on its way through the engine."""
+
+    sequence: Sequence
+    outbox: Outbox = field(default_factory=Outbox)
+    cancelled: bool = False
+    slot: int = -1
+    prefill: Generator[None, None, Tensor] | None = None
 
 
 class Engine:
@@ -38,6 +74,7 @@ class Engine:
         prefixes: adapter name to its keys and values, ``[L, 2, G, P, H]``.
         base_prefix: the prefix of requests that name no adapter, if the model has one built in.
         device: of the network.
+        queue_capacity: requests that may wait for a slot.
     """
 
     def __init__(
@@ -51,6 +88,7 @@ class Engine:
         prefixes: Mapping[str, Tensor],
         base_prefix: Tensor | None,
         device: torch.device,
+        queue_capacity: int = QUEUE_CAPACITY,
     ) -> None:
         self.cache = cache
         self._network = network
@@ -60,100 +98,246 @@ class Engine:
         self._prefixes = dict(prefixes)
         self._base_prefix = base_prefix
         self._device = device
-        self._step = threading.Lock()
+        self._queue_capacity = queue_capacity
+        self._decode_seconds = 0.0
+        # Shared with callers' threads, under the lock; the rest belongs to the worker.
+        self._changed = threading.Condition()
+        self._waiting: deque[_Job] = deque()
+        self._prefilling: deque[_Job] = deque()
+        self._running: list[_Job] = []
+        self._worker: threading.Thread | None = None
         self._closed = False
 
-    def stream(self, request: ChatRequest) -> Iterator[Delta]:
-        """Check a request and return the iterator that answers it.
+    def stream(self, request: ChatRequest) -> RequestStream:
+        """Check a request, put it into the queue and return the iterator that answers it.
 
         Raises:
             RequestError: the question does not fit.
             AdapterError: the adapter is not loaded.
+            BusyError: the queue is full.
+            ClosedError: the model was closed.
         """
-        return self._run(self.admit(request))
+        job = _Job(self.prepare(request))
+        with self._changed:
+            if self._closed:
+                raise ClosedError("the model was closed; load it again")
+            ahead = len(self._waiting) + len(self._prefilling) + len(self._running)
+            if ahead >= self.cache.num_slots + self._queue_capacity:
+                raise BusyError(
+                    f"{ahead} requests are running or waiting and the queue takes no more; try again later."
+                )
+            self._waiting.append(job)
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._work, name="glm-engine", daemon=True)
+                self._worker.start()
+            self._changed.notify_all()
+        return RequestStream(job.outbox, lambda: self._cancel(job))
 
-    def admit(self, request: ChatRequest) -> Sequence:
+    def prepare(self, request: ChatRequest) -> Sequence:
         """The sequence that will answer a request; nothing is computed yet."""
         if request.adapter is not None and request.adapter not in self._prefixes:
             raise AdapterError(f"adapter {request.adapter!r} is not loaded")
         prefix = self._base_prefix if request.adapter is None else self._prefixes[request.adapter]
         sampling = request.sampling.or_else(self._sampling)
-        prompt = fit_prompt(
-            self._tokenizer, request.messages, sampling, wanted=request.sampling, capacity=self._capacity
-        )
+        wanted, capacity = request.sampling, self._capacity
+        if request.prompt is None:
+            prompt = fit_prompt(self._tokenizer, request.messages, sampling, wanted=wanted, capacity=capacity)
+        else:
+            prompt = fit_text(self._tokenizer, request.prompt, sampling, wanted=wanted, capacity=capacity)
         layout = self._network.layout(prompt.token_ids)
         return Sequence.of_request(request, prompt, layout, prefix, self._tokenizer, sampling)
 
-    @torch.inference_mode()
-    def prefill(self, sequence: Sequence, slot: int) -> Tensor:
-        """Fill a slot with the prefix and the prompt; logits ``[V]`` of the next token."""
+    def prefill(self, sequence: Sequence, slot: int) -> Generator[None, None, Tensor]:
+        """Fill a slot with the prefix and the prompt, in short steps; logits ``[V]`` of the next token."""
         if sequence.prefix is not None:
             self.cache.write_prefix(slot, sequence.prefix)
-        prompt, start = sequence.prompt.token_ids, sequence.prefix_length
-        rows = self.cache.rows([slot], [start], len(prompt))
-        query_index = start + torch.arange(len(prompt)).unsqueeze(0)  # [1, T]
-        visible_to_all = torch.tensor([start + sequence.layout.context_length])
-        logits = self._network.last_logits(
+        prompt, layout = sequence.prompt.token_ids, sequence.layout
+        logits = yield from self._network.prefill(
             torch.tensor([prompt], device=self._device),
-            sequence.layout.position_ids(0, len(prompt)).unsqueeze(0).to(self._device),
-            visibility_mask(query_index, visible_to_all, rows.num_keys).to(self._device),
-            rows,
+            layout.position_ids(0, len(prompt)).unsqueeze(0).to(self._device),
+            self.cache.prefill_rows(slot, sequence.prefix_length, layout.context_length),
+            PREFILL_CHUNK,
         )
         return logits[0]
 
-    @torch.inference_mode()
     def decode(self, sequences: SequenceOf[Sequence], slots: SequenceOf[int]) -> Tensor:
         """Feed each sequence's last token; logits ``[B, V]`` of the next ones."""
-        last = [sequence.num_tokens - 1 for sequence in sequences]
-        starts = [sequence.prefix_length + index for sequence, index in zip(sequences, last, strict=True)]
-        rows = self.cache.rows(slots, starts, 1)
+        lengths = [sequence.prefix_length + sequence.num_tokens for sequence in sequences]
         positions = [
-            sequence.layout.position_ids(index, index + 1)
-            for sequence, index in zip(sequences, last, strict=True)
+            sequence.layout.position_ids(sequence.num_tokens - 1, sequence.num_tokens)
+            for sequence in sequences
         ]
-        mask = None
-        if len(set(starts)) > 1:  # rows of equal length have nothing to hide
-            query_index = torch.tensor(starts).unsqueeze(1)
-            nothing_else = torch.zeros(len(starts), dtype=torch.int64)
-            mask = visibility_mask(query_index, nothing_else, rows.num_keys).to(self._device)
-        return self._network.last_logits(
+        return self._network.decode(
             torch.tensor([[sequence.generated[-1]] for sequence in sequences], device=self._device),
             torch.stack(positions).to(self._device),
-            mask,
-            rows,
+            self.cache.decode_rows(slots, lengths),
         )
 
+    @property
+    def load(self) -> ModelLoad:
+        """How busy the engine is now."""
+        with self._changed:
+            active = [*self._prefilling, *self._running]
+            return ModelLoad(
+                slots=self.cache.num_slots,
+                active=len(active),
+                waiting=len(self._waiting),
+                queue_capacity=self._queue_capacity,
+                kv_tokens=sum(job.sequence.prefix_length + job.sequence.num_tokens for job in active),
+                kv_capacity=self.cache.num_slots * self.cache.capacity,
+                kv_bytes=self.cache.num_bytes,
+            )
+
     def close(self) -> None:
-        """Refuse further steps; running answers end with `ClosedError`."""
-        self._closed = True
+        """End running and waiting answers with `ClosedError`; returns when the worker has stopped."""
+        with self._changed:
+            self._closed = True
+            worker = self._worker
+            self._changed.notify_all()
+        if worker is not None and worker is not threading.current_thread():
+            worker.join()
 
-    def _run(self, sequence: Sequence) -> Iterator[Delta]:
-        slot = self.cache.acquire()
-        try:
-            delta = sequence.advance(self._guarded_step(sequence, slot))
-            yield delta
-            while delta.finish_reason is None:
-                delta = sequence.advance(self._guarded_step(sequence, slot))
-                yield delta
-        finally:  # reached at the end, on an error, and when the caller closes the stream
-            self.cache.release(slot)
+    def _cancel(self, job: _Job) -> None:
+        with self._changed:
+            job.cancelled = True  # a running one leaves at the next step
+            if job in self._waiting:
+                self._waiting.remove(job)
+                self._tell_positions()
+            self._changed.notify_all()
 
-    def _guarded_step(self, sequence: Sequence, slot: int) -> Tensor:
-        with self._step:
-            if self._closed:
-                raise ClosedError("the model was closed while it was answering")
+    @torch.inference_mode()
+    def _work(self) -> None:
+        """The worker's life: admit, prefill a little, decode one step, again."""
+        while self._admit():
             try:
-                return (
-                    self.decode([sequence], [slot])[0] if sequence.generated else self.prefill(sequence, slot)
-                )
-            except RuntimeError as error:
-                if not _is_out_of_memory(error):
-                    raise
-                raise OutOfMemoryError(
-                    f"{self._device} ran out of memory at {sequence.num_tokens} tokens. "
-                    "Use a smaller max_length, a shorter conversation, or a quantised model."
-                ) from error
+                self._prefill_slice()
+                self._decode_step()
+            except BaseException as error:  # our own bug: nobody may be left waiting for it
+                self._fail_all(error)
+                raise
+
+    def _admit(self) -> bool:
+        """Let cancelled sequences go and waiting ones in; ``False`` ends the worker."""
+        with self._changed:
+            idle_until = time.monotonic() + IDLE_SECONDS
+            while not self._closed:
+                for job in [job for job in (*self._prefilling, *self._running) if job.cancelled]:
+                    self._leave(job)
+                admitted = False
+                while self._waiting and self.cache.free_slots:
+                    job = self._waiting.popleft()
+                    job.slot = self.cache.acquire()
+                    job.sequence.begin()
+                    job.prefill = self.prefill(job.sequence, job.slot)
+                    self._prefilling.append(job)
+                    admitted = True
+                if admitted:
+                    self._tell_positions()
+                if self._prefilling or self._running:
+                    return True
+                if not self._changed.wait(idle_until - time.monotonic()) and not self._waiting:
+                    break
+            self._worker = None
+        if self._closed:
+            self._fail_all(ClosedError("the model was closed while it was answering"))
+        return False
+
+    def _prefill_slice(self) -> None:
+        """Work on the oldest prompt until the slice of time is over; at least one step."""
+        running = bool(self._running)
+        end = time.perf_counter() + (
+            PREFILL_SHARE * self._decode_seconds if running else PREFILL_SLICE_SECONDS
+        )
+        while self._prefilling and not self._closed:
+            job = self._prefilling[0]
+            if job.cancelled:
+                return
+            assert job.prefill is not None
+            try:
+                next(job.prefill)
+            except StopIteration as done:
+                with self._changed:
+                    self._prefilling.popleft()
+                    self._running.append(job)
+                job.prefill = None
+                self._advance(job, done.value)
+            except Exception as error:  # ends this request, whatever it was; the others go on
+                self._fail(job, error)
+            if time.perf_counter() >= end:
+                return
+
+    def _decode_step(self) -> None:
+        jobs = [job for job in self._running if not job.cancelled]
+        if not jobs:
+            return
+        started = time.perf_counter()
+        for job, logits in self._decoded(jobs):
+            self._advance(job, logits)
+        seconds = time.perf_counter() - started
+        self._decode_seconds = seconds if not self._decode_seconds else (self._decode_seconds + seconds) / 2
+
+    def _decoded(self, jobs: SequenceOf[_Job]) -> list[tuple[_Job, Tensor]]:
+        """Each job with its logits ``[V]``; a step that fails is repeated row by row, to find whose it is."""
+        try:
+            logits = self.decode([job.sequence for job in jobs], [job.slot for job in jobs])
+        except Exception as error:
+            if len(jobs) == 1:
+                self._fail(jobs[0], error)
+                return []
+            return [pair for job in jobs for pair in self._decoded([job])]
+        return list(zip(jobs, logits, strict=True))
+
+    def _advance(self, job: _Job, logits: Tensor) -> None:
+        try:
+            delta = job.sequence.advance(logits)
+        except Exception as error:  # of this request's sampling or text
+            self._fail(job, error)
+            return
+        if delta.finish_reason is not None:
+            with self._changed:
+                self._leave(job)
+        if delta.text or delta.token_ids or delta.finish_reason:
+            job.outbox.put(delta)
+
+    def _fail(self, job: _Job, error: Exception) -> None:
+        if _is_out_of_memory(error):
+            ours = OutOfMemoryError(
+                f"{self._device} ran out of memory at {job.sequence.num_tokens} tokens. "
+                "Use a smaller max_length, a shorter conversation, or a quantised model."
+            )
+            ours.__cause__ = error
+            error = ours
+        with self._changed:
+            self._leave(job)
+        job.outbox.fail(error)
+
+    def _fail_all(self, error: BaseException) -> None:
+        with self._changed:
+            self._worker = None
+            jobs = [*self._waiting, *self._prefilling, *self._running]
+            self._waiting.clear()
+            for job in jobs:
+                self._leave(job)
+        for job in jobs:
+            job.outbox.fail(error)
+
+    def _leave(self, job: _Job) -> None:
+        """Take a job out and give its slot back; the lock is held."""
+        if job in self._prefilling:
+            self._prefilling.remove(job)
+        elif job in self._running:
+            self._running.remove(job)
+        if job.slot >= 0:
+            self.cache.release(job.slot)
+            job.slot, job.prefill = -1, None
+
+    def _tell_positions(self) -> None:
+        """Tell every waiting caller how many are served before; the lock is held."""
+        for position, job in enumerate(self._waiting, start=1):
+            job.outbox.put(Delta("", queue_position=position))
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -51,10 +51,7 @@ def fit_prompt(
     Raises:
         RequestError: the last question alone is too long.
     """
-    if wanted.max_new_tokens is not None and wanted.max_length is None:
-        limit = capacity
-    else:
-        limit = min(sampling.max_length or capacity, capacity)
+    limit = _limit(sampling, wanted, capacity)
     room = min(sampling.max_new_tokens or DEFAULT_ANSWER_ROOM, max(1, limit // 4))
     system = [message for message in messages if message.role == "system"]
     rest = [message for message in messages if message.role != "system"]
@@ -67,10 +64,34 @@ def fit_prompt(
         if following is None:
             break
         dropped = following
+    return _ending(token_ids, limit, sampling, dropped, "question")
+
+
+def fit_text(
+    tokenizer: ChatTokenizer, text: str, sampling: Sampling, *, wanted: Sampling, capacity: int
+) -> Prompt:
+    """Encode bare text that the model shall go on from; arguments as for `fit_prompt`.
+
+    Raises:
+        RequestError: the text is too long.
+    """
+    limit = _limit(sampling, wanted, capacity)
+    return _ending(tokenizer.completion_prompt(text), limit, sampling, 0, "prompt")
+
+
+def _limit(sampling: Sampling, wanted: Sampling, capacity: int) -> int:
+    if wanted.max_new_tokens is not None and wanted.max_length is None:
+        return capacity
+    return min(sampling.max_length or capacity, capacity)
+
+
+def _ending(
+    token_ids: Sequence[int], limit: int, sampling: Sampling, dropped_messages: int, what: str
+) -> Prompt:
     if len(token_ids) >= limit:
         raise RequestError(
-            f"the question has {len(token_ids)} tokens; with max_length {limit} at most {limit - 1} fit. "
+            f"the {what} has {len(token_ids)} tokens; with max_length {limit} at most {limit - 1} fit. "
             "Shorten it or raise max_length."
         )
     left = limit - len(token_ids)
-    return Prompt(tuple(token_ids), min(sampling.max_new_tokens or left, left), dropped)
+    return Prompt(tuple(token_ids), min(sampling.max_new_tokens or left, left), dropped_messages)

@@ -35,26 +35,32 @@ class Sampler:
         else:
             self._generator.manual_seed(seed)
 
-    def choose(self, logits: Tensor, seen: Sequence[int]) -> int:
+    def choose(self, logits: Tensor, prompt: Sequence[int], answer: Sequence[int]) -> int:
         """The next token.
 
         Args:
             logits: ``[V]`` of the last position, any dtype and device.
-            seen: ids of prompt and answer so far, for the repetition penalty.
+            prompt: ids of the prompt, for the repetition penalty.
+            answer: ids of the answer so far, for all penalties.
         """
+        sampling = self._sampling
         scores = replace_invalid_scores(logits.float().cpu())
-        penalty = self._sampling.repetition_penalty
-        if penalty is not None and penalty != 1.0:
-            scores = penalise_repetition(scores, seen, penalty)
-        if not self._sampling.do_sample or not self._sampling.temperature:
+        if sampling.repetition_penalty not in (None, 1.0):
+            scores = penalise_repetition(scores, [*prompt, *answer], sampling.repetition_penalty)
+        if answer and (sampling.presence_penalty or sampling.frequency_penalty):
+            scores = penalise_presence(
+                scores, answer, sampling.presence_penalty or 0.0, sampling.frequency_penalty or 0.0
+            )
+        if not sampling.do_sample or not sampling.temperature:
             return int(scores.argmax())
-        scores = warp_scores(
+        tokens, kept = warp_candidates(
             scores,
-            temperature=self._sampling.temperature,
-            top_k=self._sampling.top_k or 0,
-            top_p=1.0 if self._sampling.top_p is None else self._sampling.top_p,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k or 0,
+            top_p=1.0 if sampling.top_p is None else sampling.top_p,
         )
-        return int(torch.multinomial(scores.softmax(dim=-1), 1, generator=self._generator))
+        chosen = torch.multinomial(kept.softmax(dim=-1), 1, generator=self._generator)
+        return int(chosen if tokens is None else tokens[chosen])
 
 
 def replace_invalid_scores(scores: Tensor) -> Tensor:
@@ -73,7 +79,41 @@ def penalise_repetition(scores: Tensor, seen: Sequence[int], penalty: float) -> 
     return scores.index_copy(0, index, torch.where(values < 0, values * penalty, values / penalty))
 
 
-def warp_scores(scores: Tensor, *, temperature: float, top_k: int, top_p: float) -> Tensor:
+def penalise_presence(scores: Tensor, answer: Sequence[int], presence: float, frequency: float) -> Tensor:
+    """Subtract ``presence`` from tokens of the answer, and ``frequency`` for each time (OpenAI's API)."""
+    counts = torch.bincount(torch.tensor(answer), minlength=scores.shape[-1])
+    return scores - presence * (counts > 0) - frequency * counts
+
+
+# Nuclei are rarely wider; one that is takes the whole vocabulary.
+MAX_NUCLEUS = 1024
+
+
+def warp_candidates(
+    scores: Tensor, *, temperature: float, top_k: int, top_p: float
+) -> tuple[Tensor | None, Tensor]:
+    """`warp_scores`, without sorting a vocabulary of which a few tokens are kept.
+
+    Returns:
+        Ids of the tokens that may be chosen, ascending (``None`` = all), and their scores; the
+        softmax over these equals the softmax over all of `warp_scores`.
+    """
+    size = scores.shape[-1]
+    if 0 < top_k < size:
+        tokens = (scores >= scores.topk(top_k).values[-1]).nonzero().flatten()
+        return tokens, warp_scores(scores[tokens], temperature=temperature, top_k=0, top_p=top_p)
+    if top_p < 1.0 and size > MAX_NUCLEUS:
+        tokens = scores.topk(MAX_NUCLEUS).indices.sort().values
+        share = float((scores / temperature).softmax(dim=-1)[tokens].sum())
+        if share > top_p:  # the nucleus lies within
+            kept = warp_scores(scores[tokens], temperature=temperature, top_k=0, top_p=top_p, share=share)
+            return tokens, kept
+    return None, warp_scores(scores, temperature=temperature, top_k=0, top_p=top_p)
+
+
+def warp_scores(
+    scores: Tensor, *, temperature: float, top_k: int, top_p: float, share: float = 1.0
+) -> Tensor:
     """Temperature, then top-k, then nucleus; excluded tokens get minus infinity.
 
     Args:
@@ -81,6 +121,7 @@ def warp_scores(scores: Tensor, *, temperature: float, top_k: int, top_p: float)
         temperature: divides the scores; more than 0.
         top_k: keep that many (and ties with the last); 0 keeps all.
         top_p: keep the smallest set of tokens whose probability reaches it, at least one.
+        share: probability of these tokens together, where they are the likeliest of more.
     """
     scores = scores / temperature
     if 0 < top_k < scores.shape[-1]:
@@ -88,7 +129,7 @@ def warp_scores(scores: Tensor, *, temperature: float, top_k: int, top_p: float)
         scores = scores.masked_fill(scores < threshold, -torch.inf)
     if top_p < 1.0:
         ascending, order = scores.sort(descending=False)
-        outside = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
+        outside = 1 - share + share * ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
         outside[-1] = False
         scores = scores.index_fill(0, order[outside], -torch.inf)
     return scores

@@ -29,6 +29,8 @@ class Sequence:
         layout: where they stand.
         prefix: ``[L, 2, G, P, H]`` of its adapter, or ``None``.
         generated: tokens decoded so far.
+        is_chat: whether the text is cleaned as a reply; that of a bare prompt is left as it is.
+        ignore_eos: whether to go on past the model's end of an answer.
     """
 
     prompt: Prompt
@@ -38,12 +40,13 @@ class Sequence:
     sampler: Sampler
     stop: StopStrings
     generated: list[int] = field(default_factory=list)
+    is_chat: bool = True
+    ignore_eos: bool = False
 
     def __post_init__(self) -> None:
         self._text = IncrementalDetokenizer(self.tokenizer.decode)
-        self._filter = self.tokenizer.reply_filter()
-        self._started = time.perf_counter()
-        self._first_token = self._started
+        self._filter = self.tokenizer.reply_filter() if self.is_chat else None
+        self._asked = self._began = self._first_token = time.perf_counter()
 
     @classmethod
     def of_request(
@@ -57,7 +60,14 @@ class Sequence:
     ) -> Sequence:
         """The sequence that answers a request."""
         return cls(
-            prompt, layout, prefix, tokenizer, Sampler(sampling, request.seed), StopStrings(request.stop)
+            prompt,
+            layout,
+            prefix,
+            tokenizer,
+            Sampler(sampling, request.seed),
+            StopStrings(request.stop),
+            is_chat=request.prompt is None,
+            ignore_eos=bool(sampling.ignore_eos),
         )
 
     @property
@@ -70,15 +80,19 @@ class Sequence:
         """Prompt and answer so far."""
         return len(self.prompt.token_ids) + len(self.generated)
 
+    def begin(self) -> None:
+        """The request got its slot; until now it waited."""
+        self._began = time.perf_counter()
+
     def advance(self, logits: Tensor) -> Delta:
         """Choose the next token from ``logits`` ``[V]`` and say what it adds.
 
         The delta has a ``finish_reason`` if the token ended the answer.
         """
-        token = self.sampler.choose(logits, [*self.prompt.token_ids, *self.generated])
+        token = self.sampler.choose(logits, self.prompt.token_ids, self.generated)
         if not self.generated:
             self._first_token = time.perf_counter()
-        if token in self.tokenizer.stop_token_ids:
+        if token in self.tokenizer.stop_token_ids and not self.ignore_eos:
             return self._finish("", (), "stop")
         self.generated.append(token)
         text, stopped = self.stop.feed(self._text.feed(token))
@@ -86,7 +100,7 @@ class Sequence:
             return self._finish(text, (token,), "stop", flush=False)
         if len(self.generated) >= self.prompt.max_new_tokens:
             return self._finish(text, (token,), "length")
-        return Delta(self._filter.feed(text), (token,))
+        return Delta(self._cleaned(text), (token,))
 
     def _finish(
         self, text: str, token_ids: tuple[int, ...], reason: FinishReason, *, flush: bool = True
@@ -100,7 +114,11 @@ class Sequence:
             prompt_tokens=len(self.prompt.token_ids),
             completion_tokens=len(self.generated),
             dropped_messages=self.prompt.dropped_messages,
-            time_to_first_token=self._first_token - self._started,
+            queue_seconds=self._began - self._asked,
+            time_to_first_token=self._first_token - self._asked,
             decode_seconds=time.perf_counter() - self._first_token,
         )
-        return Delta(self._filter.feed(text, last=True), token_ids, reason, usage)
+        return Delta(self._cleaned(text, last=True), token_ids, reason, usage)
+
+    def _cleaned(self, text: str, *, last: bool = False) -> str:
+        return text if self._filter is None else self._filter.feed(text, last=last)

@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from glm_core import DeviceError
-from glm_core.records import ChatRequest, Message, Sampling, as_messages
+from glm_core.records import ChatRequest, Message, QuantizationScheme, Sampling, as_messages
 
 from ..architectures.chatglm import ChatGLM, ChatGLMTransformer, batch_layout, language_model_loss
 from ..families import CHATGLM
@@ -180,7 +180,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def quantize(self, bits: int, *_: Any, **__: Any) -> ChatGLMForConditionalGeneration:
         """Quantise the blocks' linear layers in place, as the original's ``quantize(8 or 4)``."""
         if not self.config.quantization_bit:
-            quantize_in_place(self, bits)
+            quantize_in_place(self, QuantizationScheme(bits))
             self.config.quantization_bit = bits
         return self
 
@@ -263,7 +263,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             seed=seed,
         )
         model = self.as_runtime_model("model", tokenizer)
-        model.start(self.device, num_slots=1)
+        model.start(self.device, slots=1)
         was_training, reply = self.training, ""
         self.eval()
         try:
@@ -272,6 +272,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 if delta.text or delta.finish_reason:
                     yield reply, [*past, (query, reply)]
         finally:
+            model.close()
             self.train(was_training)
 
     def _chat_with_beams(
