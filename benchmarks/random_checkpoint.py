@@ -1,21 +1,85 @@
-"""A random ChatGLM-6B (v1) checkpoint of any size, with the demo model's vocabulary."""
+"""A ChatGLM-6B (v1) checkpoint of any size with random weights, in float16 or quantised already.
+
+    python benchmarks/random_checkpoint.py DIRECTORY                            # 12.3 GB: ChatGLM-6B's size
+    python benchmarks/random_checkpoint.py DIRECTORY --form int4 [--embeddings]  # 3.9 GB, or 3.1 GB
+    python benchmarks/random_checkpoint.py DIRECTORY --layers 4 --hidden 2048 --vocabulary 8000
+
+Speed does not depend on the weights' values. Tensors are written a few MB at a time into shards, so
+memory stays small; ``config.json`` comes last, so a directory that has one is complete. The
+vocabulary is the demo model's: ids beyond it are decoded to nothing.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import shutil
+import struct
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
 from glm_runtime_torch.empty_weights import empty_weights
-from safetensors.torch import save_file
+from glm_runtime_torch.quantization import expect_stored_form
+from torch import Tensor
 
 import glm_core
+from glm_core.records import QuantizationScheme
+
+NUM_LAYERS, HIDDEN_SIZE, VOCABULARY = 28, 4096, 130528
+SHARD_BYTES = 2 * 10**9
+PIECE_ELEMENTS = 2**22
+WEIGHT_DEVIATION = 0.02
+DTYPES = {torch.float16: "F16", torch.int8: "I8"}
 
 
-def write_checkpoint(directory: Path, *, num_layers: int, hidden_size: int) -> Path:
-    """Write float16 weights, configuration and vocabulary; the head dim is 128 as in ChatGLM-6B."""
+def main() -> None:
+    """Write the checkpoint that the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--layers", type=int, default=NUM_LAYERS)
+    parser.add_argument("--hidden", type=int, default=HIDDEN_SIZE)
+    parser.add_argument("--vocabulary", type=int, default=VOCABULARY)
+    parser.add_argument("--form", default="float16", help="float16, int8, int4, int4-g32 and the like")
+    parser.add_argument("--embeddings", action="store_true", help="quantise the embedding table as well")
+    options = parser.parse_args()
+    directory = write_checkpoint(
+        options.directory,
+        num_layers=options.layers,
+        hidden_size=options.hidden,
+        vocab_size=options.vocabulary,
+        form=options.form,
+        embeddings=options.embeddings,
+    )
+    size = sum(path.stat().st_size for path in directory.iterdir())
+    print(f"{directory}: {size / 1e9:.2f} GB")
+
+
+def write_checkpoint(
+    directory: Path,
+    *,
+    num_layers: int,
+    hidden_size: int,
+    vocab_size: int | None = None,
+    form: str = "float16",
+    embeddings: bool = False,
+) -> Path:
+    """Write weights, vocabulary and configuration; the head dim is 128 as in ChatGLM-6B.
+
+    Args:
+        directory: made if it is not there.
+        num_layers: blocks.
+        hidden_size: a multiple of 128.
+        vocab_size: rows of the embedding table; ``None`` = the demo model's.
+        form: ``float16``, or a quantisation scheme such as ``int4`` or ``int4-g128``.
+        embeddings: whether the embedding table is quantised as well.
+
+    Raises:
+        SystemExit: the disk has not enough room.
+    """
     demo = glm_core.resolve_model("demo")
     config = json.loads((demo / "config.json").read_text("utf-8")) | {
         "num_layers": num_layers,
@@ -23,13 +87,103 @@ def write_checkpoint(directory: Path, *, num_layers: int, hidden_size: int) -> P
         "inner_hidden_size": 4 * hidden_size,
         "num_attention_heads": max(1, hidden_size // 128),
     }
-    (directory / "config.json").write_text(json.dumps(config), "utf-8")
+    if vocab_size is not None:
+        config["vocab_size"] = vocab_size
+    if form != "float16":
+        scheme = QuantizationScheme.parse(form)
+        config |= {"quantization_bit": scheme.bits, "quantization_embeddings": embeddings}
+        config |= {"quantization_group_size": scheme.group_size} if scheme.group_size else {}
+    shapes = _shapes(config)
+    directory.mkdir(parents=True, exist_ok=True)
+    needed, free = sum(map(_num_bytes, shapes.values())), shutil.disk_usage(directory).free
+    if needed > free:
+        raise SystemExit(f"{directory}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
+    (directory / "config.json").unlink(missing_ok=True)
+    _write_shards(directory, shapes, int(config.get("quantization_bit", 0)))
     shutil.copyfile(demo / "ice_text.model", directory / "ice_text.model")
+    (directory / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
+    return directory
+
+
+def _shapes(config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Every stored tensor by its name, as a tensor without data."""
     with empty_weights():
         network = ChatGLM(ChatGLMConfig.from_checkpoint(config))
-    torch.manual_seed(0)
-    weights = {
-        name: (torch.randn(parameter.shape) * 0.02).half() for name, parameter in network.named_parameters()
+        expect_stored_form(network, config)
+    return {
+        name: parameter.to("meta", torch.int8 if parameter.dtype == torch.int8 else torch.float16)
+        for name, parameter in network.named_parameters()
     }
-    save_file(weights, directory / "model.safetensors")
-    return directory
+
+
+def _write_shards(directory: Path, shapes: Mapping[str, Tensor], bits: int) -> None:
+    shards: list[dict[str, Tensor]] = [{}]
+    for name, tensor in shapes.items():
+        if shards[-1] and sum(map(_num_bytes, shards[-1].values())) + _num_bytes(tensor) > SHARD_BYTES:
+            shards.append({})
+        shards[-1][name] = tensor
+    generator = torch.Generator().manual_seed(0)
+    places: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        single = "model.safetensors"
+        file_name = single if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        places |= dict.fromkeys(shard, file_name)
+        with (directory / file_name).open("wb") as file:
+            _write_shard(file, shard, bits, generator)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": sum(map(_num_bytes, shapes.values()))}, "weight_map": places}
+        (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), "utf-8")
+
+
+def _write_shard(file: BinaryIO, shard: Mapping[str, Tensor], bits: int, generator: torch.Generator) -> None:
+    """One safetensors file: length of the header, header, bytes of the tensors in its order."""
+    header: dict[str, Any] = {}
+    offset = 0
+    for name, tensor in shard.items():
+        end = offset + _num_bytes(tensor)
+        kind = DTYPES[tensor.dtype]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    file.write(struct.pack("<Q", len(encoded)) + encoded)
+    for name, tensor in shard.items():
+        for piece in _random_pieces(name, tensor, bits, generator):
+            piece.numpy().tofile(file)
+
+
+def _random_pieces(name: str, tensor: Tensor, bits: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """The elements of a tensor, some at a time; matrices have a standard deviation of 0.02."""
+    largest = 2 ** (bits - 1) - 1 if bits else 0
+    left = tensor.numel()
+    while left:
+        count = min(left, PIECE_ELEMENTS)
+        left -= count
+        if tensor.dtype == torch.int8:
+            yield _random_integers(count, largest, bits, generator)
+        elif name.endswith("weight_scale"):
+            deviation = math.sqrt(largest * (largest + 1) / 3)  # of whole numbers from -largest to largest
+            yield (
+                (torch.rand(count, generator=generator) * 0.2 + 0.9).mul_(WEIGHT_DEVIATION / deviation).half()
+            )
+        elif name.endswith("layernorm.weight"):
+            yield torch.ones(count, dtype=torch.float16)
+        else:
+            yield torch.randn(count, generator=generator).mul_(WEIGHT_DEVIATION).half()
+
+
+def _random_integers(count: int, largest: int, bits: int, generator: torch.Generator) -> Tensor:
+    """Stored bytes: one integer each, or two of four bits."""
+
+    def integers() -> Tensor:
+        return torch.randint(-largest, largest + 1, (count,), dtype=torch.int8, generator=generator)
+
+    return integers() if bits == 8 else (integers() << 4) | (integers() & 15)
+
+
+def _num_bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+if __name__ == "__main__":
+    main()

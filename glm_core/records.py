@@ -323,12 +323,14 @@ class QuantizeJob:
         scheme: bits and group size.
         method: ``"rtn"`` rounds to nearest; ``"gptq"`` lets later columns make up for earlier errors.
         calibration: text file that ``"gptq"`` feeds to the model, one passage a line.
+        embeddings: also quantise the embedding table and the head that shares it.
     """
 
     destination: Path
     scheme: QuantizationScheme
     method: Literal["rtn", "gptq"] = "rtn"
     calibration: Path | None = None
+    embeddings: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "启动一个前端：glm run cli、glm run web、glm run api",
     ),
     "chat": ("print one streamed answer; for shells and pipes", "在命令行里输出一个回答，适合脚本和管道"),
+    "quantize": (
+        "write a quantised copy of a model that loads without the original",
+        "把模型量化后另存，之后不再需要原模型",
+    ),
+    "bench": (
+        "measure prefill and decode speed and memory; JSON on the last line",
+        "测量预填充与解码速度及内存；最后一行为 JSON",
+    ),
     "models": ("list the models that are known by name", "列出已知的模型名称"),
     "devices": ("list the devices that a model can run on", "列出可以运行模型的设备"),
     "plugins": ("list the installed plugins and what became of them", "列出已安装的插件及其状态"),

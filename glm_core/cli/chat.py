@@ -6,15 +6,29 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..chat_model import ChatStream
 from ..errors import ConfigError, RequestError
+from ..language import language
 from ..plugins import default_host
 from ..records import ChatRequest, Delta, Sampling, as_messages
+from ._options import _places as places
 from ._options import add_model_options, command_parser, model_opener, notice, parse_adapters
 
 MAX_INPUT_BYTES = 4 * 2**20
+_TEXTS = {
+    "thinking": ("思考中……", "thinking …"),
+    "waiting": ("排队中，前面还有 {} 个请求……", "waiting, requests ahead: {} …"),
+    "length": (
+        "回答达到长度上限而中断，可用 --max-new-tokens 或 --max-length 提高",
+        "the answer reached the length limit; raise it with --max-new-tokens or --max-length",
+    ),
+    "dropped": (
+        "内容太长，最早的 {} 条消息没有交给模型",
+        "the conversation is too long; the oldest messages were left out: {}",
+    ),
+}
 
 
 def run(arguments: list[str]) -> int:
@@ -30,8 +44,14 @@ def run(arguments: list[str]) -> int:
     with model_opener(default_host(), parsed)() as model, model.stream(request) as deltas:
         last = _print_as_json(deltas) if parsed.json else _print(deltas)
     if last.finish_reason == "length":
-        notice("the answer reached the length limit; raise it with --max-new-tokens or --max-length")
+        notice(_say("length"))
+    if last.usage is not None and last.usage.dropped_messages:
+        notice(_say("dropped", last.usage.dropped_messages))
     return 0
+
+
+def _say(key: str, *values: object) -> str:
+    return _TEXTS[key][0 if language() == "zh" else 1].format(*values)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,7 +112,7 @@ def _adapter(parsed: argparse.Namespace) -> str | None:
 
 def _print(deltas: ChatStream) -> Delta:
     last = Delta("")
-    for last in deltas:
+    for last in _with_waiting_line(deltas):
         print(last.text, end="", flush=True)
     print(flush=True)
     return last
@@ -100,11 +120,42 @@ def _print(deltas: ChatStream) -> Delta:
 
 def _print_as_json(deltas: ChatStream) -> Delta:
     last = Delta("")
-    for last in deltas:
-        print(json.dumps({"text": last.text}, ensure_ascii=False), flush=True)
+    for last in _with_waiting_line(deltas):
+        if last.text:
+            print(json.dumps({"text": last.text}, ensure_ascii=False), flush=True)
     usage = dataclasses.asdict(last.usage) if last.usage else None
     print(json.dumps({"finish_reason": last.finish_reason, "usage": usage}), flush=True)
     return last
+
+
+def _with_waiting_line(deltas: ChatStream) -> Iterator[Delta]:
+    """The deltas; until one has text, a line on standard error says what is waited for, if a person reads it.
+
+    The line is written over with spaces when it has had its time: every terminal understands that.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield from deltas
+        return
+    shown = ""
+
+    def show(text: str) -> None:
+        nonlocal shown
+        if text != shown:
+            print(f"\r{' ' * places(shown)}\r{text}", end="", file=sys.stderr, flush=True)
+            shown = text
+
+    try:
+        show(f"glm: {_say('thinking')}")
+        waiting = True
+        for delta in deltas:
+            if waiting:
+                waiting = not delta.text
+                position = delta.queue_position
+                text = _say("waiting", position) if position else _say("thinking")
+                show(f"glm: {text}" if waiting else "")
+            yield delta
+    finally:
+        show("")
 
 
 def _read_standard_input() -> str:

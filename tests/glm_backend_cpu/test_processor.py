@@ -7,12 +7,14 @@ from pathlib import Path
 
 import glm_backend_cpu.plugin
 import pytest
+from glm_backend_cpu._native import found
 from glm_backend_cpu._placement import num_threads, place_on_cpu, quantize_on_cpu
 from glm_backend_cpu._processor import describe, fastest_dtype, read_cpuinfo, usable_cores
 
 from glm_core.records import Placement, QuantizationScheme
 from glm_core.testing.null_backend import NullModel
 
+SCHEMES = ("int8", "int4", "int4-g128", "int4-g64", "int4-g32")
 CPUINFO = """processor\t: 0
 model name\t: Test CPU 3000
 flags\t\t: fpu avx2 avx512f avx512_bf16
@@ -29,6 +31,8 @@ def test_processor_is_described(tmp_path: Path) -> None:
     device = describe(path)
     assert device.label == f"Test CPU 3000, {usable_cores()} cores, avx512_bf16, avx512f, avx2"
     assert device.dtypes == ("bfloat16", "float32", "float16")
+    assert device.reason == found().message
+    assert device.reason.startswith("native kernels: ")
     assert device.memory_bytes > device.free_memory_bytes > 0
 
 
@@ -64,7 +68,7 @@ def test_models_of_other_runtimes_are_declined() -> None:
     model = NullModel("null")
     assert place_on_cpu(model, Placement(("cpu",))) is None
     assert quantize_on_cpu(model, QuantizationScheme(8)) is None
-    assert glm_backend_cpu.plugin.describe_backend().schemes == ("int8", "int4")
+    assert glm_backend_cpu.plugin.describe_backend().schemes == SCHEMES
 
 
 def test_small_models_run_on_one_thread() -> None:

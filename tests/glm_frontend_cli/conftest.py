@@ -20,7 +20,10 @@ from glm_core.testing import host_of
 
 @dataclass(eq=False)  # pluggy keeps plugins in sets
 class ScriptedRuntime:
-    """Answers with the given pieces; the last delta comes with ``usage`` and ``finish_reason``."""
+    """Answers with the given pieces; the last delta comes with ``usage`` and ``finish_reason``.
+
+    With ``refusal`` it answers nothing, with ``queue`` it has the request wait at these positions first.
+    """
 
     pieces: Sequence[str] = ("hello",)
     adapters: tuple[str, ...] = ()
@@ -28,6 +31,8 @@ class ScriptedRuntime:
     finish_reason: Any = "stop"
     usage: Usage = field(default_factory=Usage)
     interrupt_after: int | None = None
+    refusal: GlmError | None = None
+    queue: Sequence[int] = ()
     requests: list[ChatRequest] = field(default_factory=list)
     closed: int = 0
     GLM_API_VERSION = 1
@@ -45,10 +50,14 @@ class ScriptedRuntime:
     def chat_stream(self, model: object, request: ChatRequest) -> Iterator[Delta]:
         """Note the request and start to answer."""
         self.requests.append(request)
+        if self.refusal:
+            raise self.refusal
         return self._answer()
 
     def _answer(self) -> Iterator[Delta]:
         try:
+            for position in self.queue:
+                yield Delta("", queue_position=position)
             for number, piece in enumerate(self.pieces):
                 if number == self.interrupt_after:
                     signal.raise_signal(signal.SIGINT)  # as the terminal does for Ctrl-C
@@ -76,6 +85,7 @@ class RecordingView:
     shown: list[tuple[str, str]] = field(default_factory=list)
     prefills: list[str] = field(default_factory=list)
     statuses: list[str] = field(default_factory=list)
+    clipboard: bool | None = True
 
     def read(self, prefill: str, status: str) -> Line | None:
         """The next line of the list."""
@@ -108,6 +118,11 @@ class RecordingView:
     def clear(self) -> None:
         """Note that the screen was emptied."""
         self.shown.append(("cleared screen", ""))
+
+    def copy(self, text: str) -> bool | None:
+        """Keep it."""
+        self.shown.append(("copied", text))
+        return self.clipboard
 
     @property
     def last(self) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Reading an answer that can be stopped."""
 
 import signal
+import threading
 
 import pytest
 from glm_frontend_cli._answering import AnswerStream
@@ -105,3 +106,96 @@ def test_ignored_ctrl_c_stays_ignored(runtime):
             list(stream.pieces())
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_queue_position_is_known_until_the_request_begins():
+    """While others come first, the stream says how many; afterwards none."""
+    deltas = [
+        Delta("", queue_position=2),
+        Delta("", queue_position=1),
+        Delta("a", (1,)),
+        Delta("", (), "stop", Usage()),
+    ]
+    positions = [0]
+    with AnswerStream(lambda: (delta for delta in deltas)) as stream:
+        for _ in stream.pieces():
+            if stream.queue_position != positions[-1]:
+                positions.append(stream.queue_position)
+    assert positions == [0, 2, 1, 0]
+    assert stream.answer().text == "a"
+
+
+class BlockedStream:
+    """Waits in a queue for ever; closing it, from whatever thread, ends that."""
+
+    def __init__(self):
+        self.closed = threading.Event()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        signal.raise_signal(signal.SIGINT)
+        self.closed.wait()
+        raise StopIteration
+
+    def close(self):
+        """End the wait."""
+        self.closed.set()
+
+
+def test_ctrl_c_ends_a_read_that_waits():
+    """The stream is closed by the thread that shows the answer, so no delta has to come first."""
+    blocked = BlockedStream()
+    with AnswerStream(lambda: blocked) as stream:
+        assert "".join(stream.pieces()) == ""
+    assert blocked.closed.is_set()
+    assert stream.answer().ended == "stopped"
+
+
+class RunningGenerator:
+    """A generator in the middle of its work while another thread tries to close it."""
+
+    def __init__(self):
+        self.tried = threading.Event()
+        self.deltas = self._answer()
+        self.failures = []
+
+    def _answer(self):
+        signal.raise_signal(signal.SIGINT)
+        self.tried.wait()
+        yield Delta("late")
+        pytest.fail("the answer went on after Ctrl-C")
+
+    def __iter__(self):
+        return self.deltas
+
+    def close(self):
+        """Close the generator, which refuses while it runs."""
+        try:
+            self.deltas.close()
+        except ValueError as error:
+            self.failures.append(error)
+            raise
+        finally:
+            self.tried.set()
+
+
+def test_ctrl_c_waits_for_a_runtime_that_cannot_be_closed_from_outside():
+    """A generator that runs is closed at its next delta instead."""
+    running = RunningGenerator()
+    with AnswerStream(lambda: running) as stream:
+        list(stream.pieces())
+    assert len(running.failures) == 1
+    assert running.deltas.gi_frame is None
+    assert stream.answer().ended == "stopped"
+
+
+def test_speed_so_far_is_known_while_the_answer_comes():
+    """It is tokens over seconds since the first of them; before the second there is none."""
+    stream = AnswerStream(lambda: None)
+    stream._started_at = 1.0
+    assert stream.tokens_per_second == 0
+    stream._first_token_at, stream._last_token_at, stream.tokens = 3.0, 5.0, 5
+    assert stream.tokens_per_second == 2.0
+    assert stream.answer().usage == Usage(completion_tokens=5, time_to_first_token=2.0, decode_seconds=2.0)

@@ -6,7 +6,7 @@ import pytest
 from glm_frontend_cli._commands import BY_NAME, COMMANDS, human_count, run_command
 from glm_frontend_cli._conversation import Turn
 
-from glm_core import RequestError
+from glm_core import RequestError, Usage
 
 
 def test_help_lists_every_command(session, view):
@@ -15,7 +15,7 @@ def test_help_lists_every_command(session, view):
     kind, text = view.last
     assert kind == "show"
     assert all(f"/{command.name}" in text for command in COMMANDS)
-    assert len(COMMANDS) == 14
+    assert len(COMMANDS) == 16
 
 
 @pytest.mark.parametrize(
@@ -253,6 +253,17 @@ def test_info_command_shows_the_model(session, view):
     run_command(session, "/info")
     for fact in ("scripted", "chatglm", "6.2B", "2048 tokens", "none"):
         assert fact in view.last[1]
+    assert "Last answer" not in view.last[1]
+
+
+def test_info_command_shows_what_the_last_answer_took(session, runtime, view):
+    """Tokens, speed, time to the first token and the part of it spent in the queue."""
+    runtime.usage = Usage(30, 11, queue_seconds=1.5, time_to_first_token=4.0, decode_seconds=2.0)
+    session.ask("q")
+    run_command(session, "/info")
+    assert view.last[1].split("\n")[-1] == (
+        "Last answer 30 tokens of prompt, 11 of answer, 5.0 tokens/s, first token after 4.0 s, 1.5 s of it waiting"
+    )
 
 
 def test_history_command_shows_the_turns(session, view):
@@ -273,3 +284,58 @@ def test_command_names_and_aliases_do_not_collide():
 def test_counts_are_shortened_for_people(number, text):
     """Parameters are shown as papers do."""
     assert human_count(number) == text
+
+
+@pytest.mark.parametrize("typed", ["/copy", "/copy code"])
+@pytest.mark.parametrize(
+    ("clipboard", "shown"),
+    [
+        (True, ("notice", "Copied to the clipboard")),
+        (False, ("notice", "Asked the terminal to copy it (OSC 52, which some terminals ignore)")),
+        (None, ("error", "Copying works in a terminal only")),
+    ],
+)
+def test_copy_command_copies_the_last_answer(session, view, typed, clipboard, shown):
+    """As the model wrote it, without the looks of the screen; or the last code block alone."""
+    answer = "**a**\n\n```\nx = 0\n```\n\n- b\n\n  ```py\n  x = 1\n    y\n  ```\n"
+    session.conversation.turns = [Turn("q", "older"), Turn("q", answer)]
+    view.clipboard = clipboard
+    run_command(session, typed)
+    assert view.shown == [("copied", answer if typed == "/copy" else "x = 1\n  y\n"), shown]
+
+
+def test_copy_command_says_when_there_is_nothing_to_copy(session, view):
+    """No answer, no code, or a word it does not know."""
+    run_command(session, "/copy")
+    session.conversation.record("q", "no code here")
+    run_command(session, "/copy code")
+    run_command(session, "/copy everything")
+    assert view.shown == [
+        ("notice", "Nothing has been said yet"),
+        ("notice", "The last answer has no code block"),
+        ("error", "Usage: /copy [code]"),
+    ]
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_file_command_asks_about_a_file(session, runtime, view, tmp_path, quote):
+    """The question comes first, then the file in a fence that its text does not close."""
+    path = tmp_path / ("a b.md" if quote else "a.md")
+    path.write_text("one\n````\ntwo\n")
+    run_command(session, f"/file {quote}{path}{quote} what is this?")
+    (request,) = runtime.requests
+    assert request.messages[-1].content == (f"what is this?\n\n{path.name}\n`````\none\n````\ntwo\n`````")
+    assert view.shown[0] == ("notice", f"With {path} (lines: 3)")
+
+
+def test_file_command_without_a_question_sends_the_text(session, runtime, tmp_path):
+    """A question may be written in a file."""
+    (tmp_path / "q.txt").write_bytes("你好\n".encode("gb18030"))
+    run_command(session, f"/file {tmp_path / 'q.txt'}")
+    assert runtime.requests[0].messages[-1].content == "你好"
+
+
+def test_file_command_needs_a_file(session, view):
+    """Without one it says how it is used."""
+    run_command(session, "/file")
+    assert view.last == ("error", "Usage: /file FILE [QUESTION]")

@@ -5,7 +5,7 @@ import os
 
 import pytest
 from glm_frontend_cli._conversation import Conversation, Turn
-from glm_frontend_cli._files import MAX_BYTES, load, path_of, save
+from glm_frontend_cli._files import MAX_BYTES, load, path_of, read_text, save
 
 from glm_core import ConfigError, Sampling
 
@@ -156,3 +156,27 @@ def test_typed_paths_lose_quotes_and_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert path_of("'~/my chat.json'") == tmp_path / "my chat.json"
     assert path_of("plain.json").name == "plain.json"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\x89PNG\x00\x00", "is no text file"),
+        (b"abc\xff\xff\xff", "is no text file"),
+        (b" \n", "is empty"),
+        (b"x" * 1_000_001, "is larger than 1 MB"),
+    ],
+)
+def test_file_that_is_no_text_is_refused(tmp_path, say, data, message):
+    """Pictures, empty and huge files are not sent to a model."""
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=message):
+        read_text(path, say)
+
+
+def test_text_file_is_read_cleaned(tmp_path, say):
+    """Line ends are one character, a byte order mark and what terminals obey are gone."""
+    path = tmp_path / "file"
+    path.write_bytes(b"\xef\xbb\xbf\r\na\r\n\x1b[2Jb\r\n\r\n")
+    assert read_text(path, say) == "a\n[2Jb"

@@ -154,3 +154,33 @@ def test_resize_in_the_middle_repaints_what_is_live():
         "one two three four five six seven eight nine ten eleven twelve thirteen",
         "fourteen",
     ]
+
+
+def test_note_takes_one_line_on_a_narrow_terminal():
+    """A note that would wrap is cut, so that painting over it leaves nothing behind."""
+    terminal = Terminal(20, 10)
+    console = Console(file=io.StringIO(), width=20, force_terminal=True, color_system=None)
+    painter = AnswerPainter(
+        console, MarkdownRenderer(console), terminal.write, terminal.size, lambda empty, seconds: "字" * 30
+    )
+    painter.feed("")
+    assert terminal.screen.display[0].replace(" ", "") == "字" * 9 + "…"
+    assert not terminal.screen.display[1].strip()
+    painter._next_frame = 0.0
+    painter.feed("answer")
+    painter.finish()
+    assert terminal.lines() == ["answer"]
+
+
+@pytest.mark.parametrize(("rows", "shown"), [(12, ["text", "", "note"]), (11, ["text", "note"])])
+def test_note_below_text_keeps_its_distance_where_there_is_room(rows, shown):
+    """Below text the note stands apart, unless the screen is low."""
+    terminal = Terminal(20, rows)
+    console = Console(file=io.StringIO(), width=20, force_terminal=True, color_system=None)
+    painter = AnswerPainter(
+        console, MarkdownRenderer(console), terminal.write, terminal.size, lambda empty, seconds: "note"
+    )
+    painter.feed("text")
+    assert [line.rstrip() for line in terminal.screen.display[: len(shown)]] == shown
+    painter.finish()
+    assert terminal.lines() == ["text"]

@@ -3,6 +3,7 @@
 import stat
 
 import pytest
+from glm_frontend_cli._commands import COMMANDS
 from glm_frontend_cli._prompt import CommandCompleter, QuestionHistory, open_history
 from glm_frontend_cli._texts import Texts
 from prompt_toolkit.completion import CompleteEvent
@@ -29,6 +30,9 @@ def completed(typed, adapters=("law", "poetry")):
         ("/re", ["regenerate"]),
         ("/sa", ["save", "save!"]),
         ("/q", ["quit"]),
+        ("/", [command.name for command in COMMANDS]),
+        ("/copy ", ["code"]),
+        ("/set do_sample ", ["true", "false", "default"]),
         ("/adapter ", ["law", "poetry", "off"]),
         ("/adapter p", ["poetry"]),
         ("/set temp", ["temperature"]),
@@ -46,9 +50,9 @@ def test_completion_offers_what_may_follow(typed, offered):
 
 
 def test_completion_of_files(tmp_path):
-    """/save, /save! and /load complete file names."""
+    """/save, /save!, /load and /file complete file names."""
     (tmp_path / "chat.json").touch()
-    for command in ("/load", "/save", "/save!"):
+    for command in ("/load", "/save", "/save!", "/file"):
         assert completed(f"{command} {tmp_path}/ch") == ["at.json"]
 
 

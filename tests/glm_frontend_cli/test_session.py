@@ -6,9 +6,10 @@ import sys
 import pytest
 from glm_frontend_cli._conversation import Turn
 from glm_frontend_cli._session import Session, run
+from glm_frontend_cli._texts import Texts
 from glm_frontend_cli._view import Line
 
-from glm_core import ClosedError, ConfigError, RequestError, Usage
+from glm_core import BusyError, ClosedError, ConfigError, RequestError, Usage
 
 
 def test_question_is_answered_and_kept(session, runtime, view):
@@ -158,6 +159,14 @@ def test_status_shows_model_adapter_turns_and_speed(session, runtime):
     runtime.usage = Usage(completion_tokens=11, decode_seconds=2.0)
     session.handle(Line("q"))
     assert session.status() == "scripted · adapter law · turns: 1 · 11 tokens · 5.0 tokens/s"
+    runtime.usage = Usage(501, 11, time_to_first_token=1.25, decode_seconds=2.0)
+    session.handle(Line("q"))
+    assert session.status(editing=True) == (
+        "editing the last question, Ctrl-C to leave it as it was · scripted · adapter law · turns: 2 · "
+        "11 tokens · 5.0 tokens/s · first token 1.2 s · context 25%"
+    )
+    session.handle(Line("clear"))
+    assert session.status() == "scripted · adapter law · turns: 0"
 
 
 def run_plain(monkeypatch, runtime, typed, options=None, environment="en"):
@@ -279,3 +288,71 @@ def test_session_starts_with_the_conversation_it_is_given(session, runtime, view
     Session(runtime.model, session.conversation, view, say)
     assert session.conversation.adapter is None
     assert view.last[0] == "notice"
+
+
+@pytest.mark.parametrize(
+    ("language", "sentence"),
+    [
+        ("en", "The model is busy and its queue is full, so nothing was asked; try /regenerate in a moment"),
+        ("zh", "模型正忙，排队已满，这个问题没有提交；稍后用 /regenerate 重新提问"),
+    ],
+)
+def test_busy_model_is_one_sentence_and_the_question_waits(session, runtime, view, language, sentence):
+    """The chat lives on and /regenerate asks what could not be asked."""
+    session.say = Texts(language)
+    runtime.refusal = BusyError("65 requests are running or waiting")
+    session.handle(Line("q"))
+    assert view.shown == [("error", sentence)]
+    assert session.conversation.turns == []
+    runtime.refusal = None
+    session.handle(Line("/regenerate"))
+    assert session.conversation.turns == [Turn("q", "hello")]
+
+
+@pytest.mark.parametrize(
+    ("language", "sentence"),
+    [
+        ("en", "The conversation is too long; the oldest messages were left out: 4"),
+        ("zh", "对话太长，最早的 4 条消息没有交给模型"),
+    ],
+)
+def test_trimmed_history_is_noticed_once_per_answer(session, runtime, view, language, sentence):
+    """Each answer whose history was trimmed says so once, in the user's language."""
+    session.say = Texts(language)
+    runtime.usage = Usage(dropped_messages=4)
+    session.handle(Line("q"))
+    session.handle(Line("q"))
+    assert view.shown == [("answer", "hello"), ("notice", sentence)] * 2
+
+
+def test_busy_and_trimmed_leave_no_trace_on_a_pipe(monkeypatch, runtime):
+    """Queue, refusal and trimmed history are nothing that a reader of stdout sees."""
+    runtime.queue, runtime.usage = (2, 1), Usage(dropped_messages=4)
+    out, err = run_plain(monkeypatch, runtime, "q\n")
+    assert out == "hello\n"
+    assert err == "The conversation is too long; the oldest messages were left out: 4\n"
+    runtime.refusal = BusyError("full")
+    out, err = run_plain(monkeypatch, runtime, "q\n")
+    assert out == ""
+    assert err.startswith("The model is busy")
+
+
+@pytest.mark.parametrize("word", ["exit", "quit"])
+def test_words_of_other_chats_quit_where_a_person_types(session, runtime, view, word):
+    """In a pipe they are questions like any other."""
+    view.lines = [Line(word), Line("never read")]
+    session.loop()
+    assert view.lines == [Line("never read")]
+    view.can_prefill, session._running = False, True
+    session.handle(Line(word))
+    assert runtime.requests[0].messages[-1].content == word
+
+
+@pytest.mark.parametrize("line", ["、undo", "／undo"])
+def test_slash_of_a_chinese_keyboard_is_a_slash(session, runtime, line):
+    """Before the name of a command; other text that begins so is a question."""
+    session.conversation.record("q", "a")
+    session.handle(Line(line))
+    assert session.conversation.turns == []
+    session.handle(Line("、是什么标点"))
+    assert runtime.requests[0].messages[-1].content == "、是什么标点"

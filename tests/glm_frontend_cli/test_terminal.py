@@ -1,17 +1,26 @@
 """The terminal view on a pipe for keys and an emulated screen."""
 
 import io
+import os
+import select
+import tty
+from types import SimpleNamespace
 
+import pyte
 import pytest
 from glm_frontend_cli._conversation import Conversation, Turn
 from glm_frontend_cli._session import Session
-from glm_frontend_cli._terminal import TerminalView
+from glm_frontend_cli._terminal import TerminalView, _fitting, _keys_unseen
 from glm_frontend_cli._texts import Texts
 from glm_frontend_cli._view import Line
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from rich.console import Console
+
+
+PASTE = "\n".join(f"第 {number} 行" for number in range(200))
+ENTER_PASTE = f"\x1b[200~{PASTE}\x1b[201~"
 
 
 class Keyboard:
@@ -43,9 +52,18 @@ def test_enter_sends_the_line(keyboard):
     assert keyboard.typed("你好 world\r") == Line("你好 world")
 
 
-@pytest.mark.parametrize("keys", ["first\x1b\rsecond\r", "\x1b[200~first\nsecond\x1b[201~\r"])
-def test_alt_enter_and_paste_make_new_lines(keyboard, keys):
-    """Several lines are one question."""
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "first\x1b\rsecond\r",
+        "first\nsecond\r",
+        "first\\\rsecond\r",
+        "\x1b[200~first\nsecond\x1b[201~\r",
+        "\x1b[200~first\r\nsecond\x1b[201~\r",
+    ],
+)
+def test_several_lines_are_one_question(keyboard, keys):
+    """Alt-Enter, Ctrl-J, a backslash before Enter, and a paste make new lines."""
     assert keyboard.typed(keys) == Line("first\nsecond")
 
 
@@ -69,6 +87,7 @@ def test_ctrl_c_hint_is_in_the_toolbar(keyboard):
     """After the first Ctrl-C the toolbar says what the second one does."""
     keyboard.view._status = "status"
     assert keyboard.view._toolbar() == [("", "status")]
+    assert keyboard.view._placeholder() == [("class:placeholder", "Ask something, or /help")]
     keyboard.view._keys.about_to_quit = True
     assert keyboard.view._toolbar()[0][1] == "Press Ctrl-C again to quit"
 
@@ -149,3 +168,109 @@ def test_clear_empties_the_screen(keyboard):
     """The console is told to."""
     keyboard.view.clear()
     assert "\x1b[2J" in keyboard.printed.getvalue()
+
+
+def test_long_paste_is_a_mark_in_the_line_and_whole_in_the_question(keyboard):
+    """Two hundred lines do not fill the screen, and every one of them is sent."""
+    assert keyboard.typed(f"sum up {ENTER_PASTE}, please\r") == Line(f"sum up {PASTE}, please")
+    assert keyboard.view._prompt.history.get_strings()[-1] == "sum up [paste 1: 200 lines], please"
+
+
+def test_backspace_takes_back_a_paste_at_once(keyboard):
+    """A mark is one thing; letters go one by one."""
+    assert keyboard.typed(f"a{ENTER_PASTE}bc\x7f\x7f\x7f!\r") == Line("a!")
+
+
+def test_history_search_finds_takes_and_is_left(keyboard):
+    """Enter takes what Ctrl-R found and sends it only when pressed again; Ctrl-C ends the search alone."""
+    keyboard.typed("one question\r")
+    keyboard.typed("two questions\r")
+    assert keyboard.typed("\x12one\r!\r") == Line("one question!")
+    assert keyboard.typed("kept\x12one\x03\r") == Line("kept")
+
+
+def test_search_calls_quitting_off(keyboard):
+    """Between two Ctrl-C that are to quit, nothing else is pressed."""
+    keyboard.typed("one question\r")
+    assert keyboard.typed("\x03\x12one\x03\x03b\r") == Line("b")
+
+
+def test_status_loses_its_last_parts_where_there_is_no_room():
+    """Parts are shown whole or not at all; the first always."""
+    assert _fitting("模型 · b · c", 12) == "模型 · b · c"
+    assert _fitting("模型 · b · c", 11) == "模型 · b"
+    assert _fitting("模型 · b · c", 2) == "模型"
+
+
+@pytest.fixture
+def every_frame(monkeypatch):
+    """Each delta is painted, however fast they come."""
+    monkeypatch.setattr("glm_frontend_cli._live.time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr("glm_frontend_cli._live.MIN_FRAME_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("every_frame")
+@pytest.mark.parametrize(
+    ("language", "queued", "thinking"),
+    [
+        ("en", "Waiting; requests before this one: 2 …", "Thinking …"),
+        ("zh", "排队中，前面还有 2 个请求……", "思考中……"),
+    ],
+)
+def test_queue_position_is_shown_and_gone_afterwards(runtime, language, queued, thinking):
+    """First the place in the queue, then that the model thinks; beside the answer no trace of either."""
+    with create_pipe_input() as pipe:
+        keyboard = Keyboard(pipe, language)
+        runtime.queue, runtime.pieces = (2, 0), ("done",)
+        session = Session(runtime.model, Conversation(), keyboard.view, Texts(language))
+        session.handle(Line("q"))
+    printed = keyboard.printed.getvalue()
+    assert printed.index(queued) < printed.index(thinking) < printed.index("done")
+    screen = pyte.Screen(60, 20)
+    pyte.Stream(screen).feed(printed.replace("\n", "\r\n"))
+    assert [line.rstrip() for line in screen.display if line.strip()] == ["done"]
+
+
+@pytest.mark.usefixtures("every_frame")
+def test_speed_stands_below_the_text_while_it_comes(keyboard, runtime):
+    """It is painted over, and the finished answer stands alone."""
+    runtime.pieces = ("one ", "two")
+    session = Session(runtime.model, Conversation(), keyboard.view, Texts("en"))
+    session.handle(Line("q"))
+    printed = keyboard.printed.getvalue()
+    assert "1 tokens · 0.0 tokens/s (Ctrl-C stops)" in printed
+    screen = pyte.Screen(60, 20)
+    pyte.Stream(screen).feed(printed.replace("\n", "\r\n"))
+    assert [line.rstrip() for line in screen.display if line.strip()] == ["one two"]
+
+
+@pytest.mark.parametrize(("encoding", "spinner"), [("utf-8", "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"), ("gbk", "|/-\\")])
+def test_spinner_is_made_of_what_the_encoding_has(encoding, spinner):
+    """A Chinese Windows console gets one of plain characters."""
+    with create_pipe_input() as pipe:
+        console = Console(
+            file=io.TextIOWrapper(io.BytesIO(), encoding=encoding), width=60, force_terminal=True
+        )
+        view = TerminalView(console, (), InMemoryHistory(), Texts("zh"), input=pipe, output=DummyOutput())
+        assert view._spinner == spinner
+
+
+def test_copy_asks_the_terminal(keyboard, monkeypatch):
+    """Where no program does it."""
+    monkeypatch.setattr("glm_frontend_cli._clipboard.PROGRAMS", ())
+    assert keyboard.view.copy("x") is False
+    assert keyboard.printed.getvalue() == "\x1b]52;c;eA==\x07"
+
+
+def test_keys_pressed_during_an_answer_wait_as_they_were_pressed(monkeypatch):
+    """Enter stays Enter for the next input line, and nothing is echoed into the answer."""
+    ours, theirs = os.openpty()
+    with open(theirs, "rb", buffering=0) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        with _keys_unseen():
+            os.write(ours, b"x\r")
+            assert select.select([theirs], [], [], 60)[0]
+        tty.setraw(theirs)
+        assert os.read(theirs, 2) == b"x\r"
+        assert not select.select([ours], [], [], 0)[0]
+    os.close(ours)

@@ -28,7 +28,7 @@ from glm_core import (
     Sampling,
 )
 from glm_core.config import Settings
-from glm_core.records import ModelSource
+from glm_core.records import ModelSource, QuantizationScheme
 from glm_core.routing import open_model
 from glm_core.testing import host_of
 
@@ -86,29 +86,46 @@ def test_every_dtype_and_scheme_answers(directory: Path, dtype: str, quantize: s
 
 
 def test_quantised_weights_keep_exact_scales(directory: Path) -> None:
-    """Scales stay float32 whatever is computed in; integers stay integers."""
-    settings = Settings(model=str(directory), device="cpu", dtype="bfloat16", quantize="int4")
-    with open_model(host(), settings) as chat_model:
-        layer = chat_model._model.network.transformer.layers[0].mlp.dense_h_to_4h
-        assert isinstance(layer, QuantizedLinear)
-        assert (layer.weight.dtype, layer.weight_scale.dtype) == (torch.int8, torch.float32)
-        assert chat_model._model.network.lm_head.weight.dtype == torch.bfloat16
+    """Scales stay float32 whatever is computed in; integers stay integers, the table a float."""
+    model = open_source(ModelSource("tiny", directory), "bfloat16")
+    assert model is not None
+    model.quantize(QuantizationScheme(4))
+    model.materialize(torch.device("cpu"))
+    layer = model.network.transformer.layers[0].mlp.dense_h_to_4h
+    assert isinstance(layer, QuantizedLinear)
+    assert (layer.weight.dtype, layer.weight_scale.dtype) == (torch.int8, torch.float32)
+    assert (layer.bias.dtype, model.network.lm_head.weight.dtype) == (torch.bfloat16, torch.bfloat16)
 
 
 def test_backends_make_their_own_quantised_layers(directory: Path) -> None:
-    """A backend's layer factory gets stored integers, scales, bias and bits, and its layers are used."""
+    """A backend's maker gets stored integers, scales, bias, bits and group size; its modules are used."""
 
     class Own(torch.nn.Module):
-        def __init__(self, stored: torch.Tensor, scale: torch.Tensor, bias: Any, bits: int) -> None:
+        def __init__(self, *seen: Any) -> None:
             super().__init__()
-            self.seen = (stored.dtype, scale.shape[0] == stored.shape[0], bias is not None, bits)
+            self.seen = seen
+
+    class OwnLayers:
+        def linear(
+            self, stored: torch.Tensor, scale: torch.Tensor, bias: Any, bits: int, group_size: int
+        ) -> torch.nn.Module:
+            return Own(stored.dtype, tuple(scale.shape[1:]), bias is not None, bits, group_size)
+
+        def tied_table(
+            self, stored: torch.Tensor, scale: torch.Tensor, bits: int, group_size: int
+        ) -> tuple[torch.nn.Module, torch.nn.Module]:
+            both = Own("table", tuple(stored.shape[1:]), tuple(scale.shape[1:]), bits, group_size)
+            return both, both
 
     model = open_source(ModelSource("tiny", directory), "float32")
     assert model is not None
-    model.quantize(4, make_layer=Own)
-    layers = [module for module in model.network.modules() if isinstance(module, Own)]
-    assert len(layers) == 2 * 4
-    assert {layer.seen for layer in layers} == {(torch.int8, True, True, 4)}
+    model.quantize(QuantizationScheme(4, 32), OwnLayers(), embeddings=QuantizationScheme(8))
+    own = [module for module in model.network.modules() if isinstance(module, Own)]
+    assert len(own) == 2 * 4 + 1
+    linears = [module.seen for module in own if module.seen[0] != "table"]
+    assert set(linears) == {(torch.int8, (1,), True, 4, 32), (torch.int8, (4,), True, 4, 32)}
+    assert model.network.lm_head.seen == ("table", (32,), (), 8, 0)
+    assert model.network.transformer.word_embeddings is model.network.lm_head
 
 
 def test_parameters_are_counted_before_quantisation() -> None:

@@ -22,7 +22,7 @@ from tiny_models import tiny_checkpoint
 
 import glm_core.compat
 from glm_core import hookimpl
-from glm_core.records import FrontendInfo, OpenModel
+from glm_core.records import FrontendInfo, OpenModel, QuantizationScheme
 from glm_core.testing import host_of, plugin_of
 
 IMPORTS = """
@@ -87,7 +87,7 @@ def prequantized(path: Path, target: Path, bits: int) -> Path:
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(path)
-    quantize_in_place(model, bits)
+    quantize_in_place(model, QuantizationScheme(bits))
     model.config.quantization_bit = bits
     model.save_pretrained(target)
     (target / "ice_text.model").write_bytes((path / "ice_text.model").read_bytes())

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyte
 import pytest
 from fake_plugins import FakeModel, backend, plugin, runtime
 
-from glm_core import ChatRequest, Message, Sampling, cli
+from glm_core import BusyError, ChatRequest, Message, Sampling, cli
 from glm_core.cli import chat
 from glm_core.records import Delta, DeviceInfo, ModelCard, Usage
 from glm_core.testing import host_of
@@ -244,3 +245,123 @@ def test_interrupt_closes_stream_and_model(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(fake, "close", lambda: closed.append("model"))
     assert cli.main(["chat", "q", "--model", "m"]) == 130
     assert closed == ["stream", "model"]
+
+
+def answers_with(monkeypatch: pytest.MonkeyPatch, *deltas: Delta, busy: bool = False) -> None:
+    """A model ``m`` whose answer is these deltas, or that takes no request."""
+
+    def chat_stream(model: object, request: ChatRequest) -> Iterator[Delta]:
+        if busy:
+            raise BusyError("65 requests are running or waiting; try again later")
+        return (delta for delta in deltas)
+
+    cards = (ModelCard("m", ""),)
+    host = host_of(
+        b=backend(CPU), r=runtime(FakeModel(), chat_stream), m=plugin(describe_models=lambda: cards)
+    )
+    monkeypatch.setattr(chat, "default_host", lambda: host)
+
+
+QUEUED = (
+    Delta("", queue_position=12),
+    Delta("", queue_position=2),
+    Delta(""),
+    Delta("你"),
+    Delta(""),
+    Delta("好"),
+    Delta("", (), "stop", Usage()),
+)
+
+
+@pytest.mark.parametrize(
+    ("language", "lines"),
+    [
+        ("en", ["thinking …", "waiting, requests ahead: 12 …", "waiting, requests ahead: 2 …", "thinking …"]),
+        ("zh", ["思考中……", "排队中，前面还有 12 个请求……", "排队中，前面还有 2 个请求……", "思考中……"]),
+    ],
+)
+def test_waiting_is_shown_to_a_person_and_wiped_before_the_answer(
+    language: str,
+    lines: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One line on a terminal's standard error, each text over the last; no trace is left of it."""
+    monkeypatch.setenv("GLM_LANG", language)
+    answers_with(monkeypatch, *QUEUED)
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    assert cli.main(["chat", "q", "--model", "m", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == "你好\n"
+    _, *shown = screen.getvalue().split("\r")
+    assert [text for text in shown if text.strip()] == [f"glm: {text}" for text in lines]
+    screen_line = pyte.Screen(60, 30)
+    pyte.Stream(screen_line).feed(screen.getvalue().replace("\n", "\r\n"))
+    assert "glm: " + lines[-1][:2] not in "".join(screen_line.display)
+    assert "".join(screen_line.display[screen_line.cursor.y :]).strip() == ""
+
+
+def test_waiting_is_not_shown_in_a_pipe(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither stream holds anything of it, and JSON has no empty pieces."""
+    answers_with(monkeypatch, *QUEUED)
+    assert cli.main(["chat", "q", "--model", "m", "--device", "cpu"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "你好\n"
+    assert "waiting" not in printed.err
+    assert "thinking" not in printed.err
+    assert cli.main(["chat", "q", "--model", "m", "--device", "cpu", "--json"]) == 0
+    pieces = [json.loads(line).get("text") for line in capsys.readouterr().out.splitlines()]
+    assert pieces == ["你", "好", None]
+
+
+def test_waiting_line_is_wiped_when_the_answer_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error stands on a line of its own."""
+
+    def refused() -> Iterator[Delta]:
+        yield Delta("", queue_position=1)
+        raise BusyError("lost its place")
+
+    cards = (ModelCard("m", ""),)
+    host = host_of(
+        b=backend(CPU),
+        r=runtime(FakeModel(), lambda: refused()),
+        m=plugin(describe_models=lambda: cards),
+    )
+    monkeypatch.setattr(chat, "default_host", lambda: host)
+    monkeypatch.setenv("GLM_LANG", "en")
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    assert cli.main(["chat", "q", "--model", "m", "--device", "cpu"]) == 2
+    assert screen.getvalue().endswith("\rglm: lost its place\n")
+
+
+@pytest.mark.parametrize(
+    ("language", "line"),
+    [
+        ("en", "glm: the conversation is too long; the oldest messages were left out: 3"),
+        ("zh", "glm: 内容太长，最早的 3 条消息没有交给模型"),
+    ],
+)
+def test_trimmed_history_is_noticed(
+    language: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once, on standard error, in the user's language."""
+    monkeypatch.setenv("GLM_LANG", language)
+    answers_with(monkeypatch, Delta("a"), Delta("", (), "stop", Usage(dropped_messages=3)))
+    assert cli.main(["chat", "q", "--model", "m", "--device", "cpu"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "a\n"
+    assert printed.err.splitlines().count(line) == 1
+
+
+def test_busy_model_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing on standard output, no traceback, and the status of an error."""
+    answers_with(monkeypatch, busy=True)
+    assert cli.main(["chat", "q", "--model", "m", "--device", "cpu"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines()[-1] == "glm: 65 requests are running or waiting; try again later"

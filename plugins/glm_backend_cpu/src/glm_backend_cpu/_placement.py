@@ -7,11 +7,17 @@ import os
 import psutil
 import torch
 from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.quantization import QuantizedLayers
 
 from glm_core import OutOfMemoryError
 from glm_core.records import LoadedModel, Placement, QuantizationScheme
 
+from ._attention import NativeDecodeAttention
+from ._layers import NativeLayers
+from ._native import native
 from ._processor import usable_cores
+from ._replacement import use_kernels, use_layers
+from ._torch_layers import TorchLayers
 
 CPU = torch.device("cpu")
 
@@ -35,11 +41,21 @@ def num_threads(weight_bytes: int) -> int:
 
 
 def quantize_on_cpu(model: LoadedModel, scheme: QuantizationScheme) -> LoadedModel | None:
-    """Quantise with one scale per row; ``None`` for a model of another runtime."""
+    """Quantise into this backend's layers; ``None`` for a model of another runtime.
+
+    A row per scale or group-wise, as the scheme says. Without the kernel library the layers are
+    torch's own.
+    """
     if not isinstance(model, TorchModel):
         return None
-    model.quantize(scheme.bits)
+    model.quantize(scheme, quantized_layers(model.dtype))
     return model
+
+
+def quantized_layers(dtype: torch.dtype) -> QuantizedLayers:
+    """The layers for stored integers that this machine computes fastest."""
+    library = native()
+    return TorchLayers(dtype) if library is None else NativeLayers(library, dtype)
 
 
 def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None:
@@ -56,14 +72,28 @@ def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None
             f"{model.info.name} needs {needed / 1e9:.1f} GB for its weights, {available / 1e9:.1f} GB of "
             "memory are free. Add --quantize int8 or int4, or close other programs."
         )
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(num_threads(model.weight_bytes()))
+    set_threads(model.weight_bytes())
     model.materialize(CPU)
+    library = native()
+    if library is None:
+        use_layers(model.network, TorchLayers(model.dtype))
+    else:
+        use_kernels(model.network, library, model.dtype)
     free = psutil.virtual_memory().available
     model.start(
         CPU,
         slots=placement.slots,
         context_length=placement.context_length,
         kv_memory_bytes=placement.kv_memory_bytes or int(KV_SHARE * free),
+        attention=None if library is None else NativeDecodeAttention(library),
     )
     return model
+
+
+def set_threads(weight_bytes: int) -> None:
+    """Let torch and the kernel library use as many threads as suit the weights, or ``OMP_NUM_THREADS``."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(num_threads(weight_bytes))
+    library = native()
+    if library is not None:
+        library.threads = torch.get_num_threads()

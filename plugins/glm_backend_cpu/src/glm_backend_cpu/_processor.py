@@ -11,6 +11,8 @@ import psutil
 
 from glm_core.records import DeviceInfo
 
+from ._native import found
+
 # Instructions that multiply bfloat16 pairs directly; without them bfloat16 is emulated in float32.
 BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
 SHOWN_FLAGS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "neon", "asimd")
@@ -28,6 +30,7 @@ def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> DeviceInfo:
         name="cpu",
         type="cpu",
         label=", ".join([name, f"{usable_cores()} cores", *shown]),
+        reason=found().message,
         memory_bytes=memory.total,
         free_memory_bytes=memory.available,
         dtypes=(dtype, *(other for other in ("float32", "bfloat16", "float16") if other != dtype)),

@@ -6,14 +6,15 @@ from glm_core import hookimpl
 from glm_core.records import BackendInfo, LoadedModel, Placement, QuantizationScheme
 
 GLM_API_VERSION = 1
+SCHEMES = ("int8", "int4", "int4-g128", "int4-g64", "int4-g32")
 
 
 @hookimpl
 def describe_backend() -> BackendInfo:
-    """The processor, its memory, and the dtype that it runs fast."""
+    """The processor, its memory, the dtype that it runs fast, and which kernels there are."""
     from ._processor import describe
 
-    return BackendInfo("cpu", (describe(),), priority=0, schemes=("int8", "int4"))
+    return BackendInfo("cpu", (describe(),), priority=0, schemes=SCHEMES)
 
 
 @hookimpl
@@ -30,3 +31,11 @@ def place(model: LoadedModel, placement: Placement) -> LoadedModel | None:
     from ._placement import place_on_cpu  # here, so that start-up does not pay for torch
 
     return place_on_cpu(model, placement)
+
+
+@hookimpl
+def measure_bandwidth(device: str) -> float:
+    """Read a large buffer with as many threads as there are cores."""
+    from ._bandwidth import measure  # here, so that start-up does not pay for torch
+
+    return measure(device)

@@ -56,6 +56,12 @@ def parse(source: str, previous: Block | None = None, *, blank_before: bool = Fa
     return blocks
 
 
+def code_blocks(source: str) -> list[str]:
+    """The contents of every code block, those in lists and quotations included."""
+    tokens = _PARSER.parse(source)
+    return [token.content for token in tokens if token.type in ("fence", "code_block")]
+
+
 def _items(
     node: SyntaxTreeNode, before: Block | None, lines: list[str], blank_before: bool
 ) -> Iterator[Block]:

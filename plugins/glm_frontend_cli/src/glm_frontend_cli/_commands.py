@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from glm_core import RequestError
 
 from . import _files
+from ._blocks import code_blocks
 from ._conversation import SETTINGS, parse_value
 
 if TYPE_CHECKING:
@@ -31,6 +33,15 @@ class Command:
     run: Callable[[Session, str], None]
     usage: str = ""
     aliases: tuple[str, ...] = ()
+
+
+def with_slash(line: str) -> str:
+    """``line`` with a slash in front, if what it has there is what a Chinese keyboard makes of one.
+
+    Only before the name of a command: other text may begin so.
+    """
+    name = line[1:].split(" ", 1)[0].lower()
+    return f"/{line[1:]}" if line[:1] in ("／", "、") and name in BY_NAME else line
 
 
 def run_command(session: Session, line: str) -> None:
@@ -59,6 +70,7 @@ def show_help(session: Session, argument: str) -> None:
 def clear(session: Session, argument: str) -> None:
     """``/clear``"""
     session.conversation.clear()
+    session.usage = None
     session.view.clear()
     session.view.notice(session.say("cleared"))
 
@@ -100,6 +112,53 @@ def edit(session: Session, argument: str) -> None:
         session.edit(question)
     else:
         session.view.error(session.say("usage", usage="/edit TEXT"))
+
+
+def ask_about_file(session: Session, argument: str) -> None:
+    """``/file FILE [QUESTION]``"""
+    name, question = _first_word(argument)
+    if not name:
+        session.view.error(session.say("usage", usage="/file FILE [QUESTION]"))
+        return
+    path = _files.path_of(name)
+    text = _files.read_text(path, session.say)
+    session.view.notice(session.say("file_sent", path=path, lines=text.count("\n") + 1))
+    if question:
+        fence = max(re.findall("`{3,}", text), key=len, default="``") + "`"
+        text = f"{question}\n\n{path.name}\n{fence}\n{text}\n{fence}"
+    session.ask(text)
+
+
+def _first_word(text: str) -> tuple[str, str]:
+    """The first word, which quotation marks may hold together, and the rest."""
+    end = text.find(text[0], 1) if text[:1] in ("'", '"') else -1
+    if end > 0:
+        return text[: end + 1], text[end + 1 :].strip()
+    word, _, rest = text.partition(" ")
+    return word, rest.strip()
+
+
+def copy(session: Session, argument: str) -> None:
+    """``/copy [code]``"""
+    turns = session.conversation.turns
+    if not turns:
+        session.view.notice(session.say("nothing_yet"))
+        return
+    text = turns[-1].answer
+    if argument == "code":
+        blocks = code_blocks(text)
+        if not blocks:
+            session.view.notice(session.say("no_code"))
+            return
+        text = blocks[-1]
+    elif argument:
+        session.view.error(session.say("usage", usage="/copy [code]"))
+        return
+    copied = session.view.copy(text)
+    if copied is None:
+        session.view.error(session.say("copy_impossible"))
+    else:
+        session.view.notice(session.say("copied") if copied else session.say("copy_sent"))
 
 
 def save(session: Session, argument: str) -> None:
@@ -201,8 +260,8 @@ def _setting_line(session: Session, name: str) -> str:
 
 def info(session: Session, argument: str) -> None:
     """``/info``"""
-    facts = session.model.info
-    session.view.show(
+    facts, usage = session.model.info, session.usage
+    lines = [
         session.say(
             "info",
             model=facts.name,
@@ -212,7 +271,19 @@ def info(session: Session, argument: str) -> None:
             adapters=", ".join(facts.adapters) or session.say("none"),
             turns=len(session.conversation.turns),
         )
-    )
+    ]
+    if usage is not None:
+        lines.append(
+            session.say(
+                "info_answer",
+                prompt=usage.prompt_tokens,
+                count=usage.completion_tokens,
+                speed=usage.tokens_per_second,
+                first=usage.time_to_first_token,
+                queue=usage.queue_seconds,
+            )
+        )
+    session.view.show("\n".join(lines))
 
 
 def history(session: Session, argument: str) -> None:
@@ -237,12 +308,14 @@ def _shortened(text: str, limit: int = 60) -> str:
 
 
 COMMANDS = (
-    Command("help", show_help),
+    Command("help", show_help, aliases=("?",)),
     Command("clear", clear),
-    Command("exit", quit_chat, aliases=("quit", "stop")),
-    Command("regenerate", regenerate),
+    Command("exit", quit_chat, aliases=("quit", "stop", "bye")),
+    Command("regenerate", regenerate, aliases=("retry",)),
     Command("undo", undo),
     Command("edit", edit, "[TEXT]"),
+    Command("file", ask_about_file, "FILE [QUESTION]"),
+    Command("copy", copy, "[code]"),
     Command("save", save, "FILE"),
     Command("save!", save_over, "FILE"),
     Command("load", load, "FILE"),

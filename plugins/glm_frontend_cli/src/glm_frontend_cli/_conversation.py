@@ -11,6 +11,8 @@ from glm_core import ChatRequest, Message, RequestError, Sampling
 
 SETTINGS = (*(entry.name for entry in dataclasses.fields(Sampling)), "seed")
 """What ``/set`` takes."""
+SWITCHES = ("do_sample", "ignore_eos")
+"""Those of them that are true or false."""
 
 _SPELLED = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
 
@@ -130,4 +132,4 @@ def parse_value(text: str) -> bool | int | float | str:
     return text
 
 
-__all__ = ["SETTINGS", "Conversation", "RequestError", "Turn", "parse_value"]
+__all__ = ["SETTINGS", "SWITCHES", "Conversation", "RequestError", "Turn", "parse_value"]

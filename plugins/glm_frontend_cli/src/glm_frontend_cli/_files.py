@@ -16,6 +16,7 @@ from ._texts import Texts
 
 VERSION = 1
 MAX_BYTES = 10_000_000
+MAX_TEXT_BYTES = 1_000_000
 
 
 def path_of(argument: str) -> Path:
@@ -59,7 +60,7 @@ def load(path: Path, say: Texts) -> Conversation:
         ConfigError: the file is missing, too large, not JSON, or not a conversation.
     """
     try:
-        document = json.loads(_read(path, say))
+        document = json.loads(_read(path, say, MAX_BYTES).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number or nesting beyond limits
         raise ConfigError(say("not_json", path=path, reason=error)) from error
     if not isinstance(document, dict) or "messages" not in document:
@@ -76,17 +77,36 @@ def load(path: Path, say: Texts) -> Conversation:
     return conversation
 
 
-def _read(path: Path, say: Texts) -> str:
+def read_text(path: Path, say: Texts) -> str:
+    """What a text file says; UTF-8, or else GB 18030, in which much Chinese text is kept.
+
+    Raises:
+        ConfigError: the file is missing, too large, empty or no text.
+    """
+    data = _read(path, say, MAX_TEXT_BYTES)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("gb18030", errors="replace")
+    if "\x00" in text or "\ufffd" in text:
+        raise ConfigError(say("not_text", path=path))
+    text = clean(text.replace("\r\n", "\n")).strip("\n")
+    if not text.strip():
+        raise ConfigError(say("empty_file", path=path))
+    return text
+
+
+def _read(path: Path, say: Texts, limit: int) -> bytes:
     if not path.is_file():  # a pipe or device could be read for ever
         raise ConfigError(say("no_such_file", path=path))
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(limit + 1)
     except OSError as error:
         raise ConfigError(say("cannot_read", path=path, reason=error.strerror or error)) from error
-    if len(data) > MAX_BYTES:
-        raise ConfigError(say("too_large", path=path, limit=MAX_BYTES // 1_000_000))
-    return data.decode("utf-8-sig")
+    if len(data) > limit:
+        raise ConfigError(say("too_large", path=path, limit=limit // 1_000_000))
+    return data
 
 
 def _text(document: dict[str, Any], key: str, path: Path, say: Texts) -> str | None:

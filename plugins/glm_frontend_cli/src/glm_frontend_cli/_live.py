@@ -24,6 +24,7 @@ MIN_FRAME_SECONDS = 1 / 15
 # Few enough to survive a terminal that is made smaller, enough for most comments: a lexer knows
 # a comment of several lines for one only when it has seen its end.
 MAX_LIVE_CODE_LINES = 8
+MIN_ROWS_FOR_GAP = 12
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # synchronised update; terminals that know it not ignore it
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _ERASE_LINE, _ERASE_BELOW = "\x1b[K", "\x1b[J"
@@ -97,7 +98,8 @@ class AnswerPainter:
         renderer: makes lines of Markdown.
         write: writes to the terminal at once.
         size: of the terminal.
-        note: what to say below the text, or nothing; told whether there is none yet, and the seconds so far.
+        note: what to say below the text, or nothing; told whether there is none yet, and the seconds so
+            far. It is cut to one line.
     """
 
     def __init__(
@@ -149,8 +151,14 @@ class AnswerPainter:
                 live += self._renderer.block(block, width)
         note = self._note(self.empty, time.monotonic() - self._started)
         if note:
-            live = [*([] if self.empty else live), Text(note, style="dim")]
+            line = Text(note, style="dim")
+            line.truncate(width, overflow="ellipsis")
+            live = [line] if self.empty else [*live, *self._gap_above_note(), line]
         self._area.draw(to_lines(self._console, permanent), to_lines(self._console, live))
+
+    def _gap_above_note(self) -> list[Text]:
+        """An empty line, as will stand there when the answer has ended; not where lines are dear."""
+        return [Text()] if self._size()[1] >= MIN_ROWS_FOR_GAP else []
 
     def _finished(self, width: int, *, final: bool = False) -> list[Text]:
         lines: list[Text] = []

@@ -13,25 +13,17 @@ from markdown_it.tree import SyntaxTreeNode
 from rich import box
 from rich.console import Console, JustifyMethod
 from rich.style import Style
-from rich.syntax import Syntax
+from rich.syntax import Syntax, SyntaxTheme
 from rich.table import Table
 from rich.text import Text
 
 from ._blocks import Block, parse
 from ._cleaning import clean
+from ._colours import CODE
+from ._colours import MARKDOWN as _STYLES
 from ._wrapping import wrap
 
 _CODE_INDENT = "  "
-_STYLES = {
-    "strong": Style(bold=True),
-    "em": Style(italic=True),
-    "s": Style(strike=True),
-    "code": Style(color="cyan"),
-    "url": Style(color="blue", underline=True),
-    "heading": Style(bold=True, color="magenta"),
-    "marker": Style(bold=True, color="yellow"),
-    "faint": Style(dim=True),
-}
 
 
 class MarkdownRenderer:
@@ -39,10 +31,10 @@ class MarkdownRenderer:
 
     Args:
         console: for tables, whose layout is rich's.
-        code_theme: a Pygments theme, or ``ansi_dark`` or ``ansi_light``, which follow the terminal's colours.
+        code_theme: colours of code.
     """
 
-    def __init__(self, console: Console, code_theme: str = "ansi_dark") -> None:
+    def __init__(self, console: Console, code_theme: SyntaxTheme = CODE) -> None:
         self._console = console
         self._code_theme = code_theme
 

@@ -10,12 +10,15 @@ from pathlib import Path
 import platformdirs
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
+from prompt_toolkit.filters import is_searching
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 
 from ._cleaning import clean
 from ._commands import COMMANDS
-from ._conversation import SETTINGS
+from ._conversation import SETTINGS, SWITCHES
+from ._pasting import Pastes
 from ._texts import Texts
 
 
@@ -65,11 +68,11 @@ class CommandCompleter(Completer):
         name, space, argument = text[1:].partition(" ")
         if not space:
             for command in COMMANDS:
-                for spelling in (command.name, *command.aliases):
-                    if spelling.startswith(name.lower()):
-                        meta = self._say(f"help_{command.name}")
-                        yield Completion(spelling, -len(name), f"/{spelling}", meta)
-        elif name in ("save", "save!", "load"):
+                fitting = [word for word in (command.name, *command.aliases) if word.startswith(name.lower())]
+                if fitting:
+                    meta = self._say(f"help_{command.name}")
+                    yield Completion(fitting[0], -len(name), f"/{fitting[0]}", meta)
+        elif name in ("save", "save!", "load", "file"):
             yield from self._paths.get_completions(Document(argument), complete_event)
         else:
             for word in self._words(name, argument):
@@ -79,28 +82,40 @@ class CommandCompleter(Completer):
 
     def _words(self, name: str, argument: str) -> tuple[str, ...]:
         if name == "set":
-            return SETTINGS if " " not in argument else ("default",)
+            setting, space, _ = argument.partition(" ")
+            if not space:
+                return SETTINGS
+            return ("true", "false", "default") if setting in SWITCHES else ("default",)
         if " " in argument:
             return ()
-        return {"adapter": (*self._adapters, "off"), "system": ("off",)}.get(name, ())
+        words = {"adapter": (*self._adapters, "off"), "system": ("off",), "copy": ("code",)}
+        return words.get(name, ())
 
 
 class PromptKeys:
     """The keys that differ from prompt_toolkit's own, and what Ctrl-C has done so far.
+
+    Args:
+        pastes: where long pasted text goes.
 
     Attributes:
         about_to_quit: whether Ctrl-C was the last thing pressed, so that another one quits.
         cleared: whether Ctrl-C has cleared the line since the prompt appeared.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pastes: Pastes) -> None:
         self.about_to_quit = False
         self.cleared = False
+        self._pastes = pastes
         self.bindings = KeyBindings()
-        self.bindings.add("enter")(self._send)
-        self.bindings.add("escape", "enter")(self._new_line)
-        self.bindings.add("c-c")(self._interrupt)
+        # While the history is searched, Enter and Ctrl-C belong to the search.
+        self.bindings.add("enter", filter=~is_searching)(self._send)
+        self.bindings.add("c-c", filter=~is_searching)(self._interrupt)
         self.bindings.add("<sigint>")(self._interrupt)
+        self.bindings.add("escape", "enter", filter=~is_searching)(self._new_line)
+        self.bindings.add("c-j", filter=~is_searching)(self._new_line)
+        self.bindings.add("backspace", filter=~is_searching)(self._delete)
+        self.bindings.add(Keys.BracketedPaste, filter=~is_searching)(self._paste)
 
     def start(self) -> None:
         """A new prompt appears."""
@@ -110,11 +125,23 @@ class PromptKeys:
         buffer = event.current_buffer
         if buffer.complete_state and buffer.complete_state.current_completion:
             buffer.complete_state = None  # take the chosen completion; another Enter sends
+        elif buffer.document.text_before_cursor.endswith("\\") and buffer.document.is_cursor_at_the_end:
+            buffer.delete_before_cursor()  # as in a shell: a backslash goes on in the next line
+            buffer.newline(copy_margin=False)
         else:
             buffer.validate_and_handle()
 
     def _new_line(self, event: KeyPressEvent) -> None:
         event.current_buffer.newline(copy_margin=False)
+
+    def _paste(self, event: KeyPressEvent) -> None:
+        text = event.data.replace("\r\n", "\n").replace("\r", "\n")
+        event.current_buffer.insert_text(self._pastes.shortened(text))
+
+    def _delete(self, event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        mark = self._pastes.mark_before(buffer.document.text_before_cursor)
+        buffer.delete_before_cursor(len(mark) or event.arg)
 
     def _interrupt(self, event: KeyPressEvent) -> None:
         if self.about_to_quit:

@@ -9,21 +9,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from glm_core import ChatModel, GlmError, Usage
+from glm_core import BusyError, ChatModel, GlmError, Usage
 from glm_core.language import language
 from glm_core.records import OpenModel
 
 from . import _files
 from ._answering import Answer, AnswerStream
 from ._cleaning import clean
-from ._commands import human_count, run_command
+from ._commands import human_count, run_command, with_slash
 from ._conversation import Conversation
 from ._texts import Texts
-from ._view import Line, PlainView, View
+from ._view import STATUS_SEPARATOR, Line, PlainView, View
 
 
 class Session:
     """One chat with one model.
+
+    Attributes:
+        saved_paths: files that were written, which may be written again.
+        usage: what the last answer took.
 
     Args:
         model: what answers.
@@ -38,7 +42,7 @@ class Session:
         self.say = say
         self.conversation = conversation
         self.saved_paths: set[Path] = set()
-        self._usage: Usage | None = None
+        self.usage: Usage | None = None
         self._prefill = ""
         self._running = True
         self.use(conversation)
@@ -49,6 +53,7 @@ class Session:
             self.view.notice(self.say("adapter_dropped", name=conversation.adapter))
             conversation.adapter = None
         self.conversation = conversation
+        self.usage = None
 
     def loop(self) -> None:
         """Read and answer until the user is done."""
@@ -66,13 +71,13 @@ class Session:
             line: what was typed.
             editing: whether the last question had been put into the input line.
         """
-        text = clean(line.text).strip()
+        text = with_slash(clean(line.text).strip())
         replacing = editing and line.from_prefill and self.conversation.last_is_answered
         try:
             if not text:
                 if editing:
                     self.view.notice(self.say("edit_kept"))
-            elif text == "stop":
+            elif text == "stop" or (self.view.can_prefill and text in ("exit", "quit")):
                 self.quit()
             elif text == "clear":
                 run_command(self, "/clear")
@@ -97,14 +102,15 @@ class Session:
         except GlmError as error:
             if not replacing:
                 self.conversation.unanswered = question
-            self.view.error(self.say("error", message=error))
+            busy = isinstance(error, BusyError)
+            self.view.error(self.say("busy") if busy else self.say("error", message=error))
             return
         if answer.ended == "stopped" and not answer.text.strip():
             if not replacing:
                 self.conversation.unanswered = question
             self.view.notice(self.say("stopped_before_text"))
             return
-        self._usage = answer.usage
+        self.usage = answer.usage
         self.conversation.record(question, answer.text, replacing=replacing)
         self._remark(answer)
 
@@ -118,18 +124,25 @@ class Session:
 
     def status(self, *, editing: bool = False) -> str:
         """One line for the toolbar."""
-        parts = [self.model.info.name]
+        parts = [self.say("status_editing")] if editing else []
+        parts.append(self.model.info.name)
         if self.conversation.adapter:
             parts.append(self.say("status_adapter", name=self.conversation.adapter))
         parts.append(self.say("status_turns", count=len(self.conversation.turns)))
-        if self._usage is not None:
-            usage = self._usage
-            parts.append(
-                self.say("status_tokens", count=usage.completion_tokens, speed=usage.tokens_per_second)
-            )
-        if editing:
-            parts.append(self.say("status_editing"))
-        return " · ".join(parts)
+        if self.usage is not None:
+            parts += self._status_of(self.usage)
+        return STATUS_SEPARATOR.join(parts)
+
+    def _status_of(self, usage: Usage) -> list[str]:
+        parts = [self.say("status_tokens", count=usage.completion_tokens)]
+        if usage.tokens_per_second:
+            parts.append(self.say("status_speed", speed=usage.tokens_per_second))
+        if usage.time_to_first_token:
+            parts.append(self.say("status_first_token", seconds=usage.time_to_first_token))
+        if usage.prompt_tokens:
+            used = usage.prompt_tokens + usage.completion_tokens
+            parts.append(self.say("status_context", percent=100 * used / self.model.info.context_length))
+        return parts
 
     def _remark(self, answer: Answer) -> None:
         if answer.ended == "stopped":

@@ -9,31 +9,39 @@ from contextlib import contextmanager
 from typing import Any
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
 from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.filters import is_searching
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import History
 from prompt_toolkit.input import Input
 from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from . import _clipboard
 from ._answering import Answer, AnswerStream
 from ._cleaning import clean
 from ._conversation import Turn
 from ._live import AnswerPainter
 from ._markdown import MarkdownRenderer
+from ._pasting import ExpandingHistory, Pastes
 from ._prompt import CommandCompleter, PromptKeys, open_history
 from ._texts import Texts
-from ._view import Line, PlainView, View
+from ._view import STATUS_SEPARATOR, Line, PlainView, View
 
 _STYLE = Style.from_dict(
     {
         "prompt": "bold ansigreen",
         "bottom-toolbar": "noreverse ansibrightblack",
-        "bottom-toolbar.hint": "noreverse ansiyellow",
+        "bottom-toolbar.hint": "noreverse bold",
+        "placeholder": "ansibrightblack",
     }
 )
+_SPINNER, _PLAIN_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
+_SPINNER_STEPS_PER_SECOND = 8
 
 
 class TerminalView:
@@ -61,10 +69,12 @@ class TerminalView:
     ) -> None:
         self._console = console
         self._say = say
-        self._renderer = MarkdownRenderer(console, _code_theme())
-        self._keys = PromptKeys()
+        self._renderer = MarkdownRenderer(console)
+        self._pastes = Pastes(say)
+        self._keys = PromptKeys(self._pastes)
         self._status = ""
         self._mark = _encodable("❯", console.encoding, ">")
+        self._spinner = _encodable(_SPINNER, console.encoding, _PLAIN_SPINNER)
         self._prompt: PromptSession[str] = PromptSession(
             message=[("class:prompt", f"{self._mark} ")],
             multiline=True,
@@ -72,7 +82,11 @@ class TerminalView:
             completer=CommandCompleter(adapters, say),
             complete_while_typing=True,
             reserve_space_for_menu=6,
-            history=history,
+            history=ExpandingHistory(history, self._pastes),
+            placeholder=self._placeholder,
+            enable_suspend=True,
+            enable_open_in_editor=True,
+            tempfile_suffix=".md",
             key_bindings=self._keys.bindings,
             bottom_toolbar=self._toolbar,
             style=_STYLE,
@@ -80,6 +94,7 @@ class TerminalView:
             output=output,
         )
         self._prompt.default_buffer.on_text_changed += self._typed
+        self._prompt.search_buffer.on_text_changed += self._typed
 
     def read(self, prefill: str, status: str) -> Line | None:
         """One edited line or several; ``None`` after Ctrl-D or two Ctrl-C."""
@@ -89,7 +104,7 @@ class TerminalView:
             text = self._prompt.prompt(default=prefill)
         except EOFError:
             return None
-        return Line(text, from_prefill=bool(prefill) and not self._keys.cleared)
+        return Line(self._pastes.expanded(text), from_prefill=bool(prefill) and not self._keys.cleared)
 
     def show(self, text: str) -> None:
         """Show what a command was asked for."""
@@ -118,8 +133,15 @@ class TerminalView:
 
         def note(empty: bool, seconds: float) -> str:
             if stream.stopping:
-                return self._say("stopping")
-            return self._say("thinking", seconds=seconds) if empty else ""
+                text = self._say("stopping")
+            elif stream.queue_position:
+                text = self._say("waiting", count=stream.queue_position, seconds=seconds)
+            elif empty:
+                text = self._say("thinking", seconds=seconds)
+            else:
+                text = self._say("answering", count=stream.tokens, speed=stream.tokens_per_second)
+            step = int(seconds * _SPINNER_STEPS_PER_SECOND)
+            return f"{self._spinner[step % len(self._spinner)]} {text}"
 
         painter = AnswerPainter(self._console, self._renderer, self._write, self._size, note)
         with _keys_unseen():
@@ -136,6 +158,10 @@ class TerminalView:
         """Empty the screen."""
         self._console.clear()
 
+    def copy(self, text: str) -> bool:
+        """By a program of this machine, or else by asking the terminal, which does not answer."""
+        return _clipboard.copy(text, self._write)
+
     def _print(self, text: str, style: str) -> None:
         self._console.print(Text(clean(text), style=style))
 
@@ -150,10 +176,16 @@ class TerminalView:
             return self._console.width, self._console.height
         return size.columns or 80, size.lines or 24
 
+    def _placeholder(self) -> StyleAndTextTuples:
+        """What an empty line says; not in the scrollback, nor where a search shows what it found."""
+        if get_app().is_done or is_searching():
+            return []
+        return [("class:placeholder", self._say("placeholder"))]
+
     def _toolbar(self) -> StyleAndTextTuples:
         if self._keys.about_to_quit:
             return [("class:bottom-toolbar.hint", self._say("quit_hint"))]
-        return [("", self._status)]
+        return [("", _fitting(self._status, get_app().output.get_size().columns))]
 
     def _typed(self, buffer: Buffer) -> None:
         if buffer.text:
@@ -190,7 +222,9 @@ def _keys_unseen() -> Iterator[None]:
         yield
         return
     unseen = list(before)
-    unseen[3] &= ~termios.ECHO
+    # Keys are kept as they were pressed: line by line, Enter would arrive as Ctrl-J.
+    unseen[0] &= ~termios.ICRNL
+    unseen[3] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(descriptor, termios.TCSANOW, unseen)
     try:
         yield
@@ -198,10 +232,12 @@ def _keys_unseen() -> Iterator[None]:
         termios.tcsetattr(descriptor, termios.TCSANOW, before)
 
 
-def _code_theme() -> str:
-    """Colours that can be read: terminals that say so have a light background."""
-    background = os.environ.get("COLORFGBG", "").rpartition(";")[2]
-    return "ansi_light" if background in ("7", "15") else "ansi_dark"
+def _fitting(status: str, columns: int) -> str:
+    """As many parts of the status as one line has room for, at least the first."""
+    parts = status.split(STATUS_SEPARATOR)
+    while len(parts) > 1 and cell_len(STATUS_SEPARATOR.join(parts)) > columns:
+        parts.pop()
+    return STATUS_SEPARATOR.join(parts)
 
 
 def _encodable(text: str, encoding: str, instead: str) -> str:

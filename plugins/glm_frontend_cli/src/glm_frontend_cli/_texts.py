@@ -30,16 +30,29 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "quit_hint": ("再按一次 Ctrl-C 退出", "Press Ctrl-C again to quit"),
     "goodbye": ("再见", "Bye"),
-    # the toolbar
+    # the input line and the toolbar below it
+    "placeholder": ("输入问题，/help 查看命令", "Ask something, or /help"),
+    "pasted": ("[粘贴 {number}：{lines} 行]", "[paste {number}: {lines} lines]"),
     "status_adapter": ("适配器 {name}", "adapter {name}"),
     "status_turns": ("{count} 轮", "turns: {count}"),
-    "status_tokens": ("{count} tokens · {speed:.1f} tokens/s", "{count} tokens · {speed:.1f} tokens/s"),
+    "status_tokens": ("{count} tokens", "{count} tokens"),
+    "status_speed": ("{speed:.1f} tokens/s", "{speed:.1f} tokens/s"),
+    "status_first_token": ("首字 {seconds:.1f} 秒", "first token {seconds:.1f} s"),
+    "status_context": ("上下文 {percent:.0f}%", "context {percent:.0f}%"),
     "status_editing": (
         "正在修改上一个问题，Ctrl-C 取消",
         "editing the last question, Ctrl-C to leave it as it was",
     ),
     # answering
     "thinking": ("思考中…… {seconds:.0f} 秒（Ctrl-C 停止）", "Thinking … {seconds:.0f} s (Ctrl-C stops)"),
+    "waiting": (
+        "排队中，前面还有 {count} 个请求…… {seconds:.0f} 秒（Ctrl-C 停止）",
+        "Waiting; requests before this one: {count} … {seconds:.0f} s (Ctrl-C stops)",
+    ),
+    "answering": (
+        "{count} tokens · {speed:.1f} tokens/s（Ctrl-C 停止）",
+        "{count} tokens · {speed:.1f} tokens/s (Ctrl-C stops)",
+    ),
     "stopping": ("正在停止……（再按 Ctrl-C 不再等待）", "Stopping … (Ctrl-C again does not wait for it)"),
     "stopped": ("已停止。/regenerate 重新回答", "Stopped. /regenerate answers again"),
     "stopped_before_text": (
@@ -55,6 +68,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The conversation is too long; the oldest messages were left out: {count}",
     ),
     "empty_answer": ("（模型给出了空的回答）", "(the model's answer is empty)"),
+    "busy": (
+        "模型正忙，排队已满，这个问题没有提交；稍后用 /regenerate 重新提问",
+        "The model is busy and its queue is full, so nothing was asked; try /regenerate in a moment",
+    ),
     "error": ("错误：{message}", "Error: {message}"),
     # commands
     "unknown_command": (
@@ -71,6 +88,14 @@ TEXTS: dict[str, tuple[str, str]] = {
         "seed is fixed to {seed}, so the answer will be the same; /set seed default lifts that",
     ),
     "edit_kept": ("上一个问题保持不变", "The last question was left as it was"),
+    "copied": ("已复制到剪贴板", "Copied to the clipboard"),
+    "copy_sent": (
+        "已请求终端复制到剪贴板（OSC 52，有的终端不支持）",
+        "Asked the terminal to copy it (OSC 52, which some terminals ignore)",
+    ),
+    "copy_impossible": ("只有在终端里才能复制", "Copying works in a terminal only"),
+    "no_code": ("上一个回答里没有代码块", "The last answer has no code block"),
+    "file_sent": ("已附上 {path}（{lines} 行）", "With {path} (lines: {lines})"),
     "saved": ("已保存到 {path}", "Saved to {path}"),
     "file_exists": (
         "{path} 已存在。用 /save! {path} 覆盖，或换一个文件名",
@@ -110,6 +135,12 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Model       {model}\nFamily      {family}\nParameters  {parameters}\nContext     {context} tokens\n"
         "Adapters    {adapters}\nTurns       {turns}",
     ),
+    "info_answer": (
+        "上次回答  问题 {prompt} tokens，回答 {count} tokens，{speed:.1f} tokens/s，"
+        "首字 {first:.1f} 秒，其中排队 {queue:.1f} 秒",
+        "Last answer {prompt} tokens of prompt, {count} of answer, {speed:.1f} tokens/s, "
+        "first token after {first:.1f} s, {queue:.1f} s of it waiting",
+    ),
     "none": ("无", "none"),
     # the help of each command, and how it is typed
     "help_help": ("显示这份说明", "show this list"),
@@ -124,6 +155,14 @@ TEXTS: dict[str, tuple[str, str]] = {
     "help_regenerate": ("重新回答上一个问题", "answer the last question again"),
     "help_undo": ("撤销上一轮问答", "take back the last question and its answer"),
     "help_edit": ("修改上一个问题后重新提问", "change the last question and ask it again"),
+    "help_file": (
+        "附上文本文件提问；不写问题则发送文件内容",
+        "ask about a text file; without a question, send what the file says",
+    ),
+    "help_copy": (
+        "复制上一个回答，或其中最后一个代码块",
+        "copy the last answer, or the last code block in it",
+    ),
     "help_save": (
         "保存对话：JSON，或以 .md 结尾的 Markdown",
         "save the conversation: JSON, or Markdown if the name ends in .md",
@@ -139,16 +178,18 @@ TEXTS: dict[str, tuple[str, str]] = {
     "help_info": ("显示模型信息", "show facts about the model"),
     "help_history": ("显示全部对话", "show the whole conversation"),
     "help_footer": (
-        "以 // 开头可发送斜杠文字。Alt-Enter（或先 Esc 再 Enter）换行，"
+        "以 // 开头可发送斜杠文字。Alt-Enter、Ctrl-J 或行末加 \\ 再 Enter 换行，Ctrl-X Ctrl-E 打开编辑器，"
         "Ctrl-C 停止回答，Ctrl-R 搜索输入历史。",
-        "Start with // to send text with a slash. Alt-Enter (or Esc, then Enter) makes a new line, "
-        "Ctrl-C stops an answer, Ctrl-R searches what you typed before.",
+        "Start with // to send text with a slash. Alt-Enter, Ctrl-J, or \\ and Enter make a new line, "
+        "Ctrl-X Ctrl-E opens an editor, Ctrl-C stops an answer, Ctrl-R searches what you typed before.",
     ),
     # conversation files
     "cannot_write": ("无法写入 {path}：{reason}", "Cannot write {path}: {reason}"),
     "cannot_read": ("无法读取 {path}：{reason}", "Cannot read {path}: {reason}"),
     "no_such_file": ("没有 {path} 这个文件", "There is no file {path}"),
     "too_large": ("{path} 超过 {limit} MB，不予载入", "{path} is larger than {limit} MB and was not loaded"),
+    "not_text": ("{path} 不是文本文件", "{path} is no text file"),
+    "empty_file": ("{path} 是空的", "{path} is empty"),
     "not_json": ("{path} 不是 JSON 文件：{reason}", "{path} is not JSON: {reason}"),
     "not_a_conversation": (
         "{path} 不是对话文件：缺少 messages。请载入用 /save 保存的文件",

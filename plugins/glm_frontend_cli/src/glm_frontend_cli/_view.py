@@ -12,6 +12,9 @@ from glm_core import GlmError
 from ._answering import Answer, AnswerStream
 from ._conversation import Turn
 
+STATUS_SEPARATOR = " · "
+"""Between the parts of the status line, the least important of which comes last."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -30,7 +33,7 @@ class View(Protocol):
     """A screen, or a pair of pipes."""
 
     can_prefill: bool
-    """Whether `read` can put text into the input line."""
+    """Whether a person edits lines here, so that `read` can put text into the input line."""
 
     def read(self, prefill: str, status: str) -> Line | None:
         """What the user types next; ``None`` when there is no more."""
@@ -52,6 +55,9 @@ class View(Protocol):
 
     def clear(self) -> None:
         """Empty the screen."""
+
+    def copy(self, text: str) -> bool | None:
+        """Copy to the clipboard: whether that surely worked; ``None`` where there is no way to."""
 
 
 class PlainView:
@@ -118,6 +124,9 @@ class PlainView:
 
     def clear(self) -> None:
         """There is no screen."""
+
+    def copy(self, text: str) -> None:
+        """There is no terminal to ask."""
 
     def _end_line(self) -> None:
         self._stdout.write("\n")

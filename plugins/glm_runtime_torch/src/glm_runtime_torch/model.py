@@ -116,7 +116,7 @@ class TorchModel:
         """Memory of all weights once they are in it, or only of those that are still to be read."""
         return sum(
             parameter.numel() * self._dtype_of(name, parameter).itemsize
-            for name, parameter in _unique_parameters(self.network)
+            for name, parameter in unique_parameters(self.network)
             if parameter.is_meta or not unread_only
         )
 
@@ -131,7 +131,7 @@ class TorchModel:
             self.network.to(device)
             return
         self.network.requires_grad_(False)
-        for name, parameter in _unique_parameters(self.network):
+        for name, parameter in unique_parameters(self.network):
             if parameter.is_meta:
                 value = self._checkpoint.read(name, dtype=self._dtype_of(name, parameter), device=device)
                 _replace_parameter(self.network, parameter, value)
@@ -267,7 +267,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         AdapterError: an adapter does not fit the model.
     """
     raw = read_json(directory / "config.json")
-    config = _read_config(directory, raw, family)
+    config = read_config(directory, raw, family)
     tokenizer = family.tokenizer(directory)
     _check_vocabulary(directory, tokenizer, family.dimensions(config))
     checkpoint = Checkpoint(directory)
@@ -275,7 +275,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         network = family.build(config)
         num_parameters = count_parameters(network)
         _expect_stored_form(directory, raw, network)
-    checkpoint.require({name: tuple(value.shape) for name, value in _unique_parameters(network)})
+    checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
     adapters = {name: load_prefix_encoder(path, family, config) for name, path in source.adapters.items()}
     return TorchModel(
         source.name,
@@ -332,7 +332,12 @@ def _sampling_defaults(directory: Path, family: Sampling) -> Sampling:
         raise CheckpointError(f"{path}: {error}; correct or delete the file.") from error
 
 
-def _read_config(directory: Path, raw: Mapping[str, Any], family: Family) -> Any:
+def read_config(directory: Path, raw: Mapping[str, Any], family: Family) -> Any:
+    """The family's configuration of a ``config.json``, without a prefix.
+
+    Raises:
+        CheckpointError: it does not describe a possible network.
+    """
     try:
         return family.read_config({**raw, "pre_seq_len": None})
     except (KeyError, TypeError, ValueError) as error:
@@ -364,7 +369,7 @@ def _check_vocabulary(directory: Path, tokenizer: ChatTokenizer, sizes: Dimensio
     )
 
 
-def _unique_parameters(network: nn.Module) -> list[tuple[str, Tensor]]:
+def unique_parameters(network: nn.Module) -> list[tuple[str, Tensor]]:
     """Every parameter once under its first name; a tied head is the embedding."""
     return list(network.named_parameters(remove_duplicate=True))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from glm_core import hookimpl
-from glm_core.records import ChatRequest, Delta, ModelCard, ModelSource
+from glm_core.records import ChatRequest, Delta, ModelCard, ModelSource, QuantizeJob, QuantizeProgress
 
 if TYPE_CHECKING:
     from .model import TorchModel
@@ -58,3 +58,11 @@ def chat_stream(model: object, request: ChatRequest) -> Iterator[Delta] | None:
     from .model import TorchModel  # loaded already if the model is ours
 
     return model.stream(request) if isinstance(model, TorchModel) else None
+
+
+@hookimpl
+def quantize_checkpoint(source: ModelSource, job: QuantizeJob) -> Iterator[QuantizeProgress] | None:
+    """Write a quantised copy of a checkpoint directory of a known family."""
+    from .checkpoints.quantize import quantize_checkpoint as write  # here: start-up does not pay for torch
+
+    return write(source, job)

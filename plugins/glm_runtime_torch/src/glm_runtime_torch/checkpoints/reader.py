@@ -41,14 +41,18 @@ class Checkpoint:
     Args:
         directory: holds one of the forms above; safetensors are preferred.
 
+    Attributes:
+        paths: the weight files.
+
     Raises:
         CheckpointError: files are missing, damaged, pointers, or hold code.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.paths = _weight_files(directory)
         self._files: dict[str, _File] = {}
-        for path in _weight_files(directory):
+        for path in self.paths:
             file = _open(path)
             for name in file.facts:
                 self._files[name] = file
@@ -98,6 +102,17 @@ class Checkpoint:
             result[start : start + len(rows)].copy_(rows)
         return result
 
+    def rows(self, name: str, indices: Tensor) -> Tensor:
+        """Some rows of a stored tensor, in its dtype; nothing else of it is read."""
+        return self._files[name].get(name)[indices]
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """A stored tensor in its dtype, some rows at a time, each valid until the next is asked for."""
+        if self.facts(name).shape:
+            yield from (rows for _, rows in self.row_pieces(name))
+        else:
+            yield self._files[name].get(name)
+
     def row_pieces(self, name: str) -> Iterator[tuple[int, Tensor]]:
         """Views of some rows at a time, with the first row's index; valid until the next is asked for."""
         file = self._files[name]
@@ -135,7 +150,7 @@ class _SafetensorsFile(_File):
 
     def _read_facts(self, name: str) -> TensorFacts:
         part = self._file.get_slice(name)
-        return TensorFacts(tuple(part.get_shape()), _SAFETENSORS_DTYPES[part.get_dtype()])
+        return TensorFacts(tuple(part.get_shape()), SAFETENSORS_DTYPES[part.get_dtype()])
 
 
 class _TorchFile(_File):
@@ -170,7 +185,7 @@ class _TorchFile(_File):
         return content
 
 
-_SAFETENSORS_DTYPES = {
+SAFETENSORS_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,

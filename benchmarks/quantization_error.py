@@ -1,0 +1,295 @@
+"""What does each way of storing weights, and of rounding activations, cost in accuracy?
+
+    python benchmarks/quantization_error.py [--layer 1024] [--conversations 300]
+
+First on single layers with made-up weights and inputs: the relative error of the output, for
+Gaussian and heavy-tailed weights, ordinary inputs and inputs of which a few channels are 50 times
+larger. Then on the bundled demo model, which is small but means something: perplexity of fresh
+conversations from the generator that its training text came from, agreement with the float
+model's next token, and the 60 prompts of tests/glm_model_demo/answers.jsonl. No timing; the last
+line is JSON.
+
+Activations are rounded as kernels do it: symmetric to int8, one scale per 128 inputs or per token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from glm_runtime_torch.attention import visibility_mask
+from glm_runtime_torch.loading import open_source
+from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.quantization import QuantizedLinear, dequantize_rows, quantize_rows
+from glm_runtime_torch.quantization.gptq import InputStatistics, gptq
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import glm_core
+from glm_core.cli import main as glm
+from glm_core.records import ChatRequest, ModelSource, QuantizationScheme, Sampling, as_messages
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "plugins" / "glm_model_demo" / "training"))
+
+CPU = torch.device("cpu")
+SCHEMES = ("int8", "int4", "int4-g128", "int4-g64", "int4-g32")
+OUTLIER_CHANNELS, OUTLIER_FACTOR = 4, 50
+BLOCK = 128
+CALIBRATION_SEED, TEST_SEED = 101, 202  # training used 0, 1 and 2
+
+
+def round_inputs(x: Tensor, mode: str) -> Tensor:
+    """What is left of activations ``[..., D]`` in a mode: float, bfloat16, int8 per block or per token."""
+    if mode == "float":
+        return x
+    if mode == "bf16":
+        return x.bfloat16().to(x.dtype)
+    blocks = x.split(BLOCK if mode == "int8/128" else x.shape[-1], dim=-1)
+    return torch.cat([_round_block(block) for block in blocks], dim=-1)
+
+
+def _round_block(x: Tensor) -> Tensor:
+    scale = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / 127
+    return (x / scale).round() * scale
+
+
+ACTIVATIONS = ("float", "bf16", "int8/128", "int8/token")
+
+
+# --- single layers ---------------------------------------------------------------------------
+
+
+def layers(size: int) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+    """Name, weight, inputs to calibrate with and inputs to measure with; inputs are correlated."""
+    for weights, inputs in itertools.product(("gaussian", "heavy"), ("ordinary", "outliers")):
+        torch.manual_seed(0)
+        weight = torch.randn(size, size)
+        if weights == "heavy":
+            weight = torch.distributions.StudentT(4.0).sample((size, size))
+        mix = 0.7 * torch.randn(size, size) / size**0.5 + 0.5 * torch.eye(size)
+        x = torch.randn(6 * size, size) @ mix
+        if inputs == "outliers":
+            x[:, torch.randperm(size)[:OUTLIER_CHANNELS]] *= OUTLIER_FACTOR
+        yield f"{weights} weights, {inputs} inputs", weight * 0.02, x[: 4 * size], x[4 * size :]
+
+
+def layer_errors(size: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Layer, then scheme and method, then activations, to the relative error of the output."""
+    errors: dict[str, dict[str, dict[str, float]]] = {}
+    for layer, weight, calibration, x in layers(size):
+        exact = x @ weight.T
+        found = {"float": weight}
+        for name in SCHEMES:
+            scheme = QuantizationScheme.parse(name)
+            statistics = InputStatistics(size)
+            statistics.add(calibration)
+            for method, (stored, scale) in (
+                ("rtn", quantize_rows(weight.half(), scheme.bits, scheme.group_size)),
+                ("gptq", gptq(weight, statistics, scheme, torch.float16)[:2]),
+            ):
+                restored = dequantize_rows(stored, scale, scheme.bits, torch.float32, scheme.group_size)
+                found[f"{name} {method}"] = restored
+        errors[layer] = {
+            name: {
+                mode: ((round_inputs(x, mode) @ restored.T - exact).norm() / exact.norm()).item()
+                for mode in ACTIVATIONS
+            }
+            for name, restored in found.items()
+        }
+    return errors
+
+
+# --- the demo model --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Example:
+    """A conversation ready for one pass: tokens, where they stand, and which answer tokens to predict."""
+
+    input_ids: Tensor
+    position_ids: Tensor
+    mask: Tensor
+    first: int
+
+
+def conversations(count: int, seed: int) -> list[tuple[str, str]]:
+    """Prompts and answers that the demo model's generator draws with a seed."""
+    from dialogues import Dialogues  # beside the demo model's training script
+
+    rng, dialogues = random.Random(seed), Dialogues()  # noqa: S311 - examples, no secrets
+    samples = [dialogues.sample(rng) for _ in range(count)]
+    return [(sample.prompt, sample.answer) for sample in samples]
+
+
+def examples(model: TorchModel, pairs: Sequence[tuple[str, str]]) -> list[Example]:
+    """The conversations as the network takes them."""
+    result = []
+    for prompt, answer in pairs:
+        ids = model.tokenizer.completion_prompt(prompt)
+        first = len(ids)
+        ids = [*ids, *model.tokenizer.encode(answer), min(model.tokenizer.stop_token_ids)]
+        layout = model.network.layout(ids[:first])  # type: ignore[operator]
+        mask = visibility_mask(torch.arange(len(ids))[None], torch.tensor([layout.context_length]), len(ids))
+        positions = layout.position_ids(0, len(ids)).unsqueeze(0)
+        result.append(Example(torch.tensor([ids]), positions, mask, first))
+    return result
+
+
+@torch.inference_mode()
+def answer_logits(model: TorchModel, example: Example) -> Tensor:
+    """Logits ``[answer tokens, V]`` that predict the answer."""
+    logits = model.network(example.input_ids, example.position_ids, example.mask)[0]
+    return logits[example.first - 1 : -1].float()
+
+
+def perplexity(model: TorchModel, tests: Sequence[Example], exact: Sequence[Tensor]) -> tuple[float, float]:
+    """Perplexity of the answers, and the share of their tokens at which the float model agrees."""
+    loss, agreeing, count = 0.0, 0, 0
+    for example, reference in zip(tests, exact, strict=True):
+        logits, targets = answer_logits(model, example), example.input_ids[0, example.first :]
+        loss += F.cross_entropy(logits, targets, reduction="sum").item()
+        agreeing += int((logits.argmax(1) == reference.argmax(1)).sum())
+        count += len(targets)
+    return float(torch.tensor(loss / count).exp()), agreeing / count
+
+
+def right_answers(model: TorchModel) -> int:
+    """How many of the 60 prompts are answered with the words that a right answer holds."""
+    text = (ROOT / "tests" / "glm_model_demo" / "answers.jsonl").read_text("utf-8")
+    right = 0
+    for prompt in map(json.loads, text.splitlines()):
+        history: list[tuple[str, str]] = []
+        for turn in prompt["turns"]:
+            request = ChatRequest(as_messages(history, turn), Sampling(do_sample=False, max_new_tokens=160))
+            history.append((turn, "".join(delta.text for delta in model.stream(request))))
+        said = history[-1][1].lower()
+        right += all(any(word.lower() in said for word in group) for group in prompt["expect"])
+    return right
+
+
+class Dequantized(nn.Module):
+    """What a quantised layer computes, its matrix dequantised once instead of at every call."""
+
+    def __init__(self, layer: QuantizedLinear, mode: str) -> None:
+        super().__init__()
+        self._mode, self._bias = mode, layer.bias
+        self._weight = dequantize_rows(
+            layer.weight, layer.weight_scale, layer.bits, torch.float32, layer.group_size
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., in]`` to ``[..., out]``, the inputs rounded first."""
+        return F.linear(round_inputs(x, self._mode), self._weight, self._bias)
+
+
+def opened(directory: Path) -> TorchModel:
+    """A model in float32, its weights still to be read."""
+    model = open_source(ModelSource("demo", directory), "float32")
+    assert isinstance(model, TorchModel)
+    return model
+
+
+def measured(
+    model: TorchModel, pairs: Sequence[tuple[str, str]], exact: Sequence[Tensor], mode: str
+) -> dict[str, float]:
+    """Read what is left of a model and measure it with its quantised layers' inputs rounded."""
+    model.materialize(CPU)
+    for parent in list(model.network.modules()):
+        for name, module in list(parent.named_children()):
+            if isinstance(module, QuantizedLinear):
+                setattr(parent, name, Dequantized(module, mode))
+    model.start(CPU, slots=1)
+    try:
+        ppl, agreement = perplexity(model, examples(model, pairs), exact)
+        return {"perplexity": ppl, "agreement": agreement, "right": right_answers(model)}
+    finally:
+        model.close()
+
+
+def variants(directory: Path, folder: Path) -> Iterator[tuple[str, Callable[[], TorchModel], str]]:
+    """Name, how to open it, and what becomes of activations."""
+    eight = QuantizationScheme(8)
+    yield "float", lambda: opened(directory), "float"
+    for name in ("int8", "int4", "int4-g64", "int4-g32"):  # 192 inputs do not divide by 128
+        scheme = QuantizationScheme.parse(name)
+        yield f"{name} rtn", lambda scheme=scheme: quantized(directory, scheme), "float"
+        target = folder / f"{name}-gptq"
+        flags = ["--bits", str(scheme.bits), "--group-size", str(scheme.group_size), "--method", "gptq"]
+        flags += ["--calibration", str(folder / "calibration.jsonl")]
+        with contextlib.redirect_stdout(sys.stderr):
+            assert glm(["quantize", str(directory), str(target), *flags]) == 0
+        yield f"{name} gptq", lambda target=target: opened(target), "float"
+        for mode in ("int8/128", "int8/token"):
+            yield f"{name} rtn, {mode}", lambda scheme=scheme: quantized(directory, scheme), mode
+    for table in (eight, QuantizationScheme(4), QuantizationScheme(4, 64), QuantizationScheme(4, 32)):
+        for scheme in (eight, QuantizationScheme(4), QuantizationScheme(4, 32)):
+            yield (
+                f"{scheme} rtn, table {table}",
+                lambda scheme=scheme, table=table: quantized(directory, scheme, table),
+                "float",
+            )
+
+
+def quantized(
+    directory: Path, scheme: QuantizationScheme, table: QuantizationScheme | None = None
+) -> TorchModel:
+    """The model quantised as it is loaded."""
+    model = opened(directory)
+    model.quantize(scheme, embeddings=table)
+    return model
+
+
+def demo_results(count: int) -> dict[str, dict[str, float]]:
+    """Every variant of the demo model."""
+    directory = glm_core.resolve_model("demo")
+    pairs, results = conversations(count, TEST_SEED), {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lines = [
+            json.dumps({"prompt": prompt, "response": answer}, ensure_ascii=False)
+            for prompt, answer in conversations(128, CALIBRATION_SEED)
+        ]
+        (folder / "calibration.jsonl").write_text("\n".join(lines), "utf-8")
+        reference = opened(directory)
+        reference.materialize(CPU)
+        exact = [answer_logits(reference, example) for example in examples(reference, pairs)]
+        for variant, open_it, mode in variants(directory, folder):
+            results[variant] = measured(open_it(), pairs, exact, mode)
+            row = results[variant]
+            print(
+                f"{variant:28} {row['perplexity']:9.5f} {100 * row['agreement']:8.2f} % {row['right']:6}",
+                flush=True,
+            )
+    return results
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layer", type=int, default=1024, help="inputs and outputs of a single layer")
+    parser.add_argument("--conversations", type=int, default=300)
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # small matrices; threads would only wait for one another on a busy machine
+    errors = layer_errors(options.layer)
+    for layer, rows in errors.items():
+        print(
+            f"\n{layer}: relative error of the output, %\n{'':18}", *(f"{mode:>11}" for mode in ACTIVATIONS)
+        )
+        for name, row in rows.items():
+            print(f"{name:18}", *(f"{100 * row[mode]:11.3f}" for mode in ACTIVATIONS))
+    print(f"\n{'the demo model':28} perplexity same token  right of 60")
+    print(json.dumps({"layers": errors, "demo": demo_results(options.conversations)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""``glm quantize SRC DST``: write a quantised checkpoint that loads without the original."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ..config import HUBS, expand, load_settings
+from ..errors import CheckpointError, ConfigError, GlmError, PluginError
+from ..models import Resolved, resolve
+from ..plugins import PluginHost, default_host
+from ..records import ModelSource, QuantizationScheme, QuantizeJob, QuantizeProgress
+from ._options import command_parser, notice
+
+BAR_PLACES = 30
+SECONDS_BETWEEN_DRAWINGS = 0.1
+LINES = 10
+ALMOST_DONE = 0.995  # from here on it would print as 100 %, before it is true
+
+
+def run(arguments: list[str]) -> int:
+    """Parse, check, write."""
+    parsed = _parser().parse_args(arguments)
+    job = _job(parsed)
+    host = default_host()
+    settings = load_settings(
+        {name: getattr(parsed, name) for name in ("revision", "hub", "offline")} | {"model": parsed.source}
+    )
+    resolved = resolve(
+        host, settings.model, revision=settings.revision, offline=settings.offline, hub=settings.hub
+    )
+    try:
+        for progress in _shown(_reports(host, resolved, job)):
+            if progress.message:
+                notice(progress.message)
+    except KeyboardInterrupt:
+        notice("stopped; the same command goes on with what is finished")
+        raise
+    print(job.destination)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser("quantize", "Write a quantised checkpoint that loads without the original.")
+    parser.add_argument("source", metavar="SRC", help="directory, known name or hub id of the original")
+    parser.add_argument("destination", metavar="DST", help="directory to write; it must not exist yet")
+    parser.add_argument("--bits", metavar="N", type=int, required=True, help="8 or 4")
+    parser.add_argument(
+        "--group-size",
+        metavar="N",
+        type=int,
+        default=0,
+        help="with 4 bits: input features that share a scale: 32, 64 or 128 (a scale per row)",
+    )
+    parser.add_argument(
+        "--method", choices=("rtn", "gptq"), default="rtn", help="round to nearest, or GPTQ (rtn)"
+    )
+    parser.add_argument(
+        "--calibration", metavar="FILE", help="text that gptq feeds to the model, one passage a line"
+    )
+    parser.add_argument(
+        "--quantize-embeddings",
+        dest="embeddings",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="also the embedding table and the head that shares it (no)",
+    )
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
+    parser.add_argument("--hub", metavar="H", help=f"{', '.join(HUBS)} (huggingface)")
+    parser.add_argument("--offline", action="store_true", default=None, help="never touch the network")
+    return parser
+
+
+def _job(parsed: argparse.Namespace) -> QuantizeJob:
+    if parsed.calibration is not None and parsed.method != "gptq":
+        raise ConfigError("--calibration is for --method gptq; rtn looks at the weights alone")
+    return QuantizeJob(
+        destination=expand(parsed.destination),
+        scheme=QuantizationScheme(parsed.bits, parsed.group_size),
+        method=parsed.method,
+        calibration=None if parsed.calibration is None else expand(parsed.calibration),
+        embeddings=parsed.embeddings,
+    )
+
+
+def _reports(host: PluginHost, resolved: Resolved, job: QuantizeJob) -> Iterator[QuantizeProgress]:
+    """What the first runtime reports that understands the source."""
+    source = ModelSource(resolved.name, resolved.path)
+    for runtime in host.answering("quantize_checkpoint"):
+        reports = host.call(runtime, "quantize_checkpoint", source=source, job=job)
+        if reports is not None:
+            return _guarded(runtime, reports)
+    raise CheckpointError(
+        f"no installed runtime can quantise {source.path or source.name}; pass the directory of a ChatGLM-6B "
+        f"checkpoint, the one that holds config.json{host.unused()}"
+    )
+
+
+def _guarded(runtime: str, reports: Iterator[QuantizeProgress]) -> Iterator[QuantizeProgress]:
+    """The same reports; whatever a plugin raises that is not for the user names the plugin."""
+    finished = False
+    try:
+        for progress in reports:
+            finished = progress.finished
+            yield progress
+    except GlmError:
+        raise
+    except Exception as error:  # whatever the plugin does, it is named as the cause
+        raise PluginError(
+            f"plugin {runtime!r} failed in quantize_checkpoint: {type(error).__name__}: {error}. "
+            "Report this to its author."
+        ) from error
+    if not finished:
+        raise PluginError(
+            f"plugin {runtime!r}: quantize_checkpoint ended without being finished; report this to its author"
+        )
+
+
+def _shown(reports: Iterator[QuantizeProgress]) -> Iterator[QuantizeProgress]:
+    """The same reports, drawn as a bar on a terminal and as some lines elsewhere."""
+    stream: Any = sys.stderr
+    if stream is None:
+        yield from reports
+        return
+    terminal = stream.isatty()
+    drawn, next_line = 0.0, 0.0
+    try:
+        for progress in reports:
+            share = progress.done / progress.total if progress.total else 1.0
+            if terminal:
+                if progress.message:
+                    stream.write("\r\x1b[K")
+                yield progress
+                if progress.finished or time.monotonic() - drawn >= SECONDS_BETWEEN_DRAWINGS:
+                    drawn = time.monotonic()
+                    stream.write(f"\r\x1b[K{_bar(progress, share)}")
+            else:
+                yield progress
+                if progress.finished or next_line <= share < ALMOST_DONE:
+                    next_line = (int(share * LINES) + 1) / LINES
+                    stream.write(f"{_sizes(progress, share)}\n")
+            stream.flush()
+    finally:
+        if terminal and drawn:
+            stream.write("\n")
+
+
+def _bar(progress: QuantizeProgress, share: float) -> str:
+    full = int(share * BAR_PLACES)
+    return f"[{'#' * full}{'.' * (BAR_PLACES - full)}] {_sizes(progress, share)} {progress.tensor}"
+
+
+def _sizes(progress: QuantizeProgress, share: float) -> str:
+    unit, name = (1e9, "GB") if progress.total >= 1e9 else (1e6, "MB")
+    return f"{share:4.0%}  {progress.done / unit:.2f} of {progress.total / unit:.2f} {name}"

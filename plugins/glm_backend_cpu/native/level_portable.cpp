@@ -1,0 +1,4 @@
+#define GLM_LEVEL portable
+#include "vector_portable.h"
+
+#include "level.h"

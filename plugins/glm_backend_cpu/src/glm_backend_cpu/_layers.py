@@ -1,0 +1,164 @@
+"""Layers that compute with the kernel library, for inference; they take the place of the runtime's.
+
+A row's result does not depend on the other rows of the batch, bit for bit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ._native import Native
+from ._packed import DTYPES, GELU_TANH, NO_ACTIVATION, PackedMatrix, pack_dense, pack_quantized
+
+# Inputs that share a scale where activations are quantised to int8 for integer products; at most the
+# weights' own group. 0 leaves activations as they are.
+ACTIVATION_GROUP = 128
+
+
+def activation_group(wanted: int, group_size: int) -> int:
+    """The group of quantised activations for weights with a scale per ``group_size`` inputs (0 = a row).
+
+    Raises:
+        ValueError: the library cannot do with it.
+    """
+    if wanted % 32 or wanted < 0:
+        raise ValueError(f"activations are quantised in groups of a multiple of 32, got {wanted}")
+    group = min(wanted, group_size) if group_size else wanted
+    if group and group_size % group:
+        raise ValueError(f"groups of {group} activations do not divide groups of {group_size} weights")
+    return group
+
+
+class NativeLinear(nn.Module):
+    """A linear layer over a packed matrix.
+
+    Where a gradient is asked for, or the input has a dtype that the library does not know, the matrix
+    is dequantised at each call: right, and slow.
+
+    Args:
+        matrix: the weights and bias.
+        act_group: see `PackedMatrix.linear`.
+    """
+
+    def __init__(self, matrix: PackedMatrix, act_group: int = 0) -> None:
+        super().__init__()
+        self.in_features, self.out_features = matrix.in_features, matrix.out_features
+        self.act_group = act_group
+        self.matrix = matrix
+        self.packed = matrix.parameter
+
+    @classmethod
+    def from_dense(cls, native: Native, weight: Tensor, bias: Tensor | None) -> NativeLinear:
+        """A layer of weights ``[out, in]`` in float32, bfloat16 or float16."""
+        return cls(PackedMatrix(native, *pack_dense(native, weight, bias)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., in]`` to ``[..., out]`` in the dtype of ``x``."""
+        if self._computes(x):
+            return self.matrix.linear(x, self.act_group, NO_ACTIVATION)
+        return self._plain(x)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """The same followed by the tanh-approximated GELU."""
+        if self._computes(x):
+            return self.matrix.linear(x, self.act_group, GELU_TANH)
+        return F.gelu(self._plain(x), approximate="tanh")
+
+    def extra_repr(self) -> str:
+        """Sizes, for people who print the network."""
+        return f"{self.in_features}, {self.out_features}, act_group={self.act_group}"
+
+    def _computes(self, x: Tensor) -> bool:
+        return x.dtype in DTYPES and not (x.requires_grad and torch.is_grad_enabled())
+
+    def _plain(self, x: Tensor) -> Tensor:
+        weight, bias = self.matrix.dense(x.dtype if x.dtype in DTYPES else torch.float32), self.matrix.bias()
+        return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+
+class NativeQuantizedLinear(NativeLinear):
+    """A linear layer over packed integers."""
+
+    @classmethod
+    def from_stored(
+        cls,
+        native: Native,
+        stored: Tensor,
+        scale: Tensor,
+        bias: Tensor | None,
+        bits: int,
+        group_size: int = 0,
+        act_group: int = ACTIVATION_GROUP,
+    ) -> NativeQuantizedLinear:
+        """A layer of stored integers and scales; see `pack_quantized` and `activation_group`."""
+        matrix = PackedMatrix(native, *pack_quantized(native, stored, scale, bias, bits, group_size))
+        return cls(matrix, activation_group(act_group, group_size))
+
+
+class NativeEmbedding(nn.Module):
+    """An embedding over a packed matrix, which the head may share.
+
+    Args:
+        matrix: rows are the embeddings.
+        dtype: of the result.
+    """
+
+    def __init__(self, matrix: PackedMatrix, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = matrix.out_features, matrix.in_features
+        self.dtype = dtype
+        self.matrix = matrix
+        self.packed = matrix.parameter
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """Rows ``[..., embedding_dim]`` of ids ``[...]``."""
+        return self.matrix.rows(token_ids, self.dtype)
+
+
+class NativeMLP(nn.Module):
+    """Two linear layers around a GELU that is computed while the first one's result is at hand.
+
+    Args:
+        dense_h_to_4h: the first layer.
+        dense_4h_to_h: the second.
+    """
+
+    def __init__(self, dense_h_to_4h: NativeLinear, dense_4h_to_h: NativeLinear) -> None:
+        super().__init__()
+        self.dense_h_to_4h, self.dense_4h_to_h = dense_h_to_4h, dense_4h_to_h
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., D]`` to ``[..., D]``."""
+        hidden: Tensor = self.dense_h_to_4h.gelu(x)
+        return self.dense_4h_to_h(hidden)
+
+
+class NativeLayers:
+    """`glm_runtime_torch.quantization.QuantizedLayers` of this library.
+
+    Args:
+        native: the library.
+        dtype: what embeddings come out in.
+        act_group: of quantised activations; see `PackedMatrix.linear`.
+    """
+
+    def __init__(self, native: Native, dtype: torch.dtype, act_group: int = ACTIVATION_GROUP) -> None:
+        self._native, self._dtype, self._act_group = native, dtype, act_group
+
+    def linear(
+        self, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int
+    ) -> nn.Module:
+        """See `NativeQuantizedLinear`."""
+        return NativeQuantizedLinear.from_stored(
+            self._native, stored, scale, bias, bits, group_size, self._act_group
+        )
+
+    def tied_table(
+        self, stored: Tensor, scale: Tensor, bits: int, group_size: int
+    ) -> tuple[nn.Module, nn.Module]:
+        """See `NativeEmbedding` and `NativeQuantizedLinear`."""
+        head = self.linear(stored, scale, None, bits, group_size)
+        assert isinstance(head, NativeQuantizedLinear)
+        return NativeEmbedding(head.matrix, self._dtype), head

@@ -1,0 +1,198 @@
+"""The native kernel library: finding it, choosing its instruction level, its C functions and structures.
+
+Nothing here imports torch, so `describe_backend` can say which kernels there are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from glm_core import ConfigError
+
+ENVIRONMENT_NAME = "GLM_CPU_KERNELS"
+CHOICES = ("auto", "avx512bf16", "avx512", "avxvnni", "avx2", "portable", "off")
+LIBRARY = Path(__file__).with_name("_kernels.so")
+ABI_VERSION = 1
+
+_POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
+
+
+class NativeMatrix(ctypes.Structure):
+    """A packed matrix, as ``GlmMatrix`` in ``native/kernels.h``."""
+
+    _fields_ = (
+        ("weight", _POINTER),
+        ("scale", _POINTER),
+        ("bias", _POINTER),
+        ("out_features", _LONG),
+        ("in_features", _LONG),
+        ("padded_in", _LONG),
+        ("format", _INT),
+        ("group_size", _INT),
+        ("scale_type", _INT),
+        ("reserved", _INT),
+    )
+
+
+class NativeAttention(ctypes.Structure):
+    """One decode attention, as ``GlmAttention`` in ``native/kernels.h``."""
+
+    _fields_ = (
+        *((name, _POINTER) for name in ("q", "k", "v")),
+        *((name, _LONG) for name in ("q_row", "q_head", "k_row", "k_head", "v_row", "v_head")),
+        *((name, _POINTER) for name in ("cos", "sin", "keys", "values")),
+        *((name, _LONG) for name in ("key_slot", "key_group", "value_slot", "value_group")),
+        *((name, _POINTER) for name in ("slots", "lengths", "out")),
+        *((name, _LONG) for name in ("B", "N", "G", "H", "R")),
+        ("dtype", _INT),
+        ("reserved", _INT),
+    )
+
+
+class NativeNorm(ctypes.Structure):
+    """One normalisation, as ``GlmNorm`` in ``native/kernels.h``."""
+
+    _fields_ = (
+        *((name, _POINTER) for name in ("x", "residual", "weight", "bias", "y")),
+        *((name, _LONG) for name in ("x_stride", "residual_stride", "y_stride", "M", "D")),
+        ("alpha", _FLOAT),
+        ("eps", _FLOAT),
+        ("dtype", _INT),
+        ("rms", _INT),
+    )
+
+
+# Pointers are declared as integers of their size: ctypes converts those fastest.
+_SIGNATURES: Mapping[str, tuple[type | None, tuple[type, ...]]] = {
+    "glm_abi_version": (_INT, ()),
+    "glm_level": (ctypes.c_char_p, (_INT,)),
+    "glm_select": (_INT, (ctypes.c_char_p,)),
+    "glm_selected": (ctypes.c_char_p, ()),
+    "glm_set_threads": (None, (_INT,)),
+    "glm_get_threads": (_INT, ()),
+    "glm_packed_bytes": (_LONG, (_INT, _LONG, _LONG)),
+    "glm_pack": (None, (_INT, _POINTER, _LONG, _LONG, _LONG, _POINTER)),
+    "glm_linear": (_INT, (_POINTER, _POINTER, _LONG, _POINTER, _LONG, _LONG, _INT, _INT, _INT)),
+    "glm_embed": (None, (_POINTER, _POINTER, _LONG, _POINTER, _INT)),
+    "glm_norm": (None, (_POINTER,)),
+    "glm_decode_attention": (_INT, (_POINTER,)),
+    "glm_read": (ctypes.c_uint64, (_POINTER, _LONG)),
+}
+
+
+class Native:
+    """The loaded library.
+
+    Its functions may be called from any number of threads; inside, one job runs at a time. They
+    release Python's lock while they work.
+
+    Args:
+        path: of the shared library.
+
+    Raises:
+        OSError: it does not load, or is of another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        library = ctypes.CDLL(str(path))
+        try:
+            for name, (result, arguments) in _SIGNATURES.items():
+                function = getattr(library, name)
+                function.restype, function.argtypes = result, arguments
+        except AttributeError as error:
+            raise OSError(f"{path} is of another version ({error})") from error
+        if library.glm_abi_version() != ABI_VERSION:
+            raise OSError(f"{path} is of another version")
+        self.packed_bytes = library.glm_packed_bytes
+        self.pack = library.glm_pack
+        self.linear = library.glm_linear
+        self.embed = library.glm_embed
+        self.norm = library.glm_norm
+        self.decode_attention = library.glm_decode_attention
+        self.read = library.glm_read
+        self._library = library
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Names of the instruction levels that run on this processor, fastest first."""
+        names: list[str] = []
+        while name := self._library.glm_level(len(names)):
+            names.append(name.decode())
+        return tuple(names)
+
+    @property
+    def level(self) -> str:
+        """The level in use."""
+        name: bytes = self._library.glm_selected()
+        return name.decode()
+
+    @level.setter
+    def level(self, name: str) -> None:
+        if not self._library.glm_select(name.encode()):
+            raise ConfigError(
+                f"{ENVIRONMENT_NAME}={name}: this processor does not run these kernels; "
+                f"it runs {', '.join(self.levels)}."
+            )
+
+    @property
+    def threads(self) -> int:
+        """How many threads compute, the caller included."""
+        return int(self._library.glm_get_threads())
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        self._library.glm_set_threads(count)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of the library.
+
+    Attributes:
+        native: the library, or ``None``.
+        message: one sentence for people: which kernels, or why none.
+    """
+
+    native: Native | None
+    message: str
+
+
+def find(choice: str = "auto", path: Path = LIBRARY) -> Found:
+    """Load the library and take the level that a choice names.
+
+    Raises:
+        ConfigError: the choice is unknown, or this processor does not run that level.
+    """
+    if choice not in CHOICES:
+        raise ConfigError(f"{ENVIRONMENT_NAME}={choice!r} is unknown; expected one of {', '.join(CHOICES)}.")
+    if choice == "off":
+        return Found(None, f"native kernels: off ({ENVIRONMENT_NAME}=off); torch's own are used")
+    if not path.is_file():
+        return Found(
+            None,
+            "native kernels: none; they are built at installation where a C++ compiler is found. "
+            "torch's own are used",
+        )
+    try:
+        native = Native(path)
+    except OSError as error:
+        return Found(None, f"native kernels: not loadable ({error}); torch's own are used")
+    if choice != "auto":
+        native.level = choice
+    return Found(native, f"native kernels: {native.level}")
+
+
+@cache
+def found() -> Found:
+    """The library of this process; the environment is read once, here."""
+    return find(os.environ.get(ENVIRONMENT_NAME) or "auto")
+
+
+def native() -> Native | None:
+    """The library of this process, or ``None`` where torch's own kernels are used."""
+    return found().native

@@ -1,0 +1,102 @@
+"""The application: routes, error shapes, CORS and the gate, for one model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from glm_core import GlmError
+
+from . import (
+    __version__,
+    chat_route,
+    completions_route,
+    models_route,
+    original_route,
+    service_routes,
+)
+from .documentation import document
+from .errors import ApiError, ClientGoneError, api_error_of, error_response
+from .gate import Gate
+from .problem_log import log_problem
+from .readiness import Readiness
+from .service import Service
+from .validation import refusal
+
+_DESCRIPTION = "A ChatGLM model behind OpenAI's routes and the original's POST /."
+
+
+def build_app(service: Service) -> ASGIApp:
+    """The ASGI application that serves ``service``."""
+    config = service.config
+    app = FastAPI(
+        title="glm",
+        version=__version__,
+        description=_DESCRIPTION,
+        docs_url=None,  # its page would load scripts from another site
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    app.state.readiness = Readiness(service)
+    for module in (chat_route, completions_route, models_route, original_route, service_routes):
+        app.include_router(module.router)
+    app.openapi = functools.cache(  # type: ignore[method-assign]
+        functools.partial(document, app, with_key=config.api_key is not None, root_path=config.root_path)
+    )
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _http_error)
+    app.add_exception_handler(GlmError, _http_error)
+    app.add_exception_handler(ClientGoneError, _client_gone)
+    gate = Gate(app, service)
+    if not config.cors_origins:
+        return gate
+    return CORSMiddleware(
+        gate,
+        allow_origins=config.cors_origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("*",),
+        expose_headers=("x-request-id", "retry-after", "x-dropped-messages"),
+    )
+
+
+async def _http_error(request: Request, problem: Exception) -> Response:
+    service: Service = request.app.state.service
+    error = _as_api_error(problem)
+    if error.status_code >= 500:
+        log_problem(problem)
+    service.metrics.errors.labels(error.code or "invalid_request").inc()
+    return error_response(error, original=request.scope["path"] == "/")
+
+
+async def _client_gone(request: Request, problem: Exception) -> Response:
+    service: Service = request.app.state.service
+    service.metrics.disconnects.inc()
+    return Response(status_code=499)  # nobody reads it; the metrics count it
+
+
+def _as_api_error(problem: Exception) -> ApiError:
+    match problem:
+        case RequestValidationError():
+            errors: Sequence[Any] = problem.errors()
+            return refusal(errors)
+        case ApiError() | GlmError():
+            return api_error_of(problem)
+        case HTTPException(status_code=404):
+            return ApiError(404, "there is no such route; /openapi.json lists them all", "not_found")
+        case HTTPException(status_code=405):
+            allowed = (problem.headers or {}).get("Allow", "")
+            return ApiError(
+                405, f"this route takes {allowed}", "method_not_allowed", headers={"allow": allowed}
+            )
+        case HTTPException():
+            return ApiError(problem.status_code, str(problem.detail))
+    return api_error_of(problem)

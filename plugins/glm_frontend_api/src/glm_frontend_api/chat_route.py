@@ -1,0 +1,78 @@
+"""``POST /v1/chat/completions``."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from glm_core import ChatRequest, Message
+
+from .bodies import JsonRoute
+from .documentation import ANSWERS, streamed
+from .errors import invalid
+from .openai_answers import Choice, Job, check_stream_options, respond, sampling_of, with_seeds
+from .responses import ChatCompletionResponse
+from .schemas import ChatCompletionRequest, ChatMessage
+from .service import Service
+
+router = APIRouter(route_class=JsonRoute)
+
+
+class ChatShape:
+    """Chat answers."""
+
+    prefix = "chatcmpl"
+    whole_object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def first(self) -> Choice:
+        """The role comes before any text."""
+        return {"delta": {"role": "assistant", "content": ""}}
+
+    def piece(self, text: str) -> Choice:
+        """A piece of the text."""
+        return {"delta": {"content": text}}
+
+    def last(self) -> Choice:
+        """Nothing more."""
+        return {"delta": {}}
+
+    def whole(self, text: str) -> Choice:
+        """The message."""
+        return {"message": {"role": "assistant", "content": text}}
+
+
+@router.post(
+    "/v1/chat/completions",
+    response_model=None,
+    responses={200: streamed(ChatCompletionResponse), **ANSWERS},
+    summary="Answer a conversation",
+)
+async def chat_completions(request: Request, body: ChatCompletionRequest) -> Response:
+    """Answers the last user's message."""
+    service: Service = request.app.state.service
+    served = service.find_model(body.model)
+    check_stream_options(body)
+    chat = ChatRequest(
+        messages=tuple(_message(message) for message in body.messages),
+        sampling=sampling_of(body, service.config, _wanted_tokens(body)),
+        adapter=served.adapter,
+        stop=body.stops,
+    )
+    job = Job(body, tuple(with_seeds(chat, body)), served, ChatShape(), body.n or 1)
+    return await respond(service, request, job)
+
+
+def _message(message: ChatMessage) -> Message:
+    return Message("system" if message.role == "developer" else message.role, message.text)
+
+
+def _wanted_tokens(body: ChatCompletionRequest) -> int | None:
+    both = {body.max_tokens, body.max_completion_tokens} - {None}
+    if len(both) > 1:
+        raise invalid(
+            f"max_tokens is {body.max_tokens} and "
+            f"max_completion_tokens {body.max_completion_tokens}; send one",
+            "max_tokens",
+        )
+    return body.max_tokens or body.max_completion_tokens

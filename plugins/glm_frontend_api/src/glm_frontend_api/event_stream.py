@@ -1,0 +1,122 @@
+"""Sending: server-sent events with an end to slow readers, and noticing clients that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from .errors import ClientGoneError, StreamStalledError, api_error_of
+from .generation import Generation
+from .problem_log import log_problem
+from .service import Service
+
+COMMENT = b": waiting\n\n"
+DONE = b"data: [DONE]\n\n"
+T = TypeVar("T")
+
+
+def event(value: Any) -> bytes:
+    """One server-sent event.
+
+    Some clients split lines also at Unicode's line ends, so those are escaped.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "\u2028\u2029\x85":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return f"data: {text}\n\n".encode()
+
+
+class EventStream(Response):
+    """A response that is sent while the answers are generated.
+
+    Args:
+        service: limits and metrics.
+        generation: entered already; it is closed at the end, however that comes.
+        events: encoded events; an exception becomes an event of its own, and the end.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, service: Service, generation: Generation, events: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._service = service
+        self._generation = generation
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the end, or until the client leaves or does not read."""
+        try:
+            await unless_gone(receive, self._send_all(send))
+        except (ClientGoneError, StreamStalledError):
+            self._service.metrics.disconnects.inc()
+        finally:
+            self._generation.close()
+            await self._events.aclose()
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            async for data in self._events:
+                await self._send(send, data)
+        except (asyncio.CancelledError, StreamStalledError):
+            raise
+        except Exception as problem:  # the status has been sent, so that the client is told in the stream
+            await self._send(send, event(self._told(problem)))
+        await self._send(send, b"", more=False)
+
+    async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
+        """Give data to the socket; it waits while what was given before is still unread."""
+        try:
+            async with asyncio.timeout(self._service.config.stall_seconds):
+                await send({"type": "http.response.body", "body": data, "more_body": more})
+        except TimeoutError:
+            raise StreamStalledError from None
+
+    def _told(self, problem: Exception) -> Any:
+        error = api_error_of(problem)
+        self._service.metrics.errors.labels(error.code or "invalid_request").inc()
+        if error.status_code >= 500:
+            log_problem(problem)
+        return error.body()
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` returns; it is cancelled as soon as the client leaves.
+
+    Args:
+        receive: of a request whose body has been read.
+        work: what the client waits for.
+
+    Raises:
+        ClientGoneError: the client left first.
+    """
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGoneError
+        return working.result()
+    finally:
+        for task in (working, watching):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):  # its result was taken above
+                await task
+
+
+async def gone_aware(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """`unless_gone` for a request."""
+    return await unless_gone(request.receive, work)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

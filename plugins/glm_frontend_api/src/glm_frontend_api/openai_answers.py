@@ -1,0 +1,218 @@
+"""From a checked request to OpenAI's response, whole or as a stream; shared by chat and completions."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Any, Protocol
+
+from fastapi import Request
+from starlette.responses import JSONResponse, Response
+
+from glm_core import ChatRequest, Delta, Sampling
+
+from .answers import Piece
+from .config import ApiConfig
+from .errors import invalid
+from .event_stream import COMMENT, DONE, EventStream, event, gone_aware
+from .generation import Generation
+from .schemas import MAX_SEED, GenerationRequest
+from .service import ServedModel, Service
+
+Choice = dict[str, Any]
+LEAST_TEMPERATURE = 1e-4
+
+
+class Shape(Protocol):
+    """What chat and completions do not share."""
+
+    prefix: str
+    """Of ids."""
+    whole_object: str
+    chunk_object: str
+
+    def first(self) -> Choice | None:
+        """Fields of an answer's first chunk, if there is one before any text."""
+
+    def piece(self, text: str) -> Choice:
+        """Fields of a chunk with text."""
+
+    def last(self) -> Choice:
+        """Fields of the chunk that has the finish reason."""
+
+    def whole(self, text: str) -> Choice:
+        """Fields of a whole answer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A request to be answered.
+
+    Attributes:
+        body: what the client sent.
+        requests: what to ask the model, ``n`` for each prompt.
+        served: the model.
+        shape: chat or completion.
+        n: answers for each prompt.
+    """
+
+    body: GenerationRequest
+    requests: Sequence[ChatRequest]
+    served: ServedModel
+    shape: Shape
+    n: int
+
+
+async def respond(service: Service, request: Request, job: Job) -> Response:
+    """Generate and send.
+
+    Raises:
+        ApiError: a limit is reached.
+        GlmError: the model refuses or fails.
+        ClientGoneError: nobody waits any more.
+    """
+    generation = Generation(service, job.requests)
+    if not job.body.stream:
+        async with generation:
+            return await gone_aware(request, _whole(generation, job))
+    await generation.__aenter__()
+    try:
+        await gone_aware(request, generation.begin(service.config.header_seconds))
+    except BaseException:  # what has begun is cancelled, whatever went wrong
+        generation.close()
+        raise
+    return EventStream(service, generation, _chunks(service.config, generation, job))
+
+
+def sampling_of(body: GenerationRequest, config: ApiConfig, wanted: int | None) -> Sampling:
+    """The sampling that a request asks for.
+
+    Args:
+        body: the request.
+        config: has the limit of tokens.
+        wanted: tokens of the answer that the request names.
+
+    Raises:
+        ApiError: it wants more tokens than the server allows.
+    """
+    limit = config.max_tokens
+    if limit and wanted is not None and wanted > limit:
+        raise invalid(
+            f"max_tokens must be at most {limit}, the limit of this server, got {wanted}", "max_tokens"
+        )
+    temperature = usable_temperature(body.temperature)
+    return Sampling(
+        max_new_tokens=wanted or limit or None,
+        temperature=temperature,
+        top_p=body.top_p,
+        top_k=body.top_k,
+        repetition_penalty=body.repetition_penalty,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        # who names a temperature wants sampling, also of a model whose own default is greedy
+        do_sample=None if temperature is None else temperature > 0,
+    )
+
+
+def usable_temperature(temperature: float | None) -> float | None:
+    """A temperature that logits can be divided by; one that is next to nothing is greedy, as 0 is."""
+    return temperature if temperature is None or temperature >= LEAST_TEMPERATURE else 0.0
+
+
+def with_seeds(request: ChatRequest, body: GenerationRequest, first: int = 0) -> Iterator[ChatRequest]:
+    """A request for each of the ``n`` answers, with seed, seed + 1 and so on.
+
+    Args:
+        request: without a seed.
+        body: has ``seed`` and ``n``.
+        first: number of the first of these answers.
+    """
+    for index in range(first, first + (body.n or 1)):
+        seed = None if body.seed is None else (body.seed + index) % (MAX_SEED + 1)
+        yield dataclasses.replace(request, seed=seed)
+
+
+def check_stream_options(body: GenerationRequest) -> None:
+    """Refuse options of a stream where none is asked for.
+
+    Raises:
+        ApiError: 400.
+    """
+    if body.stream_options is not None and not body.stream:
+        raise invalid("stream_options is for streams; send stream: true as well", "stream_options")
+
+
+async def _whole(generation: Generation, job: Job) -> Response:
+    texts = [""] * len(job.requests)
+    reasons: list[str | None] = [None] * len(job.requests)
+    async for piece in generation.pieces():
+        if piece is not None:
+            texts[piece.index] += piece.delta.text
+            reasons[piece.index] = piece.delta.finish_reason
+    choices = [
+        {"index": index, **job.shape.whole(text), "logprobs": None, "finish_reason": reason}
+        for index, (text, reason) in enumerate(zip(texts, reasons, strict=True))
+    ]
+    envelope = _envelope(job, job.shape.whole_object)
+    content = {**envelope, "choices": choices, "usage": _usage(generation, job)}
+    dropped = max(usage.dropped_messages for usage in generation.usages.values())
+    if dropped:
+        content["dropped_messages"] = dropped
+    return JSONResponse(content)
+
+
+async def _chunks(config: ApiConfig, generation: Generation, job: Job) -> AsyncGenerator[bytes, None]:
+    envelope = _envelope(job, job.shape.chunk_object)
+    counting = job.body.stream_options is not None and bool(job.body.stream_options.include_usage)
+
+    def chunk(index: int, fields: Choice, delta: Delta | None = None) -> bytes:
+        reason = delta.finish_reason if delta else None
+        choice = {"index": index, **fields, "logprobs": None, "finish_reason": reason}
+        content = {**envelope, "choices": [choice], **({"usage": None} if counting else {})}
+        if delta is not None and delta.usage is not None and delta.usage.dropped_messages:
+            content["dropped_messages"] = delta.usage.dropped_messages
+        return event(content)
+
+    opening = job.shape.first()
+    if opening is not None:
+        for index in range(len(job.requests)):
+            yield chunk(index, opening)
+    async for piece in generation.pieces(config.comment_seconds):
+        if piece is None or piece.delta.queue_position:
+            yield COMMENT
+        else:
+            for fields, delta in _parts(job.shape, piece):
+                yield chunk(piece.index, fields, delta)
+    if counting:
+        yield event({**envelope, "choices": [], "usage": _usage(generation, job)})
+    yield DONE
+
+
+def _parts(shape: Shape, piece: Piece) -> Iterator[tuple[Choice, Delta | None]]:
+    if piece.delta.text:
+        yield shape.piece(piece.delta.text), None
+    if piece.delta.finish_reason is not None:
+        yield shape.last(), piece.delta
+
+
+def _envelope(job: Job, kind: str) -> dict[str, Any]:
+    return {
+        "id": f"{job.shape.prefix}-{secrets.token_hex(12)}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": job.served.name,
+    }
+
+
+def _usage(generation: Generation, job: Job) -> dict[str, int]:
+    """Tokens of all answers; a prompt that is answered ``n`` times counts once."""
+    usages = generation.usages
+    prompt = sum(usages[index].prompt_tokens for index in range(0, len(job.requests), job.n))
+    completion = sum(usage.completion_tokens for usage in usages.values())
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }

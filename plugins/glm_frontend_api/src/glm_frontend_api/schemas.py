@@ -1,0 +1,161 @@
+"""What may stand in requests. Unknown fields are refused, and so is every value that would be ignored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+MAX_ANSWERS = 8
+MAX_STOPS = 4
+MAX_MESSAGES = 1024
+MAX_SEED = 2**63 - 1
+MAX_TOKENS = 2**31 - 1
+
+Text = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[^\\x00]*$"})]
+NonEmptyText = Annotated[
+    str,
+    StringConstraints(min_length=1),
+    WithJsonSchema({"type": "string", "pattern": "^[^\\x00]*$", "minLength": 1}),
+]
+
+
+def _exactly(value: Any) -> Any:
+    if value == 0 and value is not False:  # Python takes 0 for False
+        raise ValueError("expected false")
+    return value
+
+
+No = Annotated[Literal[False], BeforeValidator(_exactly)]
+Nothing = Annotated[list[Any], Field(max_length=0)]
+Empty = Annotated[dict[str, Any], Field(max_length=0)]
+
+
+class Strict(BaseModel):
+    """No unknown fields, no conversions, no infinities."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class TextPart(Strict):
+    """A piece of a message's text."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class TextFormat(Strict):
+    """Plain text, the only format."""
+
+    type: Literal["text"]
+
+
+class ChatMessage(Strict):
+    """One message; ``developer`` means the same as ``system``."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[TextPart]
+    name: Text | None = Field(None, description="accepted, without effect")
+    refusal: None = None
+    annotations: Nothing | None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: Nothing | None = None
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class StreamOptions(Strict):
+    """Only together with ``stream``."""
+
+    include_usage: bool | None = Field(None, description="a last chunk tells the tokens used")
+    include_obfuscation: No | None = None
+
+
+class GenerationRequest(Strict):
+    """The fields that chat and completion requests share."""
+
+    model: Text = Field(description="name from /v1/models, or default")
+    stream: bool | None = Field(None, description="send the answer while it is made")
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="tokens of an answer at most")
+    temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy")
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=0, le=MAX_TOKENS, description="extension: 0 switches it off")
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(
+        None, ge=0.01, le=100, description="extension: 1 switches it off"
+    )
+    stop: NonEmptyText | Annotated[list[NonEmptyText], Field(max_length=MAX_STOPS)] | None = None
+    seed: int | None = Field(None, ge=0, le=MAX_SEED)
+    n: int | None = Field(None, ge=1, le=MAX_ANSWERS, description="answers; answer i uses seed + i")
+    logit_bias: Empty | None = None
+    user: Text | None = Field(None, description="accepted, without effect")
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+
+class ChatCompletionRequest(GenerationRequest):
+    """``POST /v1/chat/completions``."""
+
+    messages: list[ChatMessage] = Field(
+        min_length=1, max_length=MAX_MESSAGES, description="ends with a user's message"
+    )
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="same as max_tokens")
+    logprobs: No | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
+    response_format: TextFormat | None = None
+    tools: Nothing | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: bool | None = Field(None, description="accepted, without effect")
+    functions: Nothing | None = None
+    function_call: Literal["none", "auto"] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
+    audio: None = None
+    prediction: None = None
+    reasoning_effort: None = None
+    verbosity: None = None
+    web_search_options: None = None
+    service_tier: Literal["auto", "default"] | None = None
+    store: No | None = None
+    metadata: dict[Text, Text] | None = Field(None, description="accepted, without effect")
+    safety_identifier: Text | None = Field(None, description="accepted, without effect")
+    prompt_cache_key: Text | None = Field(None, description="accepted, without effect")
+
+
+class CompletionRequest(GenerationRequest):
+    """``POST /v1/completions``."""
+
+    prompt: NonEmptyText | Annotated[list[NonEmptyText], Field(min_length=1, max_length=MAX_ANSWERS)]
+    logprobs: None = None
+    echo: No | None = None
+    suffix: None = None
+    best_of: Annotated[int, Field(ge=1, le=1)] | None = None
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts."""
+        return (self.prompt,) if isinstance(self.prompt, str) else tuple(self.prompt)
+
+
+class OriginalRequest(Strict):
+    """``POST /``, as the original had it. 0 and null mean the model's own default."""
+
+    prompt: Text
+    history: list[Annotated[list[Text], Field(min_length=2, max_length=2)]] | None = Field(
+        None, max_length=MAX_MESSAGES, description="pairs of question and answer"
+    )
+    max_length: int | None = Field(None, ge=0, le=MAX_TOKENS, description="tokens of prompt and answer")
+    top_p: float | None = Field(None, ge=0, le=1)
+    temperature: float | None = Field(None, ge=0, le=100)

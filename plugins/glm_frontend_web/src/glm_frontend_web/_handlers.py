@@ -1,0 +1,327 @@
+"""What happens when a visitor does something: the events of the page."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from glm_core import ChatModel, GlmError
+
+from . import _files
+from ._cleaning import clean
+from ._conversation import Conversation, Settings
+from ._log import Log
+from ._page import Page, in_language, initial_language, is_demo, setting_values, settings_of
+from ._session import Session, answer
+from ._texts import SAY
+
+Updates = dict[Any, Any]
+
+_REMEMBER_LANGUAGE = """(language, session) => {
+  localStorage.setItem("glm-language", language);
+  return [language, session];
+}"""
+_REMEMBERED_LANGUAGE = """(language, session) => [localStorage.getItem("glm-language"), session]"""
+_READY = """(language) => {
+  document.documentElement.lang = language;
+  document.documentElement.dataset.glm = "ready";
+  const settings = document.querySelector("#settings .toggle-button");
+  for (const name of ["aria-label", "title"]) settings?.setAttribute(name, language === "zh" ? "设置" : "Settings");
+}"""
+_TOGGLE_THEME = """() => {
+  const dark = document.body.classList.toggle("dark");
+  localStorage.setItem("glm-theme", dark ? "dark" : "light");
+}"""
+_DOWNLOAD = """(text) => {
+  const file = JSON.parse(text);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([file.text], { type: file.type }));
+  link.download = file.name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}"""
+_FOCUS = """() => { document.querySelector("#question textarea")?.focus(); }"""
+
+
+class Handlers:
+    """The events of one page.
+
+    Args:
+        model: what answers; shared by all visitors.
+        page: its components; whatever a visitor has of their own is in the session.
+    """
+
+    def __init__(self, model: ChatModel, page: Page) -> None:
+        self._model = model
+        self._page = page
+
+    def connect(self, blocks: gr.Blocks) -> None:
+        """Bind every event."""
+        page = self._page
+        on = _bind
+        everything = [component for name, component in vars(page).items() if name != "session"]
+        shown = [page.log, page.status, page.send, page.stop, page.question, page.editing, page.editing_note]
+        asking = [page.question, page.session, *page.settings]
+        again = [page.session, *page.settings]
+        both = [page.language, page.session]
+        spoken = (
+            on([blocks.load], self.load, both, everything, js=_REMEMBERED_LANGUAGE),
+            on([page.language.input], self.change_language, both, everything, js=_REMEMBER_LANGUAGE),
+        )
+        for event in spoken:
+            _then(event, [page.language], _READY)
+        on([page.question.submit, page.send.click], self.send, asking, shown)
+        on([page.log.example_select], self.send_example, again, shown)
+        on([page.log.retry], self.regenerate, again, shown)
+        on([page.stop.click], self.stop, [page.session], [])
+        _then(on([page.log.edit], self.edit, [page.session], shown), [], _FOCUS)
+        on([page.cancel_edit.click], self.cancel_edit, [page.session], shown)
+        on([page.log.delete], self.delete, [page.session], shown)
+        on([page.undo.click], self.undo, [page.session], shown)
+        on([page.clear.click], self.clear, [page.session], shown)
+        on([page.reset.click], self.reset, [page.session], everything)
+        on([page.import_file.upload], self.import_file, [page.import_file, page.session], everything)
+        for button, kind in ((page.export_json, "json"), (page.export_markdown, "md")):
+            export = partial(self.export, kind)
+            _then(on([button.click], export, again, [page.download, page.status]), [page.download], _DOWNLOAD)
+        page.theme.click(None, None, None, js=_TOGGLE_THEME, queue=False, api_visibility="private")
+
+    def load(self, remembered: str | None, session: Session, request: gr.Request) -> Updates:
+        """A page was opened: speak the visitor's language."""
+        say = SAY.get(remembered) if remembered in SAY else None
+        return self._speak(session, say or initial_language(request.headers.get("accept-language")))
+
+    def change_language(self, language: str, session: Session) -> Updates:
+        """The visitor chose a language."""
+        return self._speak(session, SAY["zh" if language == "zh" else "en"])
+
+    async def send(
+        self,
+        question: str,
+        session: Session,
+        system: str,
+        adapter: str,
+        length: float,
+        top_p: float,
+        heat: float,
+    ) -> AsyncGenerator[Updates]:
+        """A question was typed."""
+        settings = settings_of(system, adapter, length, top_p, heat)
+        question = clean(question or "").strip()
+        if not question:
+            yield self._note(session.say("empty_question"))
+            return
+        async with aclosing(self._answer(question, session, settings, at=session.editing)) as answering:
+            async for updates in answering:
+                yield updates
+
+    async def send_example(
+        self,
+        session: Session,
+        system: str,
+        adapter: str,
+        length: float,
+        top_p: float,
+        heat: float,
+        event: gr.EventData,
+    ) -> AsyncGenerator[Updates]:
+        """An example was chosen."""
+        settings = settings_of(system, adapter, length, top_p, heat)
+        examples = session.say.examples(demo=is_demo(self._model.info))
+        index = getattr(event, "index", None)
+        if isinstance(index, int) and 0 <= index < len(examples):
+            async with aclosing(self._answer(examples[index], session, settings, at=None)) as answering:
+                async for updates in answering:
+                    yield updates
+
+    async def regenerate(
+        self,
+        session: Session,
+        system: str,
+        adapter: str,
+        length: float,
+        top_p: float,
+        heat: float,
+        event: gr.EventData,
+    ) -> AsyncGenerator[Updates]:
+        """An answer is wanted again."""
+        settings = settings_of(system, adapter, length, top_p, heat)
+        try:
+            index = getattr(event, "index", None)
+            question = session.conversation.question_at(index)
+        except GlmError as error:
+            yield self._note(session.say("error", message=error))
+            return
+        async with aclosing(self._answer(question, session, settings, at=index, again=True)) as answering:
+            async for updates in answering:
+                yield updates
+
+    def stop(self, session: Session) -> None:
+        """The running answer shall end; its own event shows the rest."""
+        if session.answer is not None:
+            session.answer.stop()
+
+    def edit(self, session: Session, event: gr.EventData) -> Updates:
+        """A question goes into the input box to be changed."""
+        return self._changed(session, partial(self._edit, getattr(event, "index", None)))
+
+    def cancel_edit(self, session: Session) -> Updates:
+        """The question stays as it was."""
+        session.editing = None
+        return {**self._editing(session), self._page.question: ""}
+
+    def delete(self, session: Session, event: gr.EventData) -> Updates:
+        """A turn is taken out."""
+        return self._changed(session, partial(self._delete, getattr(event, "index", None)))
+
+    def undo(self, session: Session) -> Updates:
+        """The last turn is taken back, its question returns to the input box."""
+        return self._changed(session, self._undo)
+
+    def clear(self, session: Session) -> Updates:
+        """A new conversation begins."""
+        return self._changed(session, self._clear)
+
+    def reset(self, session: Session) -> Updates:
+        """The sliders and the adapter go back to the model's own defaults; the system prompt stays."""
+        updates = setting_values(self._page, Settings.of_model(self._model.info))
+        del updates[self._page.system]
+        return {**updates, **self._note(session.say("reset_done"))}
+
+    def export(self, kind: str, session: Session, *settings: Any) -> Updates:
+        """The conversation as a file, which the browser makes itself: nothing is left on the server."""
+        name = self._model.info.name
+        now, say = settings_of(*settings), session.say
+        if kind == "json":
+            text, media_type = _files.to_json(session.conversation, now, name), "application/json"
+        else:
+            text, media_type = _files.to_markdown(session.conversation, now, name, say), "text/markdown"
+        file = {"name": time.strftime(f"conversation-%Y%m%d-%H%M%S.{kind}"), "type": media_type, "text": text}
+        return {self._page.download: json.dumps(file), **self._note(say("exported"))}
+
+    def import_file(self, path: str, session: Session) -> Updates:
+        """A file was chosen to go on with."""
+        return self._changed(session, partial(self._import, Path(path)))
+
+    async def _answer(
+        self, question: str, session: Session, settings: Settings, *, at: int | None, again: bool = False
+    ) -> AsyncGenerator[Updates]:
+        if session.answer is not None:
+            yield self._note(session.say("still_answering"))
+            return
+        page = self._page
+        updates: Updates = {page.send: gr.update(visible=False), page.stop: gr.update(visible=True)}
+        if not again:
+            updates |= {page.question: "", page.editing: gr.update(visible=False)}
+        status, pieces = "", None
+        async with aclosing(
+            answer(self._model, session, question, settings, at=at, again=again)
+        ) as answering:
+            async for progress in answering:
+                if progress.pieces != pieces:
+                    updates[page.log] = pieces = progress.pieces
+                if progress.status != status:  # else a note that was shown meanwhile would be wiped out
+                    updates |= self._note(status := progress.status)
+                if not progress.running:
+                    updates |= {page.send: gr.update(visible=True), page.stop: gr.update(visible=False)}
+                    updates |= self._editing(session)
+                    if progress.given_back:
+                        updates[page.question] = progress.given_back
+                yield updates or {page.log: gr.skip()}
+                updates = {}
+
+    def _note(self, text: str) -> Updates:
+        return {self._page.status: escape(text)}
+
+    def _editing(self, session: Session) -> Updates:
+        index = session.editing
+        note = "" if index is None else escape(session.say("editing", number=index + 1))
+        return {self._page.editing: gr.update(visible=index is not None), self._page.editing_note: note}
+
+    def _speak(self, session: Session, say: Any) -> Updates:
+        session.say = say
+        session.log = Log(say, demo=is_demo(self._model.info))
+        updates = in_language(self._page, self._model, say)
+        if session.answer is None:
+            log = session.log.pieces(session.conversation.turns)
+            updates[self._page.log] = gr.update(label=say("log_label"), value=log)
+        return {**updates, **self._editing(session), **self._note("")}
+
+    def _changed(self, session: Session, change: Any) -> Updates:
+        """Run ``change`` on a conversation at rest, and show the result or what was wrong."""
+        if session.answer is not None:
+            return self._note(session.say("still_answering"))
+        try:
+            updates: Updates = change(session)
+        except GlmError as error:
+            return self._note(session.say("error", message=error))
+        pieces = session.log.pieces(session.conversation.turns)
+        return {self._page.log: pieces, **self._editing(session), **updates}
+
+    def _edit(self, index: Any, session: Session) -> Updates:
+        question = session.conversation.question_at(index)
+        session.editing = index
+        return {self._page.question: question, **self._note("")}
+
+    def _delete(self, index: Any, session: Session) -> Updates:
+        session.conversation.delete(index)
+        session.editing = None
+        return self._note(session.say("deleted", number=index + 1))
+
+    def _undo(self, session: Session) -> Updates:
+        session.editing = None
+        question = session.conversation.undo()
+        if question is None:
+            return self._note(session.say("nothing_yet"))
+        return {self._page.question: question, **self._note(session.say("undone"))}
+
+    def _clear(self, session: Session) -> Updates:
+        session.editing, session.conversation = None, Conversation()
+        return self._note(session.say("cleared"))
+
+    def _import(self, path: Path, session: Session) -> Updates:
+        try:
+            data = path.read_bytes()[: _files.MAX_BYTES + 1]
+        finally:
+            path.unlink(missing_ok=True)  # gradio's copy of the file; nothing of a visitor stays
+        info = self._model.info
+        conversation, settings, lost = _files.from_bytes(data, info.adapters, session.say)
+        session.conversation, session.editing = conversation, None
+        note = session.say("imported", count=len(conversation.turns))
+        if lost:
+            note += " · " + session.say("adapter_dropped", name=lost)
+        return {**setting_values(self._page, settings), **self._note(note)}
+
+
+def _bind(
+    triggers: list[Any], function: Any, inputs: list[Any], outputs: list[Any], *, js: str | None = None
+) -> Any:
+    """Bind one function to several events, as this page wants all of its events.
+
+    They are no part of gradio's own API: the page is for people, programs have ``glm run api``. There is
+    no limit on how many run, since the engine has a queue of its own.
+    """
+    return gr.on(
+        triggers,
+        function,
+        inputs,
+        outputs,
+        js=js,
+        show_progress="hidden",
+        concurrency_limit=None,
+        api_visibility="private",
+        trigger_mode="once",
+    )
+
+
+def _then(event: Any, inputs: list[Any], js: str) -> None:
+    """Run a script in the browser when the server has answered ``event``."""
+    event.then(None, inputs, None, js=js, queue=False, show_progress="hidden", api_visibility="private")

@@ -1,0 +1,137 @@
+"""Markdown from a model as HTML that is safe to put into a page.
+
+Raw HTML is not part of the Markdown that is understood here: it comes out as text. Links lead to
+http, https and mailto addresses only, pictures are links (loading one would tell a stranger's
+server who reads), and code is shown as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
+from markdown_it.utils import OptionsDict
+from mdit_py_plugins.dollarmath import dollarmath_plugin
+from pygments import highlight
+from pygments.formatters.html import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+from pygments.util import ClassNotFound
+
+from ._math import to_mathml
+from ._texts import Texts
+
+MAX_HIGHLIGHTED = 20_000
+_SAFE_LINK = re.compile(r"(?:https?://|mailto:)[^\s\x00-\x1f]+", re.IGNORECASE)
+_FORMATTER = HtmlFormatter(nowrap=True)
+
+
+class MarkdownRenderer:
+    """Renders answers; one for each language, since code blocks have a button with a text.
+
+    Args:
+        say: the texts.
+    """
+
+    def __init__(self, say: Texts) -> None:
+        self._say = say
+        parser = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
+        parser.disable("image")
+        parser.validateLink = _is_safe_link  # type: ignore[method-assign]
+        parser.use(
+            dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True
+        )
+        parser.inline.ruler.before("escape", "math_brackets", _math_brackets)
+        for rule, method in {
+            "fence": self._fence,
+            "code_block": self._fence,
+            "link_open": _link_open,
+            "table_open": _table_open,
+            "table_close": _table_close,
+            "math_inline": _math_inline,
+            "math_inline_double": _math_block,
+            "math_block": _math_block,
+        }.items():
+            parser.renderer.rules[rule] = method  # type: ignore[attr-defined]
+        self._parser = parser
+
+    def __call__(self, markdown: str) -> str:
+        """The HTML of ``markdown``."""
+        return str(self._parser.render(markdown))
+
+    def _fence(
+        self, tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
+    ) -> str:
+        token = tokens[index]
+        language = (token.info.split() or [""])[0]
+        copy = escape(self._say("copy_code"))
+        return (
+            f'<div class="glm-code"><div class="glm-code-bar"><span>{escape(language)}</span>'
+            f'<button type="button" data-action="copy-code">{copy}</button></div>'
+            f'<pre tabindex="0"><code>{_highlighted(token.content, language)}</code></pre></div>\n'
+        )
+
+
+def _highlighted(code: str, language: str) -> str:
+    if language and len(code) <= MAX_HIGHLIGHTED:
+        try:
+            return str(highlight(code, get_lexer_by_name(language, stripnl=False), _FORMATTER))
+        except ClassNotFound:
+            pass
+    return escape(code)
+
+
+def _is_safe_link(url: str) -> bool:
+    return _SAFE_LINK.fullmatch(url) is not None
+
+
+def _link_open(tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]) -> str:
+    href = escape(str(tokens[index].attrs.get("href", "")))
+    return f'<a href="{href}" target="_blank" rel="noopener noreferrer nofollow">'
+
+
+def _table_open(
+    tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
+) -> str:
+    return '<div class="glm-table" tabindex="0"><table>\n'
+
+
+def _table_close(
+    tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
+) -> str:
+    return "</table></div>\n"
+
+
+def _math_inline(
+    tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
+) -> str:
+    tex = tokens[index].content
+    return to_mathml(tex, display=False) or f"<code>{escape(tex)}</code>"
+
+
+def _math_block(
+    tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
+) -> str:
+    tex = tokens[index].content
+    formula = to_mathml(tex, display=True) or f"<code>{escape(tex)}</code>"
+    return f'<span class="glm-formula" tabindex="0">{formula}</span>\n'
+
+
+def _math_brackets(state: StateInline, silent: bool) -> bool:
+    r"""The inline rule for ``\(...\)`` and ``\[...\]``."""
+    opening = state.src[state.pos : state.pos + 2]
+    closing = {r"\(": r"\)", r"\[": r"\]"}.get(opening)
+    if closing is None:
+        return False
+    end = state.src.find(closing, state.pos + 2, state.posMax)
+    if end < 0:
+        return False
+    if not silent:
+        token = state.push("math_inline" if opening == r"\(" else "math_inline_double", "math", 0)
+        token.content = state.src[state.pos + 2 : end]
+    state.pos = end + 2
+    return True

@@ -1,0 +1,137 @@
+"""Serving the page: what ``glm run web`` starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from glm_core import ChatModel
+from glm_core.language import language
+from glm_core.records import OpenModel
+
+from ._api import Beside, find_api, make_api
+from ._guard import Guard
+from ._options import Options, free_port
+from ._texts import SAY, Texts
+
+
+def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
+    """Serve the page until the user stops it; what ``glm run web`` starts.
+
+    Args:
+        open_model: opens the model; called once the options are known to be right.
+        options: as `plugin` lists them; all may be missing.
+
+    Raises:
+        GlmError: an option is wrong, the port is in use, or the model cannot be opened.
+    """
+    checked = Options.parse(options)
+    port = free_port(checked.host, checked.port)
+    factory = find_api() if checked.with_api else None
+    say = SAY[language()]
+    print(say("loading"), file=sys.stderr, flush=True)
+    with open_model() as model:
+        with serving(model, checked, port, factory) as (url, public_url):
+            _announce(checked, url, public_url, say)
+            _wait()
+    print(say("goodbye"), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def serving(
+    model: ChatModel, options: Options, port: int, api_factory: Any = None
+) -> Iterator[tuple[str, str | None]]:
+    """Serve the page on ``model`` for the length of a ``with`` block.
+
+    Args:
+        model: what answers; it is not closed here.
+        options: checked ones.
+        port: where to listen.
+        api_factory: what `find_api` found, to serve the API as well.
+
+    Yields:
+        The page's address, and the public one if there is one.
+    """
+    gradio = _import_gradio()
+    from starlette.middleware import Middleware
+
+    from ._handlers import Handlers
+    from ._page import STATIC, build_page, theme
+
+    middleware = [Middleware(Guard, allowed_hosts=options.allowed_hosts)]
+    if api_factory is not None:
+        api = make_api(api_factory, model, api_key=options.api_key, allowed_hosts=options.allowed_hosts)
+        middleware.insert(0, Middleware(Beside, api=api))
+    say = SAY[language()]
+    title = f"{model.info.name} · glm"
+    with gradio.Blocks(title=title, fill_height=True, fill_width=True, analytics_enabled=False) as blocks:
+        page = build_page(model, say)
+        Handlers(model, page).connect(blocks)
+    blocks.queue(default_concurrency_limit=None, api_open=False)
+    try:
+        _, url, public_url = blocks.launch(
+            server_name=options.host,
+            server_port=port,
+            share=options.share,
+            inbrowser=options.inbrowser,
+            inline=False,
+            auth=options.auth,
+            root_path=options.root_path,
+            prevent_thread_lock=True,
+            quiet=True,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            max_file_size="10mb",
+            app_kwargs={"middleware": middleware, "docs_url": None, "redoc_url": None},
+            theme=theme(),
+            css=(STATIC / "page.css").read_text("utf-8"),
+            js=(STATIC / "page.js").read_text("utf-8"),
+        )
+        yield url, public_url
+    finally:
+        blocks.close(verbose=False)
+
+
+def _import_gradio() -> Any:
+    """gradio, told first to leave the network alone."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of gradio's own dependencies; users can do nothing about them
+        import gradio
+    return gradio
+
+
+def _announce(options: Options, url: str, public_url: str | None, say: Texts) -> None:
+    print(say("running", url=url), flush=True)
+    if options.with_api:
+        print(say("running_api", url=url), flush=True)
+    if public_url:
+        print(say("running_public", url=public_url), flush=True)
+    elif options.share:
+        print(say("no_public"), file=sys.stderr, flush=True)
+
+
+def _wait() -> None:
+    """Until Ctrl-C, or a polite request to end from whatever runs this as a service."""
+    done = threading.Event()
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGTERM, lambda *_: done.set()) if in_main_thread else None
+    try:
+        while not done.wait(1):  # in short waits, since Windows does not interrupt a long one
+            pass
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,133 @@
+"""One visitor's chat: the state of a browser window, and what happens to it. Nothing of a page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from glm_core import BusyError, ChatModel, GlmError
+
+from ._answering import Answer
+from ._conversation import Conversation, Settings, Turn
+from ._log import Log
+from ._texts import Texts
+
+logger = logging.getLogger("glm_frontend_web")
+
+
+@dataclass
+class Session:
+    """The state of one browser window; gradio keeps one for each and shows it to nobody else.
+
+    Attributes:
+        say: the texts, in the visitor's language.
+        log: renders the conversation.
+        conversation: what was said.
+        editing: the turn whose question is being changed in the input box.
+        answer: the answer that is coming.
+    """
+
+    say: Texts
+    log: Log
+    conversation: Conversation = field(default_factory=Conversation)
+    editing: int | None = None
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What to show of an answer now.
+
+    Attributes:
+        pieces: the log.
+        status: the line below it.
+        given_back: a question that shall return to the input box.
+        running: whether more is to come.
+    """
+
+    pieces: list[str]
+    status: str
+    given_back: str = ""
+    running: bool = True
+
+
+async def answer(
+    model: ChatModel,
+    session: Session,
+    question: str,
+    settings: Settings,
+    *,
+    at: int | None,
+    again: bool = False,
+) -> AsyncGenerator[Progress]:
+    """Have a question answered.
+
+    A question that fails, or is stopped before the first word, leaves the conversation as it was.
+
+    Args:
+        model: what answers.
+        session: changed when the answer is complete or was stopped.
+        question: as typed.
+        settings: as set beside the conversation.
+        at: the turn that is replaced, with all that follow it; ``None`` = a new one.
+        again: whether the question stands in the conversation already, unchanged.
+
+    Yields:
+        What to show; the last one is not running.
+    """
+    say, turns = session.say, session.conversation.turns[:at]
+    given_back = "" if again else question
+    yield Progress(session.log.growing(turns, question, ""), say("answering"))
+    try:
+        request = session.conversation.request(question, settings, after=at)
+        session.answer = current = Answer(lambda: model.stream(request))
+        async with aclosing(current.grow()) as growth:
+            async for _ in growth:
+                yield Progress(session.log.growing(turns, question, current.text), _running(current, say))
+    except BusyError:
+        yield _at_rest(session, say("busy"), given_back)
+    except GlmError as error:
+        yield _at_rest(session, say("error", message=error), given_back)
+    except Exception:  # ours or a plugin's fault: the visitor keeps the question, the operator gets the trace
+        logger.exception("the answer failed")
+        yield _at_rest(session, say("failed"), given_back)
+    else:
+        if current.was_stopped and not current.text.strip():
+            yield _at_rest(session, say("kept_old_answer" if again else "stopped_before_text"), given_back)
+            return
+        session.conversation.record(Turn(question, current.text), after=at)
+        session.editing = None
+        yield _at_rest(session, _result(current, say))
+    finally:
+        session.answer = None
+
+
+def _at_rest(session: Session, status: str, given_back: str = "") -> Progress:
+    session.answer = None
+    pieces = session.log.pieces(session.conversation.turns)
+    return Progress(pieces, status, given_back, running=False)
+
+
+def _running(current: Answer, say: Texts) -> str:
+    if current.queue_position > 0:
+        return say("queued", count=current.queue_position)
+    return say("answering")
+
+
+def _result(current: Answer, say: Texts) -> str:
+    usage = current.usage
+    if current.was_stopped:
+        return say("stopped", count=usage.completion_tokens)
+    parts = [say("finished", count=usage.completion_tokens)]
+    if usage.tokens_per_second > 0:
+        parts.append(say("finished_speed", speed=usage.tokens_per_second))
+    if usage.time_to_first_token > 0:
+        parts.append(say("finished_first", seconds=usage.time_to_first_token))
+    parts.append(say("finished_prompt", count=usage.prompt_tokens))
+    if current.finish_reason == "length":
+        parts.append(say("length_reached"))
+    if usage.dropped_messages:
+        parts.append(say("messages_dropped", count=usage.dropped_messages))
+    return " · ".join(parts)

@@ -1,0 +1,56 @@
+"""Weight-only quantisation: the stored formats, reference layers, and which parts of a network they replace.
+
+- `formats`: integers and scales, bit-equal to the published checkpoints where they have one per row.
+- `layers`: plain PyTorch layers over them, and `QuantizedLayers`, what a backend provides instead.
+- `network`: which layers of a network are quantised, and how ``config.json`` says so.
+- `streaming`: the same straight from files, a piece at a time.
+- `gptq`, `calibration`: better integers for the same formats, found with example text.
+"""
+
+from __future__ import annotations
+
+from .formats import (
+    BITS,
+    GROUP_SIZES,
+    SCHEMES,
+    check_format,
+    dequantize_rows,
+    pack_int4,
+    quantize_pieces,
+    quantize_rows,
+    unpack_int4,
+)
+from .layers import REFERENCE, QuantizedEmbedding, QuantizedLayers, QuantizedLinear
+from .network import (
+    TABLE_SCHEME,
+    StoredForm,
+    block_linears,
+    check_linears,
+    expect_stored_form,
+    quantize_in_place,
+)
+from .streaming import quantize_from_files, quantize_stored
+
+__all__ = [
+    "BITS",
+    "GROUP_SIZES",
+    "REFERENCE",
+    "SCHEMES",
+    "TABLE_SCHEME",
+    "QuantizedEmbedding",
+    "QuantizedLayers",
+    "QuantizedLinear",
+    "StoredForm",
+    "block_linears",
+    "check_format",
+    "check_linears",
+    "dequantize_rows",
+    "expect_stored_form",
+    "pack_int4",
+    "quantize_from_files",
+    "quantize_in_place",
+    "quantize_pieces",
+    "quantize_rows",
+    "quantize_stored",
+    "unpack_int4",
+]

@@ -1,0 +1,202 @@
+"""Example text for GPTQ: read from a file, and walked through a network one block at a time.
+
+A file is UTF-8 text with one passage a line, or JSON lines with ``{"text": ...}`` or ``{"prompt":
+..., "response": ...}``. Of plain text the first half becomes the context and the second half the
+answer, so that both kinds of position are seen.
+
+Axes: B batch (1 here) · T tokens · D hidden
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glm_core import Message
+from glm_core.errors import ConfigError
+
+from ..attention import visibility_mask
+from ..tokenizers import ChatTokenizer
+from .gptq import InputStatistics
+from .network import blocks, embedding_place
+
+MAX_PASSAGES = 128
+MAX_TOKENS = 512
+CONTROL_TOKENS = 8  # room for what a family puts around a text
+MAX_FILE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One example: what is asked, and what the model would go on with."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The whole sequence, `MAX_TOKENS` at most."""
+        return [*self.prompt, *self.answer][:MAX_TOKENS]
+
+
+def read_passages(path: Path, tokenizer: ChatTokenizer) -> list[Passage]:
+    """Up to `MAX_PASSAGES` passages, evenly spread over the file.
+
+    Raises:
+        ConfigError: the file is missing, too large, no such text, or holds no passage.
+    """
+    lines = _lines(path)
+    if len(lines) > MAX_PASSAGES:
+        lines = [lines[index * len(lines) // MAX_PASSAGES] for index in range(MAX_PASSAGES)]
+    return [_passage(path, number, line, tokenizer) for number, line in lines]
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """The lines that are not empty, with their numbers."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise ConfigError(
+                f"calibration file {path} has {size:,} bytes; {MAX_FILE_BYTES:,} at most are read. "
+                f"{MAX_PASSAGES} passages are enough: take a part of it."
+            )
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(
+            f"calibration file {path} cannot be read: {reason}; pass a text file with one passage a line"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"calibration file {path} is not UTF-8 text ({error.reason} at byte {error.start}); "
+            "convert it first"
+        ) from error
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise ConfigError(
+            f"calibration file {path} is empty; it needs text that the model will meet, one passage a line"
+        )
+    return lines
+
+
+def _passage(path: Path, number: int, line: str, tokenizer: ChatTokenizer) -> Passage:
+    if not line.lstrip().startswith("{"):
+        return _plain(line.strip(), tokenizer)
+    try:
+        row: Any = json.loads(line)
+    except ValueError as error:
+        raise ConfigError(f"calibration file {path}, line {number}: not valid JSON ({error})") from error
+    if isinstance(row.get("text"), str):
+        return _plain(row["text"], tokenizer)
+    prompt, response = row.get("prompt"), row.get("response")
+    if not isinstance(prompt, str) or not isinstance(response, str):
+        raise ConfigError(
+            f'calibration file {path}, line {number}: expected {{"text": ...}} or {{"prompt": ..., '
+            f'"response": ...}}, got the keys {", ".join(row) or "none"}'
+        )
+    question = _cut(prompt, MAX_TOKENS // 2, tokenizer)
+    answer = [*tokenizer.encode(response), *sorted(tokenizer.stop_token_ids)[:1]]
+    return Passage(tuple(tokenizer.chat_prompt((Message("user", question),))), tuple(answer))
+
+
+def _plain(text: str, tokenizer: ChatTokenizer) -> Passage:
+    text = _cut(text, MAX_TOKENS - CONTROL_TOKENS, tokenizer)
+    half = len(text) // 2
+    return Passage(tuple(tokenizer.completion_prompt(text[:half])), tuple(tokenizer.encode(text[half:])))
+
+
+def _cut(text: str, num_tokens: int, tokenizer: ChatTokenizer) -> str:
+    """The beginning of a text, so short that it has about that many tokens at most."""
+    length = len(tokenizer.encode(text))
+    return text if length <= num_tokens else text[: len(text) * num_tokens // length]
+
+
+class Walk:
+    """The hidden states of all passages, taken through the network one block at a time, in float32.
+
+    Between blocks they take ``4 * D`` bytes a token: 1.07 GB for 65,536 tokens of ChatGLM-6B.
+
+    Args:
+        network: its blocks and embeddings may be on the meta device; it must answer
+            ``network(input_ids, position_ids, attention_mask)``, call its blocks in order with the
+            hidden states ``[B, T, D]`` first, and have a ``layout``.
+        passages: what to walk with.
+        embed: ids ``[B, T]`` to embeddings ``[B, T, D]``.
+    """
+
+    def __init__(
+        self, network: nn.Module, passages: Sequence[Passage], embed: Callable[[Tensor], Tensor]
+    ) -> None:
+        self._blocks = blocks(network)[1]
+        self._hidden: list[Tensor] = []
+        self._arguments: list[tuple[Any, ...]] = []
+        table, first = embedding_place(network), self._blocks[0]
+        embeddings = table.module
+        table.put(_Function(embed))
+        self._blocks[0] = _Function(self._begin)
+        try:
+            for passage in passages:
+                self._enter(network, passage)
+        finally:
+            table.put(embeddings)
+            self._blocks[0] = first
+
+    def statistics(self, block: nn.Module, linear: nn.Linear) -> InputStatistics:
+        """What reaches a linear layer of the next block; nothing after it is computed."""
+        found = InputStatistics(linear.in_features)
+
+        def watch(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            found.add(inputs[0])
+            raise _Reached
+
+        handle = linear.register_forward_pre_hook(watch)
+        try:
+            for h, arguments in zip(self._hidden, self._arguments, strict=True):
+                with contextlib.suppress(_Reached):
+                    block(h, *arguments)
+        finally:
+            handle.remove()
+        return found
+
+    def advance(self, block: nn.Module) -> None:
+        """Replace the hidden states by the block's outputs, one passage at a time."""
+        for index, (h, arguments) in enumerate(zip(self._hidden, self._arguments, strict=True)):
+            self._hidden[index] = block(h, *arguments)
+
+    def _enter(self, network: Any, passage: Passage) -> None:
+        ids = passage.token_ids
+        layout = network.layout(passage.prompt)
+        mask = visibility_mask(
+            torch.arange(len(ids)).unsqueeze(0), torch.tensor([layout.context_length]), len(ids)
+        )
+        positions = layout.position_ids(0, len(ids)).unsqueeze(0)
+        with contextlib.suppress(_Reached):
+            network(torch.tensor([ids]), positions, mask)
+
+    def _begin(self, h: Tensor, *arguments: Any) -> Tensor:
+        self._hidden.append(h)
+        self._arguments.append(arguments)
+        raise _Reached
+
+
+class _Reached(Exception):  # noqa: N818 - no error: the forward pass came as far as it should
+    pass
+
+
+class _Function(nn.Module):
+    """A function in a module's place."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, *arguments: Any) -> Tensor:
+        """Call it."""
+        return self._function(*arguments)

@@ -1,0 +1,140 @@
+"""Layers over stored integers in plain PyTorch, and what a backend provides instead.
+
+The reference: right everywhere, fast nowhere.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .formats import check_format, dequantize_rows, scale_shape, stored_shape
+
+
+class QuantizedLayers(Protocol):
+    """Makes modules of stored integers; a backend that owns a kernel has its own.
+
+    Shapes and dtypes as `glm_runtime_torch.quantization.quantize_rows` returns them; ``bits`` is 8
+    or 4, ``group_size`` 0 for scales per row. Scales come in the dtype of the checkpoint.
+    """
+
+    def linear(
+        self, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int
+    ) -> nn.Module:
+        """A module that maps ``[..., in]`` to ``[..., out]`` in the dtype of its input."""
+        ...
+
+    def tied_table(
+        self, stored: Tensor, scale: Tensor, bits: int, group_size: int
+    ) -> tuple[nn.Module, nn.Module]:
+        """The embedding (ids to rows) and the head (a linear layer) over one table ``[vocab, in]``."""
+        ...
+
+
+class QuantizedLinear(nn.Module):
+    """A linear layer over stored integers; dequantises the whole matrix at every call.
+
+    Attributes ``weight`` (int8), ``weight_scale`` and ``bias`` have the names of the published
+    checkpoints.
+
+    Args:
+        in_features: columns of the matrix.
+        out_features: rows of the matrix.
+        bits: 8 or 4.
+        bias: whether there is one.
+        group_size: input features that share a scale; 0 = all of a row.
+
+    Raises:
+        ValueError: the format cannot store that.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bits: int, *, bias: bool, group_size: int = 0
+    ) -> None:
+        super().__init__()
+        check_format(bits, in_features, group_size)
+        self.in_features, self.out_features = in_features, out_features
+        self.bits, self.group_size = bits, group_size
+        shape = out_features, in_features
+        self.weight = _frozen(torch.empty(stored_shape(shape, bits), dtype=torch.int8))
+        self.weight_scale = _frozen(torch.empty(scale_shape(shape, group_size)))
+        self.bias = _frozen(torch.empty(out_features)) if bias else None
+
+    @classmethod
+    def from_stored(
+        cls, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int = 0
+    ) -> QuantizedLinear:
+        """A layer of stored integers and scales as `quantize_rows` returns them."""
+        in_features = stored.shape[1] * (2 if bits == 4 else 1)
+        with torch.device("meta"):
+            layer = cls(in_features, stored.shape[0], bits, bias=bias is not None, group_size=group_size)
+        layer.weight, layer.weight_scale = _frozen(stored), _frozen(scale.float())
+        layer.bias = None if bias is None else _frozen(bias)
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., in]`` to ``[..., out]`` in the dtype of ``x``."""
+        weight = dequantize_rows(self.weight, self.weight_scale, self.bits, x.dtype, self.group_size)
+        return F.linear(x, weight, self.bias)
+
+
+class QuantizedEmbedding(nn.Module):
+    """An embedding over stored integers; only the rows looked up are dequantised.
+
+    Args:
+        num_embeddings: rows of the table.
+        embedding_dim: columns of the table.
+        bits: 8 or 4.
+        group_size: columns that share a scale; 0 = all of a row.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, bits: int, *, group_size: int = 0) -> None:
+        super().__init__()
+        check_format(bits, embedding_dim, group_size)
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.bits, self.group_size = bits, group_size
+        shape = num_embeddings, embedding_dim
+        self.weight = _frozen(torch.empty(stored_shape(shape, bits), dtype=torch.int8))
+        self.weight_scale = _frozen(torch.empty(scale_shape(shape, group_size)))
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """Rows ``[..., embedding_dim]`` in the scales' dtype."""
+        rows = token_ids.flatten()
+        stored, scale = self.weight[rows], self.weight_scale[rows]
+        found = dequantize_rows(stored, scale, self.bits, self.weight_scale.dtype, self.group_size)
+        return found.unflatten(0, token_ids.shape)
+
+
+def tie(embedding: QuantizedEmbedding, head: QuantizedLinear) -> None:
+    """Let the head share the embedding's integers and scales."""
+    head.weight, head.weight_scale = embedding.weight, embedding.weight_scale
+
+
+class _ReferenceLayers:
+    """`QuantizedLayers` in plain PyTorch."""
+
+    def linear(
+        self, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int
+    ) -> nn.Module:
+        """See `QuantizedLinear`."""
+        return QuantizedLinear.from_stored(stored, scale, bias, bits, group_size)
+
+    def tied_table(
+        self, stored: Tensor, scale: Tensor, bits: int, group_size: int
+    ) -> tuple[nn.Module, nn.Module]:
+        """See `QuantizedEmbedding` and `QuantizedLinear`."""
+        head = QuantizedLinear.from_stored(stored, scale, None, bits, group_size)
+        with torch.device("meta"):
+            embedding = QuantizedEmbedding(head.out_features, head.in_features, bits, group_size=group_size)
+        embedding.weight, embedding.weight_scale = head.weight, head.weight_scale
+        return embedding, head
+
+
+REFERENCE: QuantizedLayers = _ReferenceLayers()
+
+
+def _frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)

@@ -1,0 +1,157 @@
+"""Models of the torch runtime with this backend's layers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from glm_backend_cpu import _placement
+from glm_backend_cpu._layers import NativeEmbedding, NativeLinear, NativeMLP, NativeQuantizedLinear
+from glm_backend_cpu._native import Native
+from glm_backend_cpu._norm import NativeLayerNorm
+from glm_backend_cpu._replacement import use_kernels, use_layers
+from glm_backend_cpu._torch_layers import TorchInt8Linear, TorchLayers
+from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
+from glm_runtime_torch.loading import open_source
+from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.quantization import QuantizedLinear, quantize_in_place
+from torch import Tensor, nn
+
+import glm_core
+from glm_core.records import ModelSource, Placement, QuantizationScheme
+
+CONFIG = ChatGLMConfig(
+    vocab_size=90,
+    hidden_size=64,
+    num_layers=2,
+    num_heads=4,
+    inner_hidden_size=128,
+    mask_token_id=80,
+    gmask_token_id=81,
+    bos_token_id=82,
+    eos_token_id=83,
+)
+QUESTION = "How do I quantise a model?"
+
+
+def network(dtype: torch.dtype = torch.float32) -> ChatGLM:
+    """A random network that nobody trains."""
+    torch.manual_seed(0)
+    return ChatGLM(CONFIG).requires_grad_(False).eval().to(dtype)
+
+
+def logits(model: nn.Module) -> Tensor:
+    """Of one prompt."""
+    prompt = [5, 6, 7, 81, 82]
+    positions = model.layout(prompt).position_ids(0, len(prompt)).unsqueeze(0)
+    with torch.inference_mode():
+        found: Tensor = model(torch.tensor([prompt]), positions, None)
+    return found
+
+
+def kinds(model: nn.Module) -> set[type[nn.Module]]:
+    """Classes of a network's innermost modules."""
+    return {type(module) for module in model.modules() if not list(module.children())}
+
+
+def test_float_networks_get_native_layers(fastest: Native) -> None:
+    """Everything that multiplies or normalises is replaced, the table is kept once, logits stay."""
+    model = network()
+    wanted, size = logits(model), sum(parameter.nbytes for parameter in model.parameters())
+    use_kernels(model, fastest, torch.float32)
+    assert kinds(model) == {NativeLinear, NativeEmbedding, NativeLayerNorm}
+    assert isinstance(model.transformer.layers[0].mlp, NativeMLP)
+    assert torch.allclose(logits(model), wanted, atol=2e-4, rtol=1e-4)
+    assert sum(parameter.nbytes for parameter in model.parameters()) < 1.2 * size
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4", "int4-g32"])
+def test_stored_networks_get_native_layers(fastest: Native, scheme: str) -> None:
+    """Layers of a pre-quantised checkpoint, its tied table too, are replaced by packed ones."""
+    model, parsed = network(), QuantizationScheme.parse(scheme)
+    quantize_in_place(model, parsed, embeddings=parsed)
+    wanted = logits(model)
+    use_kernels(model, fastest, torch.float32, 0)
+    assert kinds(model) == {NativeQuantizedLinear, NativeEmbedding, NativeLayerNorm}
+    assert model.lm_head.packed is model.transformer.word_embeddings.packed
+    assert torch.allclose(logits(model), wanted, atol=2e-4, rtol=1e-4)
+
+
+def test_weights_in_training_are_left_alone(fastest: Native) -> None:
+    """What wants a gradient keeps torch's layers and its training."""
+    model = ChatGLM(CONFIG)
+    before = kinds(model)
+    use_kernels(model, fastest, torch.float32)
+    assert kinds(model) == before
+
+
+def test_torch_layers_replace_the_reference_ones() -> None:
+    """Without the library, stored blocks get torch's kernels; the tied table stays."""
+    model = network(torch.bfloat16)
+    quantize_in_place(model, QuantizationScheme(8), embeddings=QuantizationScheme(8))
+    wanted = logits(model)
+    use_layers(model, TorchLayers(torch.bfloat16))
+    assert TorchInt8Linear in kinds(model)
+    assert type(model.lm_head) is QuantizedLinear
+    assert (logits(model) - wanted).float().norm() / wanted.float().norm() < 0.01
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("scheme", ["none", "int8", "int4-g32"])
+def test_placed_model_answers(fastest: Native, dtype: str, scheme: str) -> None:
+    """The demo model answers in every dtype and scheme on this backend's layers."""
+    with glm_core.load("demo", device="cpu", dtype=dtype, quantize=scheme) as model:
+        answer, _ = model.chat(QUESTION, do_sample=False, max_new_tokens=8)
+    assert "Quantising" in answer
+
+
+def test_threads_follow_the_weights(fastest: Native, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library gets as many threads as torch: by size, or what OMP_NUM_THREADS says."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr(_placement, "native", lambda: fastest)
+    try:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        _placement.set_threads(2**33)
+        assert fastest.threads == torch.get_num_threads() == _placement.num_threads(2**33)
+        _placement.set_threads(2**20)
+        assert fastest.threads == torch.get_num_threads() == 1
+        torch.set_num_threads(2)
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        _placement.set_threads(2**20)
+        assert fastest.threads == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_model_is_placed_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switched off, quantised blocks compute with torch's kernels and the model still answers."""
+    monkeypatch.setattr(_placement, "native", lambda: None)
+    directory = glm_core.resolve_model("demo")
+    model = open_source(ModelSource("demo", Path(str(directory))), "bfloat16")
+    assert isinstance(model, TorchModel)
+    _placement.quantize_on_cpu(model, QuantizationScheme(8))
+    _placement.place_on_cpu(model, Placement(("cpu",)))
+    assert TorchInt8Linear in kinds(model.network)
+    assert not kinds(model.network) & {NativeLinear, NativeQuantizedLinear}
+    model.close()
+
+
+def test_chat_works_with_the_library_off() -> None:
+    """GLM_CPU_KERNELS=off answers as well, in a process of its own."""
+    code = (
+        "import glm_core\n"
+        "with glm_core.load('demo', quantize='int4') as model:\n"
+        f"    print(model.chat({QUESTION!r}, do_sample=False)[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"GLM_CPU_KERNELS": "off", "HF_HUB_OFFLINE": "1"},
+        check=True,
+        timeout=120,
+    )
+    assert "Quantising" in done.stdout

@@ -1,0 +1,257 @@
+"""Binding, serving and stopping, in this process and as ``glm run api``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TextIO
+
+import httpx
+import pytest
+from api_support import PATIENCE, ScriptedRuntime, chat_body, events, serving, until
+from glm_frontend_api import server
+from glm_frontend_api.config import ApiConfig
+
+import glm_core.compat as ChatGLM6Bpkg
+from glm_core import ChatModel, ConfigError
+from glm_core.testing import host_of
+
+
+def never_opened() -> ChatModel:
+    """A model that must not be opened."""
+    raise AssertionError("the model was opened")
+
+
+def test_busy_port_is_one_sentence_before_the_model_is_opened() -> None:
+    """A port in use is found before gigabytes are read."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use; .*--port"):
+            server.run(never_opened, {"port": port})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"host": "0.0.0.0"}, "--host 0.0.0.0 lets other machines in"),
+        ({"workers": 2}, "--workers 2"),
+        ({"host": "no.such.host.invalid", "insecure": True}, "no address of that name"),
+        ({"host": "192.0.2.1", "insecure": True, "port": 0}, "this machine has no address 192.0.2.1"),
+    ],
+)
+def test_wrong_options_are_found_before_the_model_is_opened(options: Any, message: str) -> None:
+    """Nothing is loaded for a server that cannot start."""
+    with pytest.raises(ConfigError, match=message):
+        server.run(never_opened, options)
+
+
+@pytest.mark.parametrize(("host", "shown"), [("localhost", "127.0.0.1"), ("127.0.0.1", "127.0.0.1")])
+def test_address_is_shown_as_a_url(host: str, shown: str) -> None:
+    """The URL has the port that was given by the system."""
+    with server.bind(ApiConfig(host=host, port=0)) as listener:
+        assert server.address_of(listener) == f"http://{shown}:{listener.getsockname()[1]}"
+
+
+def test_small_pieces_are_sent_at_once(runtime: ScriptedRuntime) -> None:
+    """Nagle's algorithm, which would hold tokens back, is off on every connection."""
+    with serving(runtime.model) as served:
+        assert served.chat("say hello").is_success
+        (connection,) = served.server.server_state.connections
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_ipv6_loopback_is_served(runtime: ScriptedRuntime) -> None:
+    """--host ::1 works and its URL has brackets."""
+    try:
+        with serving(runtime.model, host="::1") as served:
+            assert served.url.startswith("http://[::1]:")
+            assert served.chat("say hello").is_success
+    except ConfigError as error:  # a container without the address
+        pytest.skip(str(error))
+
+
+def test_draining_finishes_what_runs_and_refuses_the_rest(runtime: ScriptedRuntime) -> None:
+    """After the signal a running stream ends as it would have; new requests get a 503 meanwhile."""
+    with serving(runtime.model, drain_seconds=PATIENCE, header_seconds=0.01) as served:
+        body = chat_body("pause one two", stream=True)
+        with served.http.stream("POST", "/v1/chat/completions", json=body) as running:
+            until(lambda: runtime.open_streams)
+            served.server.handle_exit(signal.SIGTERM, None)
+            refused = httpx.post(f"{served.url}/v1/chat/completions", json=chat_body("say hello"))
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "server_stopping"
+            assert refused.headers["retry-after"] == "1"
+            assert httpx.get(f"{served.url}/health").status_code == 200
+            assert httpx.get(f"{served.url}/ready").json() == {"status": "not ready: the server is stopping"}
+            runtime.gate.set()
+            *_, last, done = events(running)
+        assert done == "[DONE]"
+        assert json.loads(last)["choices"][0]["finish_reason"] == "stop"
+        until(lambda: served.server.should_exit)
+
+
+@pytest.mark.parametrize("command", ["forever", "hang", "hang hard"])
+@pytest.mark.parametrize("signals", [1, 2])
+def test_drain_limit_and_second_signal_end_what_still_runs(
+    runtime: ScriptedRuntime, command: str, signals: int
+) -> None:
+    """At the limit, or at a second signal before it, streams end with an error event, never a cut."""
+    seconds = 0.0 if signals == 1 else PATIENCE
+    with serving(runtime.model, drain_seconds=seconds, header_seconds=0.01) as served:
+        body = chat_body(command, stream=True)
+        with served.http.stream("POST", "/v1/chat/completions", json=body) as running:
+            until(lambda: runtime.open_streams)
+            for _ in range(signals):
+                served.server.handle_exit(signal.SIGINT, None)
+            *_, last = events(running)
+        assert json.loads(last)["error"]["code"] == "server_stopping"
+
+
+def test_whole_answers_get_a_503_at_the_drain_limit(runtime: ScriptedRuntime) -> None:
+    """A request that is not a stream is told as well that the server stops."""
+    with serving(runtime.model) as served, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(served.chat, "hang")
+        until(lambda: runtime.open_streams)
+        served.server.drain()
+        assert waiting.result().status_code == 503
+
+
+class Process:
+    """``glm run api`` in a process of its own, on the demo model.
+
+    Args:
+        arguments: more options.
+        environ: more environment.
+    """
+
+    def __init__(self, *arguments: str, **environ: str) -> None:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("GLM_")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "glm_core", "run", "api", *arguments],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**clean, **environ},
+        )
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=60)
+
+    def url(self) -> str:
+        """Wait until it serves."""
+        stderr: TextIO | None = self._process.stderr
+        assert stderr is not None
+        for line in stderr:
+            match = re.search(r"serving demo on (http://\S+)", line)
+            if match:
+                return match[1]
+        raise AssertionError("it never served")
+
+    def stop(self, signal_number: int) -> None:
+        """Send a signal."""
+        self._process.send_signal(signal_number)
+
+    def result(self) -> tuple[int, str]:
+        """Wait for the end; exit status and what is left of standard error."""
+        _, stderr = self._process.communicate(timeout=120)
+        return self._process.returncode, stderr
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_glm_run_api_serves_and_stops_cleanly(signal_number: int) -> None:
+    """The command serves the demo model; a signal lets a running stream finish and exits with 0."""
+    with Process("--port", "0") as process:
+        url = process.url()
+        assert httpx.get(f"{url}/ready", timeout=60).json() == {"status": "ready"}
+        body = {**chat_body("How do I quantise a model?", stream=True), "model": "demo"}
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as response:
+            stream = events(response)
+            next(stream)
+            process.stop(signal_number)
+            assert list(stream)[-1] == "[DONE]"
+        status, stderr = process.result()
+    assert (status, stderr) == (0, "glm: stopped\n")
+
+
+def test_glm_run_api_keeps_its_key_to_itself() -> None:
+    """With GLM_API_KEY the routes are locked, and the key is nowhere in what is printed."""
+    with Process("--port", "0", "--host", "0.0.0.0", GLM_API_KEY="s3cr3t-key") as process:
+        port = process.url().rsplit(":", 1)[1]
+        url = f"http://127.0.0.1:{port}"
+        assert httpx.get(f"{url}/v1/models").status_code == 401
+        headers = {"authorization": "Bearer s3cr3t-key"}
+        assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200
+        process.stop(signal.SIGTERM)
+        status, stderr = process.result()
+    assert status == 0
+    assert "s3cr3t-key" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--host", "0.0.0.0"], "lets other machines in"),
+        (["--workers", "2"], "one process serves all requests"),
+    ],
+)
+def test_glm_run_api_explains_a_wrong_option_in_one_line(arguments: list[str], message: str) -> None:
+    """A user's mistake is one line on standard error and exit status 2."""
+    with Process(*arguments) as process:
+        status, stderr = process.result()
+    assert status == 2
+    assert stderr.startswith("glm: --")
+    assert message in stderr
+    assert stderr.count("\n") == 1
+
+
+@pytest.fixture
+def in_memory(runtime: ScriptedRuntime, monkeypatch: pytest.MonkeyPatch) -> ScriptedRuntime:
+    """Have ChatGLM6Bpkg's calls find this frontend, and the scripted model for any model in memory."""
+    from glm_frontend_api import plugin
+
+    monkeypatch.setattr(ChatGLM6Bpkg, "default_host", lambda: host_of(api=plugin))
+    monkeypatch.setattr(ChatGLM6Bpkg, "adopt_model", lambda host, model, tokenizer: runtime.model)
+    return runtime
+
+
+def test_launch_server_serves_a_model_in_memory(
+    in_memory: ScriptedRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The original's call answers the original's request on the port that was given."""
+    servers: list[server.DrainingServer] = []
+    started = server.DrainingServer.__init__
+
+    def remember(self: server.DrainingServer, service: Any) -> None:
+        started(self, service)
+        servers.append(self)
+
+    monkeypatch.setattr(server.DrainingServer, "__init__", remember)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(
+            ChatGLM6Bpkg.launch_server, model=object(), tokenizer=object(), port=port, workers=1
+        )
+        until(lambda: servers and servers[0].started)
+        answer = httpx.post(f"http://127.0.0.1:{port}", json={"prompt": "say hello", "history": []})
+        servers[0].drain()
+        running.result(PATIENCE)
+    assert answer.json()["history"] == [["say hello", "hello"]]
+
+
+def test_launch_server_on_all_interfaces_needs_a_key(in_memory: ScriptedRuntime) -> None:
+    """The original's host, which let everybody in, is refused with what to do."""
+    with pytest.raises(ConfigError, match="GLM_API_KEY"):
+        ChatGLM6Bpkg.launch_server(model=object(), tokenizer=object(), host="0.0.0.0")

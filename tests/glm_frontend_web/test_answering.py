@@ -1,0 +1,128 @@
+"""Reading an answer beside a page that may go away at any moment."""
+
+import asyncio
+import threading
+
+import pytest
+from glm_frontend_web._answering import Answer
+
+from glm_core import Delta, PluginError, RequestError, Usage
+
+
+class Stream:
+    """Deltas that can be held back, and a note of being closed."""
+
+    def __init__(self, deltas, hold_after=None):
+        self.deltas = list(deltas)
+        self.hold_after = hold_after
+        self.go_on = threading.Event()
+        self.closed = threading.Event()
+
+    def __iter__(self):
+        for number, delta in enumerate(self.deltas):
+            if number == self.hold_after:
+                self.go_on.wait(20)
+            yield delta
+
+    def close(self):
+        """Note it."""
+        self.closed.set()
+
+
+def read(answer):
+    """Run an answer to its end; the texts at every pause."""
+
+    async def texts():
+        return [answer.text async for _ in answer.grow()]
+
+    return asyncio.run(texts())
+
+
+def test_an_answer_is_read_to_its_end():
+    """The text is joined and cleaned, the usage is the runtime's, and the stream is closed."""
+    usage = Usage(completion_tokens=9)
+    stream = Stream([Delta("a\x1b", (1,)), Delta("b", (2,)), Delta("", (), "stop", usage)])
+    answer = Answer(lambda: stream)
+    read(answer)
+    assert (answer.text, answer.finish_reason, answer.usage) == ("ab", "stop", usage)
+    assert not answer.was_stopped
+    assert stream.closed.wait(20)
+
+
+def test_a_stopped_answer_keeps_what_came_and_counts_it():
+    """Stop ends the reading although the runtime is silent; the tokens so far are the usage."""
+    stream = Stream([Delta("a", (1, 2)), Delta("never", (3,))], hold_after=1)
+    answer = Answer(lambda: stream)
+
+    async def stop_at_first_text():
+        async for _ in answer.grow():
+            if answer.text:
+                answer.stop()
+
+    asyncio.run(stop_at_first_text())
+    assert (answer.text, answer.was_stopped, answer.usage.completion_tokens) == ("a", True, 2)
+    assert not stream.closed.is_set()  # the runtime has not given a sign yet
+    stream.go_on.set()
+    assert stream.closed.wait(20)
+
+
+def test_a_page_that_goes_away_closes_the_stream():
+    """Closing the reading, as gradio does when a visitor leaves, ends the stream."""
+    stream = Stream([Delta("a", (1,)), *(Delta("", ()) for _ in range(3))], hold_after=2)
+    answer = Answer(lambda: stream)
+
+    async def leave():
+        growth = answer.grow()
+        await anext(growth)
+        await growth.aclose()
+
+    asyncio.run(leave())
+    stream.go_on.set()
+    assert stream.closed.wait(20)
+
+
+def test_a_silent_runtime_still_lets_gradio_notice_a_visitor_who_left():
+    """Reading pauses now and then although nothing has come."""
+    stream = Stream([Delta("a", (1,), "stop", Usage())], hold_after=0)
+    answer = Answer(lambda: stream)
+
+    async def pause_once():
+        growth = answer.grow()
+        await anext(growth)
+        assert answer.text == ""
+        stream.go_on.set()
+        async for _ in growth:
+            pass
+
+    asyncio.run(pause_once())
+    assert answer.text == "a"
+
+
+def test_the_queue_position_is_known_while_waiting():
+    """Empty deltas say how many are ahead; the first text ends that."""
+    stream = Stream(
+        [Delta("", queue_position=3), Delta("a", (1,)), Delta("", (), "stop", Usage())], hold_after=1
+    )
+    answer = Answer(lambda: stream)
+    positions = []
+
+    async def follow():
+        async for _ in answer.grow():
+            positions.append(answer.queue_position)
+            stream.go_on.set()
+
+    asyncio.run(follow())
+    assert positions[0] == 3
+    assert answer.queue_position == 0
+
+
+def test_errors_reach_the_page():
+    """What opening or reading the stream raises is raised where the answer is awaited."""
+
+    def refuse():
+        raise RequestError("too long")
+
+    with pytest.raises(RequestError, match="too long"):
+        read(Answer(refuse))
+    with pytest.raises(PluginError, match="without a finish_reason"):
+        read(Answer(lambda: Stream([Delta("a", (1,))])))

@@ -1,0 +1,88 @@
+"""Starting and ending the page, as ``glm run web`` does."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from glm_frontend_web._serving import run
+
+from glm_core import ConfigError, PluginError
+
+
+def start(*arguments, **environment):
+    """Run the command in a process of its own; it is told to speak English."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "glm_core", "run", "web", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "GLM_LANG": "en", **environment},
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
+def test_the_command_serves_until_it_is_stopped(how):
+    """It prints the address, answers there with a safe page, and ends cleanly, without a traceback."""
+    process = start("--port", "0")
+    try:
+        line = process.stdout.readline()
+        url = line.partition(" at ")[2].split()[0]
+        with urllib.request.urlopen(url) as response:
+            assert "script-src" in response.headers["content-security-policy"]
+            assert "demo" in response.read().decode()
+        process.send_signal(how)
+        out, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+    assert "The page was closed" in errors
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "0.0.0.0"], "--host 0.0.0.0 lets others reach the page"),
+        (["--share"], "--share lets others reach the page"),
+        (["--auth", "ann-secret"], "must be USER:PASS"),
+        (["--port", "99999"], "--port must be between 0 and 65535, got 99999"),
+        (["--root-path", "chat"], "--root-path must be a path"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(arguments, said):
+    """Exit status 2, the sentence, no traceback, and no secret in it."""
+    process = start(*arguments)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert said in errors
+    assert "Traceback" not in errors
+    assert "ann-secret" not in errors
+
+
+def test_a_busy_port_is_told_before_the_model_is_opened():
+    """No gigabytes are read for a page that cannot be served."""
+
+    def open_model():
+        raise AssertionError("the model was opened")
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigError, match="cannot be used"):
+            run(open_model, {"port": taken.getsockname()[1]})
+
+
+def test_a_missing_api_is_told_before_the_model_is_opened(monkeypatch):
+    """With --with-api and no API installed, nothing is opened."""
+    monkeypatch.setattr("glm_frontend_web._api.metadata.entry_points", lambda **_: [])
+
+    def open_model():
+        raise AssertionError("the model was opened")
+
+    with pytest.raises(PluginError, match="pip install glm-frontend-api"):
+        run(open_model, {"port": 0, "with_api": True})

@@ -1,0 +1,99 @@
+"""One question from its sending to the line of status, without any page."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from glm_frontend_web._conversation import Conversation, Settings, Turn
+from glm_frontend_web._log import Log
+from glm_frontend_web._session import Session, answer
+from glm_frontend_web._texts import SAY
+from web_support import Script, ScriptedRuntime
+
+from glm_core import BusyError, RequestError
+
+EN = SAY["en"]
+
+
+@pytest.fixture
+def session():
+    """A visitor with one turn behind them."""
+    return Session(EN, Log(EN, demo=False), Conversation([Turn("old", "OLD")]))
+
+
+@pytest.fixture
+def runtime():
+    """A model that echoes, or does what a script says."""
+    return ScriptedRuntime()
+
+
+def ask(runtime, session, question, **more):
+    """Everything that is shown of one answer."""
+
+    async def progress():
+        shown = []
+        async for one in answer(runtime.model, session, question, Settings(), **{"at": None} | more):
+            shown.append(one)
+        return shown
+
+    return asyncio.run(progress())
+
+
+def test_an_answer_is_recorded_and_its_facts_are_told(session, runtime):
+    """The first thing shown is the question, the last the whole turn with its usage."""
+    shown = ask(runtime, session, runtime.script("q", Script(("a ", "b"))))
+    assert "Thinking" in shown[0].pieces[-1]
+    assert shown[0].running
+    assert not shown[-1].running
+    assert shown[-1].status.startswith("2 tokens · 20.0 tokens/s")
+    assert session.conversation.turns == [Turn("old", "OLD"), Turn("q", "a b")]
+    assert session.answer is None
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (Script(refusal=BusyError("full")), "Too many people"),
+        (Script(refusal=RequestError("bad <b>")), "Something went wrong: bad <b>"),
+        (Script((), error=RequestError("late")), "Something went wrong: late"),
+    ],
+    ids=["busy", "refused", "late"],
+)
+def test_a_failure_gives_the_question_back(session, runtime, script, said):
+    """Nothing is recorded, and the question returns to the box."""
+    last = ask(runtime, session, runtime.script("q", script))[-1]
+    assert said in last.status
+    assert last.given_back == "q"
+    assert session.conversation.turns == [Turn("old", "OLD")]
+
+
+def test_a_failure_while_answering_again_gives_nothing_back(session, runtime):
+    """The question stands in the conversation already, with its old answer."""
+    question = runtime.script("old", Script(refusal=BusyError("full")))
+    last = ask(runtime, session, question, at=0, again=True)[-1]
+    assert last.given_back == ""
+    assert "OLD" in last.pieces[-1]
+
+
+def test_an_edit_that_fails_goes_on(session, runtime):
+    """After a failure the visitor is still editing; after a success no longer."""
+    session.editing = 0
+    ask(runtime, session, runtime.script("new", Script(refusal=BusyError("full"))), at=0)
+    assert session.editing == 0
+    runtime.script("new", Script(("fine",)))
+    ask(runtime, session, "new", at=0)
+    assert session.editing is None
+    assert session.conversation.turns == [Turn("new", "fine")]
+
+
+def test_our_own_faults_are_logged_and_not_shown(session, caplog):
+    """A fault inside gives one sentence to the visitor and the trace to the operator."""
+
+    def broken(request):
+        raise ZeroDivisionError("secret detail")
+
+    runtime = SimpleNamespace(model=SimpleNamespace(stream=broken))
+    last = ask(runtime, session, "q")[-1]
+    assert "secret" not in last.status
+    assert last.given_back == "q"
+    assert "secret detail" in caplog.text

@@ -1,0 +1,232 @@
+"""A page to test: a scripted model, and a process of its own that serves the page on it.
+
+The page runs in another process because gradio leaves event loops unclosed, which this project's
+tests would take for a fault of their own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.managers import BaseManager
+from typing import Any
+
+from glm_frontend_web._options import Options, free_port
+from glm_frontend_web._serving import serving
+
+import glm_core
+from glm_core import ChatModel, ChatRequest, Delta, GlmError, ModelInfo, Sampling, Usage, hookimpl
+from glm_core.testing import host_of
+
+BROWSER_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE_SECONDS = 20.0
+
+
+@dataclass
+class Script:
+    """How the scripted model answers one question.
+
+    Attributes:
+        pieces: the answer; each piece is one token.
+        gated: whether every piece waits for `ScriptedRuntime.release`.
+        waiting: queue positions that are reported first, each waiting for a release as well.
+        refusal: raised at once, before the stream exists.
+        error: raised after the last piece.
+        finish_reason: of the last delta.
+        dropped_messages: as the last delta's usage says.
+    """
+
+    pieces: tuple[str, ...] = ("fine",)
+    gated: bool = False
+    waiting: tuple[int, ...] = ()
+    refusal: GlmError | None = None
+    error: Exception | None = None
+    finish_reason: Any = "stop"
+    dropped_messages: int = 0
+
+
+@dataclass(eq=False)  # pluggy keeps plugins in sets
+class ScriptedRuntime:
+    """Answers known questions by their `Script`, all others with the question itself."""
+
+    name: str = "scripted"
+    adapters: tuple[str, ...] = ()
+    scripts: dict[str, Script] = field(default_factory=dict)
+    requests: list[ChatRequest] = field(default_factory=list)
+    steps: dict[str, threading.Semaphore] = field(default_factory=dict)
+    closed: dict[str, threading.Event] = field(default_factory=dict)
+    GLM_API_VERSION = 1
+
+    @property
+    def info(self) -> ModelInfo:
+        """The original's defaults."""
+        defaults = Sampling(
+            max_length=2048, temperature=0.95, top_p=0.7, top_k=50, repetition_penalty=1.0, do_sample=True
+        )
+        return ModelInfo(
+            self.name, "chatglm", 6_200_000_000, 2048, defaults, self.adapters, weight_bytes=12_400_000_000
+        )
+
+    @property
+    def model(self) -> ChatModel:
+        """This runtime as core hands it to a frontend."""
+        return ChatModel(host_of(scripted=self), "scripted", self)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def script(self, question: str, script: Script) -> str:
+        """Say how ``question`` will be answered; the question."""
+        self.scripts[question] = script
+        self.steps[question] = threading.Semaphore(0)
+        self.closed[question] = threading.Event()
+        return question
+
+    def release(self, question: str, pieces: int = 1) -> None:
+        """Let a gated answer go on."""
+        self.steps[question].release(pieces)
+
+    @hookimpl
+    def chat_stream(self, model: object, request: ChatRequest) -> Iterator[Delta]:
+        """Note the request and start to answer."""
+        self.requests.append(request)
+        question = request.messages[-1].content
+        script = self.scripts.get(question) or Script((question,))
+        if script.refusal is not None:
+            raise script.refusal
+        return self._answer(question, script)
+
+    def _answer(self, question: str, script: Script) -> Iterator[Delta]:
+        try:
+            for position in script.waiting:
+                yield Delta("", queue_position=position)
+                yield from self._hold(question, position)
+            for number, piece in enumerate(script.pieces):
+                if script.gated:
+                    yield from self._hold(question, 0)
+                yield Delta(piece, (number,))
+            if script.error is not None:
+                raise script.error
+            usage = Usage(
+                prompt_tokens=7,
+                completion_tokens=len(script.pieces),
+                dropped_messages=script.dropped_messages,
+                time_to_first_token=0.25,
+                decode_seconds=max(len(script.pieces) - 1, 0) / 20,
+            )
+            yield Delta("", (), script.finish_reason, usage)
+        finally:
+            if question in self.closed:
+                self.closed[question].set()
+
+    def _hold(self, question: str, position: int) -> Iterator[Delta]:
+        """Wait for a release, giving a sign of life now and then, as a runtime with a queue may."""
+        while not self.steps[question].acquire(timeout=0.02):
+            yield Delta("", queue_position=position)
+
+
+class SiteHost:
+    """Serves one page; lives in the page's process and is called from the test's."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._runtime = ScriptedRuntime()
+        self._names: list[str] = []
+        self._watch_names()
+
+    def open_scripted(self, options: dict[str, Any], **runtime: Any) -> str:
+        """Serve the page on a scripted model; its address."""
+        self._runtime = ScriptedRuntime(**runtime)
+        return self._serve(self._runtime.model, options)
+
+    def open_demo(self, options: dict[str, Any]) -> str:
+        """Serve the page on the bundled demo model; its address."""
+        return self._serve(self._stack.enter_context(glm_core.load("demo")), options)
+
+    def script(self, question: str, script: Script) -> str:
+        """See `ScriptedRuntime.script`."""
+        return self._runtime.script(question, script)
+
+    def release(self, question: str, pieces: int = 1) -> None:
+        """See `ScriptedRuntime.release`."""
+        self._runtime.release(question, pieces)
+
+    def was_closed(self, question: str) -> bool:
+        """Whether the stream of a scripted answer ended or was closed, waiting for that a while."""
+        return self._runtime.closed[question].wait(PATIENCE_SECONDS)
+
+    def last_request(self) -> ChatRequest:
+        """What the model was asked last."""
+        return self._runtime.requests[-1]
+
+    def names_looked_up(self) -> list[str]:
+        """Host names that this process wanted to know the address of, its own aside."""
+        return self._names
+
+    def close(self) -> None:
+        """Serve no longer."""
+        self._stack.close()
+
+    def _watch_names(self) -> None:
+        look_up = socket.getaddrinfo
+
+        def watched(host: Any, *rest: Any, **more: Any) -> Any:
+            if str(host) not in ("127.0.0.1", "localhost", "::1"):
+                self._names.append(str(host))
+            return look_up(host, *rest, **more)
+
+        socket.getaddrinfo = watched
+
+    def _serve(self, model: ChatModel, options: dict[str, Any]) -> str:
+        checked = Options.parse({"port": 0, **options}, environ={})
+        port = free_port(checked.host, checked.port)
+        url, _ = self._stack.enter_context(serving(model, checked, port))
+        return url
+
+
+class _Process(BaseManager):
+    """Runs a `SiteHost`."""
+
+
+_Process.register("SiteHost", SiteHost)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A page that is being served.
+
+    Attributes:
+        url: where, with a slash at the end.
+        script: the `SiteHost` in its process.
+    """
+
+    url: str
+    script: Any
+
+
+@contextmanager
+def site(*, demo: bool = False, options: dict[str, Any] | None = None, **runtime: Any) -> Iterator[Site]:
+    """Serve the page on a free loopback port, on a scripted model or the demo one."""
+    with _Process(ctx=multiprocessing.get_context("spawn")) as process:
+        host = process.SiteHost()  # type: ignore[attr-defined]
+        url = host.open_demo(options or {}) if demo else host.open_scripted(options or {}, **runtime)
+        yield Site(url, host)
+        host.close()
+
+
+def chromium() -> str | None:
+    """The browser's path, or ``None`` where there is none."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
