@@ -1,14 +1,13 @@
 """The frozen records that pass between core and plugins; no torch types, no behaviour.
 
 A plugin builds and reads them and adds no fields. Core may add fields with defaults in a minor
-release; it renames or removes one only with a new `API_VERSION`. What a plugin says of itself
-is defined in `glm_core.descriptions` and offered here too.
+release; it renames or removes one only with a new `API_VERSION`. What a plugin says of itself is
+defined in `glm_core.descriptions`, long jobs in `glm_core.jobs`; both are offered here too.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any, Literal, Protocol
 
 from ._checks import check_integer, check_number, check_text
 from .descriptions import BackendInfo, DeviceInfo, FrontendInfo, ModelCard, OpenModel, Option, TrainerInfo
-from .errors import ConfigError, RequestError
+from .errors import RequestError
+from .jobs import QuantizationScheme, QuantizeJob, QuantizeProgress, TrainJob, TrainProgress
 
 __all__ = [
     "BackendInfo",
@@ -285,74 +285,6 @@ class ModelSource:
 
 
 @dataclass(frozen=True)
-class QuantizationScheme:
-    """How weights are stored; symmetric, weight-only.
-
-    Its text form is what ``--quantize`` takes and backends list: ``int8``, ``int4``, ``int4-g128``.
-
-    Attributes:
-        bits: 8 or 4.
-        group_size: input features that share a scale; 0 = one scale per output row.
-    """
-
-    bits: int
-    group_size: int = 0
-
-    def __str__(self) -> str:
-        return f"int{self.bits}" + (f"-g{self.group_size}" if self.group_size else "")
-
-    @classmethod
-    def parse(cls, text: str) -> QuantizationScheme:
-        """The scheme of a text form.
-
-        Raises:
-            ConfigError: it is not of that form.
-        """
-        match = re.fullmatch(r"int(\d{1,2})(?:-g(\d{1,6}))?", text)
-        if match is None:
-            raise ConfigError(f"{text!r} is no quantisation scheme; expected one such as int8 or int4-g128")
-        return cls(int(match[1]), int(match[2] or 0))
-
-
-@dataclass(frozen=True)
-class QuantizeJob:
-    """A checkpoint to write.
-
-    Attributes:
-        destination: directory to write; an unfinished job found there is resumed.
-        scheme: bits and group size.
-        method: ``"rtn"`` rounds to nearest; ``"gptq"`` lets later columns make up for earlier errors.
-        calibration: text file that ``"gptq"`` feeds to the model, one passage a line.
-        embeddings: also quantise the embedding table and the head that shares it.
-    """
-
-    destination: Path
-    scheme: QuantizationScheme
-    method: Literal["rtn", "gptq"] = "rtn"
-    calibration: Path | None = None
-    embeddings: bool = False
-
-
-@dataclass(frozen=True)
-class QuantizeProgress:
-    """One report of a running `QuantizeJob`; the last one has ``finished`` set.
-
-    Attributes:
-        done: bytes of the source that are finished.
-        total: bytes of the source.
-        tensor: name of the tensor that was finished last.
-        message: something worth telling a person, or empty.
-        finished: whether the checkpoint is complete.
-    """
-
-    done: int
-    total: int
-    tensor: str = ""
-    message: str = ""
-    finished: bool = False
-
-
-@dataclass(frozen=True)
 class Placement:
     """Where the weights go.
 
@@ -369,46 +301,6 @@ class Placement:
     slots: int = 0
     context_length: int = 0
     kv_memory_bytes: int = 0
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """A training job.
-
-    Attributes:
-        trainer: name of the trainer that shall run it.
-        output_dir: where checkpoints and logs go; a job found there is resumed.
-        options: the trainer's options by name.
-    """
-
-    trainer: str
-    output_dir: Path
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class TrainProgress:
-    """One report of a running job; the last one has ``finished`` set.
-
-    Attributes:
-        step: optimiser steps done.
-        total_steps: steps of the whole job.
-        loss: mean loss since the last report.
-        learning_rate: now.
-        message: something worth telling a person, or empty.
-        checkpoint: directory of the newest complete checkpoint.
-        metrics: scores by name.
-        finished: whether the job is done.
-    """
-
-    step: int
-    total_steps: int
-    loss: float | None = None
-    learning_rate: float | None = None
-    message: str = ""
-    checkpoint: Path | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    finished: bool = False
 
 
 DeltaStream = Iterator[Delta]

@@ -88,7 +88,8 @@ def chat_stream(model: object, request: ChatRequest) -> Iterator[Delta] | None:
 
 
 def _echo(model: NullModel, request: ChatRequest) -> Iterator[Delta]:
-    words = request.messages[-1].content.split()
+    text = request.messages[-1].content if request.prompt is None else request.prompt
+    words = text.split()
     limit = request.sampling.max_new_tokens or len(words)
     started = time.perf_counter()
     with model.lock:

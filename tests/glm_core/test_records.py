@@ -9,14 +9,24 @@ from typing import Any
 
 import pytest
 
-from glm_core import ChatRequest, ConfigError, Message, RequestError, Sampling, Usage, descriptions, records
+from glm_core import (
+    ChatRequest,
+    ConfigError,
+    Message,
+    RequestError,
+    Sampling,
+    Usage,
+    descriptions,
+    jobs,
+    records,
+)
 from glm_core.records import QuantizationScheme, as_messages
 
 QUESTION = (Message("user", "hello"),)
 RECORDS = sorted(
     {
         value
-        for module in (records, descriptions)
+        for module in (records, descriptions, jobs)
         for value in vars(module).values()
         if inspect.isclass(value) and dataclasses.is_dataclass(value)
     },

@@ -36,6 +36,15 @@ def test_null_runtime_declines_what_is_not_its_own() -> None:
     assert null_backend.chat_stream(object(), request) is None
 
 
+def test_null_runtime_goes_on_from_bare_text() -> None:
+    """A request with a prompt and no messages is answered too."""
+    model = null_backend.load_model(ModelSource("null"))
+    assert model is not None
+    deltas = null_backend.chat_stream(model, ChatRequest(prompt="one two"))
+    assert deltas is not None
+    assert "".join(delta.text for delta in deltas) == "one two"
+
+
 def test_null_model_refuses_requests_once_closed() -> None:
     """The error comes from the call, before anything is read."""
     model = null_backend.load_model(ModelSource("null"))

@@ -15,6 +15,8 @@ from glm_core import Sampling
 
 # What the original does with NaN or infinite scores: token 5 for certain, in every family.
 FALLBACK_TOKEN = 5
+# Colder than this the best token is certain, and dividing by it could overflow float32.
+COLDEST = 1e-5
 FALLBACK_SCORE = 5e4
 
 
@@ -51,11 +53,12 @@ class Sampler:
             scores = penalise_presence(
                 scores, answer, sampling.presence_penalty or 0.0, sampling.frequency_penalty or 0.0
             )
-        if not sampling.do_sample or not sampling.temperature:
+        temperature = sampling.temperature or 0.0
+        if not sampling.do_sample or temperature < COLDEST:
             return int(scores.argmax())
         tokens, kept = warp_candidates(
             scores,
-            temperature=sampling.temperature,
+            temperature=temperature,
             top_k=sampling.top_k or 0,
             top_p=1.0 if sampling.top_p is None else sampling.top_p,
         )
