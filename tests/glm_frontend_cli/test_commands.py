@@ -262,7 +262,8 @@ def test_info_command_shows_what_the_last_answer_took(session, runtime, view):
     session.ask("q")
     run_command(session, "/info")
     assert view.last[1].split("\n")[-1] == (
-        "Last answer 30 tokens of prompt, 11 of answer, 5.0 tokens/s, first token after 4.0 s, 1.5 s of it waiting"
+        "Last answer 30 tokens of prompt, 11 of answer, 5.0 tokens/s, "
+        "first token after 4.00 s, 1.50 s of it waiting"
     )
 
 

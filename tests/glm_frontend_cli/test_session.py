@@ -163,8 +163,10 @@ def test_status_shows_model_adapter_turns_and_speed(session, runtime):
     session.handle(Line("q"))
     assert session.status(editing=True) == (
         "editing the last question, Ctrl-C to leave it as it was · scripted · adapter law · turns: 2 · "
-        "11 tokens · 5.0 tokens/s · first token 1.2 s · context 25%"
+        "11 tokens · 5.0 tokens/s · first token 1.25 s · context 25%"
     )
+    session.conversation.change("max_length", 1024)
+    assert session.status().endswith("context 50%")
     session.handle(Line("clear"))
     assert session.status() == "scripted · adapter law · turns: 0"
 

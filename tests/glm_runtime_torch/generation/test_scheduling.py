@@ -142,13 +142,13 @@ def test_waiting_requests_learn_their_place_and_are_served_in_order(network: Cou
     first = engine.stream(count_from(10))
     assert gate.reached.wait(30)
     second, third = engine.stream(count_from(20)), engine.stream(count_from(30))
+    waiting = next(second)
+    assert (waiting.queue_position, waiting.text) == (1, "")
     gate.open()
     assert tokens(first) == [11, 12, 13]
     deltas = list(third)
-    places = [delta.queue_position for delta in deltas]
-    assert places[0] == 1
-    assert not any(places[1:])
-    assert deltas[0].text == ""
+    assert [delta.queue_position for delta in deltas] == [2, 1, 0, 0, 0, 0]
+    assert [delta.token_ids for delta in deltas] == [(), (), (), (31,), (32,), (33,)]
     assert tokens(second) == [21, 22, 23]
     prompts = [rows for kind, rows in network.log if kind == "prefill"]
     assert prompts == [(10,), (20,), (30,)]

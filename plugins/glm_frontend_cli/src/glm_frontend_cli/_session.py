@@ -141,8 +141,14 @@ class Session:
             parts.append(self.say("status_first_token", seconds=usage.time_to_first_token))
         if usage.prompt_tokens:
             used = usage.prompt_tokens + usage.completion_tokens
-            parts.append(self.say("status_context", percent=100 * used / self.model.info.context_length))
+            parts.append(self.say("status_context", percent=100 * used / self._room()))
         return parts
+
+    def _room(self) -> int:
+        """Tokens that a conversation may have before its oldest messages are left out."""
+        info = self.model.info
+        chosen = self.conversation.sampling.max_length or info.sampling.max_length
+        return min(chosen or info.context_length, info.context_length)
 
     def _remark(self, answer: Answer) -> None:
         if answer.ended == "stopped":

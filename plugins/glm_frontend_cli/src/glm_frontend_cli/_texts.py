@@ -37,7 +37,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "status_turns": ("{count} 轮", "turns: {count}"),
     "status_tokens": ("{count} tokens", "{count} tokens"),
     "status_speed": ("{speed:.1f} tokens/s", "{speed:.1f} tokens/s"),
-    "status_first_token": ("首字 {seconds:.1f} 秒", "first token {seconds:.1f} s"),
+    "status_first_token": ("首字 {seconds:.2f} 秒", "first token {seconds:.2f} s"),
     "status_context": ("上下文 {percent:.0f}%", "context {percent:.0f}%"),
     "status_editing": (
         "正在修改上一个问题，Ctrl-C 取消",
@@ -137,9 +137,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "info_answer": (
         "上次回答  问题 {prompt} tokens，回答 {count} tokens，{speed:.1f} tokens/s，"
-        "首字 {first:.1f} 秒，其中排队 {queue:.1f} 秒",
+        "首字 {first:.2f} 秒，其中排队 {queue:.2f} 秒",
         "Last answer {prompt} tokens of prompt, {count} of answer, {speed:.1f} tokens/s, "
-        "first token after {first:.1f} s, {queue:.1f} s of it waiting",
+        "first token after {first:.2f} s, {queue:.2f} s of it waiting",
     ),
     "none": ("无", "none"),
     # the help of each command, and how it is typed
@@ -157,7 +157,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "help_edit": ("修改上一个问题后重新提问", "change the last question and ask it again"),
     "help_file": (
         "附上文本文件提问；不写问题则发送文件内容",
-        "ask about a text file; without a question, send what the file says",
+        "ask about a text file, or send its text",
     ),
     "help_copy": (
         "复制上一个回答，或其中最后一个代码块",
@@ -165,7 +165,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "help_save": (
         "保存对话：JSON，或以 .md 结尾的 Markdown",
-        "save the conversation: JSON, or Markdown if the name ends in .md",
+        "save the conversation as JSON, or as Markdown (.md)",
     ),
     "help_save!": ("保存并覆盖已有文件", "save and overwrite an existing file"),
     "help_load": ("载入用 /save 保存的 JSON 对话", "go on with a conversation saved as JSON"),
@@ -173,7 +173,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "help_adapter": ("查看或选用适配器", "show or choose the adapter"),
     "help_set": (
         "查看或修改生成设置；default 恢复默认",
-        "show or change how answers are made; default resets one",
+        "show or change how answers are made",
     ),
     "help_info": ("显示模型信息", "show facts about the model"),
     "help_history": ("显示全部对话", "show the whole conversation"),

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attention import AttendingStore, KeyValueStore, attend, visibility_mask
+from ..fused import linear_gelu, norm_of_sum
 from ..kv_cache import PrefillRows
 from ..prefill import prefill_blocks
 from ..prefix_encoder import PrefixEncoder
@@ -112,7 +113,7 @@ class ChatGLMMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, T, D]`` to ``[B, T, D]``."""
-        return self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(x), approximate="tanh"))
+        return self.dense_4h_to_h(linear_gelu(self.dense_h_to_4h, x))
 
 
 class ChatGLMLayer(nn.Module):
@@ -145,8 +146,9 @@ class ChatGLMLayer(nn.Module):
         """The block's output from its residual and the context ``[B, T, N * H]`` of its attention."""
         # The original divides scores by (layer + 1) before the softmax and multiplies after, to
         # keep float16 in range; fused attention accumulates in float32, so it is left out.
-        h = torch.add(self.attention.dense(context), residual, alpha=DEEP_NORM_ALPHA)
-        y = self.post_attention_layernorm(h)
+        y = norm_of_sum(
+            self.post_attention_layernorm, residual, self.attention.dense(context), DEEP_NORM_ALPHA
+        )
         return torch.add(self.mlp(y), y, alpha=DEEP_NORM_ALPHA)
 
 

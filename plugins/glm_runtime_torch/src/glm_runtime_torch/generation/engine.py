@@ -58,6 +58,7 @@ class _Job:
     sequence: Sequence
     outbox: Outbox = field(default_factory=Outbox)
     cancelled: bool = False
+    position: int = 0  # in the queue, as the caller was told
     slot: int = -1
     prefill: Generator[None, None, Tensor] | None = None
 
@@ -127,6 +128,8 @@ class Engine:
                     f"{ahead} requests are running or waiting and the queue takes no more; try again later."
                 )
             self._waiting.append(job)
+            if len(self._waiting) > self.cache.free_slots:
+                self._tell_position(job, len(self._waiting) - self.cache.free_slots)
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="glm-engine", daemon=True)
                 self._worker.start()
@@ -223,16 +226,14 @@ class Engine:
             while not self._closed:
                 for job in [job for job in (*self._prefilling, *self._running) if job.cancelled]:
                     self._leave(job)
-                admitted = False
                 while self._waiting and self.cache.free_slots:
                     job = self._waiting.popleft()
                     job.slot = self.cache.acquire()
                     job.sequence.begin()
                     job.prefill = self.prefill(job.sequence, job.slot)
                     self._prefilling.append(job)
-                    admitted = True
-                if admitted:
-                    self._tell_positions()
+                    self._tell_position(job, 0)
+                self._tell_positions()
                 if self._prefilling or self._running:
                     return True
                 if not self._changed.wait(idle_until - time.monotonic()) and not self._waiting:
@@ -334,6 +335,11 @@ class Engine:
     def _tell_positions(self) -> None:
         """Tell every waiting caller how many are served before; the lock is held."""
         for position, job in enumerate(self._waiting, start=1):
+            self._tell_position(job, position)
+
+    def _tell_position(self, job: _Job, position: int) -> None:
+        if job.position != position:
+            job.position = position
             job.outbox.put(Delta("", queue_position=position))
 
 
