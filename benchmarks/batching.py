@@ -53,6 +53,7 @@ def main() -> None:
         cells = [
             {
                 "streams": cell.batch,
+                "answer_tokens": cell.answer_tokens[1],
                 "decode": cell.decode and cell.decode.median,
                 "total": cell.total and cell.total.median,
             }
@@ -181,6 +182,7 @@ def _report(result: dict[str, Any]) -> str:
     speeds = [
         (
             cell["streams"],
+            cell["answer_tokens"],
             "-" if cell["decode"] is None else f"{cell['decode']:.1f}",
             gain(cell, "decode"),
             "-" if cell["decode"] is None else f"{cell['decode'] / cell['streams']:.1f}",
@@ -210,7 +212,16 @@ def _report(result: dict[str, Any]) -> str:
             f"Other programs used {result['busy_cores_before']} cores before.",
             "",
             markdown_table(
-                ("Streams", "Decode tokens/s", "against one", "each", "With prefill", "against one"), speeds
+                (
+                    "Streams",
+                    "Answer",
+                    "Decode tokens/s",
+                    "against one",
+                    "each",
+                    "With prefill",
+                    "against one",
+                ),
+                speeds,
             ),
             "",
             f"A prompt of {stalls['prompt_tokens']:,} tokens is admitted beside a running answer:",

@@ -7,8 +7,8 @@ not there yet, and loads each in a fresh process: the first with ``--quantize``,
 Reported per process, by the operating system's own accounting (``/proc/self/status``):
 
 - the peak of resident memory (VmHWM), and what was resident at the end, split into the process's own
-  (RssAnon) and pages of files (RssFile), which the system takes back when it needs them;
-- the highest RssAnon that was seen, sampled every 20 ms while loading;
+  (RssAnon and RssShmem) and pages of files (RssFile), which the system takes back when it needs them;
+- the most of its own that was seen, sampled every 20 ms until the first token;
 - seconds until the model is loaded, and from the start of the process to the first token.
 
 ``--cold`` drops the files from the page cache before each run. The last line is JSON. Needs 16 GB of disk.
@@ -33,7 +33,7 @@ from reporting import busy_cores, machine, machine_line, markdown_table, write_r
 
 HERE = Path(__file__).resolve().parent
 STATUS = Path("/proc/self/status")
-FIELDS = ("VmHWM", "VmRSS", "RssAnon", "RssFile")
+FIELDS = ("VmHWM", "RssAnon", "RssFile", "RssShmem")
 SAMPLE_SECONDS = 0.02
 DISK_BYTES = {"float16": 12.4e9, "int8": 6.3e9, "int4": 3.2e9}
 
@@ -155,8 +155,8 @@ def _load(directory: Path, quantize: str, context_length: int) -> dict[str, Any]
             "weight_bytes": model.info.weight_bytes,
             "kv_bytes": model.load.kv_bytes if model.load else None,
             "peak_bytes": _resident()["VmHWM"],
-            "peak_anonymous_bytes": sampler.highest,
-            "loaded_anonymous_bytes": after_load["RssAnon"],
+            "peak_own_bytes": sampler.highest,
+            "loaded_own_bytes": _own(after_load),
             "loaded_file_bytes": after_load["RssFile"],
         }
 
@@ -172,7 +172,7 @@ class _Sampler(threading.Thread):
     def run(self) -> None:
         """Until `stop`."""
         while not self._stopped.wait(SAMPLE_SECONDS):
-            self.highest = max(self.highest, _resident()["RssAnon"])
+            self.highest = max(self.highest, _own(_resident()))
 
     def stop(self) -> None:
         """End after the current look."""
@@ -185,6 +185,11 @@ def _resident() -> dict[str, int]:
     lines = STATUS.read_text("ascii").splitlines()
     values = dict(line.split(":", 1) for line in lines)
     return {field: int(values[field].split()[0]) * 1024 for field in FIELDS}
+
+
+def _own(resident: dict[str, int]) -> int:
+    """What no file stands behind, private or in anonymous mappings that the system counts as shared."""
+    return resident["RssAnon"] + resident["RssShmem"]
 
 
 def _summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -210,8 +215,8 @@ def _report(result: dict[str, Any]) -> str:
             *(
                 f"{entry[key] / 1e9:.2f} GB"
                 for key in (
-                    *("weight_bytes", "peak_bytes", "peak_anonymous_bytes"),
-                    *("loaded_anonymous_bytes", "loaded_file_bytes"),
+                    *("weight_bytes", "peak_bytes", "peak_own_bytes"),
+                    *("loaded_own_bytes", "loaded_file_bytes"),
                 )
             ),
             f"{entry['load_seconds']:.1f} s",
@@ -221,7 +226,7 @@ def _report(result: dict[str, Any]) -> str:
     ]
     busiest = max(run["busy_cores"] for run in result["runs"])
     headings = (
-        *("Stored as", "--quantize", "Weights", "Peak resident", "Peak own (RssAnon)"),
+        *("Stored as", "--quantize", "Weights", "Peak resident", "Peak own"),
         *("Loaded, own", "Loaded, of files", "Load", "Start to first token"),
     )
     cache = (

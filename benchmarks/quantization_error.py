@@ -9,7 +9,7 @@ conversations from the generator that its training text came from, agreement wit
 model's next token, and the 60 prompts of tests/glm_model_demo/answers.jsonl. No timing; the last
 line is JSON.
 
-Activations are rounded as kernels do it: symmetric to int8, one scale per 128 inputs or per token.
+Activations are rounded as kernels do it: symmetric to int8, one scale per 32 or 128 inputs or per token.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ sys.path.append(str(ROOT / "plugins" / "glm_model_demo" / "training"))
 CPU = torch.device("cpu")
 SCHEMES = ("int8", "int4", "int4-g128", "int4-g64", "int4-g32")
 OUTLIER_CHANNELS, OUTLIER_FACTOR = 4, 50
-BLOCK = 128
 CALIBRATION_SEED, TEST_SEED = 101, 202  # training used 0, 1 and 2
 
 
@@ -54,7 +53,8 @@ def round_inputs(x: Tensor, mode: str) -> Tensor:
         return x
     if mode == "bf16":
         return x.bfloat16().to(x.dtype)
-    blocks = x.split(BLOCK if mode == "int8/128" else x.shape[-1], dim=-1)
+    per_token = mode == "int8/token"
+    blocks = x.split(x.shape[-1] if per_token else int(mode.partition("/")[2]), dim=-1)
     return torch.cat([_round_block(block) for block in blocks], dim=-1)
 
 
@@ -63,7 +63,7 @@ def _round_block(x: Tensor) -> Tensor:
     return (x / scale).round() * scale
 
 
-ACTIVATIONS = ("float", "bf16", "int8/128", "int8/token")
+ACTIVATIONS = ("float", "bf16", "int8/32", "int8/128", "int8/token")
 
 
 # --- single layers ---------------------------------------------------------------------------
@@ -218,7 +218,6 @@ def measured(
 
 def variants(directory: Path, folder: Path) -> Iterator[tuple[str, Callable[[], TorchModel], str]]:
     """Name, how to open it, and what becomes of activations."""
-    eight = QuantizationScheme(8)
     yield "float", lambda: opened(directory), "float"
     for name in ("int8", "int4", "int4-g64", "int4-g32"):  # 192 inputs do not divide by 128
         scheme = QuantizationScheme.parse(name)
@@ -229,14 +228,16 @@ def variants(directory: Path, folder: Path) -> Iterator[tuple[str, Callable[[], 
         with contextlib.redirect_stdout(sys.stderr):
             assert glm(["quantize", str(directory), str(target), *flags]) == 0
         yield f"{name} gptq", lambda target=target: opened(target), "float"
-        for mode in ("int8/128", "int8/token"):
-            yield f"{name} rtn, {mode}", lambda scheme=scheme: quantized(directory, scheme), mode
-    for table in (eight, QuantizationScheme(4), QuantizationScheme(4, 64), QuantizationScheme(4, 32)):
-        for scheme in (eight, QuantizationScheme(4), QuantizationScheme(4, 32)):
+    for name, mode in itertools.product(("int8", "int4"), ACTIVATIONS[2:]):
+        scheme = QuantizationScheme.parse(name)
+        yield f"{name} rtn, {mode}", lambda scheme=scheme: quantized(directory, scheme), mode
+    for name, table_name in itertools.product(("int8", "int4"), ("int8", "int4", "int4-g64", "int4-g32")):
+        scheme, table = QuantizationScheme.parse(name), QuantizationScheme.parse(table_name)
+        for mode in ("float", "int8/32", "int8/128") if table.bits == 8 else ("float",):
             yield (
-                f"{scheme} rtn, table {table}",
+                f"{name} rtn, table {table}, {mode}",
                 lambda scheme=scheme, table=table: quantized(directory, scheme, table),
-                "float",
+                mode,
             )
 
 
@@ -267,7 +268,7 @@ def demo_results(count: int) -> dict[str, dict[str, float]]:
             results[variant] = measured(open_it(), pairs, exact, mode)
             row = results[variant]
             print(
-                f"{variant:28} {row['perplexity']:9.5f} {100 * row['agreement']:8.2f} % {row['right']:6}",
+                f"{variant:34} {row['perplexity']:9.5f} {100 * row['agreement']:8.2f} % {row['right']:6}",
                 flush=True,
             )
     return results
@@ -287,7 +288,7 @@ def main() -> None:
         )
         for name, row in rows.items():
             print(f"{name:18}", *(f"{100 * row[mode]:11.3f}" for mode in ACTIVATIONS))
-    print(f"\n{'the demo model':28} perplexity same token  right of 60")
+    print(f"\n{'the demo model':34} perplexity same token  right of 60")
     print(json.dumps({"layers": errors, "demo": demo_results(options.conversations)}))
 
 

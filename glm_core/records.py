@@ -194,8 +194,8 @@ class Delta:
         token_ids: the ids decoded since the last delta.
         finish_reason: ``"stop"`` (the model or a stop string ended it) or ``"length"``.
         usage: see `Usage`.
-        queue_position: how many requests are served before this one begins; more than 0 only in
-            the empty deltas that a waiting request may send before its first token.
+        queue_position: place in the queue, 1 = the next to begin; more than 0 only in the empty
+            deltas that a waiting request may send before its first token.
     """
 
     text: str

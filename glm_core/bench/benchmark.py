@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ from dataclasses import dataclass
 from ..chat_model import ChatModel
 from ..errors import ConfigError
 from ..records import ChatRequest, Message, Sampling
-from .prompts import text_of, words_for
-from .rates import Spread, decode_rate, prefill_rate, time_to_first_token, total_rate
+from .prompts import TOLERANCE, text_of, words_for
+from .rates import Spread, decode_rate, lead, prefill_rate, time_to_first_token, total_rate
 from .streams import Clock, Timeline, run_together
 
 WARM_UP_TOKENS = 8
+MAX_TRIES = 2
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Plan:
 
     Attributes:
         prompt_tokens: lengths of the question.
-        new_tokens: length of the answer.
+        new_tokens: length of the answer; with several requests at the same time, of the part that all
+            of them decode together.
         batches: how many requests at the same time.
         repeat: runs of each.
         warm_up: short runs before, for each number of requests, that do not count.
@@ -117,10 +120,14 @@ def measure(
             notify(f"warm-up {run + 1} of {plan.warm_up}: batch {batch}")
             ask.together(batch, min(words.values()), min(WARM_UP_TOKENS, plan.new_tokens))
         for wanted, num_words in words.items():
+            new_tokens = plan.new_tokens
+            if batch > 1:
+                notify(f"finding the length of answers: {wanted:,} prompt tokens, batch {batch}")
+                new_tokens = _length_together(ask, plan, batch, num_words, model.info.context_length - wanted)
             runs = []
             for run in range(plan.repeat):
                 notify(f"run {run + 1} of {plan.repeat}: {wanted:,} prompt tokens, batch {batch}")
-                runs.append(ask.together(batch, num_words, plan.new_tokens))
+                runs.append(ask.together(batch, num_words, new_tokens))
             cells.append(_cell(wanted, batch, runs))
     return cells
 
@@ -138,6 +145,25 @@ def _check_fit(model: ChatModel, plan: Plan) -> None:
             f"--batch {max(plan.batches)}: the model answers {load.slots} requests at the same time. "
             f"Pass --slots {max(plan.batches)}, or a smaller --batch."
         )
+
+
+def _length_together(ask: _Asker, plan: Plan, batch: int, num_words: int, room: int) -> int:
+    """How long answers must be for ``new_tokens`` of them to be decoded together.
+
+    The first answers begin while the others' questions are read. Found by trying: ``room`` tokens at
+    most, and a runtime that answers one after another is tried twice.
+    """
+    length = plan.new_tokens
+    for _ in range(MAX_TRIES):
+        ahead = lead(ask.together(batch, num_words, length))
+        together = length - math.ceil(ahead) + 1
+        if together >= plan.new_tokens - plan.new_tokens // 8:
+            break
+        longer = plan.new_tokens + (math.ceil(ahead) - 1 if together > 1 else 2 * length)
+        if longer > room * (1 - TOLERANCE):
+            break
+        length = longer
+    return length
 
 
 class _Asker:

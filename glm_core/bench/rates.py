@@ -54,6 +54,12 @@ def decode_rate(timelines: Sequence[Timeline]) -> float | None:
     return tokens / (end - start)
 
 
+def lead(timelines: Sequence[Timeline]) -> float:
+    """How many tokens of an answer were there when the last of the answers began, at most."""
+    start = max(timeline.first for timeline in timelines)
+    return max(tokens_at(timeline, start) for timeline in timelines)
+
+
 def tokens_at(timeline: Timeline, when: float) -> float:
     """How many tokens of an answer were made by then, in between two tokens as a fraction."""
     times = [time for time, _ in timeline.arrivals]

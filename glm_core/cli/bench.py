@@ -99,7 +99,11 @@ def _parser() -> argparse.ArgumentParser:
         help="lengths of the question (128,512)",
     )
     parser.add_argument(
-        "--new-tokens", metavar="N", type=int, default=plan.new_tokens, help="length of the answer (64)"
+        "--new-tokens",
+        metavar="N",
+        type=int,
+        default=plan.new_tokens,
+        help="length of the answer, or of its part that a whole batch decodes together (64)",
     )
     parser.add_argument(
         "--batch", metavar="N[,N]", help="requests at the same time (those of 1,4,8 that the memory takes)"

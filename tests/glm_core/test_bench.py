@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from fake_plugins import FakeModel, plugin
 
 from glm_core import ChatModel, ChatRequest, ConfigError, ModelLoad, Sampling
-from glm_core.bench import Cell, Plan, Spread, measure
+from glm_core.bench import Cell, Plan, Spread, benchmark, measure
+from glm_core.bench.streams import Timeline
 from glm_core.records import Delta, Usage
 from glm_core.testing import host_of
 
@@ -101,9 +102,60 @@ def test_order_is_told_and_kept() -> None:
         "run 1 of 1: 10 prompt tokens, batch 1",
         "run 1 of 1: 30 prompt tokens, batch 1",
         "warm-up 1 of 1: batch 2",
+        "finding the length of answers: 10 prompt tokens, batch 2",
         "run 1 of 1: 10 prompt tokens, batch 2",
+        "finding the length of answers: 30 prompt tokens, batch 2",
         "run 1 of 1: 30 prompt tokens, batch 2",
     ]
+
+
+def batches_with_lead(monkeypatch: pytest.MonkeyPatch, ahead: int) -> list[int]:
+    """Two requests where the second begins when the first has ``ahead`` tokens; the lengths asked for."""
+    lengths: list[int] = []
+
+    def run_together(model: object, requests: Sequence[ChatRequest], *, clock: object) -> list[Timeline]:
+        length = requests[0].sampling.max_new_tokens or 1
+        prompt = len(requests[0].messages[0].content.split())
+        if len(requests) > 1:
+            lengths.append(length)
+        return [
+            Timeline(
+                0,
+                tuple((float(begin + token), float(token)) for token in range(1, length + 1)),
+                Usage(prompt, length),
+                "length",
+            )
+            for begin in (0, ahead - 1)[: len(requests)]
+        ]
+
+    monkeypatch.setattr(benchmark, "run_together", run_together)
+    return lengths
+
+
+@pytest.mark.parametrize(
+    ("ahead", "lengths"),
+    [
+        (1, [16, 16, 16]),  # they begin together: the wanted length does
+        (9, [16, 24, 24, 24]),  # 8 tokens are written before both decode
+        (30, [16, 48, 48, 48]),  # never together at first, then for 19
+        (500, [16, 48, 112, 112]),  # one after another: tried twice
+    ],
+)
+def test_answers_are_long_enough_to_decode_together(
+    ahead: int, lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first request writes while the second's question is read comes on top of the wanted length."""
+    asked = batches_with_lead(monkeypatch, ahead)
+    [cell] = measure(Machine().model(), Plan((20,), 16, (2,), repeat=2, warm_up=0))
+    assert asked == lengths
+    assert (cell.decode is None) == (ahead == 500)
+
+
+def test_answers_never_grow_beyond_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question of 960 tokens leaves room for 40 of 1,000: 16 would have to become 48."""
+    asked = batches_with_lead(monkeypatch, 30)
+    measure(Machine().model(), Plan((960,), 16, (2,), repeat=1, warm_up=0))
+    assert asked == [16, 16]
 
 
 def test_answer_that_ends_early_is_reported_as_it_was() -> None:

@@ -8,6 +8,7 @@ from glm_core import PluginError
 from glm_core.bench.rates import (
     Spread,
     decode_rate,
+    lead,
     longest_gap,
     prefill_rate,
     time_to_first_token,
@@ -51,6 +52,12 @@ def test_token_beside_the_span_counts_with_its_share() -> None:
 def test_without_a_common_span_there_is_no_decode_speed(timelines: list[Timeline]) -> None:
     """A single token has no speed, and streams one after another none together."""
     assert decode_rate(timelines) is None
+
+
+def test_lead_is_what_the_first_has_when_the_last_begins() -> None:
+    """Five tokens were there when the second answer began."""
+    assert lead([timeline(1, 2, 3, 4, 5, 6), timeline(5, 6)]) == 5
+    assert lead([timeline(1, 2)]) == 1
 
 
 def test_several_tokens_in_one_piece_all_count() -> None:

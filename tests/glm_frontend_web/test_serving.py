@@ -8,9 +8,13 @@ import sys
 import urllib.request
 
 import pytest
+from glm_frontend_web._options import free_port
 from glm_frontend_web._serving import run
+from web_support import site
 
 from glm_core import ConfigError, PluginError
+
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever the machine's proxies are
 
 
 def start(*arguments, **environment):
@@ -27,11 +31,12 @@ def start(*arguments, **environment):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
 def test_the_command_serves_until_it_is_stopped(how):
     """It prints the address, answers there with a safe page, and ends cleanly, without a traceback."""
-    process = start("--port", "0")
+    dead = "http://127.0.0.1:9"
+    process = start("--port", "0", HTTP_PROXY=dead, http_proxy=dead)  # a proxy for the web is no hindrance
     try:
         line = process.stdout.readline()
         url = line.partition(" at ")[2].split()[0]
-        with urllib.request.urlopen(url) as response:
+        with OPENER.open(url) as response:
             assert "script-src" in response.headers["content-security-policy"]
             assert "demo" in response.read().decode()
         process.send_signal(how)
@@ -86,3 +91,29 @@ def test_a_missing_api_is_told_before_the_model_is_opened(monkeypatch):
 
     with pytest.raises(PluginError, match="pip install glm-frontend-api"):
         run(open_model, {"port": 0, "with_api": True})
+
+
+def test_the_api_is_served_beside_the_page():
+    """One address, one model: GET / is the page, POST / and /v1 are the API, with its key."""
+    with site(options={"with_api": True, "api_key": "k"}) as both:
+        with OPENER.open(both.url) as response:
+            assert "gradio" in response.read().decode()
+        for request, answer in (
+            (urllib.request.Request(both.url, data=b"{}"), "scripted POST / k"),
+            (urllib.request.Request(f"{both.url}v1/models"), "scripted GET /v1/models k"),
+        ):
+            with OPENER.open(request) as response:
+                assert response.read().decode() == answer
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_the_page_can_listen_on_ipv6():
+    """The address is written with brackets, and is answered to."""
+    try:
+        free_port("::1", 0)
+    except ConfigError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with site(options={"host": "::1"}) as there:
+        assert there.url.startswith("http://[::1]:")
+        with OPENER.open(there.url) as response:
+            assert response.status == 200

@@ -18,6 +18,10 @@ from typing import Any
 
 from glm_frontend_web._options import Options, free_port
 from glm_frontend_web._serving import serving
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 import glm_core
 from glm_core import ChatModel, ChatRequest, Delta, GlmError, ModelInfo, Sampling, Usage, hookimpl
@@ -138,6 +142,15 @@ class ScriptedRuntime:
             yield Delta("", queue_position=position)
 
 
+def echo_api(model: ChatModel, *, api_key: str | None, allowed_hosts: Any) -> Starlette:
+    """A stand-in for the HTTP API: says which model it is on and what it was asked."""
+
+    async def answer(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(f"{model.info.name} {request.method} {request.url.path} {api_key}")
+
+    return Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
+
+
 class SiteHost:
     """Serves one page; lives in the page's process and is called from the test's."""
 
@@ -193,7 +206,8 @@ class SiteHost:
     def _serve(self, model: ChatModel, options: dict[str, Any]) -> str:
         checked = Options.parse({"port": 0, **options}, environ={})
         port = free_port(checked.host, checked.port)
-        url, _ = self._stack.enter_context(serving(model, checked, port))
+        factory = echo_api if checked.with_api else None
+        url, _ = self._stack.enter_context(serving(model, checked, port, factory))
         return url
 
 

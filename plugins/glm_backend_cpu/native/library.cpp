@@ -71,7 +71,7 @@ const Level* levels() {
 #ifdef GLM_HAVE_AVX2
     found[n++] = {&kernels_avx2, avx2};
 #endif
-    (void)avx512;
+    (void)avx512, (void)a71;
 #endif
     found[n] = {&kernels_portable, true};
     return true;

@@ -302,9 +302,26 @@ def test_too_little_space_is_found_before_anything_is_written(
 ) -> None:
     """The result's size is known beforehand and compared with what is free."""
     monkeypatch.setattr(partial.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(ConfigError, match=r"the result needs 0\.00 GB, .* has 0\.00 GB free"):
+    with pytest.raises(ConfigError, match=r"the result needs 0\.00 GB, .* has room for 0\.00 GB"):
         start(directory, job(tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_written_already_counts_as_space(
+    tmp_path: Path, directory: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that goes on needs room for the rest only."""
+    interrupt(directory, job(tmp_path / "out"))
+    size = sum(path.stat().st_size for path in directory.iterdir())
+    monkeypatch.setattr(job_module, "SMALL_FILES_BYTES", 0)
+    monkeypatch.setattr(partial.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(ConfigError, match="room for"):
+        start(directory, job(tmp_path / "out"))
+    monkeypatch.setattr(partial.shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
+    needed = 2 * size  # more than is free alone, less than with what stands there
+    partial.check_disk(tmp_path / "out", size + 10_000)
+    with pytest.raises(ConfigError, match="room for"):
+        partial.check_disk(tmp_path / "out", needed)
 
 
 @pytest.mark.skipif("os.getuid() == 0", reason="root may write everywhere")

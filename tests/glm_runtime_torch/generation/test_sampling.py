@@ -63,7 +63,9 @@ def test_equal_seeds_choose_equal_tokens_and_other_seeds_do_not() -> None:
     assert len({Sampler(DEFAULTS, seed).choose(logits, [], []) for seed in range(20)}) > 1
 
 
-@pytest.mark.parametrize("greedy", [Sampling(do_sample=False), Sampling(temperature=0.0), Sampling(temperature=1e-300)])
+@pytest.mark.parametrize(
+    "greedy", [Sampling(do_sample=False), Sampling(temperature=0.0), Sampling(temperature=1e-300)]
+)
 def test_greedy_takes_the_most_likely_token(greedy: Sampling) -> None:
     """Without sampling, or at temperature 0, the highest score wins whatever the seed."""
     logits = torch.tensor([0.1, 0.3, 0.2])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fake_plugins import run_python
 from glm_runtime_torch.generation import engine as engine_module
 from glm_runtime_torch.generation.engine import Engine
 from scripted_engine import CountingNetwork, Gate, count_from, counting_engine
@@ -230,6 +231,17 @@ def test_worker_ends_when_idle_and_the_next_request_starts_another(
     engine.close()
     with pytest.raises(ClosedError):
         engine.stream(count_from(30))
+
+
+def test_program_may_end_in_the_middle_of_an_answer() -> None:
+    """A program that closes nothing ends in peace, also while the engine's thread computes."""
+    program = (
+        "import glm_core; model = glm_core.load('demo', device='cpu'); "
+        "stream = model.chat_stream('hi', ignore_eos=True, max_new_tokens=3000); next(stream)"
+    )
+    for _ in range(3):
+        done = run_python("-c", program)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_bug_in_the_worker_leaves_nobody_waiting(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

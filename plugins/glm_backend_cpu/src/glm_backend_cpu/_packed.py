@@ -213,7 +213,8 @@ def reserve(size: int) -> Tensor:
     if size < 2 * HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(size, dtype=torch.uint8)
     try:
-        mapping = mmap.mmap(-1, size + HUGE_PAGE)
+        # Private: memory that could be shared between processes gets no huge pages on most systems.
+        mapping = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise OutOfMemoryError(f"there is no memory left for {size / 1e9:.2f} GB of weights.") from error
     mapping.madvise(mmap.MADV_HUGEPAGE)

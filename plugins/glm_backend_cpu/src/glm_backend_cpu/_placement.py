@@ -7,7 +7,7 @@ import os
 import psutil
 import torch
 from glm_runtime_torch.model import TorchModel
-from glm_runtime_torch.quantization import QuantizedLayers
+from glm_runtime_torch.quantization import TABLE_SCHEME, QuantizedLayers
 
 from glm_core import OutOfMemoryError
 from glm_core.records import LoadedModel, Placement, QuantizationScheme
@@ -48,7 +48,7 @@ def quantize_on_cpu(model: LoadedModel, scheme: QuantizationScheme) -> LoadedMod
     """
     if not isinstance(model, TorchModel):
         return None
-    model.quantize(scheme, quantized_layers(model.dtype))
+    model.quantize(scheme, quantized_layers(model.dtype), embeddings=TABLE_SCHEME)
     return model
 
 
@@ -73,12 +73,13 @@ def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None
             "memory are free. Add --quantize int8 or int4, or close other programs."
         )
     set_threads(model.weight_bytes())
-    model.materialize(CPU)
     library = native()
-    if library is None:
+    if library is not None and not model.is_borrowed:
+        model.materialize(CPU, ())
+        use_kernels(model.network, library, model.dtype, read=lambda modules: model.materialize(CPU, modules))
+    model.materialize(CPU)
+    if library is None and not model.is_borrowed:
         use_layers(model.network, TorchLayers(model.dtype))
-    else:
-        use_kernels(model.network, library, model.dtype)
     free = psutil.virtual_memory().available
     model.start(
         CPU,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from glm_runtime_torch.architectures.chatglm import ChatGLMMLP
 from glm_runtime_torch.quantization import QuantizedEmbedding, QuantizedLayers, QuantizedLinear
 from torch import Tensor, nn
 
 from ._layers import (
-    ACTIVATION_GROUP,
     NativeEmbedding,
     NativeLinear,
-    NativeMLP,
     NativeQuantizedLinear,
     activation_group,
 )
@@ -25,29 +22,35 @@ Slot = tuple[nn.Module, str]  # a parent and the attribute in which it holds a c
 
 
 def use_kernels(
-    network: nn.Module, native: Native, dtype: torch.dtype, act_group: int = ACTIVATION_GROUP
+    network: nn.Module,
+    native: Native,
+    dtype: torch.dtype,
+    act_group: int | None = None,
+    *,
+    read: Callable[[Sequence[nn.Module]], None] = lambda modules: None,
 ) -> None:
-    """Replace linear layers, tied embeddings, norms and the blocks' feed-forward parts.
+    """Replace linear layers, tied embeddings and norms.
 
-    One matrix at a time is packed and its old form freed. Weights that want a gradient stay as they
+    One matrix at a time is read, packed and its old form freed, the largest first, so that memory
+    peaks at the result or at twice the largest matrix. Weights that want a gradient stay as they
     are: somebody trains them.
 
     Args:
-        network: whose weights are in memory.
+        network: may be on the meta device where ``read`` reads its weights.
         native: the library.
         dtype: what embeddings come out in.
-        act_group: of activations in front of quantised weights; see `PackedMatrix.linear`.
+        act_group: of activations in front of quantised weights; see `activation_group`.
+        read: reads the weights of some modules.
     """
     for slots in _matrices(network):
+        read([getattr(parent, attribute) for parent, attribute in slots])
         _replace_matrix(slots, native, dtype, act_group)
-    for parent, attribute in list(_slots(network)):
-        child = getattr(parent, attribute)
-        if type(child) is nn.LayerNorm and _simple(child):
-            setattr(parent, attribute, NativeLayerNorm(native, child))
-        elif type(child) is ChatGLMMLP:
-            first, second = child.dense_h_to_4h, child.dense_4h_to_h
-            if isinstance(first, NativeLinear) and isinstance(second, NativeLinear):
-                setattr(parent, attribute, NativeMLP(first, second))
+    norms = [slot for slot in _slots(network) if type(getattr(*slot)) is nn.LayerNorm]
+    read([getattr(*slot) for slot in norms])
+    for parent, attribute in norms:
+        norm = getattr(parent, attribute)
+        if _simple(norm):
+            setattr(parent, attribute, NativeLayerNorm(native, norm))
 
 
 def use_layers(network: nn.Module, layers: QuantizedLayers) -> None:
@@ -64,7 +67,7 @@ def use_layers(network: nn.Module, layers: QuantizedLayers) -> None:
         setattr(parent, attribute, made)
 
 
-def _replace_matrix(slots: list[Slot], native: Native, dtype: torch.dtype, act_group: int) -> None:
+def _replace_matrix(slots: list[Slot], native: Native, dtype: torch.dtype, act_group: int | None) -> None:
     children = [getattr(parent, attribute) for parent, attribute in slots]
     linears = [child for child in children if isinstance(child, (nn.Linear, QuantizedLinear))]
     if not linears:
@@ -79,7 +82,7 @@ def _replace_matrix(slots: list[Slot], native: Native, dtype: torch.dtype, act_g
                 native, one.weight.detach(), one.weight_scale.detach(), bias, one.bits, one.group_size
             ),
         )
-        head = NativeQuantizedLinear(matrix, activation_group(act_group, one.group_size))
+        head = NativeQuantizedLinear(matrix, activation_group(act_group, one.bits, one.group_size))
     else:
         matrix = PackedMatrix(native, *pack_dense(native, one.weight.detach(), bias))
         head = NativeLinear(matrix)
@@ -89,14 +92,15 @@ def _replace_matrix(slots: list[Slot], native: Native, dtype: torch.dtype, act_g
 
 
 def _matrices(network: nn.Module) -> list[list[Slot]]:
-    """Places of linear layers and embeddings, those of one shared weight together."""
+    """Places of linear layers and embeddings, those of one shared weight together; the largest first."""
     kinds = (nn.Linear, nn.Embedding, QuantizedLinear, QuantizedEmbedding)
     shared: dict[int, list[Slot]] = {}
     for parent, attribute in _slots(network):
         child = getattr(parent, attribute)
         if type(child) in kinds and _packable(child.weight) and not getattr(child, "padding_idx", None):
             shared.setdefault(id(child.weight), []).append((parent, attribute))
-    return [slots for slots in shared.values() if _one_bias(slots)]
+    found = [slots for slots in shared.values() if _one_bias(slots)]
+    return sorted(found, key=lambda slots: -getattr(*slots[0]).weight.numel())
 
 
 def _one_bias(slots: list[Slot]) -> bool:
@@ -113,7 +117,7 @@ def _slots(network: nn.Module) -> Iterator[Slot]:
 
 def _packable(weight: Tensor) -> bool:
     known = weight.dtype in DENSE_FORMATS or weight.dtype == torch.int8
-    return known and weight.device.type == "cpu" and not weight.requires_grad
+    return known and weight.device.type in ("cpu", "meta") and not weight.requires_grad
 
 
 def _simple(norm: nn.LayerNorm) -> bool:

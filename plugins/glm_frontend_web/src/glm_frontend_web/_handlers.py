@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -34,7 +34,8 @@ _READY = """(language) => {
   document.documentElement.lang = language;
   document.documentElement.dataset.glm = "ready";
   const settings = document.querySelector("#settings .toggle-button");
-  for (const name of ["aria-label", "title"]) settings?.setAttribute(name, language === "zh" ? "设置" : "Settings");
+  const name = language === "zh" ? "设置" : "Settings";
+  for (const attribute of ["aria-label", "title"]) settings?.setAttribute(attribute, name);
 }"""
 _TOGGLE_THEME = """() => {
   const dark = document.body.classList.toggle("dark");
@@ -292,6 +293,8 @@ class Handlers:
             data = path.read_bytes()[: _files.MAX_BYTES + 1]
         finally:
             path.unlink(missing_ok=True)  # gradio's copy of the file; nothing of a visitor stays
+            with suppress(OSError):
+                path.parent.rmdir()
         info = self._model.info
         conversation, settings, lost = _files.from_bytes(data, info.adapters, session.say)
         session.conversation, session.editing = conversation, None

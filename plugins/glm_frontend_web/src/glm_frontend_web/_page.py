@@ -35,6 +35,12 @@ _MONO = (
     "monospace",
 )
 
+Parts = dict[str, Any]
+"""Components by the name that they have in `Page`."""
+
+PageTexts = Mapping[str, dict[str, Any]]
+"""What each component says, as keyword arguments of its class, by the same names."""
+
 
 @dataclass
 class Page:
@@ -100,85 +106,94 @@ def build_page(model: ChatModel, say: Texts) -> Page:
         say: the texts to begin with; `in_language` changes them.
     """
     info, texts = model.info, labels(model, say)
-    defaults = Settings.of_model(info)
-    parts: dict[str, Any] = {"session": gr.State(Session(say, Log(say, demo=is_demo(info))))}
-
-    def button(name: str, **more: Any) -> None:
-        parts[name] = gr.Button(**texts[name], elem_id=name.replace("_", "-"), size="sm", **more)
+    parts: Parts = {"session": gr.State(Session(say, Log(say, demo=is_demo(info))))}
 
     with gr.Sidebar(position="right", open=False, elem_id="settings", width=340):
-        parts["settings_title"] = gr.HTML(**texts["settings_title"])
-        parts["system"] = gr.Textbox(**texts["system"], lines=3, max_lines=8, elem_id="system")
-        parts["adapter"] = gr.Dropdown(
-            **texts["adapter"],
-            value=_adapter_value(defaults.adapter),
-            visible=bool(info.adapters),
-            elem_id="adapter",
-        )
-        _build_sliders(parts, info, texts, defaults)
-        button("reset")
-        parts["file_title"] = gr.HTML(**texts["file_title"])
-        with gr.Row():
-            button("export_json", min_width=80)
-            button("export_markdown", min_width=80)
-        parts["import_file"] = gr.UploadButton(
-            **texts["import_file"],
-            file_types=[".json", ".md"],
-            type="filepath",
-            elem_id="import-file",
-            size="sm",
-        )
-        parts["language"] = gr.Radio(
-            **texts["language"],
-            choices=[("中文", "zh"), ("English", "en")],
-            value=say.language,
-            elem_id="language",
-        )
-        button("theme")
+        _build_sidebar(parts, info, texts, say)
     with gr.Column(elem_id="glm-chat"):
-        parts["header"] = gr.HTML(**texts["header"], elem_id="glm-header")
-        parts["log"] = gr.HTML(
-            **texts["log"],
-            value=Log(say, demo=is_demo(info)).pieces([]),
-            html_template='<div class="glm-log" role="log" tabindex="0" aria-label="${label}">'
-            '${[].concat(value).join("")}</div>',
-            js_on_load=(STATIC / "log.js").read_text("utf-8"),
-            apply_default_css=False,
-            elem_id="glm-log",
-        )
-        with gr.Row(visible=False, elem_id="editing") as parts["editing"]:
-            parts["editing_note"] = gr.HTML("")
-            button("cancel_edit", scale=0, min_width=80)
-        with gr.Row(elem_id="composer"):
-            parts["question"] = gr.Textbox(
-                **texts["question"],
-                lines=1,
-                max_lines=8,
-                autofocus=True,
-                container=False,
-                elem_id="question",
-                scale=1,
-            )
-            parts["send"] = gr.Button(
-                **texts["send"], variant="primary", elem_id="send", scale=0, min_width=84
-            )
-            parts["stop"] = gr.Button(
-                **texts["stop"], variant="stop", elem_id="stop", scale=0, min_width=84, visible=False
-            )
-        with gr.Row(elem_id="glm-foot"):
-            parts["status"] = gr.HTML(
-                "",
-                html_template='<div role="status">${value}</div>',
-                apply_default_css=False,
-                elem_id="status",
-            )
-            button("undo", scale=0, min_width=64)
-            button("clear", scale=0, min_width=64)
+        _build_chat(parts, texts, Log(say, demo=is_demo(info)).welcome())
     parts["download"] = gr.Textbox(visible=False)
     return Page(**parts)
 
 
-def labels(model: ChatModel, say: Texts) -> Mapping[str, dict[str, Any]]:
+def _build_sidebar(parts: Parts, info: ModelInfo, texts: PageTexts, say: Texts) -> None:
+    """The settings; adds its components to ``parts``."""
+    defaults = Settings.of_model(info)
+    parts["settings_title"] = gr.HTML(**texts["settings_title"])
+    parts["system"] = gr.Textbox(**texts["system"], lines=3, max_lines=8, elem_id="system")
+    parts["adapter"] = gr.Dropdown(
+        **texts["adapter"],
+        value=_adapter_value(defaults.adapter),
+        visible=bool(info.adapters),
+        elem_id="adapter",
+    )
+    _build_sliders(parts, info, texts, defaults)
+    _button(parts, texts, "reset")
+    parts["file_title"] = gr.HTML(**texts["file_title"])
+    with gr.Row():
+        _button(parts, texts, "export_json", min_width=80)
+        _button(parts, texts, "export_markdown", min_width=80)
+    parts["import_file"] = gr.UploadButton(
+        **texts["import_file"],
+        file_types=[".json", ".md"],
+        type="filepath",
+        elem_id="import-file",
+        size="sm",
+    )
+    parts["language"] = gr.Radio(
+        **texts["language"],
+        choices=[("中文", "zh"), ("English", "en")],
+        value=say.language,
+        elem_id="language",
+    )
+    _button(parts, texts, "theme")
+
+
+def _build_chat(parts: Parts, texts: PageTexts, welcome: str) -> None:
+    """Header, log, input and status; adds its components to ``parts``."""
+    parts["header"] = gr.HTML(**texts["header"], elem_id="glm-header")
+    parts["log"] = gr.HTML(
+        **texts["log"],
+        value=[welcome],
+        html_template='<div class="glm-log" role="log" tabindex="0" aria-label="${label}">'
+        '${[].concat(value).join("")}</div>',
+        js_on_load=(STATIC / "log.js").read_text("utf-8"),
+        apply_default_css=False,
+        elem_id="glm-log",
+    )
+    with gr.Row(visible=False, elem_id="editing") as parts["editing"]:
+        parts["editing_note"] = gr.HTML("")
+        _button(parts, texts, "cancel_edit", scale=0, min_width=80)
+    with gr.Row(elem_id="composer"):
+        parts["question"] = gr.Textbox(
+            **texts["question"],
+            lines=1,
+            max_lines=8,
+            autofocus=True,
+            container=False,
+            elem_id="question",
+            scale=1,
+        )
+        parts["send"] = gr.Button(**texts["send"], variant="primary", elem_id="send", scale=0, min_width=84)
+        parts["stop"] = gr.Button(
+            **texts["stop"], variant="stop", elem_id="stop", scale=0, min_width=84, visible=False
+        )
+    with gr.Row(elem_id="glm-foot"):
+        parts["status"] = gr.HTML(
+            "",
+            html_template='<div role="status">${value}</div>',
+            apply_default_css=False,
+            elem_id="status",
+        )
+        _button(parts, texts, "undo", scale=0, min_width=64)
+        _button(parts, texts, "clear", scale=0, min_width=64)
+
+
+def _button(parts: Parts, texts: PageTexts, name: str, **more: Any) -> None:
+    parts[name] = gr.Button(**texts[name], elem_id=name.replace("_", "-"), size="sm", **more)
+
+
+def labels(model: ChatModel, say: Texts) -> PageTexts:
     """What each component says in the language of ``say``, as keyword arguments of its class."""
     info, load = model.info, model.load
     adapters = [(say("adapter_base"), BASE_MODEL), *((clean(name), f"={name}") for name in info.adapters)]
@@ -284,9 +299,7 @@ def _adapter_value(name: str | None) -> str:
     return BASE_MODEL if name is None else f"={name}"
 
 
-def _build_sliders(
-    parts: dict[str, Any], info: ModelInfo, texts: Mapping[str, dict[str, Any]], defaults: Settings
-) -> None:
+def _build_sliders(parts: Parts, info: ModelInfo, texts: PageTexts, defaults: Settings) -> None:
     """The original's three sliders with its ranges, wider only where the model needs it."""
     longest = max(ORIGINAL_MAX_LENGTH, info.context_length)
     parts["max_length"] = gr.Slider(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from glm_core import ChatModel
+from glm_core import ChatModel, ConfigError
 from glm_core.language import language
 from glm_core.records import OpenModel
 
@@ -62,7 +62,7 @@ def serving(
     from starlette.middleware import Middleware
 
     from ._handlers import Handlers
-    from ._page import STATIC, build_page, theme
+    from ._page import build_page
 
     middleware = [Middleware(Guard, allowed_hosts=options.allowed_hosts)]
     if api_factory is not None:
@@ -75,8 +75,24 @@ def serving(
         Handlers(model, page).connect(blocks)
     blocks.queue(default_concurrency_limit=None, api_open=False)
     try:
+        yield _launch(blocks, options, port, middleware)
+    finally:
+        blocks.close(verbose=False)
+
+
+def _launch(blocks: Any, options: Options, port: int, middleware: list[Any]) -> tuple[str, str | None]:
+    """Start gradio's server on a thread of its own; the page's address, and the public one.
+
+    Raises:
+        ConfigError: the port was taken since it was looked at.
+    """
+    from ._page import STATIC, theme
+
+    plain = options.host.strip("[]")
+    _spare_proxies(plain)
+    try:
         _, url, public_url = blocks.launch(
-            server_name=options.host,
+            server_name=f"[{plain}]" if ":" in plain else plain,  # gradio builds addresses of it
             server_port=port,
             share=options.share,
             inbrowser=options.inbrowser,
@@ -97,9 +113,12 @@ def serving(
             css=(STATIC / "page.css").read_text("utf-8"),
             js=(STATIC / "page.js").read_text("utf-8"),
         )
-        yield url, public_url
-    finally:
-        blocks.close(verbose=False)
+    except OSError as error:
+        raise ConfigError(
+            f"port {port} on {options.host} was taken by another program meanwhile; "
+            "choose another with --port"
+        ) from error
+    return url, public_url
 
 
 def _import_gradio() -> Any:
@@ -110,6 +129,13 @@ def _import_gradio() -> Any:
         warnings.simplefilter("ignore")  # of gradio's own dependencies; users can do nothing about them
         import gradio
     return gradio
+
+
+def _spare_proxies(host: str) -> None:
+    """Let gradio's look at its own page go straight there, whatever proxy the user has for the web."""
+    for name in ("no_proxy", "NO_PROXY"):
+        known = [entry for entry in os.environ.get(name, "").split(",") if entry]
+        os.environ[name] = ",".join(dict.fromkeys([*known, "localhost", "127.0.0.1", "::1", host]))
 
 
 def _announce(options: Options, url: str, public_url: str | None, say: Texts) -> None:

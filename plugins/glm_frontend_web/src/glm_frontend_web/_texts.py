@@ -7,11 +7,11 @@ from glm_core.language import Language
 TEXTS: dict[str, tuple[str, str]] = {
     # the frame of the page
     "facts": (
-        "{family} 结构 · {parameters} 参数 · 上下文 {context} tokens",
-        "{family} architecture · {parameters} parameters · {context} tokens of context",
+        "{family} · {parameters} 参数 · 上下文 {context} tokens",
+        "{family} · {parameters} parameters · {context} tokens of context",
     ),
     "facts_memory": ("权重 {size}", "{size} of weights"),
-    "facts_slots": ("可同时回答 {count} 人", "answers {count} people at once"),
+    "facts_slots": ("可同时回答 {count} 人", "serves {count} at once"),
     "theme": ("切换浅色与深色", "Light or dark"),
     "log_label": ("对话内容", "Conversation"),
     "welcome": ("想聊点什么？", "What would you like to talk about?"),

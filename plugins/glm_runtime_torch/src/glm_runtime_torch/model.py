@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,18 +120,33 @@ class TorchModel:
             if parameter.is_meta or not unread_only
         )
 
-    def materialize(self, device: torch.device) -> None:
+    @property
+    def is_borrowed(self) -> bool:
+        """Whether the weights are of a model that somebody else holds, and may want to train or save."""
+        return self._checkpoint is None
+
+    def materialize(self, device: torch.device, modules: Iterable[nn.Module] | None = None) -> None:
         """Read every weight that is still on the meta device, one at a time, straight to ``device``.
 
         Weights that are real already are moved as they are. Memory peaks at the result plus a few
         megabytes.
+
+        Args:
+            device: where they go.
+            modules: only the weights of these; a backend that gives each layer another form reads
+                and replaces them one by one.
         """
         self.network.eval()
-        if self._checkpoint is None:  # somebody else's model, who may want to train it again
+        if self._checkpoint is None:
             self.network.to(device)
             return
         self.network.requires_grad_(False)
+        wanted = None
+        if modules is not None:
+            wanted = {id(parameter) for module in modules for parameter in module.parameters()}
         for name, parameter in unique_parameters(self.network):
+            if wanted is not None and id(parameter) not in wanted:
+                continue
             if parameter.is_meta:
                 value = self._checkpoint.read(name, dtype=self._dtype_of(name, parameter), device=device)
                 _replace_parameter(self.network, parameter, value)

@@ -33,7 +33,7 @@ class PartialCheckpoint:
 
     def __init__(self, destination: Path) -> None:
         self.destination = destination
-        self.directory = destination.with_name(f"{destination.name}.partial")
+        self.directory = partial_directory(destination)
         self._lock = filelock.FileLock(self.directory / LOCK_FILE)
         self._state: dict[str, Any] = {}
 
@@ -122,6 +122,11 @@ class PartialCheckpoint:
         write_text(self.directory / STATE_FILE, json.dumps(self._state, indent=1))
 
 
+def partial_directory(destination: Path) -> Path:
+    """Where a result grows."""
+    return destination.with_name(f"{destination.name}.partial")
+
+
 def check_destination(destination: Path, source: Path) -> None:
     """Refuse a destination that holds something already.
 
@@ -142,16 +147,17 @@ def check_destination(destination: Path, source: Path) -> None:
 
 
 def check_disk(destination: Path, needed: int) -> None:
-    """Refuse a job that the disk has no room for.
+    """Refuse a job that the disk has no room for; what an earlier run wrote already counts as room.
 
     Raises:
         ConfigError: naming the bytes needed and the bytes free.
     """
     there = next(path for path in destination.absolute().parents if path.exists())
-    free = shutil.disk_usage(there).free
+    written = sum(path.stat().st_size for path in partial_directory(destination).glob("*.safetensors"))
+    free = shutil.disk_usage(there).free + written
     if needed > free:
         raise ConfigError(
-            f"the result needs {needed / 1e9:.2f} GB, {there} has {free / 1e9:.2f} GB free; "
+            f"the result needs {needed / 1e9:.2f} GB, {there} has room for {free / 1e9:.2f} GB; "
             "free some space or choose another disk"
         )
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from glm_core.errors import CheckpointError, ConfigError
 from glm_core.records import ModelSource, QuantizeJob, QuantizeProgress
 
-from .. import __version__
 from ..empty_weights import empty_weights
 from ..families import Family
 from ..model import read_config, read_json, recognised_family, unique_parameters
@@ -28,6 +27,7 @@ from .reader import Checkpoint
 from .writer import SafetensorsWriter, sha256_of, write_text
 
 MAX_SHARD_BYTES = 2 * 10**9
+RESULT_VERSION = 1  # to be raised when the same settings give other bytes than before
 SMALL_FILES_BYTES = 2**20  # headers and configuration
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -163,7 +163,7 @@ def _settings(prepared: Prepared) -> dict[str, Any]:
     job = prepared.job
     weights = [path.stat() for path in prepared.checkpoint.paths]
     return {
-        "version": __version__,
+        "version": RESULT_VERSION,
         "source": str(prepared.source.resolve()),
         "files": [
             [path.name, facts.st_size, facts.st_mtime_ns]

@@ -11,8 +11,10 @@ Axes: B batch · V vocabulary
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Generator, Mapping
 from collections.abc import Sequence as SequenceOf
@@ -49,6 +51,16 @@ PREFILL_SHARE = 2.0
 PREFILL_SLICE_SECONDS = 0.05
 # The worker's thread ends when nothing was asked of it for so long; the next request starts another.
 IDLE_SECONDS = 2.0
+
+
+# A thread that is inside torch when Python takes the process down ends it with an abort.
+_ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for engine in list(_ENGINES):
+        engine.close()
 
 
 @dataclass(eq=False)
@@ -108,6 +120,7 @@ class Engine:
         self._running: list[_Job] = []
         self._worker: threading.Thread | None = None
         self._closed = False
+        _ENGINES.add(self)
 
     def stream(self, request: ChatRequest) -> RequestStream:
         """Check a request, put it into the queue and return the iterator that answers it.
