@@ -8,7 +8,10 @@ import socket
 
 import httpx
 import pytest
-from api_support import ScriptedRuntime, Served, chat_body, serving
+from api_support import ScriptedRuntime, Served, chat_body, serving, until
+from glm_frontend_api.app import asgi_app
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 ROUTES = [
     ("GET", "/v1/models"),
@@ -146,7 +149,7 @@ def test_body_that_never_ends_is_given_up(runtime: ScriptedRuntime) -> None:
             client.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{")
             assert client.recv(4096).startswith(b"HTTP/1.1 408 ")
         assert served.ask_original("say hello").is_success
-        assert served.service.posts.taken == 0
+        until(lambda: served.service.posts.taken == 0)
 
 
 @pytest.mark.parametrize(
@@ -172,3 +175,17 @@ def test_proxy_path_is_understood(runtime: ScriptedRuntime) -> None:
             assert served.http.post(f"{prefix}/v1/chat/completions", json=body).is_success
             assert served.http.get(f"{prefix}/").json()["status"] == 405
         assert served.http.get("/openapi.json").json()["servers"] == [{"url": "/glm"}]
+
+
+def test_app_for_another_server_says_who_may_call(runtime: ScriptedRuntime) -> None:
+    """What ``glm.asgi`` offers takes a key, further host names, or any name."""
+
+    def status(app: ASGIApp, host: str, **headers: str) -> int:
+        return TestClient(app, base_url=f"http://{host}").get("/v1/models", headers=headers).status_code
+
+    some = asgi_app(runtime.model, allowed_hosts=["chat.example"])
+    assert [status(some, host) for host in ("127.0.0.1", "chat.example", "evil.example")] == [200, 200, 403]
+    assert status(asgi_app(runtime.model), "any.example") == 200
+    locked = asgi_app(runtime.model, api_key="right", allowed_hosts=[])
+    assert status(locked, "127.0.0.1") == 401
+    assert status(locked, "any.example", authorization="Bearer right") == 200

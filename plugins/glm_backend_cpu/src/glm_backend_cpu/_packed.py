@@ -217,9 +217,11 @@ def reserve(size: int) -> Tensor:
         mapping = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise OutOfMemoryError(f"there is no memory left for {size / 1e9:.2f} GB of weights.") from error
-    mapping.madvise(mmap.MADV_HUGEPAGE)
     whole = torch.frombuffer(mapping, dtype=torch.uint8)
-    return whole[-whole.data_ptr() % HUGE_PAGE :][:size]
+    start = -whole.data_ptr() % HUGE_PAGE
+    # Not the rest behind the last whole one: it would take a huge page for a few bytes.
+    mapping.madvise(mmap.MADV_HUGEPAGE, start, size // HUGE_PAGE * HUGE_PAGE)
+    return whole[start:][:size]
 
 
 def _pack(native: Native, stored: Tensor, bias: Tensor | None, layout: Layout) -> Tensor:

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from glm_core import GlmError
+from glm_core import ChatModel, GlmError
 
 from . import (
     __version__,
@@ -23,6 +23,7 @@ from . import (
     original_route,
     service_routes,
 )
+from .config import ApiConfig
 from .documentation import document
 from .errors import ApiError, ClientGoneError, api_error_of, error_response
 from .gate import Gate
@@ -32,6 +33,27 @@ from .service import Service
 from .validation import refusal
 
 _DESCRIPTION = "A ChatGLM model behind OpenAI's routes and the original's POST /."
+
+
+def asgi_app(
+    model: ChatModel, *, api_key: str | None = None, allowed_hosts: Sequence[str] | None = None
+) -> ASGIApp:
+    """The API on a model that somebody else opened and closes; found through the entry point ``glm.asgi``.
+
+    Args:
+        model: what to serve.
+        api_key: what clients must send; ``None`` = nothing.
+        allowed_hosts: names, without port, by which clients without a key may call this machine,
+            beside loopback's own; ``None`` = any.
+
+    Raises:
+        ConfigError: the key cannot travel in a header.
+    """
+    host = "0.0.0.0" if allowed_hosts is None else "127.0.0.1"  # noqa: S104 - binds nothing, says who may call
+    config = ApiConfig(
+        host=host, api_key=api_key, insecure=api_key is None, allowed_hosts=tuple(allowed_hosts or ())
+    )
+    return build_app(Service(model, config))
 
 
 def build_app(service: Service) -> ASGIApp:

@@ -33,6 +33,8 @@ class ApiConfig:
         drain_seconds: seconds that running answers get when the server is stopped.
         root_path: path under which a proxy serves this.
         cors_origins: web origins whose pages may call.
+        allowed_hosts: names beside loopback's own by which clients without a key may call a
+            server on loopback.
         body_seconds: seconds in which a request's head, and then its body, must have arrived.
         stall_seconds: seconds that a client may leave its stream unread.
         comment_seconds: silence after which a stream sends a comment, so that no proxy gives up.
@@ -54,6 +56,7 @@ class ApiConfig:
     drain_seconds: float = 30.0
     root_path: str = ""
     cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     body_seconds: float = 30.0
     stall_seconds: float = 30.0
     comment_seconds: float = 15.0

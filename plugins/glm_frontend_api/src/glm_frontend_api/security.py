@@ -44,7 +44,7 @@ def check_site(headers: Headers, config: ApiConfig) -> None:
     if config.api_key is not None:
         return
     host = headers.get("host", "")
-    if config.on_loopback and not is_loopback(_without_port(host)):
+    if config.on_loopback and not _is_ours(host, config):
         raise ApiError(
             403,
             f"Host {host[:80]!r} is not this machine's loopback; without an API key only localhost and "
@@ -55,13 +55,18 @@ def check_site(headers: Headers, config: ApiConfig) -> None:
     if origin is None or origin in config.cors_origins:
         return
     site = origin.partition("://")[2]
-    if site == host or (config.on_loopback and is_loopback(_without_port(site))):
+    if site == host or (config.on_loopback and _is_ours(site, config)):
         return
     raise ApiError(
         403,
         f"pages of {origin[:80]!r} may not use this server; --cors-origin allows a site",
         "origin_not_allowed",
     )
+
+
+def _is_ours(host: str, config: ApiConfig) -> bool:
+    name = _without_port(host)
+    return is_loopback(name) or name in config.allowed_hosts
 
 
 def _without_port(host: str) -> str:

@@ -23,7 +23,6 @@ from .attention import (
 from .memory import reserve_zeros
 from .rotary import Rotary
 
-
 MAX_SLOTS = 16
 
 
