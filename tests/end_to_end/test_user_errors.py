@@ -172,7 +172,8 @@ def test_offline_with_an_empty_cache(tmp_path: Path) -> None:
     ("arguments", "part"),
     [
         (("--dtype", "float8"), "dtype 'float8' is unknown; expected one of auto, float32"),
-        (("--quantize", "int3"), "quantize 'int3' is unknown; expected one of none, int8, int4"),
+        (("--quantize", "3"), "quantize '3' is unknown; expected none, int8, int4, or int4-g128"),
+        (("--quantize", "int3"), "cannot quantise to int3; it offers: int8, int4, int4-g128"),
         (("--adapter", "x=/nowhere"), "adapter 'x': /nowhere is no directory"),
         (("--temperature", "-1"), "temperature must be 0 or more, got -1.0"),
     ],
