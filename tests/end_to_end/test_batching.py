@@ -15,7 +15,7 @@ QUESTIONS = ("你好", "How do I quantise a model?", "怎么安装？", "What is
 
 
 def requests() -> list[ChatRequest]:
-    """Requests of different lengths, temperatures and seeds, many times likelier to differ than usual ones."""
+    """Requests of different lengths and seeds, hot enough that the smallest difference would show."""
     return [
         ChatRequest(
             (Message("user", QUESTIONS[number % len(QUESTIONS)]),),
