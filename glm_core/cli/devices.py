@@ -46,7 +46,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _what_it_is(device: DeviceInfo) -> str:
-    return device.label if device.available else f"{device.label} (not available: {device.reason})"
+    if device.available:
+        return "; ".join(part for part in (device.label, device.reason) if part)
+    return f"{device.label} (not available: {device.reason})"
 
 
 def _gigabytes(size: int) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from glm_backend_cpu import _placement
 from glm_backend_cpu._layers import NativeEmbedding, NativeLinear, NativeQuantizedLinear
-from glm_backend_cpu._native import Native
+from glm_backend_cpu._native import Found, Native
 from glm_backend_cpu._norm import NativeLayerNorm
 from glm_backend_cpu._replacement import use_kernels, use_layers
 from glm_backend_cpu._torch_layers import TorchInt8Linear, TorchLayers
@@ -135,6 +135,22 @@ def test_placed_model_answers(fastest: Native, dtype: str, scheme: str) -> None:
     with glm_core.load("demo", device="cpu", dtype=dtype, quantize=scheme) as model:
         answer, _ = model.chat(QUESTION, do_sample=False, max_new_tokens=8)
     assert "Quantising" in answer
+
+
+def test_missing_library_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without the library a model still answers, and one line says what computes instead and why."""
+    monkeypatch.setattr(_placement, "native", lambda: None)
+    monkeypatch.setattr(
+        _placement, "found", lambda: Found(None, "native kernels: none; torch's own are used")
+    )
+    with glm_core.load("demo", device="cpu", quantize="int4") as model:
+        answer, _ = model.chat(QUESTION, do_sample=False, max_new_tokens=8)
+    assert answer
+    assert [record.getMessage() for record in caplog.records] == [
+        "native kernels: none; torch's own are used"
+    ]
 
 
 def test_threads_follow_the_weights(fastest: Native, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import psutil
@@ -14,12 +15,13 @@ from glm_core.records import LoadedModel, Placement, QuantizationScheme
 
 from ._attention import NativeDecodeAttention
 from ._layers import NativeLayers
-from ._native import native
+from ._native import found, native
 from ._processor import usable_cores
 from ._replacement import use_kernels, use_layers
 from ._torch_layers import TorchLayers
 
 CPU = torch.device("cpu")
+_log = logging.getLogger("glm")
 
 
 # Models smaller than two of these are fast enough on one thread, whatever else the machine does
@@ -74,6 +76,8 @@ def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None
         )
     set_threads(model.weight_bytes())
     library = native()
+    if library is None:
+        _log.warning("%s", found().message)
     if library is not None and not model.is_borrowed:
         model.materialize(CPU, ())
         use_kernels(model.network, library, model.dtype, read=lambda modules: model.materialize(CPU, modules))
