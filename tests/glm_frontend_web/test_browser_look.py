@@ -166,7 +166,7 @@ def test_everything_works_with_the_keyboard_alone(visit, scripted_site):
     expect(page.finished).to_have_count(1)
     slow = script.script("slow", Script(("a ", "b"), gated=True))
     keyboard.type(slow)
-    keyboard.press("Enter")
+    page.send(slow)
     script.release(slow)
     expect(page.answers.last).to_have_text("a")
     keyboard.press("Escape")
