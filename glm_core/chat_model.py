@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .errors import AdapterError, ClosedError, GlmError, PluginError, RequestError
+from .models import adapter_directory
 from .records import (
+    AdapterHolder,
     ChatRequest,
     Delta,
     LoadedModel,
@@ -159,9 +162,8 @@ class ChatModel:
         """
         if self._closed:
             raise ClosedError("the model was closed; load it again")
-        if request.adapter is not None and request.adapter not in self.info.adapters:
-            loaded = ", ".join(self.info.adapters) or "none"
-            raise AdapterError(f"adapter {request.adapter!r} is not loaded; loaded are: {loaded}")
+        if request.adapter is not None:
+            self._check_adapter(request.adapter)
         deltas = self._host.call(self._runtime, "chat_stream", model=self._model, request=request)
         if deltas is None:
             raise PluginError(
@@ -175,6 +177,50 @@ class ChatModel:
         """How busy the model is now; ``None`` where its runtime does not say."""
         load = getattr(self._model, "load", None)
         return load if isinstance(load, ModelLoad) else None
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The runtime's own object, for hooks that work on it."""
+        return self._model
+
+    def add_adapter(self, name: str, directory: str | os.PathLike[str]) -> None:
+        """Load an adapter beside those there are; requests may name it as soon as this returns.
+
+        Args:
+            name: what requests will call it.
+            directory: where its files are.
+
+        Raises:
+            AdapterError: the name is taken or empty, or the adapter is missing, damaged or of another
+                model.
+        """
+        if name in self.info.adapters:
+            raise AdapterError(f"adapter {name!r} is loaded already; remove it first, or choose another name")
+        self._holder().add_adapter(name, adapter_directory(name, directory))
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter; requests that run or wait with it end as they would have.
+
+        Raises:
+            AdapterError: there is none of that name.
+        """
+        self._check_adapter(name)
+        self._holder().remove_adapter(name)
+
+    def _holder(self) -> AdapterHolder:
+        if self._closed:
+            raise ClosedError("the model was closed; load it again")
+        if not isinstance(self._model, AdapterHolder):
+            raise AdapterError(
+                f"models of runtime {self._runtime!r} cannot change their adapters while they run; "
+                "start again with --adapter NAME=DIR"
+            )
+        return self._model
+
+    def _check_adapter(self, name: str) -> None:
+        if name not in self.info.adapters:
+            loaded = ", ".join(self.info.adapters) or "none"
+            raise AdapterError(f"adapter {name!r} is not loaded; loaded are: {loaded}")
 
     def close(self) -> None:
         """Give back memory and threads; further requests raise `ClosedError`."""

@@ -45,6 +45,7 @@ class Settings:
         device: ``auto``, or a device name such as ``cpu``, ``cuda:0,1``, ``mps``.
         dtype: one of `DTYPES`.
         quantize: ``none``, or a scheme that the backend offers, such as ``int8``, ``int4``, ``int4-g128``.
+        kernels: ``auto``, or kernels that the backend offers, such as ``triton``.
         revision: branch, tag or commit on the hub; ``None`` = the newest.
         offline: never touch the network.
         hub: where ids are looked up, one of `HUBS`.
@@ -60,6 +61,7 @@ class Settings:
     device: str = "auto"
     dtype: str = "auto"
     quantize: str = "none"
+    kernels: str = "auto"
     revision: str | None = None
     offline: bool = False
     hub: str = "huggingface"

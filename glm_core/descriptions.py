@@ -75,16 +75,19 @@ class BackendInfo:
         devices: what it sees, absent ones included if it can say why.
         priority: ``--device auto`` takes the available device of highest priority (CPU is 0).
         schemes: what its ``quantize`` hook takes, such as ``("int8", "int4")``.
+        kernels: what ``--kernels`` may choose beside ``auto``, such as ``("triton", "torch")``.
     """
 
     name: str
     devices: tuple[DeviceInfo, ...]
     priority: int = 0
     schemes: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require_tuple_of(DeviceInfo, f"devices of backend {self.name!r}", self.devices)
         _require_tuple_of(str, f"schemes of backend {self.name!r}", self.schemes)
+        _require_tuple_of(str, f"kernels of backend {self.name!r}", self.kernels)
 
 
 @dataclass(frozen=True)
@@ -182,17 +185,20 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class TrainerInfo:
-    """What a trainer offers: ``glm train NAME`` with its own options.
+    """What a trainer offers: ``glm train NAME``, and ``glm predict`` if it answers that hook too.
 
     Attributes:
         name: ``glm train NAME``.
         summary: one line for ``glm train --help``.
-        options: its own options.
+        options: its own options of ``glm train``.
+        predict_options: its own options of ``glm predict``.
     """
 
     name: str
     summary: str
     options: tuple[Option, ...] = ()
+    predict_options: tuple[Option, ...] = ()
 
     def __post_init__(self) -> None:
         _require_tuple_of(Option, f"options of trainer {self.name!r}", self.options)
+        _require_tuple_of(Option, f"prediction options of trainer {self.name!r}", self.predict_options)

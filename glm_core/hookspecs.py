@@ -7,8 +7,8 @@ The stages run in this order for every model::
 Core asks one plugin at a time and only the one that a hook concerns: runtimes are asked for
 ``load_model`` and ``quantize_checkpoint`` in the order of their names until one accepts;
 ``quantize``, ``place`` and ``measure_bandwidth`` go to the backend that described the device;
-``chat_stream`` goes to the runtime that loaded the model; ``train`` to the trainer that the job
-names. Registration order never decides, and a plugin need not guard against being asked about
+``chat_stream`` goes to the runtime that loaded the model; ``train`` and ``predict`` to the trainer
+that the job names. Registration order never decides, and a plugin need not guard against being asked about
 another's device.
 
 Rules for every implementation: plain positional parameters without defaults (pluggy ignores or
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
         ModelCard,
         ModelSource,
         Placement,
+        PredictJob,
+        PredictProgress,
         QuantizationScheme,
         QuantizeJob,
         QuantizeProgress,
@@ -140,22 +142,46 @@ def chat_stream(model: LoadedModel, request: ChatRequest) -> Iterator[Delta] | N
 
 
 @hookspec(firstresult=True)
-def train(model: LoadedModel | None, job: TrainJob) -> Iterator[TrainProgress] | None:
+def train(model: LoadedModel, job: TrainJob) -> Iterator[TrainProgress] | None:
     """Run or resume a training job.
 
-    When:    once per job. ``model`` is ``None`` where the trainer loads its own.
-    Answer:  the trainer that the job names; a plain function that returns an iterator.
+    When:    once per job, after ``load_model`` and instead of ``quantize`` and ``place``: a trainer
+             does both itself, because gradients must pass through the layers.
+    Answer:  the trainer that the job names; ``None`` if it cannot train this runtime's models. A
+             plain function that returns an iterator.
 
     Args:
-        model: a loaded model to train beside, or ``None``.
-        job: output directory and options. A job found in the directory is resumed.
+        model: what ``load_model`` returned, its weights not read yet; the caller closes it.
+        job: devices, dtype, scheme, output directory and options. A job found in the directory is
+            resumed.
 
     Returns:
         An iterator of `TrainProgress`; the last one is finished. Closing it stops after the
         current step with a checkpoint written.
 
     Raises:
-        ConfigError: an option is unknown or has a bad value; before anything is loaded.
+        ConfigError: an option is unknown or has a bad value; before any weight is read.
+    """
+
+
+@hookspec(firstresult=True)
+def predict(model: LoadedModel, job: PredictJob) -> Iterator[PredictProgress] | None:
+    """Answer every row of a file and score the answers.
+
+    When:    for ``glm predict``, after ``place``.
+    Answer:  the trainer that the job names; ``None`` if it cannot ask this runtime's models. A
+             plain function that returns an iterator.
+
+    Args:
+        model: what ``place`` returned, its adapters loaded; the caller closes it.
+        job: which adapter, output directory and options.
+
+    Returns:
+        An iterator of `PredictProgress`; the last one is finished and has the scores. Closing it
+        cancels the answers that are running.
+
+    Raises:
+        ConfigError: an option is unknown or has a bad value; before anything is asked.
     """
 
 

@@ -1,4 +1,4 @@
-"""Records of long jobs: quantising a checkpoint, training; frozen, and no torch types.
+"""Records of long jobs: quantising a checkpoint, training, prediction; frozen, and no torch types.
 
 Offered by `glm_core.records` too, which is where plugins import them from.
 """
@@ -89,12 +89,18 @@ class TrainJob:
     Attributes:
         trainer: name of the trainer that shall run it.
         output_dir: where checkpoints and logs go; a job found there is resumed.
-        options: the trainer's options by name.
+        options: the trainer's options by name; further ones, given as ``--set NAME=VALUE``, are text.
+        devices: where to train, in order.
+        dtype: of the frozen weights.
+        scheme: how the frozen weights are quantised; ``None`` = not.
     """
 
     trainer: str
     output_dir: Path
     options: Mapping[str, Any] = field(default_factory=dict)
+    devices: tuple[str, ...] = ("cpu",)
+    dtype: str = "float32"
+    scheme: QuantizationScheme | None = None
 
 
 @dataclass(frozen=True)
@@ -119,4 +125,42 @@ class TrainProgress:
     message: str = ""
     checkpoint: Path | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class PredictJob:
+    """A prediction job: answer every row of a file and score the answers.
+
+    Attributes:
+        trainer: name of the trainer that shall run it.
+        output_dir: where answers and scores go.
+        options: the trainer's options of ``glm predict`` by name; further ones are text.
+        adapter: name of a loaded adapter; ``None`` = the base model.
+    """
+
+    trainer: str
+    output_dir: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+    adapter: str | None = None
+
+
+@dataclass(frozen=True)
+class PredictProgress:
+    """One report of a running `PredictJob`; the last one has ``finished`` set.
+
+    Attributes:
+        done: rows that are answered.
+        total: rows of the file.
+        message: something worth telling a person, or empty.
+        metrics: scores by name; complete in the last report.
+        files: what was written, in the last report.
+        finished: whether the job is done.
+    """
+
+    done: int
+    total: int
+    message: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
     finished: bool = False

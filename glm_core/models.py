@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from .config import HUBS, expand
-from .errors import ModelNotFoundError
+from .errors import AdapterError, ModelNotFoundError
 from .plugins import PluginHost
 from .records import ModelCard
 
 # As the hub itself checks them, so that a mistyped path is told apart before any download starts.
 _PART = r"[A-Za-z0-9_](?:(?!--|\.\.)[A-Za-z0-9_.-])*(?<![.-])"
 _HUB_ID = re.compile(f"{_PART}/{_PART}")
+_ADAPTER_NAME = re.compile(r"\w[\w.-]{0,63}")
 _KNOWN_PACKAGES = {"demo": "glm-model-demo"}
 
 
@@ -68,6 +70,24 @@ def resolve(
     if _HUB_ID.fullmatch(name):
         return Resolved(name, _download(name, revision, offline, hub))
     raise ModelNotFoundError(_unknown(name, cards) + host.unused())
+
+
+def adapter_directory(name: str, path: str | os.PathLike[str]) -> Path:
+    """The directory of an adapter, once its name and its place are found usable.
+
+    Raises:
+        AdapterError: the name cannot be used in a request (``MODEL:NAME``), or there is no such directory.
+    """
+    if not _ADAPTER_NAME.fullmatch(name):
+        raise AdapterError(
+            f"adapter name {name!r} cannot be used; choose letters, digits, '.', '_' and '-', 64 at most"
+        )
+    directory = expand(path)
+    if not directory.is_dir():
+        raise AdapterError(
+            f"adapter {name!r}: {directory} is no directory; pass the one that holds its files"
+        )
+    return directory
 
 
 def _is_another_folder(directory: Path, card: ModelCard | None) -> bool:

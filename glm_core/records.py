@@ -11,14 +11,23 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from ._checks import check_integer, check_number, check_text
 from .descriptions import BackendInfo, DeviceInfo, FrontendInfo, ModelCard, OpenModel, Option, TrainerInfo
 from .errors import RequestError
-from .jobs import QuantizationScheme, QuantizeJob, QuantizeProgress, TrainJob, TrainProgress
+from .jobs import (
+    PredictJob,
+    PredictProgress,
+    QuantizationScheme,
+    QuantizeJob,
+    QuantizeProgress,
+    TrainJob,
+    TrainProgress,
+)
 
 __all__ = [
+    "AdapterHolder",
     "BackendInfo",
     "ChatRequest",
     "Delta",
@@ -35,6 +44,8 @@ __all__ = [
     "OpenModel",
     "Option",
     "Placement",
+    "PredictJob",
+    "PredictProgress",
     "QuantizationScheme",
     "QuantizeJob",
     "QuantizeProgress",
@@ -217,6 +228,8 @@ class ModelInfo:
         sampling: the model's own defaults, every field set but ``max_new_tokens``.
         adapters: names that a request may choose from.
         weight_bytes: memory of the weights, all of which one decode step reads; 0 = unknown.
+        devices: names of the devices that it runs on; empty before it is placed.
+        dtype: what it computes in, such as ``"bfloat16"``; empty = unknown.
     """
 
     name: str
@@ -226,6 +239,8 @@ class ModelInfo:
     sampling: Sampling
     adapters: tuple[str, ...] = ()
     weight_bytes: int = 0
+    devices: tuple[str, ...] = ()
+    dtype: str = ""
 
 
 @dataclass(frozen=True)
@@ -252,15 +267,39 @@ class ModelLoad:
 
 
 class LoadedModel(Protocol):
-    """What core asks of the object that a runtime's ``load_model`` returns; the rest is the runtime's."""
+    """What core asks of the object that a runtime's ``load_model`` returns; the rest is the runtime's.
+
+    Optional beside these: an attribute ``load`` (`ModelLoad`), and `AdapterHolder`'s two methods.
+    """
 
     @property
     def info(self) -> ModelInfo:
-        """Facts about the model; cheap. An attribute ``load`` (`ModelLoad`) beside it is optional."""
+        """Facts about the model as it is now; cheap."""
         ...
 
     def close(self) -> None:
         """Give back memory and threads; calling it again does nothing."""
+        ...
+
+
+@runtime_checkable
+class AdapterHolder(Protocol):
+    """A loaded model whose adapters may change while it answers; both calls come from any thread."""
+
+    def add_adapter(self, name: str, directory: Path) -> None:
+        """Load an adapter; requests may name it as soon as this returns.
+
+        Raises:
+            AdapterError: the name is taken, or the adapter is damaged or of another model.
+        """
+        ...
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter; requests that run or wait with it end as they would have.
+
+        Raises:
+            AdapterError: there is none of that name.
+        """
         ...
 
 
@@ -294,6 +333,7 @@ class Placement:
         slots: sequences to answer at the same time; 0 = as many as suit the device.
         context_length: tokens that one request may use; 0 = what the model was made for.
         kv_memory_bytes: memory that the KV cache may take; 0 = what suits the device.
+        kernels: one of the backend's ``kernels``; ``"auto"`` = its own choice.
     """
 
     devices: tuple[str, ...]
@@ -301,6 +341,7 @@ class Placement:
     slots: int = 0
     context_length: int = 0
     kv_memory_bytes: int = 0
+    kernels: str = "auto"
 
 
 DeltaStream = Iterator[Delta]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .chat_model import ChatModel
-from .config import Settings, expand, load_settings
-from .errors import AdapterError, CheckpointError, DeviceError, ModelNotFoundError, PluginError
-from .models import Resolved, resolve
+from .config import Settings, load_settings
+from .errors import CheckpointError, DeviceError, ModelNotFoundError, PluginError
+from .models import Resolved, adapter_directory, resolve
 from .plugins import PluginHost, default_host
 from .records import (
     BackendInfo,
@@ -41,6 +41,7 @@ def load(
     slots: int | None = None,
     context_length: int | None = None,
     kv_memory: float | None = None,
+    kernels: str | None = None,
 ) -> ChatModel:
     """Load a model and return it ready to chat.
 
@@ -56,13 +57,14 @@ def load(
         context_length: tokens that one request may use; ``None`` = the setting, what the model was
             made for.
         kv_memory: gigabytes that the KV cache may take; ``None`` = the setting, what suits the device.
+        kernels: which of the backend's kernels compute; ``None`` = the setting, its own choice.
 
     Raises:
         GlmError: the model, device, plugin or a file is not there or not right; see `glm_core.errors`.
     """
     name = os.fspath(model)
     overrides = {"model": name, "device": device, "dtype": dtype, "quantize": quantize, "revision": revision}
-    room = {"slots": slots, "context_length": context_length, "kv_memory": kv_memory}
+    room = {"slots": slots, "context_length": context_length, "kv_memory": kv_memory, "kernels": kernels}
     settings = load_settings({**overrides, **room, "offline": offline or None})
     return open_model(default_host(), settings, adapters=adapters)
 
@@ -100,8 +102,26 @@ def open_model(
     """
     backend, devices = choose_devices(host, settings.device, notify)
     resolved = _resolve(host, settings)
-    source = ModelSource(resolved.name, resolved.path, _adapter_directories(adapters or {}))
+    source = ModelSource(resolved.name, resolved.path, _directories(adapters or {}))
     return run_stages(host, source, backend, devices, settings, notify=notify)
+
+
+def open_for_training(
+    host: PluginHost, settings: Settings, *, notify: Notify = _log.info
+) -> tuple[LoadedModel, tuple[DeviceInfo, ...], str, QuantizationScheme | None]:
+    """What the ``train`` hook is called with: a model whose weights are not read, devices, dtype, scheme.
+
+    Args:
+        host: the plugins.
+        settings: what the user wants.
+        notify: as for `open_model`.
+    """
+    backend, devices = choose_devices(host, settings.device, notify)
+    scheme = choose_scheme(host, backend, settings.quantize)
+    dtype = choose_dtype(settings.dtype, devices[0], notify)
+    resolved = _resolve(host, settings)
+    _, model = _load(host, ModelSource(resolved.name, resolved.path), devices[0].name, dtype)
+    return model, devices, dtype, scheme
 
 
 def adopt_model(host: PluginHost, model: Any, tokenizer: Any, *, notify: Notify = _log.info) -> ChatModel:
@@ -134,7 +154,7 @@ def run_stages(
     notify: Notify = _log.info,
 ) -> ChatModel:
     """Take a source through ``load_model``, ``quantize`` and ``place``; closes the model if one fails."""
-    scheme = None if settings.quantize == "none" else _scheme(host, backend, settings.quantize)
+    scheme = choose_scheme(host, backend, settings.quantize)
     dtype = choose_dtype(settings.dtype, devices[0], notify)
     placement = Placement(
         tuple(device.name for device in devices),
@@ -142,6 +162,7 @@ def run_stages(
         slots=settings.slots,
         context_length=settings.context_length,
         kv_memory_bytes=int(settings.kv_memory * 1e9),
+        kernels=_kernels(host, backend, settings.kernels),
     )
     runtime, model = _load(host, source, devices[0].name, dtype)
     try:
@@ -215,14 +236,8 @@ def _resolve(host: PluginHost, settings: Settings) -> Resolved:
     )
 
 
-def _adapter_directories(adapters: Mapping[str, str | Path]) -> dict[str, Path]:
-    directories = {name: expand(path) for name, path in adapters.items()}
-    for name, directory in directories.items():
-        if not directory.is_dir():
-            raise AdapterError(
-                f"adapter {name!r}: {directory} is no directory; pass the one that holds its files"
-            )
-    return directories
+def _directories(adapters: Mapping[str, str | Path]) -> dict[str, Path]:
+    return {name: adapter_directory(name, path) for name, path in adapters.items()}
 
 
 def _choose_automatically(
@@ -308,7 +323,14 @@ def _what_is_there(source: ModelSource) -> str:
     return f"its config.json says model_type {kind!r}"
 
 
-def _scheme(host: PluginHost, backend: str, name: str) -> QuantizationScheme:
+def choose_scheme(host: PluginHost, backend: str, name: str) -> QuantizationScheme | None:
+    """The scheme that ``--quantize`` means; ``None`` for ``none``.
+
+    Raises:
+        DeviceError: the backend does not offer it; says what it offers.
+    """
+    if name == "none":
+        return None
     offered = describe_backends(host)[backend].schemes
     if name not in offered:
         there = ", ".join(offered) or "nothing yet"
@@ -317,3 +339,12 @@ def _scheme(host: PluginHost, backend: str, name: str) -> QuantizationScheme:
             "Choose one of these, or leave --quantize out."
         )
     return QuantizationScheme.parse(name)
+
+
+def _kernels(host: PluginHost, backend: str, name: str) -> str:
+    offered = describe_backends(host)[backend].kernels
+    if name != "auto" and name not in offered:
+        raise DeviceError(
+            f"backend {backend!r} has no kernels {name!r}; it offers: {', '.join(('auto', *offered))}"
+        )
+    return name

@@ -18,7 +18,7 @@ from ..records import Option
 from ..routing import open_model
 
 _MODEL_SETTINGS = (
-    *("model", "revision", "device", "dtype", "quantize"),
+    *("model", "revision", "device", "dtype", "quantize", "kernels"),
     *("slots", "context_length", "kv_memory", "hub", "offline"),
 )
 _METAVARS = {str: "TEXT", int: "N", float: "X"}
@@ -37,6 +37,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:0,1, mps (auto)")
     group.add_argument("--dtype", metavar="T", help=f"{', '.join(DTYPES)} (auto)")
     group.add_argument("--quantize", metavar="Q", help="none, int8, int4, int4-g128 (none)")
+    group.add_argument("--kernels", metavar="K", help="auto, or what the backend offers (auto)")
     group.add_argument(
         "--adapter", metavar="[NAME=]DIR", action="append", default=[], help="load an adapter; repeatable"
     )

@@ -23,6 +23,7 @@ OTHER_VALUES = {
     "slots": 8,
     "context_length": 4096,
     "kv_memory": 1.5,
+    "kernels": "torch",
     "plugins": ("a", "b"),
     "disable_plugins": ("c",),
     "plugin_time_limit": 2.5,

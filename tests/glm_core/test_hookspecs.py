@@ -17,7 +17,7 @@ HOOKS: dict[str, Callable[..., Any]] = {
     name: value for name, value in vars(hookspecs).items() if hasattr(value, "glm_spec")
 }
 STAGES = {"load_model", "quantize", "place", "chat_stream", "train"}
-FIRST_RESULT = STAGES | {"quantize_checkpoint", "measure_bandwidth"}
+FIRST_RESULT = STAGES | {"predict", "quantize_checkpoint", "measure_bandwidth"}
 DESCRIBING = {"describe_backend", "describe_frontend", "describe_models", "describe_trainer"}
 
 

@@ -16,7 +16,14 @@ from glm_core import AdapterError, CheckpointError, DeviceError, PluginError
 from glm_core.config import Settings
 from glm_core.plugins import PluginHost
 from glm_core.records import DeviceInfo, ModelSource, Placement, QuantizationScheme
-from glm_core.routing import adopt_model, choose_devices, choose_dtype, open_model, run_stages
+from glm_core.routing import (
+    adopt_model,
+    choose_devices,
+    choose_dtype,
+    open_for_training,
+    open_model,
+    run_stages,
+)
 from glm_core.testing import host_of, null_backend
 
 CPU = DeviceInfo("cpu", "cpu", "a processor", dtypes=("bfloat16", "float32"), dtype_reason="it is fast")
@@ -201,6 +208,39 @@ def test_quantised_model_goes_on_to_place() -> None:
         "placed": quantized,
         "placement": Placement(("cpu",), {"layer": "cpu"}),
     }
+
+
+def test_kernels_are_passed_on_only_if_the_backend_offers_them() -> None:
+    """``place`` is told which kernels to use; a name that the backend lacks is refused with those it has."""
+    seen: list[str] = []
+
+    def place(model: object, placement: Placement) -> object:
+        seen.append(placement.kernels)
+        return model
+
+    host = host_of(b=backend(CPU, kernels=("fast", "plain"), place=place), r=runtime(FakeModel()))
+    stages(host)
+    stages(host, Settings(kernels="plain"))
+    assert seen == ["auto", "plain"]
+    with pytest.raises(
+        DeviceError, match="^backend 'b' has no kernels 'quick'; it offers: auto, fast, plain$"
+    ):
+        stages(host, Settings(kernels="quick"))
+
+
+def test_training_gets_a_model_that_was_neither_quantised_nor_placed(tmp_path: Path) -> None:
+    """The trainer is told devices, dtype and scheme, and does both itself."""
+    loaded = FakeModel()
+
+    def unasked(model: object) -> object:
+        return pytest.fail("was called")
+
+    fake = backend(CPU, schemes=("int8",), quantize=unasked, place=unasked)
+    host = host_of(b=fake, r=runtime(loaded))
+    settings = Settings(model=str(tmp_path), quantize="int8")
+    model, devices, dtype, scheme = open_for_training(host, settings)
+    assert model is loaded
+    assert (devices, dtype, scheme) == ((CPU,), CPU.dtypes[0], QuantizationScheme(8))
 
 
 def test_model_is_not_quantised_unasked() -> None:

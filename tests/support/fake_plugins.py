@@ -28,11 +28,12 @@ def backend(
     *devices: DeviceInfo,
     priority: int = 0,
     schemes: tuple[str, ...] = (),
+    kernels: tuple[str, ...] = (),
     place: Callable[..., Any] = lambda model: model,
     quantize: Callable[..., Any] = lambda model: model,
 ) -> ModuleType:
     """A backend that accepts every model as it is."""
-    info = BackendInfo("fake", devices, priority, schemes)
+    info = BackendInfo("fake", devices, priority, schemes, kernels)
     return plugin(describe_backend=lambda: info, place=place, quantize=quantize)
 
 

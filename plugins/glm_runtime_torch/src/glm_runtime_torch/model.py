@@ -217,6 +217,8 @@ class TorchModel:
             self.info,
             context_length=context_length or self.info.context_length,
             weight_bytes=resident_bytes(self.network),
+            devices=(str(device),),
+            dtype=str(self.dtype).removeprefix("torch."),
         )
         capacity = self.info.context_length + max((prefix.shape[3] for prefix in prefixes), default=0)
         slot_bytes = bytes_per_slot(
