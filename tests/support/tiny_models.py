@@ -12,9 +12,10 @@ from typing import Any
 import sentencepiece
 import torch
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
+from glm_runtime_torch.directory import open_directory
 from glm_runtime_torch.families import CHATGLM
 from glm_runtime_torch.generation.reply import ReplyFilter
-from glm_runtime_torch.model import TorchModel, open_directory
+from glm_runtime_torch.model import TorchModel
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
 from safetensors.torch import save_file
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from glm_runtime_torch import families
-from glm_runtime_torch.model import TorchModel, open_directory
+from glm_runtime_torch.directory import open_directory
+from glm_runtime_torch.model import TorchModel
 from goldens import DATA, PAD, Case, cases, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -6,7 +6,8 @@ import torch
 
 from glm_core.records import ModelSource
 
-from .model import TorchModel, open_directory, recognised_family
+from .directory import open_directory, recognised_family
+from .model import TorchModel
 
 
 def open_source(source: ModelSource, dtype: str) -> TorchModel | None:

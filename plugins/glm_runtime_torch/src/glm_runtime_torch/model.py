@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,25 +15,21 @@ from glm_core import (
     ConfigError,
     ModelInfo,
     ModelLoad,
-    RequestError,
     Sampling,
 )
-from glm_core.records import ChatRequest, DeltaStream, ModelSource, QuantizationScheme
+from glm_core.records import ChatRequest, DeltaStream, QuantizationScheme
 
-from .adapters import load_prefix_encoder, prefix_encoder_in
 from .attention import DecodeAttention
-from .checkpoints.integrity import check_not_lfs_pointer
 from .checkpoints.reader import Checkpoint
-from .empty_weights import empty_weights
-from .families import Dimensions, Family, family_of
+from .families import Family
 from .generation.engine import Engine
 from .kv_cache import KVCache, bytes_per_slot, choose_slots
+from .parameters import count_parameters, replace_parameter, resident_bytes, unique_parameters
 from .prefix_encoder import PrefixEncoder
 from .quantization import (
     REFERENCE,
     QuantizedLayers,
     block_linears,
-    expect_stored_form,
     quantize_from_files,
     quantize_in_place,
 )
@@ -149,9 +143,9 @@ class TorchModel:
                 continue
             if parameter.is_meta:
                 value = self._checkpoint.read(name, dtype=self._dtype_of(name, parameter), device=device)
-                _replace_parameter(self.network, parameter, value)
+                replace_parameter(self.network, parameter, value)
             elif parameter.device != device:
-                _replace_parameter(self.network, parameter, parameter.to(device))
+                replace_parameter(self.network, parameter, parameter.to(device))
 
     def quantize(
         self,
@@ -268,133 +262,3 @@ class TorchModel:
             self._engine = None
         self._checkpoint = None
         self.network = nn.Module()
-
-
-def recognised_family(directory: Path) -> Family | None:
-    """The family of a checkpoint directory, from ``config.json`` alone; ``None`` if it is not ours."""
-    config = read_json(directory / "config.json") if (directory / "config.json").is_file() else None
-    return None if config is None else family_of(config)
-
-
-def open_directory(source: ModelSource, directory: Path, family: Family, dtype: torch.dtype) -> TorchModel:
-    """Read configuration and tokenizer, check every file and shape; read no weights yet.
-
-    Raises:
-        CheckpointError: something is missing, damaged, unsafe or does not fit.
-        AdapterError: an adapter does not fit the model.
-    """
-    raw = read_json(directory / "config.json")
-    config = read_config(directory, raw, family)
-    tokenizer = family.tokenizer(directory)
-    _check_vocabulary(directory, tokenizer, family.dimensions(config))
-    checkpoint = Checkpoint(directory)
-    with empty_weights():
-        network = family.build(config)
-        num_parameters = count_parameters(network)
-        _expect_stored_form(directory, raw, network)
-    checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
-    adapters = {name: load_prefix_encoder(path, family, config) for name, path in source.adapters.items()}
-    return TorchModel(
-        source.name,
-        family,
-        config,
-        network,
-        tokenizer,
-        dtype,
-        checkpoint=checkpoint,
-        adapters=adapters,
-        base_prefix=prefix_encoder_in(checkpoint, family, config),
-        sampling=_sampling_defaults(directory, family.sampling),
-        num_parameters=num_parameters,
-    )
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Weights of a network, tied ones once."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def resident_bytes(network: nn.Module) -> int:
-    """Memory of a network's parameters and buffers, shared ones once."""
-    tensors = {tensor.data_ptr(): tensor.nbytes for tensor in (*network.parameters(), *network.buffers())}
-    return sum(tensors.values())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a checkpoint.
-
-    Raises:
-        CheckpointError: a Git LFS pointer, no JSON, or no object.
-    """
-    check_not_lfs_pointer(path)
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); download it again.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, a JSON object is expected.")
-    return content
-
-
-def _sampling_defaults(directory: Path, family: Sampling) -> Sampling:
-    """The family's defaults, with what the checkpoint's ``generation_config.json`` says on top."""
-    path = directory / "generation_config.json"
-    if not path.is_file():
-        return family
-    said = read_json(path)
-    known = {field.name for field in dataclasses.fields(Sampling)}
-    try:
-        return Sampling(**{name: value for name, value in said.items() if name in known}).or_else(family)
-    except RequestError as error:
-        raise CheckpointError(f"{path}: {error}; correct or delete the file.") from error
-
-
-def read_config(directory: Path, raw: Mapping[str, Any], family: Family) -> Any:
-    """The family's configuration of a ``config.json``, without a prefix.
-
-    Raises:
-        CheckpointError: it does not describe a possible network.
-    """
-    try:
-        return family.read_config({**raw, "pre_seq_len": None})
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
-        raise CheckpointError(
-            f"{directory / 'config.json'} does not describe a {family.name} model: {reason}; "
-            "download it again."
-        ) from error
-
-
-def _expect_stored_form(directory: Path, raw: Mapping[str, Any], network: nn.Module) -> None:
-    try:
-        expect_stored_form(network, raw)
-    except ValueError as error:
-        raise CheckpointError(f"{directory / 'config.json'}: {error}") from error
-
-
-def _check_vocabulary(directory: Path, tokenizer: ChatTokenizer, sizes: Dimensions) -> None:
-    if tokenizer.vocab_size > sizes.vocab_size:
-        found = f"has {tokenizer.vocab_size} pieces, the model's embedding only {sizes.vocab_size} rows"
-    elif sizes.eos_token_id not in tokenizer.stop_token_ids:
-        ends = ", ".join(map(str, sorted(tokenizer.stop_token_ids)))
-        found = f"ends answers with token {ends}, config.json with {sizes.eos_token_id}"
-    else:
-        return
-    raise CheckpointError(
-        f"{directory}: the vocabulary {found}; they are of different models. "
-        "Take the vocabulary that was published with these weights."
-    )
-
-
-def unique_parameters(network: nn.Module) -> list[tuple[str, Tensor]]:
-    """Every parameter once under its first name; a tied head is the embedding."""
-    return list(network.named_parameters(remove_duplicate=True))
-
-
-def _replace_parameter(network: nn.Module, old: Tensor, value: Tensor) -> None:
-    """Put ``value`` wherever ``old`` is, so that tied weights stay tied."""
-    parameter = nn.Parameter(value, requires_grad=False)
-    for module in network.modules():
-        for name, current in list(module._parameters.items()):
-            if current is old:
-                module._parameters[name] = parameter

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from glm_core.errors import CheckpointError, ConfigError
 from glm_core.records import ModelSource, QuantizeJob, QuantizeProgress
 
+from ..directory import read_config, read_json, recognised_family
 from ..empty_weights import empty_weights
 from ..families import Family
-from ..model import read_config, read_json, recognised_family, unique_parameters
+from ..parameters import unique_parameters
 from ..quantization import StoredForm, check_linears, expect_stored_form, quantize_stored
 from ..quantization.calibration import read_passages
 from .block_gptq import BlockGPTQ
