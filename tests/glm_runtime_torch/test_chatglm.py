@@ -16,8 +16,8 @@ from glm_runtime_torch.architectures.chatglm import (
     ChatGLMConfig,
     ChatGLMLayout,
     batch_layout,
-    language_model_loss,
 )
+from glm_runtime_torch.architectures.decoder import language_model_loss
 from glm_runtime_torch.kv_cache import KVCache
 from goldens import DATA, PAD, Case, named, network_of, real_positions
 from tiny_models import finished

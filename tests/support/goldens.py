@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
+from glm_runtime_torch.architectures.chatglm2 import ChatGLM2, ChatGLM2Config
 from glm_runtime_torch.checkpoints.reader import Checkpoint
+from glm_runtime_torch.quantization import expect_stored_form
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,8 +24,9 @@ PAD = 3
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One golden case: its settings and its tensors by field."""
+    """One golden case: the folder that it is in, its settings, and its tensors by field."""
 
+    folder: str
     name: str
     kind: str
     settings: dict[str, Any]
@@ -40,6 +43,7 @@ def cases(folder: str) -> tuple[Case, ...]:
     stored = load_file(DATA / folder / "cases.safetensors")
     return tuple(
         Case(
+            folder,
             entry["name"],
             entry["kind"],
             {key: value for key, value in entry.items() if key != "tensors"},
@@ -71,13 +75,7 @@ def network(directory: Path, dtype: torch.dtype, overrides: tuple[tuple[str, Any
     raw = json.loads((directory / "config.json").read_text("utf-8"))
     config = ChatGLMConfig.from_checkpoint({**raw, **dict(overrides), "pre_seq_len": None})
     model = ChatGLM(config).eval()
-    checkpoint = Checkpoint(directory)
-    state = {
-        name: checkpoint.read(name, dtype=torch.float32, device=torch.device("cpu"))
-        for name in checkpoint
-        if not name.endswith("inv_freq")
-    }
-    model.load_state_dict(state, strict=True)
+    model.load_state_dict(_state(directory), strict=True)
     return model.to(dtype)
 
 
@@ -87,6 +85,41 @@ def network_of(case: Case) -> ChatGLM:
     overrides = case.settings.get("config_override", {})
     kept = tuple((key, value) for key, value in overrides.items() if key == "position_encoding_2d")
     return network(checkpoint_directory(case), dtype, kept)
+
+
+@functools.cache
+def network2(directory: Path, dtype: torch.dtype) -> ChatGLM2:
+    """The ChatGLM2 or ChatGLM3 network of a checkpoint directory, all but stored integers in ``dtype``."""
+    raw = json.loads((directory / "config.json").read_text("utf-8"))
+    model = ChatGLM2(ChatGLM2Config.from_checkpoint(raw)).eval()
+    expect_stored_form(model, raw)
+    model.load_state_dict(_state(directory), strict=True)
+    return model.to(dtype)
+
+
+def directory2(case: Case) -> Path:
+    """The checkpoint that a case of ChatGLM2 or ChatGLM3 was computed with."""
+    default = "ckpt/fp16-safetensors" if case.folder == "chatglm2-6b" else "ckpt/fp16-bin-sharded"
+    return DATA / case.folder / case.settings.get("checkpoint", default)
+
+
+def network2_of(case: Case) -> ChatGLM2:
+    """The network that a case of ChatGLM2 or ChatGLM3 was computed with."""
+    return network2(directory2(case), getattr(torch, case.settings["dtype"]))
+
+
+def _state(directory: Path) -> dict[str, Tensor]:
+    checkpoint = Checkpoint(directory)
+    return {
+        name: checkpoint.read(name, dtype=_in_memory(checkpoint, name), device=torch.device("cpu"))
+        for name in checkpoint
+        if not name.endswith("inv_freq")
+    }
+
+
+def _in_memory(checkpoint: Checkpoint, name: str) -> torch.dtype:
+    stored = checkpoint.facts(name).dtype
+    return torch.float32 if stored.is_floating_point else stored
 
 
 def real_positions(case: Case, padding: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ import sentencepiece
 import torch
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
 from glm_runtime_torch.directory import open_directory
-from glm_runtime_torch.families import CHATGLM
+from glm_runtime_torch.families import family_of
 from glm_runtime_torch.generation.reply import ReplyFilter
 from glm_runtime_torch.model import TorchModel
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
@@ -67,8 +67,10 @@ def open_with_prompt(
     dtype: torch.dtype = torch.float32,
 ) -> TorchModel:
     """A placed model of a checkpoint without a vocabulary; every conversation is the given prompt."""
-    eos = json.loads((directory / "config.json").read_text("utf-8"))["eos_token_id"]
-    family = dataclasses.replace(CHATGLM, tokenizer=lambda _: ScriptedTokenizer([], [eos]))
+    config = json.loads((directory / "config.json").read_text("utf-8"))
+    known = family_of(config)
+    assert known is not None
+    family = dataclasses.replace(known, tokenizer=lambda _: ScriptedTokenizer([], [config["eos_token_id"]]))
     model = open_directory(ModelSource("golden", directory, adapters or {}), directory, family, dtype)
     model.tokenizer = ScriptedTokenizer(prompt, stop)
     model.materialize(torch.device("cpu"))

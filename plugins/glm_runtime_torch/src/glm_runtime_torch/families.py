@@ -6,7 +6,8 @@ A new family is one module in ``architectures``, a tokenizer, and one entry here
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 
 from glm_core import Sampling
 
-from .architectures import chatglm
+from .architectures import chatglm, chatglm2
 from .attention import AttendingStore
 from .kv_cache import PrefillRows
 from .prefix_encoder import PrefixEncoder
 from .tokenizers import ChatTokenizer
 from .tokenizers.chatglm import ChatGLMTokenizer
+from .tokenizers.chatglm2 import ChatGLM2Tokenizer, ChatGLM3Tokenizer
 
 
 class LanguageModel(Protocol):
@@ -68,13 +70,17 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class Dimensions:
-    """What caches, prefixes, checks and reports need of any family's configuration."""
+    """What caches, prefixes, checks and reports need of any family's configuration.
+
+    Attributes:
+        context_length: tokens that one request may use unless the user says otherwise.
+    """
 
     num_layers: int
     num_kv_heads: int
     head_dim: int
     vocab_size: int
-    max_sequence_length: int
+    context_length: int
     eos_token_id: int
 
 
@@ -109,13 +115,17 @@ def _is_chatglm_v1(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") == "chatglm" and "inner_hidden_size" in config
 
 
+# The original's slider goes to twice the length that the model was trained with.
+CHATGLM_LENGTH_FACTOR = 2
+
+
 def _chatglm_dimensions(config: chatglm.ChatGLMConfig) -> Dimensions:
     return Dimensions(
         num_layers=config.num_layers,
         num_kv_heads=config.num_heads,
         head_dim=config.head_dim,
         vocab_size=config.vocab_size,
-        max_sequence_length=config.max_sequence_length,
+        context_length=CHATGLM_LENGTH_FACTOR * config.max_sequence_length,
         eos_token_id=config.eos_token_id,
     )
 
@@ -133,7 +143,58 @@ CHATGLM = Family(
     ),
 )
 
-FAMILIES: tuple[Family, ...] = (CHATGLM,)
+
+def _is_chatglm2_or_3(config: Mapping[str, Any]) -> bool:
+    return config.get("model_type") == "chatglm" and "multi_query_group_num" in config
+
+
+def _is_chatglm3(config: Mapping[str, Any]) -> bool:
+    """Tell the two apart, whose configurations have the same keys and whose vocabularies are the same file.
+
+    The name that the publishers wrote decides; a renamed copy is told by the sequence length.
+    """
+    name = str(config.get("_name_or_path", "")).lower()
+    if "chatglm2" in name or "codegeex2" in name:
+        return False
+    return "chatglm3" in name or config.get("seq_length") in CHATGLM3_LENGTHS
+
+
+CHATGLM3_LENGTHS = (8192, 131072)  # ChatGLM2 has 32,768; so has ChatGLM3-6B-32K, which has its name
+
+
+def _chatglm2_dimensions(config: chatglm2.ChatGLM2Config) -> Dimensions:
+    return Dimensions(
+        num_layers=config.num_layers,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        vocab_size=config.vocab_size,
+        context_length=config.max_sequence_length,
+        eos_token_id=config.eos_token_id,
+    )
+
+
+CHATGLM2 = Family(
+    name="chatglm2",
+    recognises=lambda config: _is_chatglm2_or_3(config) and not _is_chatglm3(config),
+    read_config=partial(chatglm2.ChatGLM2Config.from_checkpoint, interpolates=True),
+    build=chatglm2.ChatGLM2,
+    dimensions=_chatglm2_dimensions,
+    tokenizer=ChatGLM2Tokenizer,
+    build_prefix_encoder=chatglm2.build_prefix_encoder,
+    sampling=Sampling(
+        max_length=8192, temperature=0.8, top_p=0.8, top_k=50, repetition_penalty=1.0, do_sample=True
+    ),
+)
+
+CHATGLM3 = replace(
+    CHATGLM2,
+    name="chatglm3",
+    recognises=lambda config: _is_chatglm2_or_3(config) and _is_chatglm3(config),
+    read_config=chatglm2.ChatGLM2Config.from_checkpoint,
+    tokenizer=ChatGLM3Tokenizer,
+)
+
+FAMILIES: tuple[Family, ...] = (CHATGLM, CHATGLM2, CHATGLM3)
 
 
 def family_of(config: Mapping[str, Any], families: Iterable[Family] = FAMILIES) -> Family | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,14 +17,17 @@ from glm_core import (
     ConfigError,
     ModelInfo,
     ModelLoad,
+    OutOfMemoryError,
     Sampling,
 )
 from glm_core.records import ChatRequest, DeltaStream, QuantizationScheme
 
+from .adapter_files import BaseModel, fingerprint_of_checkpoint, fingerprint_of_parameters
+from .adapters import load_prefix_encoder
 from .attention import DecodeAttention
 from .checkpoints.reader import Checkpoint
 from .families import Family
-from .generation.engine import Engine
+from .generation.engine import Engine, is_out_of_memory
 from .kv_cache import KVCache, bytes_per_slot, choose_slots
 from .parameters import count_parameters, replace_parameter, resident_bytes, unique_parameters
 from .prefix_encoder import PrefixEncoder
@@ -35,8 +40,6 @@ from .quantization import (
 )
 from .tokenizers import ChatTokenizer
 
-# The original's slider goes to twice the length that the model was trained with.
-LENGTH_FACTOR = 2
 CPU = torch.device("cpu")
 
 
@@ -85,11 +88,12 @@ class TorchModel:
         self._base_prefix = base_prefix
         self._engine: Engine | None = None
         self._closed = False
+        self._naming = threading.Lock()
         self.info = ModelInfo(
             name=name,
             family=family.name,
             num_parameters=count_parameters(network) if num_parameters is None else num_parameters,
-            context_length=LENGTH_FACTOR * family.dimensions(config).max_sequence_length,
+            context_length=family.dimensions(config).context_length,
             sampling=family.sampling if sampling is None else sampling,
             adapters=tuple(self._adapters),
         )
@@ -105,6 +109,15 @@ class TorchModel:
             state = "was closed" if self._closed else "has not been placed on a device yet"
             raise ClosedError(f"the model {state}")
         return self._engine
+
+    @property
+    def base(self) -> BaseModel:
+        """What adapters say of the model that they belong to; a few megabytes are read to tell."""
+        if self._checkpoint is not None:
+            return BaseModel(self.info.name, fingerprint_of_checkpoint(self._checkpoint))
+        if self.dtype == torch.bfloat16:  # rounded differently, so nothing can be told
+            return BaseModel(self.info.name)
+        return BaseModel(self.info.name, fingerprint_of_parameters(self.network.named_parameters()))
 
     def weight_bytes(self, *, unread_only: bool = False) -> int:
         """Memory of all weights once they are in it, or only of those that are still to be read."""
@@ -204,8 +217,8 @@ class TorchModel:
             OutOfMemoryError: not even one conversation fits.
         """
         sizes = self.family.dimensions(self.config)
-        encoders = {name: encoder().to(device, self.dtype) for name, encoder in self._adapters.items()}
-        base = None if self._base_prefix is None else self._base_prefix().to(device, self.dtype)
+        encoders = {name: encoder.laid_out(device, self.dtype) for name, encoder in self._adapters.items()}
+        base = None if self._base_prefix is None else self._base_prefix.laid_out(device, self.dtype)
         prefixes = [prefix for prefix in [*encoders.values(), base] if prefix is not None]
         self.info = dataclasses.replace(
             self.info,
@@ -238,6 +251,50 @@ class TorchModel:
             base_prefix=base,
             device=device,
         )
+        self._adapters.clear()  # the engine has what they amount to
+
+    def add_adapter(self, name: str, directory: Path) -> None:
+        """Load an adapter beside those there are; running answers go on meanwhile.
+
+        A slot of the KV cache is as large as it was at the start: what the adapter's positions take
+        of it beyond the room that adapters at the start were given, its requests have less.
+
+        Raises:
+            AdapterError: the name is taken, the adapter is damaged or of another model, or it is
+                longer than a slot of the KV cache.
+            OutOfMemoryError: its keys and values do not fit.
+            ClosedError: the model has no engine.
+        """
+        engine = self.engine
+        engine.prefixes.check(name)
+        encoder = load_prefix_encoder(directory, self.family, self.config, self.base)
+        engine.prefixes.check(name, encoder.pre_seq_len)
+        try:
+            prefix = encoder.laid_out(engine.device, self.dtype)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(
+                f"adapter {name!r}: {engine.device} has no memory for its {encoder.pre_seq_len} positions. "
+                "Remove another adapter first, or start with fewer --slots."
+            ) from error
+        with self._naming:
+            self.engine.prefixes.add(name, prefix)  # the model may have been closed meanwhile
+            self._list_adapters()
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter; requests that were accepted with it end as they would have.
+
+        Raises:
+            AdapterError: there is none of that name.
+            ClosedError: the model has no engine.
+        """
+        with self._naming:
+            self.engine.prefixes.remove(name)
+            self._list_adapters()
+
+    def _list_adapters(self) -> None:
+        self.info = dataclasses.replace(self.info, adapters=self.engine.prefixes.names)
 
     def _dtype_of(self, name: str, parameter: Tensor) -> torch.dtype:
         # Stored integers stay what they are; their scales stay exact, whatever is computed in.

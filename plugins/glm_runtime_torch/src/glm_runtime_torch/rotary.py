@@ -43,15 +43,21 @@ class RotaryEmbedding:
     Args:
         rotary_dim: channels that one row of positions turns; even.
         base: frequency of channel pair ``i`` is ``base ** (-2 * i / rotary_dim)``.
+        interpolation: positions are divided by it (position interpolation, arXiv:2306.15595).
         half_precision_frequencies: round the frequencies to float16, whatever the model's
             dtype. ChatGLM-6B does so in its constructor, and its weights were trained with it.
     """
 
     def __init__(
-        self, rotary_dim: int, *, base: float = 10000.0, half_precision_frequencies: bool = False
+        self,
+        rotary_dim: int,
+        *,
+        base: float = 10000.0,
+        interpolation: float = 1.0,
+        half_precision_frequencies: bool = False,
     ) -> None:
         exponents = torch.arange(0, rotary_dim, 2, dtype=torch.float32, device="cpu") / rotary_dim
-        frequencies = 1.0 / base**exponents
+        frequencies = 1.0 / base**exponents / interpolation
         self._half_precision = half_precision_frequencies
         self._frequencies = {
             torch.device("cpu"): frequencies.half() if half_precision_frequencies else frequencies

@@ -19,27 +19,22 @@ Source: GLM, arXiv:2103.10360; GLM-130B (deep norm), arXiv:2210.02414.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..attention import AttendingStore, KeyValueStore, attend, visibility_mask
 from ..fused import linear_gelu, norm_of_sum
-from ..kv_cache import PrefillRows
-from ..prefill import prefill_blocks
 from ..prefix_encoder import PrefixEncoder
 from ..rotary import Rotary, RotaryEmbedding
+from .decoder import BlockStack, CausalHead, real_span
 
 # sqrt(2 * 28). The original never passes its layer count to the block, whose default is 28, so
 # this is the constant that all weights of the family were trained with, also smaller models'.
 DEEP_NORM_ALPHA = 56.0**0.5
-
-IGNORED_LABEL = -100
 
 
 @dataclass(frozen=True)
@@ -152,82 +147,39 @@ class ChatGLMLayer(nn.Module):
         return torch.add(self.mlp(y), y, alpha=DEEP_NORM_ALPHA)
 
 
-class ChatGLMTransformer(nn.Module):
+class ChatGLMTransformer(BlockStack):
     """Everything below the head: embeddings, blocks, final norm and, if asked for, a prefix encoder."""
 
     def __init__(self, config: ChatGLMConfig) -> None:
-        super().__init__()
+        super().__init__(
+            RotaryEmbedding(
+                config.head_dim // (2 if config.position_encoding_2d else 1), half_precision_frequencies=True
+            )
+        )
         self.config = config
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(ChatGLMLayer(config, layer) for layer in range(config.num_layers))
         self.final_layernorm = nn.LayerNorm(config.hidden_size, config.layernorm_epsilon)
-        self.gradient_checkpointing = False
-        self._rotary = RotaryEmbedding(
-            config.head_dim // (2 if config.position_encoding_2d else 1), half_precision_frequencies=True
-        )
         if config.pre_seq_len is not None:
             self.prefix_encoder = build_prefix_encoder(config)
 
-    def forward(
-        self,
-        input_ids: Tensor | None,
-        position_ids: Tensor,
-        attention_mask: Tensor | None,
-        store: KeyValueStore | AttendingStore | None = None,
-        *,
-        inputs_embeds: Tensor | None = None,
-        hidden_states: list[Tensor] | None = None,
-    ) -> Tensor:
-        """Run the blocks.
+    @property
+    def embedding_table(self) -> nn.Module:
+        """See `BlockStack.embedding_table`."""
+        return self.word_embeddings
 
-        Args:
-            input_ids: ``[B, T]`` int64; ``None`` where ``inputs_embeds`` ``[B, T, D]`` is given.
-            position_ids: ``[B, R, T]`` int64.
-            attention_mask: ``[B, 1, T, S]`` bool, True = visible; ``None`` = every key is.
-            store: earlier keys and values; ``None`` for a single pass without a cache.
-            inputs_embeds: ``[B, T, D]``, what to use instead of looking up ``input_ids``.
-            hidden_states: if given, the input of each block and the final norm's output are
-                appended, ``L + 1`` tensors ``[B, T, D]``, as transformers counts them.
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """See `BlockStack.blocks`."""
+        return self.layers
 
-        Returns:
-            ``[B, T, D]`` after the final norm.
-        """
-        h, rotary = self._enter(input_ids, position_ids, inputs_embeds)
-        for layer in self.layers:
-            _collect(hidden_states, h)
-            h = self._runner(layer)(h, rotary, attention_mask, store)
-        h = self.final_layernorm(h)
-        _collect(hidden_states, h)
-        return h
-
-    def prefill(
-        self, input_ids: Tensor, position_ids: Tensor, rows: PrefillRows, chunk_size: int
-    ) -> Generator[None, None, Tensor]:
-        """Fill one slot of the KV cache in short steps; see `glm_runtime_torch.prefill`.
-
-        Returns:
-            ``[1, 1, D]``: the last token after the final norm.
-        """
-        h, rotary = self._enter(input_ids, position_ids)
-        h = yield from prefill_blocks(self.layers, h, rotary, rows, chunk_size)  # type: ignore[arg-type]
-        return self.final_layernorm(h)
-
-    def _enter(
-        self, input_ids: Tensor | None, position_ids: Tensor, inputs_embeds: Tensor | None = None
-    ) -> tuple[Tensor, Rotary]:
-        h = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        h = h.to(self.final_layernorm.weight.dtype)  # quantised embeddings come out in their scales' dtype
-        return h, self._rotary.of_positions(position_ids, h.dtype)
-
-    def _runner(self, layer: nn.Module) -> Callable[..., Tensor]:
-        """The block itself, or with gradient checkpointing (as transformers switches it on) around it."""
-        if self.gradient_checkpointing and self.training:
-            checkpoint: Callable[..., Tensor] = self._gradient_checkpointing_func  # type: ignore[assignment]
-            return partial(checkpoint, layer)
-        return layer
+    @property
+    def final_norm(self) -> nn.Module:
+        """See `BlockStack.final_norm`."""
+        return self.final_layernorm
 
 
-class ChatGLM(nn.Module):
+class ChatGLM(CausalHead):
     """The language model: `ChatGLMTransformer` and the head, which shares the embedding's weights.
 
     Args:
@@ -250,26 +202,10 @@ class ChatGLM(nn.Module):
             lm_head.weight = self.transformer.word_embeddings.weight
         self.lm_head = lm_head
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        attention_mask: Tensor | None,
-        store: KeyValueStore | AttendingStore | None = None,
-    ) -> Tensor:
-        """Logits ``[B, T, V]`` of every position; see `ChatGLMTransformer.forward`."""
-        return self.lm_head(self.transformer(input_ids, position_ids, attention_mask, store))
-
-    def prefill(
-        self, input_ids: Tensor, position_ids: Tensor, rows: PrefillRows, chunk_size: int
-    ) -> Generator[None, None, Tensor]:
-        """Take in one prompt in short steps; see `glm_runtime_torch.families.LanguageModel`."""
-        h = yield from self.transformer.prefill(input_ids, position_ids, rows, chunk_size)
-        return self.lm_head(h[0])
-
-    def decode(self, input_ids: Tensor, position_ids: Tensor, rows: AttendingStore) -> Tensor:
-        """Logits ``[B, V]`` after one more token a row; see `glm_runtime_torch.families.LanguageModel`."""
-        return self.lm_head(self.transformer(input_ids, position_ids, None, rows)[:, 0])
+    @property
+    def head(self) -> nn.Module:
+        """See `CausalHead.head`."""
+        return self.lm_head
 
     def layout(self, prompt: Sequence[int]) -> ChatGLMLayout:
         """Where the tokens of a sequence that begins with ``prompt`` stand; see `ChatGLMLayout`."""
@@ -347,18 +283,13 @@ def batch_layout(
     position_ids = torch.zeros(B, rows, S, dtype=torch.int64)
     bidirectional = torch.zeros(B, dtype=torch.int64)
     for row, ids in enumerate(input_ids.tolist()):
-        first, stop = (0, S) if padding is None else _real_span(padding[row])
+        first, stop = (0, S) if padding is None else real_span(padding[row])
         layout = ChatGLMLayout.of_prompt(config, ids[first:stop])
         position_ids[row, :, first:stop] = layout.position_ids(0, stop - first)
         bidirectional[row] = first + layout.context_length
     queries = torch.arange(start, S).expand(B, S - start)
     mask = visibility_mask(queries, bidirectional, S, None if padding is None else padding.cpu())
     return position_ids[..., start:].to(input_ids.device), mask.to(input_ids.device)
-
-
-def _real_span(padding: Tensor) -> tuple[int, int]:
-    real = (~padding).nonzero().flatten().tolist()
-    return (real[0], real[-1] + 1) if real else (0, 0)
 
 
 def build_prefix_encoder(
@@ -371,17 +302,3 @@ def build_prefix_encoder(
     projection = config.prefix_projection if prefix_projection is None else prefix_projection
     inner = (config.hidden_size, config.hidden_size) if projection else None
     return PrefixEncoder(length, config.num_layers, config.num_heads, config.head_dim, inner)
-
-
-def language_model_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy of ``logits`` ``[B, T, V]`` at t against ``labels`` ``[B, T]`` at t + 1.
-
-    Computed in float32; labels of -100 do not count.
-    """
-    predictions = logits[:, :-1].float().flatten(0, 1)
-    return F.cross_entropy(predictions, labels[:, 1:].flatten(), ignore_index=IGNORED_LABEL)
-
-
-def _collect(hidden_states: list[Tensor] | None, h: Tensor) -> None:
-    if hidden_states is not None:
-        hidden_states.append(h)

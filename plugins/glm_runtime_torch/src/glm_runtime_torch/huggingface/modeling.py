@@ -20,7 +20,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from glm_core import DeviceError
 from glm_core.records import ChatRequest, Message, QuantizationScheme, Sampling, as_messages
 
-from ..architectures.chatglm import ChatGLM, ChatGLMTransformer, batch_layout, language_model_loss
+from ..architectures.chatglm import ChatGLM, ChatGLMTransformer, batch_layout
+from ..architectures.decoder import language_model_loss
 from ..families import CHATGLM
 from ..model import TorchModel
 from ..prefix_encoder import PrefixedKeyValues

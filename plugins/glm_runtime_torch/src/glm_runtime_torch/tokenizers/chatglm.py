@@ -11,13 +11,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import sentencepiece
-
 from glm_core import Message
 from glm_core.errors import CheckpointError
 
-from ..checkpoints.integrity import check_not_lfs_pointer
 from ..generation.reply import FullWidthPunctuation, ReplyFilter
+from .vocabulary import load_vocabulary
 
 VOCABULARY_FILE = "ice_text.model"
 
@@ -49,7 +47,7 @@ class ChatGLMTokenizer:
     def __init__(self, directory: str | Path) -> None:
         directory = Path(directory)
         _refuse_image_tokens(directory)
-        self.pieces = _load_vocabulary(directory / VOCABULARY_FILE)
+        self.pieces = load_vocabulary(directory / VOCABULARY_FILE)
         self.vocab_size: int = self.pieces.get_piece_size()
         self.mask_token_id = self._special(MASK)
         self.gmask_token_id = self._special(GMASK)
@@ -127,21 +125,6 @@ def format_chat(messages: Sequence[Message]) -> str:
 def _blanks_of(match: re.Match[str]) -> str:
     count = int(match.group(1))
     return " " * count if 2 <= count <= MAX_BLANKS else match.group()
-
-
-def _load_vocabulary(path: Path) -> sentencepiece.SentencePieceProcessor:
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path} is missing: the tokenizer's vocabulary. Take it from the model's page."
-        )
-    check_not_lfs_pointer(path)
-    try:
-        return sentencepiece.SentencePieceProcessor(model_file=str(path))
-    except (RuntimeError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is no SentencePiece model ({path.stat().st_size:,} bytes): it is damaged or cut off. "
-            "Download it again."
-        ) from error
 
 
 def _refuse_image_tokens(directory: Path) -> None:

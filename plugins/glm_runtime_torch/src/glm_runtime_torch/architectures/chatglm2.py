@@ -1,0 +1,330 @@
+"""ChatGLM2-6B, ChatGLM3-6B and GLM-4-9B: causal decoders with multi-query attention.
+
+How they differ from ChatGLM-6B (v1), and from the common decoder:
+
+- **Multi-query attention**: a few groups of keys and values serve all query heads; the KV cache
+  holds the groups, unexpanded. The fused rows are all query heads, then the keys, then the values.
+- **Half rotary, interleaved**: only the first half of a head's channels is turned, channel ``2i``
+  together with ``2i + 1``; the rest carries no position.
+- **RMSNorm** before attention and MLP with ordinary residuals, and a **SwiGLU** MLP.
+- The head has weights of its own.
+
+`glm_runtime_torch.attention` and every backend's kernel turn channel ``i`` with ``i + d/2``. So the
+turned channels of queries and keys are reordered once after their projection, even ones first: the
+products of queries and keys do not change. The half that is not turned has a row of positions that is
+always 0.
+
+Axes: B batch · T new tokens · S key positions · D hidden · N query heads · G key/value heads
+      H head dim · V vocabulary · R position rows (2: turned half, unturned half) · L layers
+Source: GLM-130B, arXiv:2210.02414; multi-query attention, arXiv:1911.02150; the published code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..attention import AttendingStore, KeyValueStore, attend, visibility_mask
+from ..prefix_encoder import PrefixEncoder
+from ..rotary import Rotary, RotaryEmbedding
+from .decoder import BlockStack, CausalHead, real_span
+
+ROPE_BASE = 10000.0
+
+
+@dataclass(frozen=True)
+class ChatGLM2Config:
+    """The network's shape, with the field's names; defaults are ChatGLM2-6B's.
+
+    Attributes:
+        rope_base: frequency of channel pair i is ``rope_base ** (-2i / d)``.
+        rope_interpolation: positions are divided by it.
+    """
+
+    vocab_size: int = 65024
+    hidden_size: int = 4096
+    num_layers: int = 28
+    num_heads: int = 32
+    num_kv_heads: int = 2
+    head_dim: int = 128
+    ffn_hidden_size: int = 13696
+    layernorm_epsilon: float = 1e-5
+    max_sequence_length: int = 32768
+    add_qkv_bias: bool = True
+    add_bias_linear: bool = False
+    rope_base: float = ROPE_BASE
+    rope_interpolation: float = 1.0
+    eos_token_id: int = 2
+    pad_token_id: int = 0
+    pre_seq_len: int | None = None
+    prefix_projection: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_heads} is not a multiple of multi_query_group_num "
+                f"{self.num_kv_heads}"
+            )
+        if self.head_dim % 4:
+            raise ValueError(
+                f"kv_channels {self.head_dim} is not a multiple of 4, which rotary positions need"
+            )
+
+    @classmethod
+    def from_checkpoint(cls, config: Mapping[str, Any], *, interpolates: bool = False) -> ChatGLM2Config:
+        """Read the published ``config.json``.
+
+        Args:
+            config: its content.
+            interpolates: whether ``rope_ratio`` divides positions (ChatGLM2) instead of multiplying
+                the base (ChatGLM3, GLM-4).
+
+        Raises:
+            ValueError: it describes a variant that no published model is.
+        """
+        for key, expected in (
+            ("rmsnorm", True),
+            ("post_layer_norm", True),
+            ("apply_residual_connection_post_layernorm", False),
+        ):
+            if config.get(key, expected) is not expected:
+                raise ValueError(f"{key} is {config[key]}; only {expected} is known")
+        heads, ratio = config["num_attention_heads"], float(config.get("rope_ratio") or 1)
+        eos = config.get("eos_token_id", cls.eos_token_id)
+        return cls(
+            vocab_size=config["padded_vocab_size"],
+            num_heads=heads,
+            num_kv_heads=config["multi_query_group_num"] if config.get("multi_query_attention") else heads,
+            head_dim=config["kv_channels"],
+            max_sequence_length=config["seq_length"],
+            rope_base=ROPE_BASE if interpolates else ROPE_BASE * ratio,
+            rope_interpolation=ratio if interpolates else 1.0,
+            eos_token_id=eos[0] if isinstance(eos, list) else eos,
+            **{field: config[field] for field in _SAME_NAMES if field in config},
+        )
+
+
+_SAME_NAMES = (
+    *("hidden_size", "num_layers", "ffn_hidden_size", "layernorm_epsilon", "add_qkv_bias"),
+    *("add_bias_linear", "pad_token_id", "pre_seq_len", "prefix_projection"),
+)
+
+
+class ChatGLM2Attention(nn.Module):
+    """The two projections around grouped attention; the product is `glm_runtime_torch.attention`'s."""
+
+    def __init__(self, config: ChatGLM2Config, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.sizes = [
+            heads * config.head_dim for heads in (config.num_heads, config.num_kv_heads, config.num_kv_heads)
+        ]
+        self.head_dim = config.head_dim
+        bias = config.add_qkv_bias or config.add_bias_linear
+        self.query_key_value = nn.Linear(config.hidden_size, sum(self.sizes), bias=bias)
+        self.dense = nn.Linear(self.sizes[0], config.hidden_size, bias=config.add_bias_linear)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries ``[B, N, T, H]``, keys and values ``[B, G, T, H]`` of ``[B, T, D]``, not rotated yet."""
+        q, k, v = (
+            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for part in self.query_key_value(x).split(self.sizes, dim=-1)
+        )
+        return even_channels_first(q), even_channels_first(k), v
+
+
+class ChatGLM2MLP(nn.Module):
+    """SwiGLU: the first half of a double-width layer gates the second."""
+
+    def __init__(self, config: ChatGLM2Config) -> None:
+        super().__init__()
+        inner, bias = config.ffn_hidden_size, config.add_bias_linear
+        self.dense_h_to_4h = nn.Linear(config.hidden_size, 2 * inner, bias=bias)
+        self.dense_4h_to_h = nn.Linear(inner, config.hidden_size, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, T, D]`` to ``[B, T, D]``."""
+        gate, value = self.dense_h_to_4h(x).chunk(2, dim=-1)
+        return self.dense_4h_to_h(F.silu(gate) * value)
+
+
+class ChatGLM2Layer(nn.Module):
+    """One pre-norm block."""
+
+    def __init__(self, config: ChatGLM2Config, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.layernorm_epsilon)
+        self.self_attention = ChatGLM2Attention(config, layer)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.layernorm_epsilon)
+        self.mlp = ChatGLM2MLP(config)
+
+    def forward(
+        self,
+        h: Tensor,
+        rotary: Rotary,
+        attention_mask: Tensor | None,
+        store: KeyValueStore | AttendingStore | None,
+    ) -> Tensor:
+        """Map hidden states ``[B, T, D]`` to ``[B, T, D]``."""
+        residual, q, k, v = self.project(h)
+        return self.finish(
+            residual, attend(q, k, v, rotary, self.self_attention.layer, attention_mask, store)
+        )
+
+    def project(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The residual ``[B, T, D]``, and queries, keys and values ``[B, N or G, T, H]``."""
+        return (h, *self.self_attention.project(self.input_layernorm(h)))
+
+    def finish(self, residual: Tensor, context: Tensor) -> Tensor:
+        """The block's output from its residual and the context ``[B, T, N * H]`` of its attention."""
+        h = residual + self.self_attention.dense(context)
+        return h + self.mlp(self.post_attention_layernorm(h))
+
+
+def even_channels_first(x: Tensor) -> Tensor:
+    """Reorder the turned half of queries or keys ``[..., H]``: channels 0, 2, 4, ..., then 1, 3, 5, ..."""
+    turned, rest = x.chunk(2, dim=-1)
+    turned = turned.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+    return torch.cat((turned, rest), dim=-1)
+
+
+class ChatGLM2Embedding(nn.Module):
+    """Holds the table under its published name."""
+
+    def __init__(self, config: ChatGLM2Config) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+
+
+class ChatGLM2Encoder(nn.Module):
+    """Holds the blocks and the final norm under their published names."""
+
+    def __init__(self, config: ChatGLM2Config) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(ChatGLM2Layer(config, layer) for layer in range(config.num_layers))
+        self.final_layernorm = nn.RMSNorm(config.hidden_size, config.layernorm_epsilon)
+
+
+class ChatGLM2Transformer(BlockStack):
+    """Embeddings, blocks, final norm and, as published, the head."""
+
+    def __init__(self, config: ChatGLM2Config) -> None:
+        super().__init__(
+            # In float32, also where ChatGLM2's own code rounds to float16 and cannot tell positions
+            # above 2048 apart.
+            RotaryEmbedding(
+                config.head_dim // 2, base=config.rope_base, interpolation=config.rope_interpolation
+            )
+        )
+        self.embedding = ChatGLM2Embedding(config)
+        self.encoder = ChatGLM2Encoder(config)
+        self.output_layer = nn.Linear(config.hidden_size, config.vocab_size, bias=config.add_bias_linear)
+        if config.pre_seq_len is not None:
+            self.prefix_encoder = build_prefix_encoder(config)
+
+    @property
+    def embedding_table(self) -> nn.Module:
+        """See `BlockStack.embedding_table`."""
+        return self.embedding.word_embeddings
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """See `BlockStack.blocks`."""
+        return self.encoder.layers
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """See `BlockStack.final_norm`."""
+        return self.encoder.final_layernorm
+
+
+class ChatGLM2(CausalHead):
+    """The language model.
+
+    Args:
+        config: the shape.
+    """
+
+    transformer: ChatGLM2Transformer
+
+    def __init__(self, config: ChatGLM2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = ChatGLM2Transformer(config)
+
+    @property
+    def head(self) -> nn.Module:
+        """See `CausalHead.head`."""
+        return self.transformer.output_layer
+
+    def layout(self, prompt: Sequence[int]) -> CausalLayout:
+        """Where the tokens of a sequence stand; see `CausalLayout`."""
+        return CausalLayout()
+
+
+@dataclass(frozen=True)
+class CausalLayout:
+    """Positions and visibility of one unpadded sequence: counted from 0, and nothing sees what follows.
+
+    Attributes:
+        context_length: see `glm_runtime_torch.families.Layout`.
+    """
+
+    context_length: int = 0
+
+    def position_ids(self, start: int, stop: int) -> Tensor:
+        """Positions ``[2, stop - start]`` int64 of those tokens: of the turned half, and 0 of the other."""
+        index = torch.arange(start, stop)
+        return torch.stack((index, torch.zeros_like(index)))
+
+
+def batch_layout(
+    input_ids: Tensor, padding: Tensor | None = None, *, start: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Positions and visibility of whole, possibly left- or right-padded sequences.
+
+    Args:
+        input_ids: ``[B, S]`` int64.
+        padding: ``[B, S]`` bool, True = padding; ``None`` = none is.
+        start: leave out the queries before this index.
+
+    Returns:
+        ``position_ids`` ``[B, 2, S - start]`` (0 on padding) and the visibility mask
+        ``[B, 1, S - start, S]``.
+    """
+    B, S = input_ids.shape
+    position_ids = torch.zeros(B, 2, S, dtype=torch.int64)
+    for row in range(B):
+        first, stop = (0, S) if padding is None else real_span(padding[row])
+        position_ids[row, :, first:stop] = CausalLayout().position_ids(0, stop - first)
+    queries = torch.arange(start, S).expand(B, S - start)
+    nothing = torch.zeros(B, dtype=torch.int64)
+    mask = visibility_mask(queries, nothing, S, None if padding is None else padding.cpu())
+    return position_ids[..., start:].to(input_ids.device), mask.to(input_ids.device)
+
+
+class ChatGLM2PrefixEncoder(PrefixEncoder):
+    """A prefix whose stored keys have their channels in the published order."""
+
+    def forward(self) -> Tensor:
+        """See `PrefixEncoder.forward`; keys as `ChatGLM2Attention.project` orders them."""
+        keys, values = super().forward().unbind(dim=1)
+        return torch.stack((even_channels_first(keys), values), dim=1)  # [L, 2, G, P, H]
+
+
+def build_prefix_encoder(
+    config: ChatGLM2Config, pre_seq_len: int | None = None, prefix_projection: bool | None = None
+) -> PrefixEncoder:
+    """A prefix encoder of this model's shape; unnamed settings are the configuration's."""
+    length = config.pre_seq_len if pre_seq_len is None else pre_seq_len
+    if not length:
+        raise ValueError(f"pre_seq_len must be a positive number of tokens, got {length}")
+    projection = config.prefix_projection if prefix_projection is None else prefix_projection
+    kv_size = config.num_layers * 2 * config.num_kv_heads * config.head_dim
+    inner = (kv_size, config.hidden_size) if projection else None
+    return ChatGLM2PrefixEncoder(length, config.num_layers, config.num_kv_heads, config.head_dim, inner)

@@ -1,0 +1,129 @@
+"""The tokenizers of ChatGLM2-6B and ChatGLM3-6B: one vocabulary, two chat formats.
+
+Format: ``tokenizer.model`` as published (SentencePiece, 64,789 pieces in both). The control tokens
+have no piece: their ids follow the vocabulary's, in a fixed order, and stand in front of every prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from glm_core import Message
+
+from ..generation.reply import ReplyFilter
+from .chatglm import REPLY_REPLACEMENTS
+from .vocabulary import load_vocabulary
+
+VOCABULARY_FILE = "tokenizer.model"
+
+
+class ChatGLM2Tokenizer:
+    """Text to ids and back, and the round format of ChatGLM2.
+
+    Control tokens typed as text stay text; ids of control tokens decode to nothing.
+
+    Args:
+        directory: holds ``tokenizer.model``.
+
+    Raises:
+        CheckpointError: the vocabulary is missing, unreadable, or a Git LFS pointer.
+    """
+
+    control_tokens: ClassVar[tuple[str, ...]] = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop")
+    end_tokens: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, directory: str | Path) -> None:
+        self.pieces = load_vocabulary(Path(directory) / VOCABULARY_FILE)
+        self._num_pieces: int = self.pieces.get_piece_size()
+        self._control = {name: self._num_pieces + i for i, name in enumerate(self.control_tokens)}
+        self.vocab_size = self._num_pieces + len(self._control)
+        self.eos_token_id: int = self.pieces.eos_id()
+        self.pad_token_id: int = self.pieces.unk_id()
+        self.stop_token_ids = frozenset(
+            {self.eos_token_id, *(self._control[name] for name in self.end_tokens)}
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text."""
+        return self.pieces.encode(text)
+
+    def tokenize(self, text: str) -> list[str]:
+        """The pieces of `encode` as text."""
+        return self.pieces.encode(text, out_type=str)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of ids; control tokens, padding and ids beyond the vocabulary leave nothing behind."""
+        return self.pieces.decode(
+            [token for token in token_ids if self.pad_token_id < token < self._num_pieces]
+        )
+
+    def control_token_id(self, name: str) -> int:
+        """Id of a control token, such as ``"[gMASK]"``."""
+        return self._control[name]
+
+    def completion_prompt(self, text: str) -> list[int]:
+        """Ids of bare text after ``[gMASK] sop``, as the original's ``__call__`` gives."""
+        return [*self._start, *self.encode(text)]
+
+    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation in the original's round format; see `format_chat`."""
+        return self.completion_prompt(format_chat(messages))
+
+    def reply_filter(self) -> ReplyFilter:
+        """The original's response clean-up, made to work on a stream."""
+        return ReplyFilter(replacements=REPLY_REPLACEMENTS)
+
+    @property
+    def _start(self) -> list[int]:
+        return [self._control["[gMASK]"], self._control["sop"]]
+
+
+class ChatGLM3Tokenizer(ChatGLM2Tokenizer):
+    """The same vocabulary with control tokens for roles, and the role format of ChatGLM3."""
+
+    roles: ClassVar[dict[str, str]] = {
+        "system": "<|system|>",
+        "user": "<|user|>",
+        "assistant": "<|assistant|>",
+        "observation": "<|observation|>",
+    }
+    control_tokens = (*ChatGLM2Tokenizer.control_tokens, *roles.values())
+    end_tokens = (roles["user"], roles["observation"])
+
+    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation: each message after its role's token, then the assistant's token."""
+        ids = self._start
+        for message in messages:
+            ids += self.turn(message.role, message.content)
+        return [*ids, self._control[self.roles["assistant"]]]
+
+    def turn(self, role: str, content: str, metadata: str = "") -> list[int]:
+        """Ids of one message.
+
+        Args:
+            role: a key of ``roles``.
+            content: plain text; encoded by itself, so that nothing in it joins what stands before.
+            metadata: of an assistant's message: the name of the tool that it calls.
+        """
+        return [self._control[self.roles[role]], *self.encode(f"{metadata}\n"), *self.encode(content)]
+
+
+def format_chat(messages: Sequence[Message]) -> str:
+    """ChatGLM2's prompt: rounds counted from 1, the round form also without history.
+
+    A system message, which the model was not trained with, stands on lines of its own before round 1.
+    Several questions in a row are one question of several lines.
+    """
+    system = "\n".join(message.content for message in messages if message.role == "system")
+    rounds: list[str] = []
+    question = ""
+    for message in messages:
+        if message.role == "user":
+            question = f"{question}\n{message.content}" if question else message.content
+        elif message.role == "assistant":
+            rounds.append(f"[Round {len(rounds) + 1}]\n\n问：{question}\n\n答：{message.content}\n\n")
+            question = ""
+    head = f"{system}\n\n" if system else ""
+    return f"{head}{''.join(rounds)}[Round {len(rounds) + 1}]\n\n问：{question}\n\n答："

@@ -1,0 +1,62 @@
+"""The engine on ChatGLM2 and ChatGLM3, against the originals' greedy runs."""
+
+from __future__ import annotations
+
+import pytest
+from glm_runtime_torch import families
+from glm_runtime_torch.model import TorchModel
+from goldens import DATA, Case, directory2, named
+from tiny_models import open_with_prompt
+
+from glm_core import ChatRequest, Message, Sampling
+
+GREEDY = [case for family in ("chatglm2-6b", "chatglm3-6b") for case in named(family, "greedy", at_least=4)]
+
+
+def prompts_of(case: Case) -> list[list[int]]:
+    """The rows of a case without their padding."""
+    rows = case["input_ids"].tolist()
+    if "attention_mask" not in case.tensors:
+        return rows
+    return [row[mask.count(0) :] for row, mask in zip(rows, case["attention_mask"].tolist(), strict=True)]
+
+
+def answer(model: TorchModel, max_new_tokens: int, adapter: str | None) -> tuple[list[int], str | None]:
+    """The tokens of a greedy answer, and why it ended."""
+    sampling = Sampling(do_sample=False, max_new_tokens=max_new_tokens)
+    deltas = list(model.stream(ChatRequest((Message("user", "x"),), sampling, adapter=adapter)))
+    return [token for delta in deltas for token in delta.token_ids], deltas[-1].finish_reason
+
+
+@pytest.mark.parametrize("case", GREEDY)
+def test_greedy_tokens_equal_the_original(case: Case) -> None:
+    """Every row alone gives the original's tokens: plain, padded, P-tuned, with one or several ends."""
+    end = case.settings["eos_token_id"]
+    ends = [] if end is None else end if isinstance(end, list) else [end]
+    adapter = case.settings.get("ptuning_dir", "").removeprefix("ptuning-") or None
+    adapters = {adapter: DATA / case.folder / f"ptuning-{adapter}"} if adapter else {}
+    limit = case.settings["max_new_tokens"]
+    rows = zip(prompts_of(case), case["input_ids"], case["sequences"].tolist(), strict=True)
+    for prompt, padded, whole in rows:
+        expected = whole[len(padded) :]
+        stop = next((index for index, token in enumerate(expected) if token in ends), None)
+        model = open_with_prompt(directory2(case), prompt, ends, adapters=adapters)
+        assert answer(model, limit, adapter) == (expected[:stop], "length" if stop is None else "stop")
+        model.close()
+
+
+def test_families_are_told_apart() -> None:
+    """The golden checkpoints are recognised by name, renamed ones by their length."""
+    known = {"chatglm-6b": "chatglm", "chatglm2-6b": "chatglm2", "chatglm3-6b": "chatglm3"}
+    shared = {"model_type": "chatglm", "multi_query_group_num": 2}
+    for folder, name in known.items():
+        config = {"_name_or_path": f"THUDM/{folder}", **shared}
+        if folder == "chatglm-6b":
+            config = {"model_type": "chatglm", "inner_hidden_size": 4}
+        family = families.family_of(config)
+        assert family is not None
+        assert family.name == name
+    for length, name in ((32768, "chatglm2"), (8192, "chatglm3"), (131072, "chatglm3")):
+        family = families.family_of({"_name_or_path": "/models/mine", "seq_length": length, **shared})
+        assert family is not None
+        assert family.name == name
