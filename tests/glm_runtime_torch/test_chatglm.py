@@ -15,10 +15,10 @@ from glm_runtime_torch.architectures.chatglm import (
     ChatGLM,
     ChatGLMConfig,
     ChatGLMLayout,
-    batch_layout,
 )
 from glm_runtime_torch.architectures.decoder import language_model_loss
 from glm_runtime_torch.kv_cache import KVCache
+from glm_runtime_torch.layout import batch_layout
 from goldens import DATA, PAD, Case, named, network_of, real_positions
 from tiny_models import finished
 
@@ -31,8 +31,7 @@ def layout_of(case: Case) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | No
     ids = case["input_ids"]
     given = case.settings["mask_and_positions"] == "given"
     padding = ids == PAD if given else None
-    config = network_of(case).config
-    return (*batch_layout(config, ids, padding), padding)
+    return (*batch_layout(network_of(case).layout, ids, padding), padding)
 
 
 def without_prefix(case: Case) -> bool:
@@ -84,7 +83,7 @@ def test_logits_equal_the_original(case: Case) -> None:
 def test_hidden_states_equal_the_original_layer_by_layer(case: Case) -> None:
     """Embeddings, the output of each block but the last, and the final norm's output agree."""
     model = network_of(case)
-    position_ids, visible = batch_layout(model.config, case["input_ids"])
+    position_ids, visible = batch_layout(model.layout, case["input_ids"])
     collected: list[torch.Tensor] = []
     with torch.inference_mode():
         model.transformer(case["input_ids"], position_ids, visible, hidden_states=collected)
@@ -135,7 +134,7 @@ def test_full_training_loss_and_gradients_equal_the_original(case: Case) -> None
     """One backward pass gives the original's loss, gradients and gradient norms; the head is tied."""
     model = network_of(case)
     model.requires_grad_(True)
-    position_ids, visible = batch_layout(model.config, case["input_ids"])
+    position_ids, visible = batch_layout(model.layout, case["input_ids"])
     loss = language_model_loss(model(case["input_ids"], position_ids, visible), case["labels"])
     gradients = dict(
         zip(

@@ -14,13 +14,13 @@ import torch
 from glm_runtime_torch.architectures.chatglm2 import (
     ChatGLM2,
     ChatGLM2Config,
-    batch_layout,
     build_prefix_encoder,
     even_channels_first,
 )
 from glm_runtime_torch.architectures.decoder import language_model_loss
 from glm_runtime_torch.checkpoints.reader import Checkpoint
 from glm_runtime_torch.kv_cache import KVCache
+from glm_runtime_torch.layout import batch_layout
 from glm_runtime_torch.prefix_encoder import PrefixedKeyValues, PrefixEncoder
 from glm_runtime_torch.rotary import RotaryEmbedding
 from goldens import DATA, Case, named, network2_of
@@ -65,7 +65,7 @@ def stored_prefix(directory: Path, config: ChatGLM2Config) -> PrefixEncoder:
 def logits_of(model: ChatGLM2, case: Case, prefix: PrefixEncoder | None) -> torch.Tensor:
     """Logits of a whole sequence in one pass."""
     padding = padding_of(case)
-    position_ids, visible = batch_layout(case["input_ids"], padding)
+    position_ids, visible = batch_layout(model.layout, case["input_ids"], padding)
     store = None
     if prefix is not None:
         store = PrefixedKeyValues(prefix().to(next(model.parameters()).dtype))
@@ -95,7 +95,7 @@ def test_logits_equal_the_original(case: Case) -> None:
 def test_hidden_states_equal_the_original_layer_by_layer(case: Case) -> None:
     """Embeddings, the output of each block but the last, and the final norm's output agree."""
     model = network2_of(case)
-    position_ids, visible = batch_layout(case["input_ids"])
+    position_ids, visible = batch_layout(model.layout, case["input_ids"])
     collected: list[torch.Tensor] = []
     with torch.inference_mode():
         model.transformer(case["input_ids"], position_ids, visible, hidden_states=collected)

@@ -18,10 +18,12 @@ from glm_core import Sampling
 from .architectures import chatglm, chatglm2
 from .attention import AttendingStore
 from .kv_cache import PrefillRows
+from .layout import Layout
 from .prefix_encoder import PrefixEncoder
 from .tokenizers import ChatTokenizer
 from .tokenizers.chatglm import ChatGLMTokenizer
 from .tokenizers.chatglm2 import ChatGLM2Tokenizer, ChatGLM3Tokenizer
+from .tokenizers.glm4 import GLM4Tokenizer
 
 
 class LanguageModel(Protocol):
@@ -52,19 +54,6 @@ class LanguageModel(Protocol):
 
     def layout(self, prompt: Sequence[int]) -> Layout:
         """Where the tokens of a sequence that begins with ``prompt`` stand."""
-        ...
-
-
-class Layout(Protocol):
-    """Positions and visibility of one sequence; found once, asked at every step."""
-
-    @property
-    def context_length(self) -> int:
-        """How many leading tokens see each other in both directions; 0 if causal."""
-        ...
-
-    def position_ids(self, start: int, stop: int) -> Tensor:
-        """Positions ``[R, stop - start]`` of those tokens, prompt and answer counted together."""
         ...
 
 
@@ -194,7 +183,48 @@ CHATGLM3 = replace(
     tokenizer=ChatGLM3Tokenizer,
 )
 
-FAMILIES: tuple[Family, ...] = (CHATGLM, CHATGLM2, CHATGLM3)
+GLM4_VOCABULARY = 151552
+
+
+def _is_glm4(config: Mapping[str, Any]) -> bool:
+    return _is_chatglm2_or_3(config) and config.get("padded_vocab_size") == GLM4_VOCABULARY
+
+
+# GLM-4-9B as first published: ChatGLM3's network with a larger vocabulary
+GLM4 = replace(CHATGLM3, name="glm4-9b", recognises=_is_glm4, tokenizer=GLM4Tokenizer)
+
+
+def _native(model_type: str) -> Family:
+    """A family that transformers defines; its modules are imported when a model of it is opened."""
+
+    def module() -> Any:
+        from .huggingface import native  # imports transformers
+
+        return native
+
+    def tokenizer(directory: Path) -> ChatTokenizer:
+        from .huggingface.native_tokenizer import NativeTokenizer  # imports transformers
+
+        return NativeTokenizer(directory)
+
+    return Family(
+        name=model_type,
+        recognises=lambda config: config.get("model_type") == model_type,
+        read_config=lambda config: module().read_config(config),
+        build=lambda config: module().NativeModel(config),
+        dimensions=lambda config: module().dimensions(config),
+        tokenizer=tokenizer,
+        build_prefix_encoder=lambda *arguments: module().build_prefix_encoder(*arguments),
+        sampling=Sampling(
+            max_length=8192, temperature=1.0, top_p=1.0, top_k=50, repetition_penalty=1.0, do_sample=True
+        ),
+    )
+
+
+# GLM-4-9B-hf, GLM-Edge; GLM-4-0414, GLM-Z1
+NATIVE = tuple(_native(model_type) for model_type in ("glm", "glm4"))
+
+FAMILIES: tuple[Family, ...] = (CHATGLM, GLM4, CHATGLM2, CHATGLM3, *NATIVE)
 
 
 def family_of(config: Mapping[str, Any], families: Iterable[Family] = FAMILIES) -> Family | None:

@@ -26,11 +26,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attention import AttendingStore, KeyValueStore, attend, visibility_mask
+from ..attention import AttendingStore, KeyValueStore, attend
 from ..fused import linear_gelu, norm_of_sum
 from ..prefix_encoder import PrefixEncoder
 from ..rotary import Rotary, RotaryEmbedding
-from .decoder import BlockStack, CausalHead, real_span
+from .decoder import BlockStack, CausalHead
 
 # sqrt(2 * 28). The original never passes its layer count to the block, whose default is 28, so
 # this is the constant that all weights of the family were trained with, also smaller models'.
@@ -258,38 +258,6 @@ class ChatGLMLayout:
         if self.rows == 1:
             return first.unsqueeze(0)
         return torch.stack((first, torch.where(in_answer, index - self.context_length + 1, 0)))
-
-
-def batch_layout(
-    config: ChatGLMConfig, input_ids: Tensor, padding: Tensor | None = None, *, start: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Positions and visibility of whole, possibly left- or right-padded sequences.
-
-    Args:
-        config: names the special tokens.
-        input_ids: ``[B, S]`` int64.
-        padding: ``[B, S]`` bool, True = padding; ``None`` = none is.
-        start: leave out the queries before this index.
-
-    Returns:
-        ``position_ids`` ``[B, R, S - start]`` (0 on padding) and the visibility mask
-        ``[B, 1, S - start, S]``.
-
-    Raises:
-        ValueError: a row holds no mask token or no ``<sop>``.
-    """
-    B, S = input_ids.shape
-    rows = 2 if config.position_encoding_2d else 1
-    position_ids = torch.zeros(B, rows, S, dtype=torch.int64)
-    bidirectional = torch.zeros(B, dtype=torch.int64)
-    for row, ids in enumerate(input_ids.tolist()):
-        first, stop = (0, S) if padding is None else real_span(padding[row])
-        layout = ChatGLMLayout.of_prompt(config, ids[first:stop])
-        position_ids[row, :, first:stop] = layout.position_ids(0, stop - first)
-        bidirectional[row] = first + layout.context_length
-    queries = torch.arange(start, S).expand(B, S - start)
-    mask = visibility_mask(queries, bidirectional, S, None if padding is None else padding.cpu())
-    return position_ids[..., start:].to(input_ids.device), mask.to(input_ids.device)
 
 
 def build_prefix_encoder(

@@ -29,10 +29,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..attention import AttendingStore, KeyValueStore, attend, visibility_mask
+from ..attention import AttendingStore, KeyValueStore, attend
+from ..layout import CausalLayout
 from ..prefix_encoder import PrefixEncoder
 from ..rotary import Rotary, RotaryEmbedding
-from .decoder import BlockStack, CausalHead, real_span
+from .decoder import BlockStack, CausalHead
 
 ROPE_BASE = 10000.0
 
@@ -264,48 +265,7 @@ class ChatGLM2(CausalHead):
 
     def layout(self, prompt: Sequence[int]) -> CausalLayout:
         """Where the tokens of a sequence stand; see `CausalLayout`."""
-        return CausalLayout()
-
-
-@dataclass(frozen=True)
-class CausalLayout:
-    """Positions and visibility of one unpadded sequence: counted from 0, and nothing sees what follows.
-
-    Attributes:
-        context_length: see `glm_runtime_torch.families.Layout`.
-    """
-
-    context_length: int = 0
-
-    def position_ids(self, start: int, stop: int) -> Tensor:
-        """Positions ``[2, stop - start]`` int64 of those tokens: of the turned half, and 0 of the other."""
-        index = torch.arange(start, stop)
-        return torch.stack((index, torch.zeros_like(index)))
-
-
-def batch_layout(
-    input_ids: Tensor, padding: Tensor | None = None, *, start: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Positions and visibility of whole, possibly left- or right-padded sequences.
-
-    Args:
-        input_ids: ``[B, S]`` int64.
-        padding: ``[B, S]`` bool, True = padding; ``None`` = none is.
-        start: leave out the queries before this index.
-
-    Returns:
-        ``position_ids`` ``[B, 2, S - start]`` (0 on padding) and the visibility mask
-        ``[B, 1, S - start, S]``.
-    """
-    B, S = input_ids.shape
-    position_ids = torch.zeros(B, 2, S, dtype=torch.int64)
-    for row in range(B):
-        first, stop = (0, S) if padding is None else real_span(padding[row])
-        position_ids[row, :, first:stop] = CausalLayout().position_ids(0, stop - first)
-    queries = torch.arange(start, S).expand(B, S - start)
-    nothing = torch.zeros(B, dtype=torch.int64)
-    mask = visibility_mask(queries, nothing, S, None if padding is None else padding.cpu())
-    return position_ids[..., start:].to(input_ids.device), mask.to(input_ids.device)
+        return CausalLayout(rows=2)
 
 
 class ChatGLM2PrefixEncoder(PrefixEncoder):

@@ -151,12 +151,6 @@ def language_model_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(predictions, labels[:, 1:].flatten(), ignore_index=IGNORED_LABEL)
 
 
-def real_span(padding: Tensor) -> tuple[int, int]:
-    """Start and stop of the tokens of a row that are no padding; ``padding`` is ``[S]`` bool."""
-    real = (~padding).nonzero().flatten().tolist()
-    return (real[0], real[-1] + 1) if real else (0, 0)
-
-
 def _collect(hidden_states: list[Tensor] | None, h: Tensor) -> None:
     if hidden_states is not None:
         hidden_states.append(h)

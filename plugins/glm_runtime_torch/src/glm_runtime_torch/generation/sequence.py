@@ -10,7 +10,7 @@ from torch import Tensor
 from glm_core import ChatRequest, Delta, Sampling, Usage
 from glm_core.records import FinishReason
 
-from ..families import Layout
+from ..layout import Layout
 from ..tokenizers import ChatTokenizer
 from .detokenizer import IncrementalDetokenizer
 from .prompt import Prompt
@@ -27,10 +27,11 @@ class Sequence:
     Attributes:
         prompt: its tokens.
         layout: where they stand.
-        prefix: ``[L, 2, G, P, H]`` of its adapter, or ``None``.
+        prefix: ``[L, 2, G, P, H]`` of its adapter, until it is in the cache; or ``None``.
         generated: tokens decoded so far.
         is_chat: whether the text is cleaned as a reply; that of a bare prompt is left as it is.
         ignore_eos: whether to go on past the model's end of an answer.
+        prefix_length: P, 0 without an adapter.
     """
 
     prompt: Prompt
@@ -42,8 +43,10 @@ class Sequence:
     generated: list[int] = field(default_factory=list)
     is_chat: bool = True
     ignore_eos: bool = False
+    prefix_length: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self.prefix_length = 0 if self.prefix is None else self.prefix.shape[3]
         self._text = IncrementalDetokenizer(self.tokenizer.decode)
         self._filter = self.tokenizer.reply_filter() if self.is_chat else None
         self._asked = self._began = self._first_token = time.perf_counter()
@@ -69,11 +72,6 @@ class Sequence:
             is_chat=request.prompt is None,
             ignore_eos=bool(sampling.ignore_eos),
         )
-
-    @property
-    def prefix_length(self) -> int:
-        """P, 0 without an adapter."""
-        return 0 if self.prefix is None else self.prefix.shape[3]
 
     @property
     def num_tokens(self) -> int:

@@ -20,9 +20,10 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from glm_core import DeviceError
 from glm_core.records import ChatRequest, Message, QuantizationScheme, Sampling, as_messages
 
-from ..architectures.chatglm import ChatGLM, ChatGLMTransformer, batch_layout
+from ..architectures.chatglm import ChatGLM, ChatGLMLayout, ChatGLMTransformer
 from ..architectures.decoder import language_model_loss
 from ..families import CHATGLM
+from ..layout import batch_layout
 from ..model import TorchModel
 from ..prefix_encoder import PrefixedKeyValues
 from ..quantization import expect_stored_form, quantize_in_place
@@ -159,7 +160,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         done = 0 if past_key_values is None else past_key_values.get_seq_length()
         done = max(done - self._prefix_length, 0)
         padding = None if attention_mask is None else attention_mask == 0
-        position_ids, visible = batch_layout(self.transformer.config, input_ids, padding, start=done)
+        position_ids, visible = batch_layout(self._layout_of, input_ids, padding, start=done)
         return {
             "input_ids": input_ids[:, done:],
             "position_ids": position_ids,
@@ -293,6 +294,9 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.requires_grad_(False)
             self.prefix_encoder.requires_grad_(True)
 
+    def _layout_of(self, prompt: Sequence[int]) -> ChatGLMLayout:
+        return ChatGLMLayout.of_prompt(self.transformer.config, prompt)
+
     @property
     def _prefix_length(self) -> int:
         return 0 if self.prefix_encoder is None else self.prefix_encoder.pre_seq_len
@@ -311,7 +315,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 raise ValueError(
                     "inputs_embeds needs position_ids and a 4D attention_mask: no ids to build them from"
                 )
-            built_positions, built_visible = batch_layout(self.transformer.config, input_ids, padding)
+            built_positions, built_visible = batch_layout(self._layout_of, input_ids, padding)
             position_ids = built_positions if position_ids is None else position_ids
             visible = built_visible if visible is None else visible
         return (position_ids.unsqueeze(1) if position_ids.dim() == 2 else position_ids), visible

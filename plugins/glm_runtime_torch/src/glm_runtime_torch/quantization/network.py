@@ -133,6 +133,12 @@ def tied_table(network: nn.Module) -> tuple[Place, Place] | None:
     return places
 
 
+def untied_head(network: nn.Module) -> Place | None:
+    """The head, if its weights are its own."""
+    places = table_places(network)
+    return None if places is None or places[0].module.weight is places[1].module.weight else places[1]
+
+
 def expect_stored_form(network: nn.Module, config: Mapping[str, Any]) -> None:
     """Put empty quantised layers where a checkpoint's ``config.json`` says it holds quantised ones.
 
@@ -191,7 +197,8 @@ def quantize_in_place(
         network: a language model.
         scheme: of the blocks' linear layers.
         layers: makes the new modules.
-        embeddings: of the embedding table and the head, where they are one; ``None`` leaves them.
+        embeddings: of the embedding table and the head where they are one, else of the head alone:
+            of a table only a few rows are looked up. ``None`` leaves both.
 
     Raises:
         ValueError: the scheme does not suit the network; nothing was changed.
@@ -201,13 +208,23 @@ def quantize_in_place(
     def read(weight: Tensor, wanted: QuantizationScheme) -> tuple[Tensor, Tensor]:
         return quantize_rows(weight.detach(), wanted.bits, wanted.group_size)
 
-    for _, parent, attribute, linear in block_linears(network):
-        bias = None if linear.bias is None else linear.bias.detach()
-        stored, scale = read(linear.weight, scheme)
-        setattr(parent, attribute, layers.linear(stored, scale, bias, scheme.bits, scheme.group_size))
-    table = tied_table(network) if embeddings is not None else None
+    table, head = (tied_table(network), untied_head(network)) if embeddings is not None else (None, None)
+    for place, wanted in linears_to_quantize(network, scheme, head, embeddings):
+        bias = None if place.module.bias is None else place.module.bias.detach()
+        stored, scale = read(place.module.weight, wanted)
+        place.put(layers.linear(stored, scale, bias, wanted.bits, wanted.group_size))
     if table is not None and embeddings is not None:
         put_table(table, *read(table[0].module.weight, embeddings), embeddings, layers)
+
+
+def linears_to_quantize(
+    network: nn.Module, scheme: QuantizationScheme, head: Place | None, embeddings: QuantizationScheme | None
+) -> list[tuple[Place, QuantizationScheme]]:
+    """The linear layers of the blocks and a head with weights of its own, each with its scheme."""
+    found = [
+        (Place(name, parent, attribute), scheme) for name, parent, attribute, _ in block_linears(network)
+    ]
+    return [*found, (head, embeddings)] if head is not None and embeddings is not None else found
 
 
 def put_table(

@@ -12,7 +12,7 @@ from glm_core.records import QuantizationScheme
 
 from .formats import check_format, quantize_pieces
 from .layers import QuantizedLayers
-from .network import block_linears, check_linears, put_table, tied_table
+from .network import check_linears, linears_to_quantize, put_table, tied_table, untied_head
 
 CPU = torch.device("cpu")
 
@@ -71,22 +71,25 @@ def quantize_from_files(
         weights: holds its weights under the network's own names.
         scheme: of the blocks' linear layers.
         layers: makes the new modules.
-        embeddings: of the embedding table and the head, where they are one; ``None`` leaves them.
+        embeddings: of the embedding table and the head where they are one, else of the head alone;
+            ``None`` leaves both.
         dtype: of biases.
 
     Raises:
         ValueError: a scheme does not suit the network; nothing was changed.
     """
     check_linears(network, scheme)
-    table = tied_table(network) if embeddings is not None else None
+    table, head = (tied_table(network), untied_head(network)) if embeddings is not None else (None, None)
     if table is not None and embeddings is not None:
         check_format(embeddings.bits, table[0].module.embedding_dim, embeddings.group_size)
-    for name, parent, attribute, linear in list(block_linears(network)):
-        stored, scale = quantize_stored(weights, f"{name}.weight", scheme)
+    if head is not None and embeddings is not None:
+        check_format(embeddings.bits, head.module.in_features, embeddings.group_size)
+    for place, wanted in linears_to_quantize(network, scheme, head, embeddings):
+        stored, scale = quantize_stored(weights, f"{place.name}.weight", wanted)
         bias = None
-        if linear.bias is not None:
-            bias = weights.read(f"{name}.bias", dtype=dtype, device=CPU)
-        setattr(parent, attribute, layers.linear(stored, scale, bias, scheme.bits, scheme.group_size))
+        if place.module.bias is not None:
+            bias = weights.read(f"{place.name}.bias", dtype=dtype, device=CPU)
+        place.put(layers.linear(stored, scale, bias, wanted.bits, wanted.group_size))
     if table is not None and embeddings is not None:
         stored, scale = quantize_stored(weights, f"{table[0].name}.weight", embeddings)
         put_table(table, stored, scale, embeddings, layers)

@@ -1,0 +1,168 @@
+"""Families whose networks transformers defines itself (``glm``, ``glm4``), behind this runtime's interface.
+
+The blocks are transformers' own; what is ours is the walk through them and where keys and values go: an
+attention function that transformers calls with rotated queries, keys and values of the new tokens. These
+families are causal, so a chunk of a prompt passes a block at once.
+
+Axes: B batch · T new tokens · S key positions · N query heads · G key/value heads · H head dim
+      D hidden · V vocabulary · P prefix length
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.modeling_utils import AttentionInterface
+
+from ..attention import AttendingStore, KeyValueStore, scaled_product
+from ..families import Dimensions
+from ..kv_cache import PrefillRows
+from ..layout import CausalLayout
+from ..prefix_encoder import PrefixEncoder
+from ..rotary import Rotary
+
+ATTENTION = "glm_runtime_torch"
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Where the keys and values of a piece of a prompt go."""
+
+    rows: PrefillRows
+    start: int
+
+
+Store = KeyValueStore | AttendingStore | _Chunk | None
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    store: Store = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """What the blocks call: rotated q ``[B, N, T, H]``, k and v ``[B, G, T, H]`` to ``[B, T, N * H]``."""
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    if isinstance(store, _Chunk):
+        store.rows.put(key, value, layer, store.start)
+        return store.rows.attend(query, layer, store.start), None
+    if isinstance(store, AttendingStore):
+        return store.attend(query, key, value, _no_rotation(query), layer), None
+    if store is not None:
+        key, value = store.update(key, value, layer)
+    return scaled_product(query, key, value, attention_mask), None
+
+
+def _no_rotation(query: Tensor) -> Rotary:
+    """Angles of zero for decode kernels, which turn what they are given."""
+    shape = (query.shape[0], 1, 1, 1, query.shape[-1])
+    return Rotary(query.new_ones(shape), query.new_zeros(shape))
+
+
+AttentionInterface.register(ATTENTION, _attend)
+
+
+class NativeModel(nn.Module):
+    """A causal language model of transformers as `glm_runtime_torch.families.LanguageModel` asks for.
+
+    Args:
+        config: transformers' configuration.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        causal = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
+        self.model = causal.model
+        self.lm_head = causal.lm_head
+        with torch.device("cpu"):  # its frequencies are no weights: no checkpoint would fill them
+            self.model.rotary_emb = type(self.model.rotary_emb)(config=config)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        attention_mask: Tensor | None,
+        store: KeyValueStore | AttendingStore | None = None,
+    ) -> Tensor:
+        """Logits ``[B, T, V]`` of every position.
+
+        Args:
+            input_ids: ``[B, T]`` int64.
+            position_ids: ``[B, 1, T]`` int64.
+            attention_mask: ``[B, 1, T, S]`` bool, True = visible; ``None`` = every key is.
+            store: earlier keys and values; ``None`` for a single pass without a cache.
+        """
+        h, angles = self._enter(input_ids, position_ids)
+        for block in self.model.layers:
+            h = block(h, attention_mask=attention_mask, position_embeddings=angles, store=store)
+        return self.lm_head(self.model.norm(h))
+
+    def prefill(
+        self, input_ids: Tensor, position_ids: Tensor, rows: PrefillRows, chunk_size: int
+    ) -> Generator[None, None, Tensor]:
+        """Take in one prompt in short steps; see `glm_runtime_torch.families.LanguageModel`."""
+        h, (cos, sin) = self._enter(input_ids, position_ids)
+        for block in self.model.layers:
+            for start in range(0, h.shape[1], chunk_size):
+                span = slice(start, start + chunk_size)
+                angles = cos[:, span], sin[:, span]
+                chunk = _Chunk(rows, start)
+                h[:, span] = block(h[:, span], attention_mask=None, position_embeddings=angles, store=chunk)
+                yield
+        return self.lm_head(self.model.norm(h[:, -1]))
+
+    def decode(self, input_ids: Tensor, position_ids: Tensor, rows: AttendingStore) -> Tensor:
+        """Logits ``[B, V]`` after one more token a row; see `glm_runtime_torch.families.LanguageModel`."""
+        return self.forward(input_ids, position_ids, None, rows)[:, 0]
+
+    def layout(self, prompt: Sequence[int]) -> CausalLayout:
+        """Where the tokens of a sequence stand; see `CausalLayout`."""
+        return CausalLayout()
+
+    def _enter(self, input_ids: Tensor, position_ids: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        wanted: Tensor = self.model.norm.weight
+        h = self.model.embed_tokens(input_ids).to(wanted.dtype)
+        return h, self.model.rotary_emb(h, position_ids=position_ids[:, 0])
+
+
+def read_config(raw: Mapping[str, Any]) -> Any:
+    """Transformers' configuration of a ``config.json``.
+
+    Raises:
+        ValueError: a value of a wrong type.
+    """
+    kept = {key: value for key, value in raw.items() if key not in ("model_type", "pre_seq_len")}
+    return AutoConfig.for_model(raw["model_type"], **kept)
+
+
+def dimensions(config: Any) -> Dimensions:
+    """What the runtime needs of a configuration; see `glm_runtime_torch.families.Dimensions`."""
+    ends = config.eos_token_id
+    return Dimensions(
+        num_layers=config.num_hidden_layers,
+        num_kv_heads=config.num_key_value_heads,
+        head_dim=config.head_dim,
+        vocab_size=config.vocab_size,
+        context_length=config.max_position_embeddings,
+        eos_token_id=ends[0] if isinstance(ends, list) else ends,
+    )
+
+
+def build_prefix_encoder(config: Any, pre_seq_len: int, prefix_projection: bool) -> PrefixEncoder:
+    """A prefix encoder of this model's shape."""
+    sizes = dimensions(config)
+    kv_size = sizes.num_layers * 2 * sizes.num_kv_heads * sizes.head_dim
+    inner = (kv_size, config.hidden_size) if prefix_projection else None
+    return PrefixEncoder(pre_seq_len, sizes.num_layers, sizes.num_kv_heads, sizes.head_dim, inner)

@@ -1,0 +1,90 @@
+"""Where the tokens of a sequence stand, and what they see of one another.
+
+Axes: B batch · S tokens · R position rows
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .attention import visibility_mask
+
+
+class Layout(Protocol):
+    """Positions and visibility of one sequence; found once, asked at every step."""
+
+    @property
+    def context_length(self) -> int:
+        """How many leading tokens see each other in both directions; 0 if causal."""
+        ...
+
+    def position_ids(self, start: int, stop: int) -> Tensor:
+        """Positions ``[R, stop - start]`` of those tokens, prompt and answer counted together."""
+        ...
+
+
+@dataclass(frozen=True)
+class CausalLayout:
+    """Positions and visibility of one unpadded sequence of a causal family; nothing sees what follows.
+
+    Attributes:
+        rows: R; the first row counts from 0, the others are 0 (channels that carry no position).
+        context_length: see `Layout`.
+    """
+
+    rows: int = 1
+    context_length: int = 0
+
+    def position_ids(self, start: int, stop: int) -> Tensor:
+        """Positions ``[R, stop - start]`` int64 of those tokens, prompt and answer counted together."""
+        positions = torch.zeros(self.rows, stop - start, dtype=torch.int64)
+        positions[0] = torch.arange(start, stop)
+        return positions
+
+
+def batch_layout(
+    layout_of: Callable[[Sequence[int]], Layout],
+    input_ids: Tensor,
+    padding: Tensor | None = None,
+    *,
+    start: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Positions and visibility of whole, possibly left- or right-padded sequences.
+
+    Args:
+        layout_of: the layout of one sequence's tokens; a network's ``layout``.
+        input_ids: ``[B, S]`` int64.
+        padding: ``[B, S]`` bool, True = padding; ``None`` = none is.
+        start: leave out the queries before this index.
+
+    Returns:
+        ``position_ids`` ``[B, R, S - start]`` (0 on padding) and the visibility mask
+        ``[B, 1, S - start, S]``.
+
+    Raises:
+        ValueError: a row lacks tokens that the family needs to find its layout.
+    """
+    B, S = input_ids.shape
+    positions: list[Tensor] = []
+    bidirectional = torch.zeros(B, dtype=torch.int64)
+    for row, ids in enumerate(input_ids.tolist()):
+        first, stop = (0, S) if padding is None else _real_span(padding[row])
+        layout = layout_of(ids[first:stop])
+        real = layout.position_ids(0, stop - first)
+        positions.append(torch.nn.functional.pad(real, (first, S - stop)))
+        bidirectional[row] = first + layout.context_length
+    queries = torch.arange(start, S).expand(B, S - start)
+    mask = visibility_mask(queries, bidirectional, S, None if padding is None else padding.cpu())
+    position_ids = torch.stack(positions)[..., start:]
+    return position_ids.to(input_ids.device), mask.to(input_ids.device)
+
+
+def _real_span(padding: Tensor) -> tuple[int, int]:
+    """Start and stop of the tokens of a row that are no padding; ``padding`` is ``[S]`` bool."""
+    real = (~padding).nonzero().flatten().tolist()
+    return (real[0], real[-1] + 1) if real else (0, 0)
