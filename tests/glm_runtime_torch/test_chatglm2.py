@@ -144,6 +144,22 @@ def test_cached_steps_equal_the_original(case: Case, chunk_size: int) -> None:
             torch.testing.assert_close(logits[0], case["step_logits"][row, step], rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize("case", both("chunked", at_least=1))
+def test_prompt_on_top_of_a_cached_one_equals_the_original(case: Case) -> None:
+    """Tokens prefilled behind what a slot holds already give the original's logits: cached = uncached."""
+    model, first = network2_of(case), case.settings["prefill_length"]
+    for row, ids in enumerate(case["input_ids"].tolist()):
+        layout, cache = model.layout(ids), cache_of(model)
+        slot = cache.acquire()
+        for start, stop in ((0, first), (first, len(ids))):
+            new = torch.tensor([ids[start:stop]])
+            position_ids = layout.position_ids(start, stop).unsqueeze(0)
+            with torch.inference_mode():
+                rows = cache.prefill_rows(slot, start, layout.context_length)
+                logits = finished(model.prefill(new, position_ids, rows, 64))
+        torch.testing.assert_close(logits[0], case["chunk_logits"][row, -1], rtol=0, atol=2e-4)
+
+
 @pytest.mark.parametrize("case", both("train", at_least=1))
 def test_loss_and_gradients_equal_the_original(case: Case) -> None:
     """One backward pass gives the original's loss and gradients, of all weights or of the prefix alone."""

@@ -12,15 +12,23 @@ from typing import Any
 import sentencepiece
 import torch
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
+from glm_runtime_torch.architectures.chatglm2 import ChatGLM2, ChatGLM2Config
 from glm_runtime_torch.directory import open_directory
 from glm_runtime_torch.families import family_of
 from glm_runtime_torch.generation.reply import ReplyFilter
 from glm_runtime_torch.model import TorchModel
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
+from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM3Tokenizer
 from safetensors.torch import save_file
 
 from glm_core import Message
 from glm_core.records import ModelSource
+
+DATA = Path(__file__).parent.parent / "data"
+TINY_WORDS = [
+    *("你好", "世界", "how", "do", "I", "quantise", "a", "model", "晚上睡不着应该怎么办"),
+    *("[Round", "0]", "问：", "答：", "hello"),
+]
 
 
 class ScriptedTokenizer:
@@ -82,24 +90,8 @@ def train_vocabulary(directory: Path, vocab_size: int = 400) -> None:
     """Write a small ``ice_text.model`` with every special piece of v1 into a directory."""
     blanks = [f"<|blank_{count}|>" for count in range(2, 9)]
     out = io.BytesIO()
-    words = [
-        "你好",
-        "世界",
-        "how",
-        "do",
-        "I",
-        "quantise",
-        "a",
-        "model",
-        "晚上睡不着应该怎么办",
-        "[Round",
-        "0]",
-        "问：",
-        "答：",
-        "hello",
-    ]
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(words * 20),
+        sentence_iterator=iter(TINY_WORDS * 20),
         model_writer=out,
         vocab_size=vocab_size,
         hard_vocab_limit=False,
@@ -152,6 +144,43 @@ def tiny_checkpoint(directory: Path, *, num_layers: int = 2, hidden_size: int = 
     state["transformer.word_embeddings.weight"][[0, *control]] = 0
     state["transformer.word_embeddings.weight"][tokenizer.vocab_size :] = 0
     save_file({name: value.contiguous() for name, value in state.items()}, directory / "model.safetensors")
+    return directory
+
+
+def tiny_checkpoint2(directory: Path, family: str = "chatglm3-6b", **config: Any) -> Path:
+    """A random ChatGLM2 or ChatGLM3 checkpoint with its own vocabulary, in float16."""
+    directory.mkdir(parents=True, exist_ok=True)
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TINY_WORDS * 20),
+        model_writer=out,
+        vocab_size=400,
+        hard_vocab_limit=False,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+    )
+    (directory / "tokenizer.model").write_bytes(out.getvalue())
+    published = json.loads((DATA / "chatglm2-6b/ckpt/fp16-safetensors/config.json").read_text("utf-8"))
+    tokenizer = ChatGLM3Tokenizer(directory)
+    content = {
+        **published,
+        "_name_or_path": f"THUDM/{family}",
+        "padded_vocab_size": tokenizer.vocab_size + 6,
+        **config,
+    }
+    (directory / "config.json").write_text(json.dumps(content), "utf-8")
+    torch.manual_seed(0)
+    network = ChatGLM2(ChatGLM2Config.from_checkpoint(content))
+    for name, value in network.state_dict().items():
+        if name.endswith("weight") and value.dim() == 2:
+            torch.nn.init.normal_(value, std=0.2)
+    head = network.transformer.output_layer.weight.data  # control tokens are unlikely, ends too
+    head[[*range(3), *range(tokenizer.pieces.get_piece_size(), len(head))]] = 0
+    state = {name: value.half().contiguous() for name, value in network.state_dict().items()}
+    save_file(state, directory / "model.safetensors")
     return directory
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from glm_runtime_torch import families
 from glm_runtime_torch.model import TorchModel
 from goldens import DATA, Case, directory2, named
-from tiny_models import open_with_prompt
+from tiny_models import open_with_prompt, tiny_checkpoint2
+from tiny_native import native_checkpoint
 
+import glm_core
 from glm_core import ChatRequest, Message, Sampling
 
 GREEDY = [case for family in ("chatglm2-6b", "chatglm3-6b") for case in named(family, "greedy", at_least=4)]
@@ -60,3 +64,31 @@ def test_families_are_told_apart() -> None:
         family = families.family_of({"_name_or_path": "/models/mine", "seq_length": length, **shared})
         assert family is not None
         assert family.name == name
+
+
+@pytest.fixture(scope="module", params=["chatglm2-6b", "chatglm3-6b", "glm", "glm4"])
+def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of each family as a user has it."""
+    folder = tmp_path_factory.mktemp("family") / request.param
+    if request.param.startswith("chatglm"):
+        return tiny_checkpoint2(folder, request.param)
+    return native_checkpoint(folder, request.param)
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_family_runs_on_the_cpu_backend(directory: Path, dtype: str, quantize: str) -> None:
+    """Through all stages: requests that run together, greedy and sampled, get what each gets alone."""
+    questions = ("你好", "how do I quantise a model? " * 12, "hello", "世界")
+    with glm_core.load(directory, device="cpu", dtype=dtype, quantize=quantize, slots=4) as model:
+
+        def ask(question: str, seed: int) -> ChatRequest:
+            sampling = Sampling(do_sample=bool(seed % 2), max_new_tokens=12, temperature=1.0)
+            return ChatRequest((Message("user", question),), sampling, seed=seed)
+
+        requests = [ask(question, seed) for seed, question in enumerate(questions)]
+        alone = [[token for delta in model.stream(each) for token in delta.token_ids] for each in requests]
+        streams = [model.stream(each) for each in requests]
+        together = [[token for delta in stream for token in delta.token_ids] for stream in streams]
+        assert together == alone
+        assert all(alone)

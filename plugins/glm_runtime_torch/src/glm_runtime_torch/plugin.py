@@ -17,31 +17,9 @@ GLM_API_VERSION = 1
 @hookimpl
 def describe_models() -> tuple[ModelCard, ...]:
     """The published models that this runtime can run."""
-    license_name = "ChatGLM-6B Model License"
-    return (
-        ModelCard(
-            "chatglm-6b",
-            "ChatGLM-6B v1.1, Chinese and English, 6.2 billion parameters",
-            hub_id="THUDM/chatglm-6b",
-            modelscope_id="ZhipuAI/ChatGLM-6B",
-            aliases=("THUDM/chatglm-6b", "zai-org/chatglm-6b"),
-            license=license_name,
-        ),
-        ModelCard(
-            "chatglm-6b-int8",
-            "ChatGLM-6B quantised to int8 by its authors",
-            hub_id="THUDM/chatglm-6b-int8",
-            aliases=("THUDM/chatglm-6b-int8", "zai-org/chatglm-6b-int8"),
-            license=license_name,
-        ),
-        ModelCard(
-            "chatglm-6b-int4",
-            "ChatGLM-6B quantised to int4 by its authors",
-            hub_id="THUDM/chatglm-6b-int4",
-            aliases=("THUDM/chatglm-6b-int4", "zai-org/chatglm-6b-int4"),
-            license=license_name,
-        ),
-    )
+    from .catalogue import CARDS
+
+    return CARDS
 
 
 @hookimpl
