@@ -47,8 +47,13 @@ def native_checkpoint(directory: Path, model_type: str = "glm4", **config: Any) 
         "eos_token_id": ends,
         "initializer_range": 0.3,
     }
+    if model_type == "glm4_moe":
+        settings |= {"moe_intermediate_size": 32, "n_routed_experts": 4, "num_experts_per_tok": 2}
     torch.manual_seed(0)
     network = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **{**settings, **config}))
+    for name, value in network.named_buffers():
+        if name.endswith("e_score_correction_bias"):  # zero as initialised, which would prove nothing
+            value.copy_(torch.randn_like(value) / 8)
     network.half().save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory

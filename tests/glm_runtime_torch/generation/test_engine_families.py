@@ -66,7 +66,7 @@ def test_families_are_told_apart() -> None:
         assert family.name == name
 
 
-@pytest.fixture(scope="module", params=["chatglm2-6b", "chatglm3-6b", "glm", "glm4"])
+@pytest.fixture(scope="module", params=["chatglm2-6b", "chatglm3-6b", "glm", "glm4", "glm4_moe"])
 def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of each family as a user has it."""
     folder = tmp_path_factory.mktemp("family") / request.param

@@ -221,8 +221,8 @@ def _native(model_type: str) -> Family:
     )
 
 
-# GLM-4-9B-hf, GLM-Edge; GLM-4-0414, GLM-Z1
-NATIVE = tuple(_native(model_type) for model_type in ("glm", "glm4"))
+# GLM-4-9B-hf, GLM-Edge; GLM-4-0414, GLM-Z1; GLM-4.5 to 4.7
+NATIVE = tuple(_native(model_type) for model_type in ("glm", "glm4", "glm4_moe"))
 
 FAMILIES: tuple[Family, ...] = (CHATGLM, GLM4, CHATGLM2, CHATGLM3, *NATIVE)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+# Scales of stored integers, and what decides between experts, whatever is computed in.
+KEPT_IN_FLOAT32 = ("weight_scale", "e_score_correction_bias")
+
 
 def count_parameters(network: nn.Module) -> int:
     """Weights of a network, tied ones once."""

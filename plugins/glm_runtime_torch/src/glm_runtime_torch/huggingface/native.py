@@ -1,4 +1,4 @@
-"""Families whose networks transformers defines itself (``glm``, ``glm4``), behind this runtime's interface.
+"""Families whose networks transformers defines itself, behind this runtime's interface: glm, glm4, glm4_moe.
 
 The blocks are transformers' own; what is ours is the walk through them and where keys and values go: an
 attention function that transformers calls with rotated queries, keys and values of the new tokens. These
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import AttentionInterface
 
@@ -88,6 +89,9 @@ class NativeModel(nn.Module):
             self.model.rotary_emb = type(self.model.rotary_emb)(config=config)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+        for block in self.model.layers:
+            if hasattr(block.mlp, "experts"):
+                _use_own_experts(block.mlp, config)
 
     def forward(
         self,
@@ -137,6 +141,50 @@ class NativeModel(nn.Module):
         return h, self.model.rotary_emb(h, position_ids=position_ids[:, 0])
 
 
+class Expert(nn.Module):
+    """One gated MLP of a mixture, under its published names."""
+
+    def __init__(self, hidden_size: int, inner_size: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_size, inner_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, inner_size, bias=False)
+        self.down_proj = nn.Linear(inner_size, hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[T, D]`` to ``[T, D]``."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Experts(nn.ModuleList):
+    """A mixture's experts as linear layers, which can be read one by one and quantised like all others.
+
+    Transformers stacks them into two tensors, which no published file holds.
+    """
+
+    def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """The weighted sum of each token's experts, added in the order of their numbers.
+
+        Args:
+            x: ``[T, D]``.
+            chosen: ``[T, K]`` int64, numbers of each token's experts.
+            weights: ``[T, K]``.
+        """
+        result = torch.zeros_like(x)
+        for number in chosen.unique().tolist():
+            tokens, place = (chosen == number).nonzero(as_tuple=True)
+            part = self[number](x[tokens]) * weights[tokens, place, None]
+            result.index_add_(0, tokens, part.to(result.dtype))
+        return result
+
+
+def _use_own_experts(mlp: Any, config: Any) -> None:
+    count, inner = config.n_routed_experts, config.moe_intermediate_size
+    mlp.experts = Experts(Expert(config.hidden_size, inner) for _ in range(count))
+    bias = mlp.gate.e_score_correction_bias  # stored like a weight, so it is one here
+    del mlp.gate.e_score_correction_bias
+    mlp.gate.e_score_correction_bias = nn.Parameter(bias, requires_grad=False)
+
+
 def read_config(raw: Mapping[str, Any]) -> Any:
     """Transformers' configuration of a ``config.json``.
 
@@ -153,7 +201,7 @@ def dimensions(config: Any) -> Dimensions:
     return Dimensions(
         num_layers=config.num_hidden_layers,
         num_kv_heads=config.num_key_value_heads,
-        head_dim=config.head_dim,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         vocab_size=config.vocab_size,
         context_length=config.max_position_embeddings,
         eos_token_id=ends[0] if isinstance(ends, list) else ends,
