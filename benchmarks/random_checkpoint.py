@@ -20,11 +20,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import sentencepiece
 import torch
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
+from glm_runtime_torch.architectures.chatglm2 import ChatGLM2, ChatGLM2Config
 from glm_runtime_torch.empty_weights import empty_weights
 from glm_runtime_torch.quantization import expect_stored_form
-from torch import Tensor
+from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM3Tokenizer
+from torch import Tensor, nn
 
 import glm_core
 from glm_core.records import QuantizationScheme
@@ -93,7 +96,9 @@ def write_checkpoint(
         scheme = QuantizationScheme.parse(form)
         config |= {"quantization_bit": scheme.bits, "quantization_embeddings": embeddings}
         config |= {"quantization_group_size": scheme.group_size} if scheme.group_size else {}
-    shapes = _shapes(config)
+    with empty_weights():
+        network = ChatGLM(ChatGLMConfig.from_checkpoint(config))
+    shapes = _shapes(network, config)
     directory.mkdir(parents=True, exist_ok=True)
     needed, free = sum(map(_num_bytes, shapes.values())), shutil.disk_usage(directory).free
     if needed > free:
@@ -105,10 +110,51 @@ def write_checkpoint(
     return directory
 
 
-def _shapes(config: Mapping[str, Any]) -> dict[str, Tensor]:
+def write_chatglm3_checkpoint(directory: Path, *, num_layers: int, hidden_size: int) -> Path:
+    """Write a ChatGLM3 checkpoint of random float16 weights, with a vocabulary of its own.
+
+    Args:
+        directory: made if it is not there.
+        num_layers: blocks.
+        hidden_size: a multiple of 128, the head dim; two groups of keys and values.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    text = Path(__file__).parent.parent / "plugins/glm_model_demo/training/text"
+    with (directory / "tokenizer.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            input=sorted(map(str, text.glob("*.txt"))),
+            model_writer=file,
+            vocab_size=4000,
+            hard_vocab_limit=False,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            minloglevel=2,
+        )
+    config = {
+        "model_type": "chatglm",
+        "_name_or_path": "THUDM/chatglm3-6b",
+        "hidden_size": hidden_size,
+        "num_layers": num_layers,
+        "num_attention_heads": hidden_size // 128,
+        "kv_channels": 128,
+        "multi_query_attention": True,
+        "multi_query_group_num": 2,
+        "ffn_hidden_size": hidden_size * 3344 // 1000,
+        "padded_vocab_size": ChatGLM3Tokenizer(directory).vocab_size,
+        "seq_length": 8192,
+        "eos_token_id": 2,
+    }
+    with empty_weights():
+        network = ChatGLM2(ChatGLM2Config.from_checkpoint(config))
+    _write_shards(directory, _shapes(network, config), 0)
+    (directory / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
+    return directory
+
+
+def _shapes(network: nn.Module, config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Every stored tensor by its name, as a tensor without data."""
     with empty_weights():
-        network = ChatGLM(ChatGLMConfig.from_checkpoint(config))
         expect_stored_form(network, config)
     return {
         name: parameter.to("meta", torch.int8 if parameter.dtype == torch.int8 else torch.float16)

@@ -158,11 +158,11 @@ def test_cached_answers_equal_uncached_ones(model: ChatModel, seed: int | None) 
     turns = [asked(number, seed) for number in range(4)]
     uncached = []
     for request in turns:
-        engine._prompts._held.clear()
+        engine.forget_prompts()
         tokens, cached = answer(model, request)
         assert cached == 0
         uncached.append(tokens)
-    engine._prompts._held.clear()
+    engine.forget_prompts()
     found = [answer(model, request) for request in turns]
     assert [tokens for tokens, _ in found] == uncached
     assert found[0][1] == 0
@@ -172,11 +172,11 @@ def test_cached_answers_equal_uncached_ones(model: ChatModel, seed: int | None) 
 def test_shared_system_prompt_is_reused_while_it_runs(model: ChatModel) -> None:
     """Conversations that begin alike at the same time answer as each does alone."""
     engine = model.loaded.engine  # type: ignore[attr-defined]
-    engine._prompts._held.clear()
+    engine.forget_prompts()
     requests = [asked(number) for number in (0, 1, 2, 0, 3)]
     alone = []
     for request in requests:
-        engine._prompts._held.clear()
+        engine.forget_prompts()
         alone.append(answer(model, request)[0])
     streams = [model.stream(request) for request in requests]
     together = [list(stream) for stream in streams]

@@ -75,6 +75,10 @@ class PrefixCache:
         length = len(token_ids) // self._chunk_size * self._chunk_size
         self._held[slot].token_ids = tuple(token_ids[:length])
 
+    def forget(self) -> None:
+        """Let every slot forget what it holds; for measuring what reuse is worth."""
+        self._held = {slot: _Held(None, (), 0) for slot in self._held}
+
     def _best(self, prefix: Tensor | None, token_ids: Sequence[int]) -> tuple[int, int]:
         """The slot that holds most of a prompt, a free one rather than a busy one, and how many tokens."""
         best, longest = -1, 0

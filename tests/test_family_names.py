@@ -1,0 +1,35 @@
+"""The parts that serve every family know none by name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RUNTIME = ROOT / "plugins/glm_runtime_torch/src/glm_runtime_torch"
+GENERIC = [
+    *(RUNTIME / "generation").glob("*.py"),
+    *(RUNTIME / "quantization").glob("*.py"),
+    *(RUNTIME / "checkpoints").glob("*.py"),
+    *(RUNTIME / f"{name}.py" for name in ("model", "kv_cache", "attention", "prefill", "adapters", "layout")),
+    *ROOT.glob("plugins/glm_ptuning/src/**/*.py"),
+    *ROOT.glob("plugins/glm_backend_*/src/**/*.py"),
+    *ROOT.glob("plugins/glm_frontend_*/src/**/*.py"),
+]
+NAMES = re.compile(r"chat_?glm[23]|glm-?4|CHATGLM|ChatGLM[23]", re.IGNORECASE)
+# What a sentence for people, a default or a docstring may say; code may not.
+CODE = re.compile(r'"""[\s\S]*?"""|#[^\n]*|f?"[^"\n]*"')
+
+
+@pytest.mark.parametrize("path", GENERIC, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_code_of_the_generic_parts_names_a_family(path: Path) -> None:
+    """Engine, quantiser, trainer, backends and frontends work for a family that is added tomorrow."""
+    code = CODE.sub("", path.read_text("utf-8"))
+    assert NAMES.findall(code) == []
+
+
+def test_there_is_something_to_look_at() -> None:
+    """The folders above hold files."""
+    assert len(GENERIC) > 60
