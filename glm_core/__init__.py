@@ -25,7 +25,7 @@ from .errors import (
 )
 from .hookspecs import hookimpl
 from .plugins import API_VERSION
-from .records import ChatRequest, Delta, Message, ModelInfo, ModelLoad, Sampling, Usage
+from .records import ChatRequest, Delta, Message, ModelInfo, ModelLoad, Sampling, Tool, ToolCall, Usage
 from .routing import load, resolve_model
 
 __version__ = "0.1.0"
@@ -51,6 +51,8 @@ __all__ = [
     "PluginError",
     "RequestError",
     "Sampling",
+    "Tool",
+    "ToolCall",
     "Usage",
     "__version__",
     "hookimpl",

@@ -42,3 +42,12 @@ def check_text(name: str, value: object) -> None:
         raise RequestError(
             f"{name} is no valid Unicode: half a character at position {error.start}; send UTF-8 text"
         ) from error
+
+
+def check_token_ids(name: str, value: tuple[object, ...]) -> None:
+    """Refuse what is no token ids: nothing, or a member that is no whole number from 0 on."""
+    if not value:
+        raise RequestError(f"{name} holds no token ids; pass at least one")
+    for index, member in enumerate(value):
+        if isinstance(member, bool) or not isinstance(member, int) or member < 0:
+            raise RequestError(f"{name} must hold token ids, got {member!r} at position {index}")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ._isolation import blamed, said, shown
+from ._tracing import traced_items
 from .errors import AdapterError, ClosedError, GlmError, PluginError, RequestError
 from .models import adapter_directory
 from .records import (
+    FINISH_REASONS,
     AdapterHolder,
     ChatRequest,
     Delta,
@@ -19,7 +23,10 @@ from .records import (
     ModelInfo,
     ModelLoad,
     Sampling,
+    ToolCallDelta,
     as_messages,
+    has_tool_messages,
+    joined_calls,
 )
 
 if TYPE_CHECKING:
@@ -33,34 +40,55 @@ class ChatStream(Iterator[Delta]):
     """An answer as it comes: iterate it; close it, or leave its ``with`` block, to cancel the answer.
 
     What the plugin raises that is not for the user becomes a `PluginError` with the original as
-    its ``__cause__``, here as in every other hook.
+    its ``__cause__``, here as in every other hook. So does what it gives that is no `Delta`, comes
+    after the last one, or ends without one that has a ``finish_reason``; the answer is cancelled.
     """
 
     def __init__(self, plugin: str, deltas: Iterator[Delta]) -> None:
         self._plugin = plugin
-        self._deltas = deltas
-        self._cancel: Callable[[], object] | None = getattr(deltas, "close", None)
-        if self._cancel is None or not hasattr(deltas, "__next__"):
+        self._finished = False
+        self._closed = False
+        if not callable(getattr(deltas, "close", None)) or not hasattr(deltas, "__next__"):
             raise PluginError(
-                f"plugin {plugin!r}: chat_stream returned {deltas!r}, which is no iterator with close(); "
-                "report this to its author"
+                f"plugin {plugin!r}: chat_stream returned {shown(deltas)}, which is no iterator with "
+                "close(); report this to its author"
             )
+        self._deltas = traced_items(plugin, "chat_stream", deltas)
 
     def __next__(self) -> Delta:
         try:
-            return next(self._deltas)
-        except (GlmError, StopIteration):
+            delta = next(self._deltas)
+        except StopIteration:
+            if not self._finished and not self._closed:
+                raise self._broken("ended without a delta that has a finish_reason") from None
             raise
-        except Exception as error:
+        except (GlmError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
             raise PluginError(
-                f"plugin {self._plugin!r} failed while answering: {type(error).__name__}: {error}. "
-                "Report this to its author."
+                f"plugin {self._plugin!r} failed while answering: {said(error)}. Report this to its author."
             ) from error
+        if not isinstance(delta, Delta) or not isinstance(delta.text, str):
+            raise self._broken(f"gave {shown(delta)}; Delta records with text are expected")
+        if self._finished:
+            raise self._broken("went on after the delta that had a finish_reason")
+        if delta.finish_reason is not None:
+            if delta.finish_reason not in FINISH_REASONS:
+                raise self._broken(
+                    f"gave the finish_reason {shown(delta.finish_reason)}; "
+                    f"expected one of {', '.join(FINISH_REASONS)}"
+                )
+            self._finished = True
+        return delta
 
     def close(self) -> None:
         """Cancel the answer and free what it holds; after its end this does nothing."""
-        if self._cancel is not None:
-            self._cancel()
+        self._closed = True
+        self._deltas.close()
+
+    def _broken(self, what: str) -> PluginError:
+        self.close()
+        return PluginError(f"plugin {self._plugin!r}: chat_stream {what}; report this to its author")
 
     def __enter__(self) -> ChatStream:
         return self
@@ -86,7 +114,14 @@ class ChatModel:
     @property
     def info(self) -> ModelInfo:
         """Name, family, size, context length, sampling defaults and adapters."""
-        return self._model.info
+        with blamed(self._runtime, "info"):
+            info: object = self._model.info
+        if not isinstance(info, ModelInfo):
+            raise PluginError(
+                f"plugin {self._runtime!r}: info of its model is {shown(info)}, which is no ModelInfo; "
+                "report this to its author"
+            )
+        return info
 
     def chat(
         self,
@@ -158,12 +193,17 @@ class ChatModel:
             ClosedError: the model was closed.
             AdapterError: the request names an adapter that is not loaded.
             BusyError: too many requests wait already.
-            RequestError: the prompt does not fit.
+            RequestError: the prompt does not fit, or has tools for a model that knows none.
         """
         if self._closed:
             raise ClosedError("the model was closed; load it again")
         if request.adapter is not None:
             self._check_adapter(request.adapter)
+        if not self.info.tools and (request.tools or has_tool_messages(request.messages)):
+            raise RequestError(
+                f"{self.info.name} ({self.info.family}) has no format for tools; leave tools and their "
+                "messages out, or load a model that has one"
+            )
         deltas = self._host.call(self._runtime, "chat_stream", model=self._model, request=request)
         if deltas is None:
             raise PluginError(
@@ -172,10 +212,20 @@ class ChatModel:
             )
         return ChatStream(self._runtime, deltas)
 
+    def reply(self, request: ChatRequest) -> Message:
+        """Answer a whole `ChatRequest` with the assistant's message, tool calls included.
+
+        Raises:
+            GlmError: see `stream`.
+        """
+        with self.stream(request) as deltas:
+            return collect_message(deltas)[0]
+
     @property
     def load(self) -> ModelLoad | None:
         """How busy the model is now; ``None`` where its runtime does not say."""
-        load = getattr(self._model, "load", None)
+        with blamed(self._runtime, "load"):
+            load = getattr(self._model, "load", None)
         return load if isinstance(load, ModelLoad) else None
 
     @property
@@ -196,7 +246,9 @@ class ChatModel:
         """
         if name in self.info.adapters:
             raise AdapterError(f"adapter {name!r} is loaded already; remove it first, or choose another name")
-        self._holder().add_adapter(name, adapter_directory(name, directory))
+        holder, path = self._holder(), adapter_directory(name, directory)
+        with self._naming_the_plugin():
+            holder.add_adapter(name, path)
 
     def remove_adapter(self, name: str) -> None:
         """Forget an adapter; requests that run or wait with it end as they would have.
@@ -205,7 +257,21 @@ class ChatModel:
             AdapterError: there is none of that name.
         """
         self._check_adapter(name)
-        self._holder().remove_adapter(name)
+        holder = self._holder()
+        with self._naming_the_plugin():
+            holder.remove_adapter(name)
+
+    @contextmanager
+    def _naming_the_plugin(self) -> Iterator[None]:
+        try:
+            yield
+        except (GlmError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # as in every hook: whatever it does, the plugin is named
+            raise PluginError(
+                f"plugin {self._runtime!r} failed while changing adapters: {said(error)}. "
+                "Report this to its author."
+            ) from error
 
     def _holder(self) -> AdapterHolder:
         if self._closed:
@@ -226,7 +292,8 @@ class ChatModel:
         """Give back memory and threads; further requests raise `ClosedError`."""
         if not self._closed:
             self._closed = True
-            self._model.close()
+            with blamed(self._runtime, "close"):
+                self._model.close()
 
     def __enter__(self) -> ChatModel:
         return self
@@ -243,11 +310,28 @@ def collect(stream: Iterable[Delta]) -> tuple[str, Delta]:
     Raises:
         PluginError: the stream ended without a delta that has a ``finish_reason``.
     """
+    message, last = collect_message(stream)
+    return message.content, last
+
+
+def collect_message(stream: Iterable[Delta]) -> tuple[Message, Delta]:
+    """Run a stream to its end; the assistant's message and the last delta.
+
+    Raises:
+        PluginError: the stream ended without a delta that has a ``finish_reason``, or what it
+            gave makes no message.
+    """
     text: list[str] = []
+    pieces: list[ToolCallDelta] = []
     last: Delta | None = None
     for delta in stream:
         text.append(delta.text)
+        pieces += delta.tool_calls
         last = delta
     if last is None or last.finish_reason is None:
         raise PluginError("the answer ended without a finish_reason; report this to the runtime's author")
-    return "".join(text), last
+    calls = joined_calls(pieces)
+    try:
+        return Message("assistant", "".join(text), calls), last
+    except RequestError as error:
+        raise PluginError(f"the answer is broken: {error}; report this to the runtime's author") from error

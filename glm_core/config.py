@@ -106,6 +106,16 @@ def wants_debug(environ: Mapping[str, str] = os.environ) -> bool:
     return environ.get("GLM_DEBUG", "").lower() in YES
 
 
+def wants_hook_trace(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether ``GLM_TRACE_HOOKS`` asks for a line about every hook call."""
+    return environ.get("GLM_TRACE_HOOKS", "").lower() in YES
+
+
+def is_first_process(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is the one that reports, where a launcher has started several for one job."""
+    return environ.get("RANK", "") in ("", "0")
+
+
 def expand(path: str | os.PathLike[str]) -> Path:
     """A path with ``~`` taken as the home directory.
 

@@ -27,6 +27,18 @@ def _require_tuple_of(kind: type, what: str, value: object) -> None:
     _require(right, f"{what} must be a tuple of {kind.__name__}, got {value!r}")
 
 
+def _require_text(what: str, value: object, *, word: bool = False) -> None:
+    right = isinstance(value, str) and (not word or (bool(value) and not value.startswith("-")))
+    right = right and (not word or not any(map(str.isspace, str(value))))
+    expected = "one word that does not begin with '-'" if word else "text"
+    _require(right, f"{what} must be {expected}, got {value!r}")
+
+
+def _require_integer(what: str, value: object) -> None:
+    right = isinstance(value, int) and not isinstance(value, bool)
+    _require(right, f"{what} must be a whole number, got {value!r}")
+
+
 @dataclass(frozen=True)
 class DeviceInfo:
     """One device as its backend sees it, without touching a driver more than needed.
@@ -54,11 +66,18 @@ class DeviceInfo:
     dtype_reason: str = ""
 
     def __post_init__(self) -> None:
+        _require_text("the name of a device", self.name)
+        _require_text(f"label of device {self.name!r}", self.label)
+        _require_text(f"reason of device {self.name!r}", self.reason)
+        _require_text(f"dtype_reason of device {self.name!r}", self.dtype_reason)
+        _require_integer(f"memory_bytes of device {self.name!r}", self.memory_bytes)
+        _require_integer(f"free_memory_bytes of device {self.name!r}", self.free_memory_bytes)
         kind = self.name.partition(":")[0]
         _require(
             bool(kind) and self.type == kind,
             f"device {self.name!r} has type {self.type!r}; expected the part before the colon, {kind!r}",
         )
+        _require(kind != "auto", "a device cannot be called 'auto', which is the user's word for any")
         known = DTYPES[1:]  # without "auto", which is for users
         _require(
             isinstance(self.dtypes, tuple) and bool(self.dtypes) and set(self.dtypes) <= set(known),
@@ -85,6 +104,8 @@ class BackendInfo:
     kernels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _require_text("the name of a backend", self.name, word=True)
+        _require_integer(f"priority of backend {self.name!r}", self.priority)
         _require_tuple_of(DeviceInfo, f"devices of backend {self.name!r}", self.devices)
         _require_tuple_of(str, f"schemes of backend {self.name!r}", self.schemes)
         _require_tuple_of(str, f"kernels of backend {self.name!r}", self.kernels)
@@ -107,6 +128,8 @@ class Option:
     default: Any = None
 
     def __post_init__(self) -> None:
+        _require_text("the name of an option", self.name)
+        _require_text(f"help of option {self.name!r}", self.help)
         _require(
             self.name.isidentifier(), f"option {self.name!r}: its name must be as in Python, such as port"
         )
@@ -145,6 +168,9 @@ class FrontendInfo:
     options: tuple[Option, ...] = ()
 
     def __post_init__(self) -> None:
+        _require_text("the name of a frontend", self.name, word=True)
+        _require_text(f"summary of frontend {self.name!r}", self.summary)
+        _require_text(f"run of frontend {self.name!r}", self.run)
         module, _, function = self.run.partition(":")
         _require(
             bool(module and function),
@@ -176,6 +202,8 @@ class ModelCard:
     license: str = ""
 
     def __post_init__(self) -> None:
+        _require_text("the name of a model", self.name, word=True)
+        _require_text(f"summary of model {self.name!r}", self.summary)
         _require(
             self.path is None or isinstance(self.path, Path),
             f"model {self.name!r}: its path must be a pathlib.Path, got {self.path!r}",
@@ -200,5 +228,7 @@ class TrainerInfo:
     predict_options: tuple[Option, ...] = ()
 
     def __post_init__(self) -> None:
+        _require_text("the name of a trainer", self.name, word=True)
+        _require_text(f"summary of trainer {self.name!r}", self.summary)
         _require_tuple_of(Option, f"options of trainer {self.name!r}", self.options)
         _require_tuple_of(Option, f"prediction options of trainer {self.name!r}", self.predict_options)

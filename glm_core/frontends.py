@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ._conflicts import OWNERS, claimants, frontend_claims
+from ._isolation import said
 from .errors import PluginError
 from .plugins import PluginHost
 from .records import FrontendInfo, OpenModel
 
-_PACKAGES = {"cli": "glm-frontend-cli", "web": "glm-frontend-web", "api": "glm-frontend-api"}
+_log = logging.getLogger("glm")
+_PACKAGES = OWNERS["frontend"]
 
 
 def describe_frontends(host: PluginHost) -> dict[str, FrontendInfo]:
     """Every installed frontend by its own name."""
     described = host.describe("describe_frontend", FrontendInfo)
-    return {info.name: info for _, info in sorted(described.items(), reverse=True)}
+    claimed = claimants(host, "frontend", ((info.name, plugin) for plugin, info in described.items()))
+    return {name: described[plugins[0]] for name, plugins in claimed.items()}
 
 
 def find_frontend(host: PluginHost, name: str) -> FrontendInfo:
@@ -27,6 +32,13 @@ def find_frontend(host: PluginHost, name: str) -> FrontendInfo:
     """
     frontends = describe_frontends(host)
     if name in frontends:
+        keeper, *others = claimants(host, "frontend", frontend_claims(host))[name]
+        if others:
+            _log.warning(
+                "glm: frontend %r is described by plugin %s and by %s; %s comes first. "
+                "GLM_DISABLE_PLUGINS=%s takes the other.",
+                *(name, keeper, ", ".join(others), keeper, keeper),
+            )
         return frontends[name]
     if name in _PACKAGES:
         raise PluginError(f"frontend {name!r} is not installed: pip install {_PACKAGES[name]}{host.unused()}")
@@ -45,7 +57,7 @@ def start_frontend(frontend: FrontendInfo, open_model: OpenModel, options: Mappi
         function: Callable[..., object] = getattr(importlib.import_module(module_name), function_name)
     except Exception as error:  # a plugin's import: whatever goes wrong there, the plugin is named
         raise PluginError(
-            f"frontend {frontend.name!r} cannot be started: {frontend.run}: {type(error).__name__}: {error}. "
+            f"frontend {frontend.name!r} cannot be started: {frontend.run}: {said(error)}. "
             "Install it again, or report this to its author."
         ) from error
     function(open_model, options)

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ._conflicts import claimants
 from .config import HUBS, expand
 from .errors import AdapterError, ModelNotFoundError
 from .plugins import PluginHost
@@ -29,9 +30,11 @@ class Resolved:
 
 
 def known_models(host: PluginHost) -> tuple[ModelCard, ...]:
-    """Every model that a plugin names, sorted by name."""
+    """Every model that a plugin names, sorted by name; one of each name."""
     described = host.describe_many("describe_models", ModelCard)
-    return tuple(sorted((card for cards in described.values() for card in cards), key=lambda card: card.name))
+    cards = {(card.name, plugin): card for plugin, of_it in described.items() for card in of_it}
+    claimed = claimants(host, "model", cards)
+    return tuple(cards[name, plugins[0]] for name, plugins in sorted(claimed.items()))
 
 
 def resolve(
@@ -45,8 +48,9 @@ def resolve(
     """Find the directory that ``name`` stands for, downloading it if it is a hub id.
 
     A directory of that name wins, then a known name, then a hub id such as ``THUDM/chatglm-6b``.
-    Only a folder without ``config.json`` that is called like an installed model (``demo``) does
-    not hide that model.
+    ``NAME:ANYTHING`` is handed on as it is where ``NAME`` is a known model without files, such as
+    one behind a server. Only a folder without ``config.json`` that is called like an installed
+    model (``demo``) does not hide that model.
 
     Raises:
         ModelNotFoundError: nothing answers to the name.
@@ -60,16 +64,27 @@ def resolve(
     except OSError as error:  # a name too long for a path, a folder that may not be read
         raise ModelNotFoundError(f"model {name!r} cannot be looked up: {error}") from error
     cards = known_models(host)
-    card = next((card for card in cards if name == card.name or name in card.aliases), None)
+    matching = [card for card in cards if name == card.name or name in card.aliases]
+    card = next((card for card in matching if name == card.name), next(iter(matching), None))
     if is_directory and not _is_another_folder(directory, card):
         return Resolved(name, directory.resolve())
     if card is not None:
         return _resolve_card(name, card, revision, offline, hub)
+    if _is_prefixed(name, cards):
+        return Resolved(name, None)
     if is_file:
         raise ModelNotFoundError(f"{name} is a file; pass the directory that holds the model's files")
     if _HUB_ID.fullmatch(name):
         return Resolved(name, _download(name, revision, offline, hub))
     raise ModelNotFoundError(_unknown(name, cards) + host.unused())
+
+
+def _is_prefixed(name: str, cards: tuple[ModelCard, ...]) -> bool:
+    prefix, separator, rest = name.partition(":")
+    return bool(separator and rest) and any(
+        card.name == prefix and (card.path, card.hub_id, card.modelscope_id) == (None, None, None)
+        for card in cards
+    )
 
 
 def adapter_directory(name: str, path: str | os.PathLike[str]) -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
@@ -20,6 +19,8 @@ import pluggy
 from . import hookspecs
 from ._candidates import Candidate, installed_candidates
 from ._hook_checks import check_hooks
+from ._isolation import TookTooLongError, said, shown, side_effects, within
+from ._tracing import trace_from_now_on, traced, write
 from .errors import GlmError, PluginError
 from .hookspecs import PROJECT
 
@@ -45,6 +46,7 @@ class PluginReport:
         status: ``"ok"`` if its hooks are used.
         reason: why not.
         hooks: the hooks it answers.
+        remarks: what it does that it should not, although its hooks are used.
     """
 
     name: str
@@ -53,6 +55,7 @@ class PluginReport:
     status: Status
     reason: str = ""
     hooks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 class PluginHost:
@@ -91,6 +94,11 @@ class PluginHost:
         names = [report.name for report in self.reports if report.status != "ok"]
         return f" (Installed, but not used: {', '.join(names)}; glm plugins says why.)" if names else ""
 
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the plugins that should be used and cannot be, as far as that is known by now."""
+        return tuple(report.name for report in self.reports if report.status in ("broken", "incompatible"))
+
     def answering(self, hook: str) -> tuple[str, ...]:
         """Names of the loaded plugins that implement ``hook``, sorted."""
         return tuple(sorted(report.name for report in self.reports if hook in report.hooks))
@@ -105,16 +113,15 @@ class PluginHost:
         others = [module for name, module in self._manager.list_name_plugin() if name != plugin]
         caller = self._manager.subset_hook_caller(hook, remove_plugins=others)
         try:
-            answer = caller(**arguments)
-        except GlmError:
+            with traced(plugin, hook) as outcome:
+                answer = caller(**arguments)
+                if hook.startswith("describe_"):  # these collect the answers of all plugins, here of one
+                    answer = answer[0] if answer else None
+                outcome.answered(answer)
+        except (GlmError, KeyboardInterrupt):  # for the user, and by the user
             raise
-        except (Exception, SystemExit) as error:  # whatever the plugin does, it is named as the cause
-            raise PluginError(
-                f"plugin {plugin!r} failed in {hook}: {_said(error)}. "
-                f"Report this to its author, or run with GLM_DISABLE_PLUGINS={plugin}."
-            ) from error
-        if hook.startswith("describe_"):  # these collect the answers of all plugins, here of one
-            return answer[0] if answer else None
+        except BaseException as error:  # whatever the plugin does, it is named as the cause
+            raise _failure(plugin, hook, error) from error
         return answer
 
     def describe(self, hook: str, record: type[T]) -> dict[str, T]:
@@ -130,7 +137,7 @@ class PluginHost:
         def check(answer: object) -> T:
             if isinstance(answer, record):
                 return answer
-            raise PluginError(f"returned {answer!r}; one {record.__name__} is expected")
+            raise PluginError(f"returned {shown(answer)}; one {record.__name__} is expected")
 
         return self._describe(hook, check)
 
@@ -142,18 +149,32 @@ class PluginHost:
                 members = tuple(member for member in answer if isinstance(member, record))
                 if len(members) == len(answer):
                     return members
-            raise PluginError(f"returned {answer!r}; a tuple of {record.__name__} is expected")
+            raise PluginError(f"returned {shown(answer)}; a tuple of {record.__name__} is expected")
 
         return self._describe(hook, check)
 
     def _describe(self, hook: str, check: Callable[[object], T]) -> dict[str, T]:
         answers: dict[str, T] = {}
         for name in self.answering(hook):
+
+            def ask(name: str = name) -> T:
+                try:
+                    return check(self.call(name, hook))
+                except GlmError:
+                    raise
+                except BaseException as error:  # on the plugin's own thread an interrupt is not the user's
+                    raise _failure(name, hook, error) from error
+
             try:
-                answers[name] = check(_within(self._time_limit, functools.partial(self.call, name, hook)))
-            except (GlmError, TimeoutError) as error:
+                with side_effects(importing=False) as remarks:
+                    answers[name] = within(self._time_limit, ask)
+            except (GlmError, TookTooLongError) as error:
                 _log.debug("plugin %s: %s", name, hook, exc_info=error)
+                if isinstance(error, TookTooLongError):
+                    write(name, hook, self._time_limit, "left behind")
                 self._mark_broken(name, f"{hook}: {error}")
+            else:
+                self._remark(name, remarks)
         return answers
 
     def _admit(
@@ -169,34 +190,73 @@ class PluginHost:
                 report, status="broken", reason=f"another plugin is already called {candidate.name!r}"
             )
         try:
-            module = _within(self._time_limit, functools.partial(_import, candidate))
-            version = getattr(module, "GLM_API_VERSION", None)
-            if version != API_VERSION:
-                return replace(report, status="incompatible", reason=_version_mismatch(version))
+            with side_effects(importing=True) as remarks:
+                module, hooks = within(self._time_limit, functools.partial(_load, candidate))
             if self._manager.is_registered(module):
                 raise PluginError(f"is the same module as plugin {self._manager.get_name(module)!r}")
-            hooks = check_hooks(module, _new_manager())
             self._manager.register(module, name=candidate.name)
-        except TimeoutError as error:
+        except TookTooLongError as error:
+            write(candidate.name, "import", self._time_limit, "left behind")
             return replace(report, status="broken", reason=f"import {error}")
+        except _OtherVersionError as error:
+            return replace(report, status="incompatible", reason=str(error))
         except Exception as error:  # whatever a module holds, it must not break a command
             _log.debug("plugin %s", candidate.name, exc_info=error)
-            reason = str(error) if isinstance(error, PluginError) else _said(error)
+            reason = str(error) if isinstance(error, PluginError) else said(error)
             return replace(report, status="broken", reason=reason)
-        return replace(report, hooks=hooks)
+        return replace(report, hooks=hooks, remarks=tuple(remarks))
 
     def _mark_broken(self, name: str, reason: str) -> None:
         if self._manager.has_plugin(name):  # another thread may have been first
             self._manager.unregister(name=name)
+        self._change(name, status="broken", reason=reason, hooks=())
+
+    def _remark(self, name: str, remarks: Iterable[str]) -> None:
+        known = next(report.remarks for report in self.reports if report.name == name and report.hooks)
+        new = tuple(remark for remark in remarks if remark not in known)
+        if new:
+            self._change(name, remarks=(*known, *new))
+
+    def _change(self, name: str, **fields: Any) -> None:
         for index, report in self._reports.items():
             if report.name == name and report.status == "ok":
-                self._reports[index] = replace(report, status="broken", reason=reason, hooks=())
+                self._reports[index] = replace(report, **fields)
+
+
+class _OtherVersionError(PluginError):
+    """A plugin was written for another version of the hooks."""
 
 
 def _new_manager() -> pluggy.PluginManager:
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     return manager
+
+
+def _failure(plugin: str, hook: str, error: BaseException) -> PluginError:
+    return PluginError(
+        f"plugin {plugin!r} failed in {hook}: {said(error)}. "
+        f"Report this to its author, or run with GLM_DISABLE_PLUGINS={plugin}."
+    )
+
+
+def _load(candidate: Candidate) -> tuple[object, tuple[str, ...]]:
+    """The plugin's module and its hooks; runs on a thread of the plugin's own."""
+    try:
+        with traced(candidate.name, "import") as outcome:
+            module = candidate.load()
+            version = getattr(module, "GLM_API_VERSION", None)
+            outcome.text = f"API version {shown(version)}"
+    except BaseException as error:  # on this thread also an exit or interrupt is the plugin's
+        raise PluginError(f"import failed: {said(error)}") from error
+    try:
+        if version != API_VERSION:
+            raise _OtherVersionError(_version_mismatch(version))
+        return module, check_hooks(module, _new_manager())
+    except PluginError:
+        raise
+    except BaseException as error:  # an object in the place of a module may do anything when looked at
+        raise PluginError(said(error)) from error
 
 
 def _version_mismatch(version: object) -> str:
@@ -208,50 +268,14 @@ def _version_mismatch(version: object) -> str:
     )
 
 
-def _import(candidate: Candidate) -> object:
-    """Runs on the plugin's own thread, where SystemExit and the like are the plugin's and not the user's."""
-    try:
-        return candidate.load()
-    except BaseException as error:
-        raise PluginError(f"import failed: {_said(error)}") from error
-
-
-def _said(error: BaseException) -> str:
-    """An exception in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _within(seconds: float, function: Callable[[], T]) -> T:
-    """Run ``function`` on a thread of its own and wait at most ``seconds``.
-
-    A thread cannot be stopped, so one that hangs is left behind as a daemon; it ends with the process.
-    """
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(function())
-        except BaseException as error:  # handed to the caller's thread
-            failure.append(error)
-
-    thread = threading.Thread(target=run, daemon=True, name="glm-plugin")
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError(f"took longer than {seconds:g} seconds and was left behind")
-    if failure:
-        raise failure[0]
-    return outcome[0]
-
-
 @functools.cache
 def default_host() -> PluginHost:
     """The installed plugins, as the environment allows them; loaded once per process."""
-    from .config import load_settings
+    from .config import load_settings, wants_hook_trace
 
     settings = load_settings()
+    if wants_hook_trace():
+        trace_from_now_on()
     return PluginHost(
         installed_candidates(),
         allow=settings.plugins,

@@ -2,18 +2,19 @@
 
 A plugin builds and reads them and adds no fields. Core may add fields with defaults in a minor
 release; it renames or removes one only with a new `API_VERSION`. What a plugin says of itself is
-defined in `glm_core.descriptions`, long jobs in `glm_core.jobs`; both are offered here too.
+defined in `glm_core.descriptions`, long jobs in `glm_core.jobs`, conversations in
+`glm_core.messages`; all are offered here too.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from ._checks import check_integer, check_number, check_text
+from ._checks import check_integer, check_number, check_text, check_token_ids
 from .descriptions import BackendInfo, DeviceInfo, FrontendInfo, ModelCard, OpenModel, Option, TrainerInfo
 from .errors import RequestError
 from .jobs import (
@@ -24,6 +25,19 @@ from .jobs import (
     QuantizeProgress,
     TrainJob,
     TrainProgress,
+)
+from .messages import (
+    ROLES,
+    Message,
+    Role,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    as_messages,
+    check_conversation,
+    check_tools,
+    has_tool_messages,
+    joined_calls,
 )
 
 __all__ = [
@@ -52,29 +66,20 @@ __all__ = [
     "Role",
     "ROLES",
     "Sampling",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
     "TrainerInfo",
     "TrainJob",
     "TrainProgress",
     "Usage",
     "as_messages",
+    "has_tool_messages",
+    "joined_calls",
 ]
 
-Role = Literal["system", "user", "assistant"]
-FinishReason = Literal["stop", "length"]
-ROLES: tuple[Role, ...] = ("system", "user", "assistant")
-
-
-@dataclass(frozen=True)
-class Message:
-    """One message of a conversation."""
-
-    role: Role
-    content: str
-
-    def __post_init__(self) -> None:
-        if self.role not in ROLES:
-            raise RequestError(f"role {self.role!r} is unknown; expected one of {', '.join(ROLES)}")
-        check_text("message content", self.content)
+FinishReason = Literal["stop", "length", "tool_calls"]
+FINISH_REASONS: tuple[FinishReason, ...] = ("stop", "length", "tool_calls")
 
 
 @dataclass(frozen=True)
@@ -129,15 +134,19 @@ class Sampling:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One request: an answer to a conversation that ends with a user's message, or bare text to go on from.
+    """One request: an answer to a conversation, or bare text to go on from.
 
     Attributes:
-        messages: the conversation; system messages first, the last one is the user's.
+        messages: the conversation; system messages first, the last one is the user's or a tool's.
         sampling: see `Sampling`.
         adapter: name of a loaded adapter; ``None`` = the base model.
         stop: the answer ends before the first of these strings.
         seed: makes sampling repeatable; ``None`` = a fresh one.
-        prompt: instead of messages: text that the model goes on from, without any chat format.
+        prompt: instead of messages: text that the model goes on from, without any chat format; or
+            token ids, which are taken as they are, control tokens included.
+        tools: what the model may call; only for models whose `ModelInfo.tools` says so.
+        tool_choice: ``"auto"`` = the model's choice, ``"none"``, ``"required"``, or a tool's name.
+        parallel_tool_calls: ``False`` ends the answer with its first call.
     """
 
     messages: tuple[Message, ...] = ()
@@ -145,13 +154,20 @@ class ChatRequest:
     adapter: str | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
-    prompt: str | None = None
+    prompt: str | tuple[int, ...] | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    parallel_tool_calls: bool = True
 
     def __post_init__(self) -> None:
         if self.prompt is None:
-            self._check_messages()
+            check_conversation(self.messages)
         elif self.messages:
             raise RequestError("a request has messages or a prompt, not both")
+        elif self.tools:
+            raise RequestError("a bare prompt cannot have tools; send messages")
+        elif isinstance(self.prompt, tuple):
+            check_token_ids("prompt", self.prompt)
         else:
             check_text("prompt", self.prompt)
         if not isinstance(self.stop, tuple) or not all(self.stop):
@@ -159,14 +175,7 @@ class ChatRequest:
         for stop in self.stop:
             check_text("a stop string", stop)
         check_integer("seed", self.seed, minimum=0, maximum=2**63 - 1)
-
-    def _check_messages(self) -> None:
-        if not all(isinstance(message, Message) for message in self.messages):
-            raise RequestError(f"messages must be Message records, got {self.messages!r}")
-        if not self.messages or self.messages[-1].role != "user":
-            raise RequestError("a conversation must end with a user's message; add the question")
-        if not self.messages[-1].content.strip():
-            raise RequestError("the question is empty; type something to answer")
+        check_tools(self.tools, self.tool_choice)
 
 
 @dataclass(frozen=True)
@@ -174,12 +183,13 @@ class Usage:
     """What an answer took.
 
     Attributes:
-        prompt_tokens: tokens that were prefilled, control tokens included.
+        prompt_tokens: tokens of the prompt, control tokens included.
         completion_tokens: tokens decoded, the stop token not counted.
         dropped_messages: how many of the oldest messages did not fit and were left out.
         queue_seconds: seconds that the request waited before its prefill began.
         time_to_first_token: seconds from the request to the first decoded token, waiting included.
         decode_seconds: seconds from the first decoded token to the last.
+        cached_tokens: of the prompt's, those whose keys and values were there already.
     """
 
     prompt_tokens: int = 0
@@ -188,6 +198,7 @@ class Usage:
     queue_seconds: float = 0.0
     time_to_first_token: float = 0.0
     decode_seconds: float = 0.0
+    cached_tokens: int = 0
 
     @property
     def tokens_per_second(self) -> float:
@@ -203,10 +214,12 @@ class Delta:
     Attributes:
         text: what to append; never half a character, never to be taken back; may be empty.
         token_ids: the ids decoded since the last delta.
-        finish_reason: ``"stop"`` (the model or a stop string ended it) or ``"length"``.
+        finish_reason: ``"stop"`` (the model or a stop string ended it), ``"tool_calls"`` (it ended
+            so and holds calls) or ``"length"``.
         usage: see `Usage`.
         queue_position: place in the queue, 1 = the next to begin; more than 0 only in the empty
             deltas that a waiting request may send before its first token.
+        tool_calls: pieces of calls, each valid as far as it goes; see `ToolCallDelta`.
     """
 
     text: str
@@ -214,6 +227,7 @@ class Delta:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     queue_position: int = 0
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -230,6 +244,7 @@ class ModelInfo:
         weight_bytes: memory of the weights, all of which one decode step reads; 0 = unknown.
         devices: names of the devices that it runs on; empty before it is placed.
         dtype: what it computes in, such as ``"bfloat16"``; empty = unknown.
+        tools: whether requests may have tools and tool messages.
     """
 
     name: str
@@ -241,6 +256,7 @@ class ModelInfo:
     weight_bytes: int = 0
     devices: tuple[str, ...] = ()
     dtype: str = ""
+    tools: bool = False
 
 
 @dataclass(frozen=True)
@@ -334,6 +350,7 @@ class Placement:
         context_length: tokens that one request may use; 0 = what the model was made for.
         kv_memory_bytes: memory that the KV cache may take; 0 = what suits the device.
         kernels: one of the backend's ``kernels``; ``"auto"`` = its own choice.
+        notify: takes one line each of what the backend decided, for the user.
     """
 
     devices: tuple[str, ...]
@@ -342,39 +359,8 @@ class Placement:
     context_length: int = 0
     kv_memory_bytes: int = 0
     kernels: str = "auto"
+    notify: Callable[[str], None] = field(default=lambda line: None, compare=False, repr=False)
 
 
 DeltaStream = Iterator[Delta]
 """What ``chat_stream`` returns; has ``close()``, which cancels (any generator does)."""
-
-
-def as_messages(
-    history: Iterable[Message] | Iterable[Sequence[str]] | None, prompt: str, system: str | None = None
-) -> tuple[Message, ...]:
-    """The conversation that ``prompt`` continues, from pairs or messages.
-
-    Args:
-        history: ``(question, answer)`` pairs as in the original, or `Message` records.
-        prompt: the new question.
-        system: text of a system message to put in front.
-
-    Raises:
-        RequestError: an element is neither, or both kinds are mixed.
-    """
-    messages: list[Message] = [Message("system", system)] if system else []
-    kinds: set[type] = set()
-    for element in history or ():
-        if isinstance(element, Message):
-            messages.append(element)
-            kinds.add(Message)
-        elif isinstance(element, (tuple, list)) and len(element) == 2:
-            messages += [Message("user", element[0]), Message("assistant", element[1])]
-            kinds.add(tuple)
-        else:
-            raise RequestError(
-                f"history element {element!r} is neither a (question, answer) pair nor a Message; "
-                "pass a list of one kind"
-            )
-    if len(kinds) > 1:
-        raise RequestError("the history mixes (question, answer) pairs and Messages; pass a list of one kind")
-    return (*messages, Message("user", prompt))

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ._conflicts import OWNERS, without_others_devices
+from ._isolation import blamed, shown
 from .chat_model import ChatModel
 from .config import Settings, load_settings
 from .errors import CheckpointError, DeviceError, ModelNotFoundError, PluginError
@@ -26,7 +28,7 @@ from .records import (
 Notify = Callable[[str], None]
 
 _log = logging.getLogger("glm")
-_DEVICE_PACKAGES = {"cpu": "glm-backend-cpu", "cuda": "glm-backend-cuda", "mps": "glm-backend-mps"}
+_DEVICE_PACKAGES = OWNERS["device"]
 
 
 def load(
@@ -163,6 +165,7 @@ def run_stages(
         context_length=settings.context_length,
         kv_memory_bytes=int(settings.kv_memory * 1e9),
         kernels=_kernels(host, backend, settings.kernels),
+        notify=notify,
     )
     runtime, model = _load(host, source, devices[0].name, dtype)
     try:
@@ -177,7 +180,7 @@ def run_stages(
 
 def describe_backends(host: PluginHost) -> dict[str, BackendInfo]:
     """Every backend's description, by plugin name."""
-    return host.describe("describe_backend", BackendInfo)
+    return without_others_devices(host, host.describe("describe_backend", BackendInfo))
 
 
 def choose_devices(host: PluginHost, wanted: str, notify: Notify) -> tuple[str, tuple[DeviceInfo, ...]]:
@@ -206,7 +209,10 @@ def choose_devices(host: PluginHost, wanted: str, notify: Notify) -> tuple[str, 
                 refusals.append(error)
     if refusals:
         raise refusals[0]
-    there = ", ".join(device.name for _, backend in ranked for device in backend.devices) or "none"
+    there = (
+        ", ".join(device.name for _, backend in ranked for device in backend.devices if device.available)
+        or "none"
+    )
     if any(backend.name == kind for _, backend in ranked):
         raise DeviceError(f"device {wanted!r}: its backend sees no such device; choose one of: {there}")
     if kind in _DEVICE_PACKAGES:
@@ -265,6 +271,8 @@ def _pick(wanted: str, devices: tuple[DeviceInfo, ...], indices: str) -> tuple[D
         raise DeviceError(f"device {wanted!r} names the same device twice")
     if names == [f"{kind}:0"] and kind in by_name:
         names = [kind]  # torch's spelling of a device that has no number: cpu:0, mps:0
+    if not any(device.available for device in devices) and not set(names) <= set(by_name):
+        raise DeviceError(f"device {wanted!r} is not available: {devices[0].reason}")
     for name in names:
         if name not in by_name:
             raise DeviceError(f"device {name!r} does not exist; there are: {', '.join(by_name)}")
@@ -298,9 +306,11 @@ def _advance(host: PluginHost, backend: str, hook: str, runtime: str, **argument
 
 
 def _checked(plugin: str, hook: str, model: Any) -> LoadedModel:
-    if not callable(getattr(model, "close", None)) or not hasattr(model, "info"):
+    with blamed(plugin, hook):
+        right = callable(getattr(model, "close", None)) and hasattr(model, "info")
+    if not right:
         raise PluginError(
-            f"plugin {plugin!r}: {hook} returned {model!r}, which has no info and close(); "
+            f"plugin {plugin!r}: {hook} returned {shown(model)}, which has no info and close(); "
             "report this to its author"
         )
     loaded: LoadedModel = model

@@ -31,13 +31,15 @@ def test_every_test_states_its_behaviour(path: Path) -> None:
 
 
 def test_modules_stay_small_enough_to_hold() -> None:
-    """No module of the product has more than 400 lines, no function more than 70."""
+    """No module of the product has more than 400 lines, no function more than 70, no GPU kernel more than 130."""
     long: list[str] = []
     for path in SOURCES:
         text = path.read_text("utf-8")
         if text.count("\n") > 400:
             long.append(f"{path.relative_to(ROOT)}: {text.count(chr(10))} lines")
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno > 70:
-                long.append(f"{path.relative_to(ROOT)}: {node.name}")
+            if isinstance(node, ast.FunctionDef):
+                limit = 130 if any("triton.jit" in ast.unparse(each) for each in node.decorator_list) else 70
+                if (node.end_lineno or 0) - node.lineno > limit:
+                    long.append(f"{path.relative_to(ROOT)}: {node.name}")
     assert long == []

@@ -14,6 +14,8 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 
+from .._isolation import own_process
+from .._tracing import tracing
 from ..config import wants_debug
 from ..errors import GlmError
 from ..language import language
@@ -29,6 +31,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "write a quantised copy of a model that loads without the original",
         "把模型量化后另存，之后不再需要原模型",
     ),
+    "train": (
+        "train an adapter, or go on with a training: glm train ptuning",
+        "训练适配器，或继续中断的训练：glm train ptuning",
+    ),
+    "predict": (
+        "answer every row of a file and score the answers",
+        "回答文件中的每一行并给回答打分",
+    ),
     "bench": (
         "measure prefill and decode speed and memory; JSON on the last line",
         "测量预填充与解码速度及内存；最后一行为 JSON",
@@ -36,8 +46,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("list the models that are known by name", "列出已知的模型名称"),
     "devices": ("list the devices that a model can run on", "列出可以运行模型的设备"),
     "plugins": ("list the installed plugins and what became of them", "列出已安装的插件及其状态"),
+    "plugin": (
+        "write a package for a new plugin: glm plugin new backend NAME",
+        "新建一个插件包：glm plugin new backend 名称",
+    ),
     "doctor": ("check the installation and say what is wrong", "检查安装，指出问题所在"),
 }
+TRACE_OPTION = "--trace-hooks"
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -46,11 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
     0 is success, 2 is an error that the user can mend (printed in one line), 130 is Ctrl-C. With
-    ``GLM_DEBUG=1`` such an error is printed with its traceback, for authors of plugins.
+    ``GLM_DEBUG=1`` such an error is printed with its traceback, and with ``--trace-hooks`` before
+    or after the command every hook call is, both for authors of plugins.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given, trace = _without_trace(list(sys.argv[1:] if arguments is None else arguments))
     _prepare_output()
-    with _quiet_warnings():
+    with _quiet_warnings(), tracing(trace), own_process():
         try:
             status = _dispatch(given)
             if sys.stdout is not None:
@@ -70,6 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
     return status
+
+
+def _without_trace(arguments: list[str]) -> tuple[list[str], bool]:
+    """The arguments without ``--trace-hooks``, which every command takes, and whether it was there."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    rest = [argument for argument in arguments[:end] if argument != TRACE_OPTION]
+    return [*rest, *arguments[end:]], len(rest) < end
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -107,10 +130,16 @@ def _help() -> str:
     rows = [f"  {name:{width}}  {texts[chinese]}" for name, texts in COMMANDS.items()]
     if chinese:
         head = "用法：glm 命令 [选项]\n\n命令："
-        tail = "每个命令的选项：glm 命令 --help\n版本：glm --version"
+        tail = (
+            "每个命令的选项：glm 命令 --help\n版本：glm --version\n"
+            "显示每次插件调用：--trace-hooks（写在命令之前或之后）"
+        )
     else:
         head = "usage: glm COMMAND [OPTION ...]\n\ncommands:"
-        tail = "options of a command: glm COMMAND --help\nversion: glm --version"
+        tail = (
+            "options of a command: glm COMMAND --help\nversion: glm --version\n"
+            "show every hook call of plugins: --trace-hooks, before or after the command"
+        )
     return "\n".join([head, *rows, "", tail])
 
 

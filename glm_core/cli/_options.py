@@ -84,9 +84,17 @@ def model_opener(host: PluginHost, arguments: argparse.Namespace) -> Callable[[]
     def open_it() -> ChatModel:
         if settings.model == "demo" and arguments.model is None:
             notice("model: the bundled demo, a small stand-in; --model THUDM/chatglm-6b takes the real one")
-        return open_model(host, settings, adapters=adapters, notify=notice)
+        model = open_model(host, settings, adapters=adapters, notify=notice)
+        notice_failed(host)  # now, when the backends have been asked too
+        return model
 
     return open_it
+
+
+def notice_failed(host: PluginHost) -> None:
+    """One line about installed plugins that cannot be used, if there are any."""
+    if host.failed:
+        notice(f"not used, because broken: {', '.join(host.failed)}; glm plugins says why")
 
 
 def notice(line: str) -> None:

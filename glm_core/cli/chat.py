@@ -20,6 +20,7 @@ MAX_INPUT_BYTES = 4 * 2**20
 _TEXTS = {
     "thinking": ("思考中……", "thinking …"),
     "waiting": ("排队中，前面还有 {} 个请求……", "waiting, requests ahead: {} …"),
+    "adapter": ("使用唯一加载的适配器 {}", "answering with adapter {}, the only one that was loaded"),
     "length": (
         "回答达到长度上限而中断，可用 --max-new-tokens 或 --max-length 提高",
         "the answer reached the length limit; raise it with --max-new-tokens or --max-length",
@@ -41,6 +42,8 @@ def run(arguments: list[str]) -> int:
     if not parsed.question and (sys.stdin is None or sys.stdin.isatty()):
         parser.error("pass a question, or - to read it from standard input")
     request = _request(parsed)
+    if request.adapter is not None and parsed.use_adapter is None:
+        notice(_say("adapter", request.adapter))
     with model_opener(default_host(), parsed)() as model, model.stream(request) as deltas:
         last = _print_as_json(deltas) if parsed.json else _print(deltas)
     if last.finish_reason == "length":

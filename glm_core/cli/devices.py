@@ -8,7 +8,7 @@ from ..errors import DeviceError
 from ..plugins import default_host
 from ..records import DeviceInfo
 from ..routing import choose_devices, describe_backends
-from ._options import command_parser, print_json, print_table
+from ._options import command_parser, notice_failed, print_json, print_table
 
 
 def run(arguments: list[str]) -> int:
@@ -18,6 +18,7 @@ def run(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     host = default_host()
     devices = [device for backend in describe_backends(host).values() for device in backend.devices]
+    notice_failed(host)
     chosen, refusal = None, ""
     try:
         chosen = choose_devices(host, "auto", lambda line: None)[1][0].name

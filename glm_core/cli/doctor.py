@@ -19,7 +19,7 @@ from ..models import known_models
 from ..plugins import PluginHost, default_host
 from ..routing import choose_devices
 from ._options import command_parser, print_json
-from .plugins import ask_all_to_describe
+from .plugins import examined
 
 Verdict = Literal["ok", "note", "fault"]
 MARKS: dict[Verdict, str] = {"ok": "ok   ", "note": "note ", "fault": "FAULT"}
@@ -89,10 +89,13 @@ def _settings(settings: Settings) -> Finding:
 
 
 def _plugins(host: PluginHost) -> Iterator[Finding]:
-    ask_all_to_describe(host)
-    for report in host.reports:
+    for report in examined(host):
         name = f"plugin {report.name}"
-        if report.status == "ok":
+        if report.remarks:
+            yield Finding(
+                name, "note", "; ".join((f"{report.distribution} {report.version}", *report.remarks))
+            )
+        elif report.status == "ok":
             yield Finding(name, "ok", f"{report.distribution} {report.version}")
         elif report.status == "disabled":
             yield Finding(name, "note", report.reason)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..plugins import PluginHost, default_host
-from ..records import BackendInfo, FrontendInfo, ModelCard, TrainerInfo
+from .._conflicts import name_conflicts
+from ..plugins import PluginHost, PluginReport, default_host
 from ._options import command_parser, print_json, print_table
 
 
@@ -15,24 +15,30 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="as JSON")
     parsed = parser.parse_args(arguments)
     host = default_host()
-    ask_all_to_describe(host)
+    reports = examined(host)
     if parsed.json:
-        print_json([dataclasses.asdict(report) for report in host.reports])
+        print_json([dataclasses.asdict(report) for report in reports])
         return 0
     rows = [
         (report.name, report.version, report.status, ", ".join(report.hooks) or report.reason)
-        for report in host.reports
+        for report in reports
     ]
     if not rows:
         print("no plugins are installed; try: pip install glm-backend-cpu glm-frontend-cli glm-model-demo")
         return 0
     print_table(("plugin", "version", "status", "hooks, or why not"), rows)
+    remarks = [f"  {report.name} {remark}" for report in reports for remark in report.remarks]
+    if remarks:
+        print("\n".join(["", "remarks:", *remarks]))
     return 0
 
 
-def ask_all_to_describe(host: PluginHost) -> None:
-    """Find the plugins that load and then fail to say what they are."""
-    host.describe("describe_backend", BackendInfo)
-    host.describe("describe_frontend", FrontendInfo)
-    host.describe("describe_trainer", TrainerInfo)
-    host.describe_many("describe_models", ModelCard)
+def examined(host: PluginHost) -> tuple[PluginReport, ...]:
+    """The reports once every plugin was asked what it is, with remarks on names that two of them claim."""
+    conflicts = name_conflicts(host)
+    return tuple(
+        dataclasses.replace(report, remarks=(*report.remarks, *conflicts.get(report.name, ())))
+        if report.status == "ok"
+        else report
+        for report in host.reports
+    )

@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from .._progress import checked_progress
 from ..config import HUBS, expand, load_settings
-from ..errors import CheckpointError, ConfigError, GlmError, PluginError
+from ..errors import CheckpointError, ConfigError
 from ..models import Resolved, resolve
 from ..plugins import PluginHost, default_host
 from ..records import ModelSource, QuantizationScheme, QuantizeJob, QuantizeProgress
@@ -92,31 +93,11 @@ def _reports(host: PluginHost, resolved: Resolved, job: QuantizeJob) -> Iterator
     for runtime in host.answering("quantize_checkpoint"):
         reports = host.call(runtime, "quantize_checkpoint", source=source, job=job)
         if reports is not None:
-            return _guarded(runtime, reports)
+            return checked_progress(runtime, "quantize_checkpoint", reports, QuantizeProgress)
     raise CheckpointError(
         f"no installed runtime can quantise {source.path or source.name}; pass the directory of a ChatGLM-6B "
         f"checkpoint, the one that holds config.json{host.unused()}"
     )
-
-
-def _guarded(runtime: str, reports: Iterator[QuantizeProgress]) -> Iterator[QuantizeProgress]:
-    """The same reports; whatever a plugin raises that is not for the user names the plugin."""
-    finished = False
-    try:
-        for progress in reports:
-            finished = progress.finished
-            yield progress
-    except GlmError:
-        raise
-    except Exception as error:  # whatever the plugin does, it is named as the cause
-        raise PluginError(
-            f"plugin {runtime!r} failed in quantize_checkpoint: {type(error).__name__}: {error}. "
-            "Report this to its author."
-        ) from error
-    if not finished:
-        raise PluginError(
-            f"plugin {runtime!r}: quantize_checkpoint ended without being finished; report this to its author"
-        )
 
 
 def _shown(reports: Iterator[QuantizeProgress]) -> Iterator[QuantizeProgress]:

@@ -23,7 +23,7 @@ def describe_frontend() -> FrontendInfo:
 
 
 def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
-    """Open the model, ask, print, close."""
+    """Open the model, ask, print (without what would control the terminal), close."""
     with open_model() as model:
         reply, _ = model.chat(options["question"])
-        print(reply)
+        print("".join(character for character in reply if character.isprintable() or character == "\n"))

@@ -120,6 +120,9 @@ def test_pickle_with_code(directory: Path, tmp_path: Path) -> None:
     assert not Path("/tmp/glm-hostile-pickle-ran").exists()
 
 
+WITHOUT_GPU_BACKENDS = {"GLM_DISABLE_PLUGINS": "backend_cuda,backend_mps"}
+
+
 @pytest.mark.parametrize(
     ("device", "part"),
     [
@@ -131,8 +134,27 @@ def test_pickle_with_code(directory: Path, tmp_path: Path) -> None:
     ],
 )
 def test_device_that_is_not_there(directory: Path, device: str, part: str) -> None:
-    """An unknown device, CUDA where there is none, and an index too many."""
-    assert part in complaint(glm("chat", "hi", "--model", str(directory), "--device", device))
+    """An unknown device, devices whose backend is not installed, and an index too many."""
+    asked = ("chat", "hi", "--model", str(directory), "--device", device)
+    assert part in complaint(glm(*asked, **WITHOUT_GPU_BACKENDS))
+
+
+@pytest.mark.parametrize(
+    ("device", "parts"),
+    [
+        ("cuda", ("device 'cuda' is not available: ", "--device cpu")),
+        ("cuda:0,1", ("device 'cuda:0,1' is not available: ", "--device cpu")),
+        ("mps", ("device 'mps' is not available: ", "--device cpu")),
+    ],
+)
+def test_hardware_that_is_not_there(directory: Path, device: str, parts: tuple[str, str]) -> None:
+    """With the backend installed and no such GPU, one sentence says what is missing and what to choose."""
+    message = complaint(
+        glm("chat", "hi", "--model", str(directory), "--device", device, CUDA_VISIBLE_DEVICES="")
+    )
+    if device == "mps" and sys.platform == "darwin":
+        pytest.skip("this is a Mac")
+    assert all(part in message for part in parts)
 
 
 def test_unwritable_cache(tmp_path: Path) -> None:

@@ -153,6 +153,40 @@ def test_missing_library_is_noticed(
     ]
 
 
+def placed_with(kernels: str) -> TorchModel:
+    """The demo model in int8 and bfloat16, placed with the kernels that a user chose."""
+    directory = glm_core.resolve_model("demo")
+    model = open_source(ModelSource("demo", Path(str(directory))), "bfloat16")
+    assert isinstance(model, TorchModel)
+    _placement.quantize_on_cpu(model, QuantizationScheme(8))
+    _placement.place_on_cpu(model, Placement(("cpu",), kernels=kernels))
+    return model
+
+
+def test_kernels_are_those_that_were_asked_for(fastest: Native, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--kernels torch leaves the library out, native and auto use it."""
+    monkeypatch.setattr(_placement, "native", lambda: fastest)
+    found = {}
+    for kernels in ("torch", "native", "auto"):
+        model = placed_with(kernels)
+        found[kernels] = kinds(model.network)
+        model.close()
+    assert TorchInt8Linear in found["torch"]
+    assert not found["torch"] & {NativeLinear, NativeQuantizedLinear, NativeEmbedding, NativeLayerNorm}
+    assert found["native"] == found["auto"] == {NativeQuantizedLinear, NativeEmbedding, NativeLayerNorm}
+
+
+def test_native_kernels_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--kernels native without the library says why there is none and what to choose; auto goes on."""
+    monkeypatch.setattr(_placement, "native", lambda: None)
+    monkeypatch.setattr(_placement, "found", lambda: Found(None, "native kernels: none; no compiler"))
+    with pytest.raises(
+        glm_core.DeviceError, match="^--kernels native: native kernels: none; no compiler. Use"
+    ):
+        placed_with("native")
+    placed_with("auto").close()
+
+
 def test_threads_follow_the_weights(fastest: Native, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library gets as many threads as torch: by size, or what OMP_NUM_THREADS says."""
     before = torch.get_num_threads()

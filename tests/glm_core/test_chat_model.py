@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ def test_chat_returns_messages_where_messages_were_passed(model: ChatModel) -> N
 
 def test_chat_refuses_an_answer_without_an_end() -> None:
     """A stream that breaks off is an error and not a short answer."""
-    with pytest.raises(PluginError, match="the answer ended without a finish_reason"):
+    with pytest.raises(PluginError, match="chat_stream ended without a delta that has a finish_reason"):
         answering(deltas(Delta("half"))).chat("hi")
 
 
@@ -103,6 +104,76 @@ def test_adapter_that_is_not_loaded_is_refused_with_the_loaded_ones(model: ChatM
     assert model.chat("hi", adapter="a")[0] == "hi"
     with pytest.raises(AdapterError, match="^adapter 'b' is not loaded; loaded are: a$"):
         model.chat("hi", adapter="b")
+
+
+# --- adapters that come and go -------------------------------------------------------------------
+
+
+def test_adapter_is_added_and_removed_while_the_model_runs(model: ChatModel, tmp_path: Path) -> None:
+    """A request may name it as soon as it was added, and no longer once it was removed."""
+    model.add_adapter("b", tmp_path)
+    assert model.info.adapters == ("a", "b")
+    assert model.chat("hi", adapter="b")[0] == "hi"
+    model.remove_adapter("b")
+    assert model.info.adapters == ("a",)
+    with pytest.raises(AdapterError, match="^adapter 'b' is not loaded; loaded are: a$"):
+        model.chat("hi", adapter="b")
+
+
+def test_adapter_name_that_is_taken_or_impossible_is_refused(model: ChatModel, tmp_path: Path) -> None:
+    """Nothing is replaced in silence, and a name can be told apart in MODEL:NAME."""
+    with pytest.raises(AdapterError, match=r"'a' is loaded already; remove it first, or choose another name"):
+        model.add_adapter("a", tmp_path)
+    for name in ("", "x:y", "-x", "x" * 65):
+        with pytest.raises(AdapterError, match="cannot be used; choose letters, digits"):
+            model.add_adapter(name, tmp_path)
+    assert model.info.adapters == ("a",)
+
+
+def test_adapter_without_a_directory_is_refused(model: ChatModel, tmp_path: Path) -> None:
+    """The runtime is not asked to look for what is not there."""
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(AdapterError, match=f"^adapter 'b': {path} is no directory"):
+            model.add_adapter("b", path)
+
+
+def test_removing_an_adapter_that_is_not_there_is_refused(model: ChatModel) -> None:
+    """A misspelt name removes nothing."""
+    with pytest.raises(AdapterError, match="^adapter 'b' is not loaded; loaded are: a$"):
+        model.remove_adapter("b")
+
+
+def test_model_that_holds_its_adapters_fast_says_so(tmp_path: Path) -> None:
+    """A runtime need not be able to change adapters; the user is told what works instead."""
+    fixed = answering(deltas(LAST))
+    for change in (lambda: fixed.add_adapter("b", tmp_path), lambda: fixed.remove_adapter("a")):
+        with pytest.raises(AdapterError, match=r"runtime 'r' cannot change .*; start again with --adapter"):
+            change()
+
+
+def test_runtime_that_breaks_over_an_adapter_is_named(
+    model: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own failure is no traceback for the user; what it says of the adapter stays as it is."""
+    errors: list[Exception] = [ValueError("a bug"), AdapterError("it is damaged")]
+
+    def fail(*_: Any) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(NullModel, "add_adapter", fail)
+    with pytest.raises(PluginError, match=r"plugin 'null' failed while changing adapters: ValueError: a bug"):
+        model.add_adapter("b", tmp_path)
+    with pytest.raises(AdapterError, match="^it is damaged$"):
+        model.add_adapter("b", tmp_path)
+
+
+def test_adapters_of_a_closed_model_cannot_change(model: ChatModel, tmp_path: Path) -> None:
+    """After close, adding and removing say that the model was closed."""
+    model.close()
+    for change in (lambda: model.add_adapter("b", tmp_path), lambda: model.remove_adapter("a")):
+        with pytest.raises(ClosedError, match="the model was closed"):
+            change()
 
 
 # --- streams -------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ SURFACE = [
     "PluginError",
     "RequestError",
     "Sampling",
+    "Tool",
+    "ToolCall",
     "Usage",
     "__version__",
     "hookimpl",

@@ -35,8 +35,8 @@ RECORDS = sorted(
 
 
 def test_all_records_are_under_test() -> None:
-    """Twenty-two records make the contract, and the module that plugins import offers them all."""
-    assert len(RECORDS) == 22
+    """Twenty-five records make the contract, and the module that plugins import offers them all."""
+    assert len(RECORDS) == 25
     assert {record.__name__ for record in RECORDS} <= set(records.__all__)
 
 
@@ -47,13 +47,13 @@ def test_every_record_is_frozen_and_documented(record: type) -> None:
     text = record.__doc__ or ""
     names = {field.name for field in dataclasses.fields(record)}
     documented = set(re.findall(r"^ {8}(\w+): ", text, flags=re.MULTILINE))
-    assert record is Message or documented == names
+    assert documented == names
 
 
 @pytest.mark.parametrize(
     ("role", "content", "message"),
     [
-        ("robot", "hi", "role 'robot' is unknown; expected one of system, user, assistant"),
+        ("robot", "hi", "role 'robot' is unknown; expected one of system, user, assistant, tool"),
         ("user", 5, "message content must be text, got int"),
         ("user", None, "message content must be text, got NoneType"),
         (
@@ -111,10 +111,10 @@ def test_or_else_fills_what_was_left_open() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"messages": ()}, "a conversation must end with a user's message; add the question"),
+        ({"messages": ()}, "a conversation must end with a user's message or a tool's; add the question"),
         (
             {"messages": (*QUESTION, Message("assistant", "hi"))},
-            "a conversation must end with a user's message; add the question",
+            "a conversation must end with a user's message or a tool's; add the question",
         ),
         ({"messages": (Message("user", " \n"),)}, "the question is empty; type something to answer"),
         ({"messages": ("hi",)}, "messages must be Message records, got ('hi',)"),
@@ -191,3 +191,11 @@ def test_request_has_messages_or_a_prompt() -> None:
         ChatRequest((Message("user", "a"),), prompt="b")
     with pytest.raises(RequestError, match="must end with a user's message"):
         ChatRequest()
+
+
+@pytest.mark.parametrize("ids", [(), (1, -1), (1, True), (1, 2.0), ("1",)])
+def test_a_prompt_of_token_ids_holds_token_ids(ids: Any) -> None:
+    """A prompt may be ids from 0 on; anything else in the tuple is refused, and so is an empty one."""
+    assert ChatRequest(prompt=(0, 7)).prompt == (0, 7)
+    with pytest.raises(RequestError, match="prompt (holds no|must hold) token ids"):
+        ChatRequest(prompt=ids)

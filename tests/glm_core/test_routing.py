@@ -96,6 +96,14 @@ def test_kind_alone_means_its_first_available_device() -> None:
     assert devices_of(host_of(b=backend(ABSENT_GPU, GPUS[1])), "cuda") == ("b", ("cuda:1",))
 
 
+def test_devices_that_are_all_absent_say_why() -> None:
+    """Where a kind has no usable device, any number of it is refused with the reason, not as unknown."""
+    absent = DeviceInfo("cuda", "cuda", "", available=False, reason="no driver; install one")
+    for wanted in ("cuda", "cuda:0", "cuda:0,1", "cuda:3"):
+        with pytest.raises(DeviceError, match="is not available: no driver; install one$"):
+            devices_of(host_of(a=backend(CPU), b=backend(absent)), wanted)
+
+
 def test_second_backend_of_a_kind_may_have_the_device() -> None:
     """Where one backend cannot use a device, another that offers it is taken."""
     host = host_of(a=backend(ABSENT_GPU), b=backend(GPUS[0]))
@@ -115,9 +123,9 @@ def test_second_backend_of_a_kind_may_have_the_device() -> None:
         (
             "mps",
             "device 'mps' needs a backend that is not installed: pip install glm-backend-mps, "
-            "or choose one of: cpu, cuda:0, cuda:1",
+            "or choose one of: cpu, cuda:1",
         ),
-        ("tpu", "device 'tpu' is unknown; choose one of: auto, cpu, cuda:0, cuda:1"),
+        ("tpu", "device 'tpu' is unknown; choose one of: auto, cpu, cuda:1"),
         ("", "device '' is unknown; choose one of: auto, cpu"),
     ],
 )

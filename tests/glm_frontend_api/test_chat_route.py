@@ -216,7 +216,7 @@ def test_unknown_field_is_refused_by_name(served: Served) -> None:
         ({"messages": []}, "messages", "at least 1 item"),
         ({"stop": 5}, "stop", "must be a string or a list, got 5"),
         ({"messages": "hello"}, "messages", 'must be a list, got "hello"'),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "'system', 'developer'"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role", "'system', 'developer'"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "is missing"),
         (
             {"messages": [{"role": "user", "content": None}]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,6 +81,18 @@ def test_values_that_cannot_be_used_are_refused(options: dict[str, Any], message
     """Each wrong option gives one sentence that names it and the value."""
     with pytest.raises(ConfigError, match=message):
         config_of(options, {})
+
+
+def test_adapters_folder_needs_a_key_and_a_directory(tmp_path: Path) -> None:
+    """A folder that no client could use, or that is not there, is refused before a model is loaded."""
+    folder = {"adapters_dir": str(tmp_path)}
+    assert config_of(folder, {"GLM_API_KEY": "k"}).adapters_dir == tmp_path
+    assert config_of({"adapters_dir": "~"}, {"GLM_API_KEY": "k"}).adapters_dir == Path.home()
+    assert config_of({}, {"GLM_API_KEY": "k"}).adapters_dir is None
+    with pytest.raises(ConfigError, match=r"which takes an API key: set GLM_API_KEY .* or leave"):
+        config_of(folder, {})
+    with pytest.raises(ConfigError, match="--adapters-dir .*/none is no directory"):
+        config_of({"adapters_dir": str(tmp_path / "none")}, {"GLM_API_KEY": "k"})
 
 
 def test_lists_and_paths_are_read() -> None:

@@ -16,7 +16,7 @@ POSTS = {
     "/v1/completions": {"model": "default", "prompt": "hello", "max_tokens": 2},
     "/": {"prompt": "hello", "history": [["a", "b"]]},
 }
-GETS = ("/v1/models", "/v1/models/demo", "/health", "/ready", "/metrics", "/openapi.json")
+GETS = ("/v1/models", "/v1/models/demo", "/v1/adapters", "/health", "/ready", "/metrics", "/openapi.json")
 JSON_TYPE = {"content-type": "application/json"}
 BODIES = {
     "nothing": b"",
@@ -100,6 +100,18 @@ def test_fields_of_every_kind_do_no_harm(demo: Served, path: str) -> None:
     still_serves(demo)
 
 
+@pytest.mark.parametrize("field", ["name", "path"])
+def test_names_and_paths_of_adapters_of_every_kind_do_no_harm(keyed: Served, field: str) -> None:
+    """An adapter's name and path may be anything: they are refused, and nothing is loaded."""
+    good = {"name": "new", "path": "none"}
+    for value in (*VALUES, *TEXTS, "..", "../..", "/etc", "a" * 5000, "\\\\host\\share", "C:\\x", "%2e%2e/x"):
+        assert post(keyed, "/v1/adapters", {**good, field: value}) in (400, 403)
+    for name, body in BODIES.items():
+        assert post(keyed, "/v1/adapters", body) in (400, 413), name
+    assert keyed.http.get("/v1/adapters").json()["data"] == []
+    still_serves(keyed)
+
+
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_control_tokens_and_odd_characters_are_only_text(demo: Served, text: str) -> None:
     """Names of control tokens in a prompt, a history or a stop string are answered like any text."""
@@ -169,7 +181,7 @@ def test_broken_http_is_refused(demo: Served, head: bytes) -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"])
 def test_every_method_on_every_route_is_answered(demo: Served, method: str) -> None:
     """What a route does not take is a 405 that says what it takes."""
-    for path in (*POSTS, *GETS, "/nothing", "//", "/v1", "/v1/", "/v1/chat/completions/"):
+    for path in (*POSTS, *GETS, "/nothing", "//", "/v1", "/v1/", "/v1/chat/completions/", "/v1/adapters/x"):
         answer = demo.http.request(method, path)
         assert answer.status_code < 500
         if path in (*POSTS, *GETS) and answer.status_code != 200:

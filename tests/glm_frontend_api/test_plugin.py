@@ -27,7 +27,7 @@ def test_options_and_configuration_have_the_same_defaults():
     assert config_of({option.name: option.default for option in options}, {}) == ApiConfig()
     fields = set(ApiConfig.__dataclass_fields__) | {"cors_origin"}
     assert {option.name for option in options} <= fields
-    assert len(options) == 13
+    assert len(options) == 14
 
 
 def test_describing_imports_nothing_heavy():

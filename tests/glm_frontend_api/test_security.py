@@ -16,6 +16,9 @@ from starlette.types import ASGIApp
 ROUTES = [
     ("GET", "/v1/models"),
     ("GET", "/v1/models/scripted"),
+    ("GET", "/v1/adapters"),
+    ("POST", "/v1/adapters"),
+    ("DELETE", "/v1/adapters/x"),
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
     ("POST", "/"),

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TextIO
 
 import httpx
@@ -17,7 +18,9 @@ import pytest
 from api_support import PATIENCE, ScriptedRuntime, chat_body, events, serving, until
 from glm_frontend_api import server
 from glm_frontend_api.config import ApiConfig
+from tiny_adapters import write_adapter
 
+import glm_core
 import glm_core.compat as ChatGLM6Bpkg
 from glm_core import ChatModel, ConfigError
 from glm_core.testing import host_of
@@ -183,6 +186,27 @@ def test_glm_run_api_serves_and_stops_cleanly(signal_number: int) -> None:
             assert list(stream)[-1] == "[DONE]"
         status, stderr = process.result()
     assert (status, stderr) == (0, "glm: stopped\n")
+
+
+def test_glm_run_api_changes_adapters_for_who_has_the_key(tmp_path: Path) -> None:
+    """The command as an operator starts it: the default is told, one adapter more comes and goes."""
+    for name in ("ads", "poet"):
+        write_adapter(tmp_path / name, glm_core.resolve_model("demo"))
+    arguments = ("--port", "0", "--adapter", str(tmp_path / "ads"), "--adapters-dir", str(tmp_path))
+    with Process(*arguments, GLM_API_KEY="k") as process:
+        headers = {"authorization": "Bearer k"}
+        with httpx.Client(base_url=process.url(), headers=headers, trust_env=False, timeout=60) as client:
+            added = client.post("/v1/adapters", json={"name": "poet", "path": "poet"})
+            assert added.json()["id"] == "demo:poet"
+            assert client.post("/v1/chat/completions", json=chat_body("hello", model="poet")).is_success
+            default = client.post("/v1/chat/completions", json=chat_body("hello")).json()
+            assert default["model"] == "demo:ads"
+            assert client.delete("/v1/adapters/poet").is_success
+            assert [card["id"] for card in client.get("/v1/adapters").json()["data"]] == ["demo:ads"]
+        process.stop(signal.SIGTERM)
+        status, stderr = process.result()
+    assert status == 0
+    assert "glm: 'default' and POST / are demo:ads, the only adapter; without it: demo" in stderr
 
 
 def test_glm_run_api_keeps_its_key_to_itself() -> None:

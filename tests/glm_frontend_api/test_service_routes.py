@@ -131,9 +131,11 @@ def test_running_answers_are_counted(served: Served, runtime: ScriptedRuntime) -
 
 def test_invented_paths_make_no_new_metrics() -> None:
     """Labels come from a fixed list, so that clients cannot grow the server's memory."""
-    assert {route_label(path) for path in ("/x", "/v1/other", "//", "/v1/models/a", "/v1/models/b")} == {
+    paths = ("/x", "/v1/other", "//", "/v1/models/a", "/v1/models/b", "/v1/adapters/a", "/v1/adapters/b")
+    assert {route_label(path) for path in paths} == {
         "other",
         "/v1/models/{model_id}",
+        "/v1/adapters/{name}",
     }
 
 
@@ -150,6 +152,8 @@ def test_document_lists_what_there_is(runtime: ScriptedRuntime) -> None:
         "/v1/completions",
         "/v1/models",
         "/v1/models/{model_id}",
+        "/v1/adapters",
+        "/v1/adapters/{name}",
     }
     operations = {path: next(iter(methods.values())) for path, methods in document["paths"].items()}
     assert all("422" not in operation["responses"] for operation in operations.values())

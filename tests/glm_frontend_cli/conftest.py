@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,9 @@ class ScriptedRuntime:
 
     pieces: Sequence[str] = ("hello",)
     adapters: tuple[str, ...] = ()
+    directories: dict[str, Path] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    dtype: str = ""
     error: GlmError | None = None
     finish_reason: Any = "stop"
     usage: Usage = field(default_factory=Usage)
@@ -41,10 +45,23 @@ class ScriptedRuntime:
     def info(self) -> ModelInfo:
         """What the banner and ``/info`` show."""
         defaults = Sampling(max_length=2048, temperature=0.95, top_p=0.7, top_k=50, repetition_penalty=1.0)
-        return ModelInfo("scripted", "chatglm", 6_200_000_000, 2048, defaults, self.adapters)
+        return ModelInfo(
+            *("scripted", "chatglm", 6_200_000_000, 2048, defaults, self.adapters),
+            devices=self.devices,
+            dtype=self.dtype,
+        )
 
     def close(self) -> None:
         """Nothing to give back."""
+
+    def add_adapter(self, name: str, directory: Path) -> None:
+        """List it, and note where it is."""
+        self.adapters = (*self.adapters, name)
+        self.directories[name] = directory
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget it."""
+        self.adapters = tuple(adapter for adapter in self.adapters if adapter != name)
 
     @hookimpl
     def chat_stream(self, model: object, request: ChatRequest) -> Iterator[Delta]:

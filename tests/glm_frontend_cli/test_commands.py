@@ -5,6 +5,7 @@ import json
 import pytest
 from glm_frontend_cli._commands import BY_NAME, COMMANDS, human_count, run_command
 from glm_frontend_cli._conversation import Turn
+from glm_frontend_cli._view import Line
 
 from glm_core import RequestError, Usage
 
@@ -208,9 +209,71 @@ def test_adapter_command_chooses_among_the_loaded(session, runtime, view):
 
 
 def test_adapter_command_without_adapters_says_how_to_load_one(session, view):
-    """There is nothing to choose from."""
+    """The way out is part of the message, whatever was asked for."""
+    said = "No adapter is loaded. /adapter add NAME=DIR loads one, as --adapter NAME=DIR does at the start"
     run_command(session, "/adapter")
-    assert view.last == ("notice", "No adapter is loaded. Start with --adapter NAME=DIR to load one")
+    assert view.last == ("notice", said)
+    run_command(session, "/adapter law")
+    assert view.last == ("error", said)
+    run_command(session, "/adapter none")
+    assert view.last == ("notice", "Now in use: the base model")
+
+
+def test_adapter_is_added_chosen_and_removed(session, runtime, view, tmp_path):
+    """Loading chooses nothing; removing the one in use goes back to the base model, and says so."""
+    (tmp_path / "poems of li bai").mkdir()
+    run_command(session, f'/adapter add law="{tmp_path}/poems of li bai"')
+    assert view.last == ("notice", "Adapter law was loaded; /adapter law chooses it")
+    assert runtime.directories["law"] == tmp_path / "poems of li bai"
+    assert session.conversation.adapter is None
+    (tmp_path / "poems").mkdir()
+    run_command(session, f"/adapter add {tmp_path}/poems/")
+    assert runtime.adapters == ("law", "poems")
+    run_command(session, "/adapter law")
+    run_command(session, "/adapter remove poems")
+    assert view.last == ("notice", "Adapter poems was removed")
+    assert session.conversation.adapter == "law"
+    run_command(session, "/adapter remove law")
+    assert view.shown[-2:] == [
+        ("notice", "Adapter law was removed"),
+        ("notice", "Now in use: the base model"),
+    ]
+    assert session.conversation.adapter is None
+    assert runtime.adapters == ()
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("add", "Usage: /adapter add [NAME=]DIR"),
+        ("add law=", "Usage: /adapter add [NAME=]DIR"),
+        ("add =x", "Usage: /adapter add [NAME=]DIR"),
+        ("remove", "Usage: /adapter remove NAME"),
+        ("remove law", "Error: adapter 'law' is not loaded; loaded are: none"),
+        (
+            "add law=/nowhere",
+            "Error: adapter 'law': /nowhere is no directory; pass the one that holds its files",
+        ),
+        (
+            "add a:b=/",
+            "Error: adapter name 'a:b' cannot be used; choose letters, digits, '.', '_' and '-', 64 at most",
+        ),
+    ],
+)
+def test_adapter_changes_that_cannot_be_made(session, view, typed, said):
+    """One line says what is wrong; the chat goes on."""
+    session.handle(Line(f"/adapter {typed}"))
+    assert view.last == ("error", said)
+
+
+def test_adapter_that_is_called_like_a_word_of_the_command_is_chosen(session, runtime):
+    """A name that is loaded wins over off, add and remove."""
+    runtime.adapters = ("off", "add", "remove")
+    for name in runtime.adapters:
+        run_command(session, f"/adapter {name}")
+        assert session.conversation.adapter == name
+    run_command(session, "/adapter remove remove")
+    assert runtime.adapters == ("off", "add")
 
 
 def test_set_command_shows_all_settings_with_their_defaults(session, view):
@@ -251,7 +314,7 @@ def test_set_command_shows_why_a_value_is_refused(session, view):
 def test_info_command_shows_the_model(session, view):
     """Name, family, size and context length are shown."""
     run_command(session, "/info")
-    for fact in ("scripted", "chatglm", "6.2B", "2048 tokens", "none"):
+    for fact in ("scripted", "chatglm", "6.2B", "2048 tokens", "Computes    unknown", "none"):
         assert fact in view.last[1]
     assert "Last answer" not in view.last[1]
 

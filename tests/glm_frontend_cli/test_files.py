@@ -92,6 +92,8 @@ def test_saving_through_a_link_keeps_the_link(tmp_path, say):
         ({"version": 1, "messages": [{"role": "robot", "content": "x"}]}, "message 1 must have"),
         ({"version": 1, "messages": [{"role": "user", "content": 3}]}, "message 1 must have"),
         ({"version": 1, "messages": [{"role": [], "content": "x"}]}, "message 1 must have"),
+        ({"version": 1, "messages": [{"role": "tool", "content": "x"}]}, "message 1 must have"),
+        ({"version": 1, "messages": [{"role": "assistant", "content": None}]}, "message 1 must have"),
         (
             {"version": 1, "messages": [{"role": "assistant", "content": "x"}]},
             r"message 1 \(assistant\) is out",

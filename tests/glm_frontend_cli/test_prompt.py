@@ -20,7 +20,7 @@ def state(tmp_path, monkeypatch):
 
 def completed(typed, adapters=("law", "poetry")):
     """What completion offers after ``typed``."""
-    completer = CommandCompleter(adapters, Texts("en"))
+    completer = CommandCompleter(lambda: adapters, Texts("en"))
     return [item.text for item in completer.get_completions(Document(typed), CompleteEvent())]
 
 
@@ -33,7 +33,10 @@ def completed(typed, adapters=("law", "poetry")):
         ("/", [command.name for command in COMMANDS]),
         ("/copy ", ["code"]),
         ("/set do_sample ", ["true", "false", "default"]),
-        ("/adapter ", ["law", "poetry", "off"]),
+        ("/adapter ", ["law", "poetry", "off", "add", "remove"]),
+        ("/adapter remove ", ["law", "poetry"]),
+        ("/adapter remove p", ["poetry"]),
+        ("/adapter remove law x", []),
         ("/adapter p", ["poetry"]),
         ("/set temp", ["temperature"]),
         ("/set temperature d", ["default"]),
@@ -54,6 +57,29 @@ def test_completion_of_files(tmp_path):
     (tmp_path / "chat.json").touch()
     for command in ("/load", "/save", "/save!", "/file"):
         assert completed(f"{command} {tmp_path}/ch") == ["at.json"]
+
+
+def test_completion_of_an_adapters_directory(tmp_path):
+    """/adapter add completes directories, with a name in front of them or without."""
+    (tmp_path / "law-1").mkdir()
+    (tmp_path / "law.txt").touch()
+    for typed in (f"{tmp_path}/la", f"new={tmp_path}/la"):
+        assert completed(f"/adapter add {typed}") == ["w-1"]
+
+
+def test_completion_follows_adapters_that_come_and_go():
+    """Each completion asks anew which there are."""
+    names = ["law"]
+    completer = CommandCompleter(lambda: tuple(names), Texts("en"))
+
+    def offered():
+        return [
+            item.text for item in completer.get_completions(Document("/adapter remove "), CompleteEvent())
+        ]
+
+    assert offered() == ["law"]
+    names.append("poetry")
+    assert offered() == ["law", "poetry"]
 
 
 def test_history_file_is_private_and_keeps_lines(state, say):

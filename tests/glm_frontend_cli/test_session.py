@@ -171,6 +171,14 @@ def test_status_shows_model_adapter_turns_and_speed(session, runtime):
     assert session.status() == "scripted · adapter law · turns: 0"
 
 
+def test_status_ends_with_what_the_model_computes_on(session, runtime):
+    """Device and dtype come last, where a narrow terminal drops them first."""
+    runtime.devices, runtime.dtype = ("cuda:0", "cuda:1"), "float16"
+    runtime.usage = Usage(completion_tokens=11, decode_seconds=2.0)
+    session.handle(Line("q"))
+    assert session.status() == "scripted · turns: 1 · 11 tokens · 5.0 tokens/s · cuda:0, cuda:1 float16"
+
+
 def run_plain(monkeypatch, runtime, typed, options=None, environment="en"):
     """Run the frontend on text streams; what it wrote to stdout and stderr."""
     monkeypatch.setenv("GLM_LANG", environment)
@@ -222,9 +230,11 @@ def test_run_checks_options_before_it_opens_the_model(monkeypatch, options):
 def test_run_uses_the_only_adapter(monkeypatch, runtime):
     """Who loads one adapter chats with it; with several the choice is left open."""
     runtime.adapters = ("law",)
-    run_plain(monkeypatch, runtime, "q\n")
+    said = "Using adapter law; /adapter off goes back to the base model\n"
+    assert run_plain(monkeypatch, runtime, "q\n") == ("hello\n", said)
     runtime.adapters = ("law", "poetry")
-    run_plain(monkeypatch, runtime, "q\n")
+    said = "Adapters are loaded: law, poetry. Choose one with /adapter NAME\n"
+    assert run_plain(monkeypatch, runtime, "q\n") == ("hello\n", said)
     assert [request.adapter for request in runtime.requests] == ["law", None]
 
 

@@ -31,7 +31,12 @@ class Keyboard:
         self.printed = io.StringIO()
         console = Console(file=self.printed, width=60, height=20, force_terminal=True, color_system=None)
         self.view = TerminalView(
-            console, adapters, InMemoryHistory(history), Texts(language), input=pipe, output=DummyOutput()
+            console,
+            lambda: adapters,
+            InMemoryHistory(history),
+            Texts(language),
+            input=pipe,
+            output=DummyOutput(),
         )
 
     def typed(self, keys, prefill=""):
@@ -251,7 +256,7 @@ def test_spinner_is_made_of_what_the_encoding_has(encoding, spinner):
         console = Console(
             file=io.TextIOWrapper(io.BytesIO(), encoding=encoding), width=60, force_terminal=True
         )
-        view = TerminalView(console, (), InMemoryHistory(), Texts("zh"), input=pipe, output=DummyOutput())
+        view = TerminalView(console, tuple, InMemoryHistory(), Texts("zh"), input=pipe, output=DummyOutput())
         assert view._spinner == spinner
 
 

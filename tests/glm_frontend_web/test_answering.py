@@ -50,7 +50,7 @@ def test_an_answer_is_read_to_its_end():
 
 
 def test_a_stopped_answer_keeps_what_came_and_counts_it():
-    """Stop ends the reading although the runtime is silent; the tokens so far are the usage."""
+    """Stop closes the stream although the runtime is silent; the tokens so far are the usage."""
     stream = Stream([Delta("a", (1, 2)), Delta("never", (3,))], hold_after=1)
     answer = Answer(lambda: stream)
 
@@ -61,9 +61,33 @@ def test_a_stopped_answer_keeps_what_came_and_counts_it():
 
     asyncio.run(stop_at_first_text())
     assert (answer.text, answer.was_stopped, answer.usage.completion_tokens) == ("a", True, 2)
-    assert not stream.closed.is_set()  # the runtime has not given a sign yet
-    stream.go_on.set()
     assert stream.closed.wait(20)
+    stream.go_on.set()
+
+
+def test_a_generator_that_is_busy_is_closed_at_its_next_delta():
+    """A runtime whose stream cannot be closed from elsewhere ends all the same, a little later."""
+    go_on, closed = threading.Event(), threading.Event()
+
+    def busy():
+        try:
+            yield Delta("a", (1,))
+            go_on.wait(20)
+            yield Delta("never", (2,))
+        finally:
+            closed.set()
+
+    answer = Answer(busy)
+
+    async def stop_at_first_text():
+        async for _ in answer.grow():
+            if answer.text:
+                answer.stop()
+
+    asyncio.run(stop_at_first_text())
+    assert answer.text == "a"
+    go_on.set()
+    assert closed.wait(20)
 
 
 def test_a_page_that_goes_away_closes_the_stream():
@@ -77,8 +101,8 @@ def test_a_page_that_goes_away_closes_the_stream():
         await growth.aclose()
 
     asyncio.run(leave())
-    stream.go_on.set()
     assert stream.closed.wait(20)
+    stream.go_on.set()
 
 
 def test_a_silent_runtime_still_lets_gradio_notice_a_visitor_who_left():

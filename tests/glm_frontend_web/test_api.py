@@ -104,3 +104,23 @@ def test_the_api_is_made_of_the_same_model(monkeypatch):
     assert seen == {"model": "model", "api_key": "k", "allowed_hosts": ("a",)}
     with pytest.raises(PluginError, match="does not fit this version"):
         _api.make_api(lambda model: None, "model", api_key=None, allowed_hosts=None)
+
+
+def test_the_api_is_told_of_a_folder_of_adapters_where_there_is_one():
+    """An older API, which knows of no such folder, works without one and is reported with one."""
+    seen = {}
+
+    def factory(model, **more):
+        seen.update(more)
+        return "app"
+
+    _api.make_api(factory, "model", api_key="k", allowed_hosts=None, adapters_dir="/srv/adapters")
+    assert seen["adapters_dir"] == "/srv/adapters"
+    with pytest.raises(PluginError, match=r"does not fit this version .*adapters_dir"):
+        _api.make_api(
+            lambda model, api_key, allowed_hosts: "app",
+            "m",
+            api_key="k",
+            allowed_hosts=None,
+            adapters_dir="/x",
+        )

@@ -105,3 +105,52 @@ def test_an_adapter_can_be_chosen(browser):
         page.button("Back to the model's defaults").click()
         expect(page.page.get_by_label("Adapter")).to_have_value("Base model")
         page.page.close()
+
+
+def test_the_menu_follows_adapters_that_come_and_go(browser):
+    """Without a reload: new ones can be chosen; a removed one is named, and the question is kept."""
+    with site() as adapted:
+        page = ChatPage(browser.new_page(locale="en-GB"))
+        page.page.goto(adapted.url)
+        page.ask_and_wait("before")
+        adapted.script.set_adapters("law")
+        page.open_settings()
+        menu = page.page.get_by_label("Adapter")
+        expect(menu).to_have_value("Base model")
+        menu.click()
+        page.page.get_by_role("option", name="law").click()
+        page.ask_and_wait("with law")
+        assert adapted.script.last_request().adapter == "law"
+        adapted.script.set_adapters("law", "poems")
+        page.ask_and_wait("with law again")
+        menu.click()
+        expect(page.page.get_by_role("option")).to_contain_text(["Base model", "law", "poems"])
+        page.page.keyboard.press("Escape")
+        adapted.script.set_adapters("poems")
+        page.ask("where is law?")
+        expect(page.status).to_have_text(
+            "Adapter law was removed, and the base model is chosen now; send again to have it answer"
+        )
+        expect(page.box).to_have_value("where is law?")
+        expect(menu).to_have_value("Base model")
+        page.send("where is law?")
+        expect(page.finished.last).to_have_text("where is law?")
+        assert adapted.script.last_request().adapter is None
+        page.page.close()
+
+
+def test_the_menu_says_at_a_look_that_the_chosen_adapter_went(browser):
+    """The adapter of the start is chosen and goes; who opens the settings is told, in their language."""
+    with site(adapters=("law",)) as adapted:
+        page = ChatPage(browser.new_page(locale="zh-CN"))
+        page.page.goto(adapted.url)
+        page.ask_and_wait("first")
+        assert adapted.script.last_request().adapter == "law"
+        adapted.script.set_adapters("poems")
+        page.open_settings()
+        expect(page.status).to_have_text("适配器 law 已被移除，现在选用基础模型")
+        expect(page.page.get_by_label("适配器")).to_have_value("基础模型")
+        page.page.locator("#reset").click()
+        page.ask_and_wait("second")
+        assert adapted.script.last_request().adapter is None
+        page.page.close()

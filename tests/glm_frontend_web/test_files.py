@@ -92,6 +92,8 @@ def document(**changes):
         (document(messages=["x"]), "message 1 must have a role"),
         (document(messages=[{"role": "user", "content": 5}]), "message 1 must have a role"),
         (document(messages=[{"role": "robot", "content": "x"}]), "message 1 must have a role"),
+        (document(messages=[{"role": "tool", "content": "x"}]), "message 1 must have a role"),
+        (document(messages=[{"role": "assistant", "content": None}]), "message 1 must have a role"),
         (
             document(messages=[{"role": "assistant", "content": "x"}]),
             r"message 1 \(assistant\) is out of turn",

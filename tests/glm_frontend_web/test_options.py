@@ -42,6 +42,17 @@ def test_opening_the_page_to_others_must_be_meant(more):
     assert parse(**more, auth="ann:secret", with_api=True, api_key="k").api_key == "k"
 
 
+def test_a_folder_of_adapters_is_for_an_api_with_a_key(tmp_path):
+    """Where nobody could use it, or it is not there, that is said before a model is loaded."""
+    folder = str(tmp_path)
+    assert parse(adapters_dir=folder, with_api=True, api_key="k").adapters_dir == folder
+    for more in ({}, {"with_api": True}, {"api_key": "k"}):
+        with pytest.raises(ConfigError, match="add --with-api and set GLM_API_KEY, or leave it out"):
+            parse(adapters_dir=folder, **more)
+    with pytest.raises(ConfigError, match="--adapters-dir .*/none is no directory"):
+        parse(adapters_dir=f"{folder}/none", with_api=True, api_key="k")
+
+
 def test_secrets_may_come_from_the_environment_and_are_never_shown():
     """GLM_WEB_AUTH and GLM_API_KEY; neither is part of what is printed."""
     options = Options.parse({}, environ={"GLM_WEB_AUTH": "ann:pass:word", "GLM_API_KEY": "keykey"})

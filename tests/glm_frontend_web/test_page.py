@@ -1,8 +1,22 @@
 """Small decisions of the page's layout."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import pytest
 from glm_frontend_web._conversation import Settings
-from glm_frontend_web._page import human_bytes, human_count, initial_language, settings_of
+from glm_frontend_web._page import (
+    adapter_menu,
+    human_bytes,
+    human_count,
+    initial_language,
+    labels,
+    settings_of,
+)
+from glm_frontend_web._texts import SAY
+from web_support import ScriptedRuntime
+
+from glm_core import ModelInfo, Sampling
 
 
 @pytest.mark.parametrize(
@@ -27,6 +41,28 @@ def test_settings_are_read_from_what_components_hold():
     assert settings_of(None, "base", 10.0, 1, 0) == Settings("", None, 10, 1.0, 0.0)
     assert settings_of(" x\x00 ", "=base", 0, 0.5, 0.5) == Settings("x", "base", 0, 0.5, 0.5)
     assert settings_of("", "==", 0, 0.5, 0.5).adapter == "="
+
+
+def test_header_says_what_answers_and_on_what():
+    """Device and dtype stand among the facts; a model that does not tell them leaves them out."""
+    runtime = ScriptedRuntime()
+    header = labels(runtime.model, SAY["en"])["header"]["value"]
+    assert "6.2B parameters · 2048 tokens of context · 12.4 GB of weights · cpu bfloat16<" in header
+    assert " · cpu bfloat16<" in labels(runtime.model, SAY["zh"])["header"]["value"]
+    silent = ModelInfo("<b>", "f", 0, 16, Sampling())
+    header = labels(SimpleNamespace(info=silent, load=None), SAY["en"])["header"]["value"]
+    assert header.endswith("16 tokens of context</p>")
+
+
+def test_menu_of_adapters_is_there_where_there_are_some():
+    """The base model comes first; names are cleaned for the eye and whole in the value."""
+    info = ModelInfo("m", "f", 0, 16, Sampling(), ("law", "base"))
+    assert adapter_menu(info, SAY["en"]) == {
+        "label": "Adapter",
+        "choices": [("Base model", "base"), ("law", "=law"), ("base", "=base")],
+        "visible": True,
+    }
+    assert adapter_menu(dataclasses.replace(info, adapters=()), SAY["en"])["visible"] is False
 
 
 def test_numbers_are_written_for_people():

@@ -21,7 +21,7 @@ def test_web_frontend_describes_itself():
 def test_web_frontend_options_all_have_help():
     """Every option has a line of help and a unique name; the page is closed to others by default."""
     options = {option.name: option for option in plugin.describe_frontend().options}
-    assert len(options) == len(plugin.describe_frontend().options) == 10
+    assert len(options) == len(plugin.describe_frontend().options) == 11
     assert all(option.help for option in options.values())
     assert options["host"].default == "127.0.0.1"
     assert options["port"].default == 7860

@@ -1,5 +1,6 @@
 """Starting and ending the page, as ``glm run web`` does."""
 
+import json
 import os
 import signal
 import socket
@@ -10,8 +11,10 @@ import urllib.request
 import pytest
 from glm_frontend_web._options import free_port
 from glm_frontend_web._serving import run
+from tiny_adapters import write_adapter
 from web_support import site
 
+import glm_core
 from glm_core import ConfigError, PluginError
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever the machine's proxies are
@@ -104,6 +107,26 @@ def test_the_api_is_served_beside_the_page():
         ):
             with OPENER.open(request) as response:
                 assert response.read().decode() == answer
+
+
+def test_adapters_are_changed_through_the_api_beside_the_page(tmp_path):
+    """The command with a key and a folder: the default is told, and one adapter more is loaded."""
+    for name in ("law", "poems"):
+        write_adapter(tmp_path / name, glm_core.resolve_model("demo"))
+    arguments = ("--with-api", "--adapter", str(tmp_path / "law"), "--adapters-dir", str(tmp_path))
+    process = start("--port", "0", *arguments, GLM_API_KEY="k")
+    try:
+        url = process.stdout.readline().partition(" at ")[2].split()[0]
+        body = json.dumps({"name": "poems", "path": "poems"}).encode()
+        headers = {"authorization": "Bearer k", "content-type": "application/json"}
+        with OPENER.open(urllib.request.Request(f"{url}v1/adapters", body, headers)) as response:
+            assert json.load(response)["id"] == "demo:poems"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert "Adapter law answers unless a visitor chooses otherwise in the settings" in errors
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")

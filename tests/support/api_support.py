@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -53,7 +54,11 @@ class ScriptedRuntime:
     before `gate` is set.
     ``queue WORDS`` is as ``pause``, after an empty delta that tells a place in the queue.
     ``fail`` raises after one word, ``fail NAME`` raises one of `REFUSALS` after one word, ``stop
-    short`` ends without a finish reason. ``refuse NAME`` raises at once.
+    short`` ends without a finish reason. ``refuse NAME`` raises at once. ``remove NAME`` removes that
+    adapter before it is looked for.
+
+    Adapters may be added and removed; a directory called ``damaged``, ``big`` or ``broken`` is refused
+    as such, one called ``slow`` is read once `gate` is set.
     """
 
     adapters: tuple[str, ...] = ()
@@ -63,6 +68,7 @@ class ScriptedRuntime:
     gate: threading.Event = field(default_factory=threading.Event)
     requests: list[ChatRequest] = field(default_factory=list)
     open_streams: set[Any] = field(default_factory=set)
+    directories: dict[str, Path] = field(default_factory=dict)
     GLM_API_VERSION = 1
 
     @property
@@ -74,6 +80,24 @@ class ScriptedRuntime:
     def close(self) -> None:
         """Nothing to give back."""
 
+    def add_adapter(self, name: str, directory: Path) -> None:
+        """Do what the directory is called."""
+        self.directories[name] = directory
+        match directory.name:
+            case "damaged":
+                raise AdapterError(f"{directory}/model.safetensors is damaged; copy it again")
+            case "big":
+                raise OutOfMemoryError("adapter 'x': cpu has no memory for its 5 positions")
+            case "broken":
+                raise ValueError("secret place")
+            case "slow":
+                self.gate.wait(PATIENCE)
+        self.adapters = (*self.adapters, name)
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget it."""
+        self.adapters = tuple(adapter for adapter in self.adapters if adapter != name)
+
     @hookimpl
     def chat_stream(self, model: object, request: ChatRequest) -> Iterator[Delta]:
         """Note the request and start to answer."""
@@ -82,6 +106,9 @@ class ScriptedRuntime:
         command, _, rest = text.partition(" ")
         if command == "refuse":
             raise REFUSALS[rest]
+        if command == "remove":
+            self.remove_adapter(rest)
+            raise AdapterError(f"adapter {rest!r} is not loaded")
         if command == "hang" and rest != "hard":
             return HangingStream(self)
         return self._answer(command, rest)

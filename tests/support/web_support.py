@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.managers import BaseManager
+from pathlib import Path
 from typing import Any
 
 from glm_frontend_web._options import Options, free_port
@@ -81,7 +82,15 @@ class ScriptedRuntime:
             max_length=2048, temperature=0.95, top_p=0.7, top_k=50, repetition_penalty=1.0, do_sample=True
         )
         return ModelInfo(
-            self.name, "chatglm", 6_200_000_000, 2048, defaults, self.adapters, weight_bytes=12_400_000_000
+            self.name,
+            "chatglm",
+            6_200_000_000,
+            2048,
+            defaults,
+            self.adapters,
+            weight_bytes=12_400_000_000,
+            devices=("cpu",),
+            dtype="bfloat16",
         )
 
     @property
@@ -91,6 +100,14 @@ class ScriptedRuntime:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+    def add_adapter(self, name: str, directory: Path) -> None:
+        """List it."""
+        self.adapters = (*self.adapters, name)
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget it."""
+        self.adapters = tuple(adapter for adapter in self.adapters if adapter != name)
 
     def script(self, question: str, script: Script) -> str:
         """Say how ``question`` will be answered; the question."""
@@ -176,6 +193,10 @@ class SiteHost:
     def release(self, question: str, pieces: int = 1) -> None:
         """See `ScriptedRuntime.release`."""
         self._runtime.release(question, pieces)
+
+    def set_adapters(self, *names: str) -> None:
+        """From now on the model has these adapters."""
+        self._runtime.adapters = names
 
     def was_closed(self, question: str) -> bool:
         """Whether the stream of a scripted answer ended or was closed, waiting for that a while."""

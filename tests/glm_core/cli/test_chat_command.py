@@ -175,10 +175,20 @@ def test_options_reach_the_request(requests: list[ChatRequest]) -> None:
     assert requests[1] == ChatRequest((Message("user", "q"),))
 
 
-def test_only_adapter_is_used(requests: list[ChatRequest], tmp_path: Path) -> None:
-    """Who loads one adapter for one answer means it to be used."""
+def test_only_adapter_is_used_and_that_is_said(
+    requests: list[ChatRequest], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who loads one adapter for one answer means it to be used; a line says so where nobody named it."""
+    said = "glm: answering with adapter a, the only one that was loaded"
     assert cli.main(["chat", "q", "--adapter", f"a={tmp_path}"]) == 0
     assert requests[0].adapter == "a"
+    printed = capsys.readouterr()
+    assert said in printed.err.splitlines()
+    assert printed.out == "你好\n"
+    cli.main(["chat", "q", "--adapter", f"a={tmp_path}", "--use-adapter", "a"])
+    cli.main(["chat", "q"])
+    assert "adapter" not in capsys.readouterr().err
+    assert [request.adapter for request in requests] == ["a", "a", None]
 
 
 def test_among_several_adapters_the_user_chooses(
@@ -219,6 +229,7 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
             "queue_seconds": 0.0,
             "time_to_first_token": 0.0,
             "decode_seconds": 0.0,
+            "cached_tokens": 0,
         },
     }
 

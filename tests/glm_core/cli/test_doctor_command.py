@@ -71,6 +71,19 @@ def test_report_for_people_has_a_line_a_check(
     assert all(line.startswith(("ok     ", "note   ")) for line in lines)
 
 
+def test_plugin_that_does_what_it_should_not_is_a_note(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its hooks are used, so nothing is broken; two plugins with one model are told apart."""
+    twin = plugin(describe_models=lambda: (ModelCard("null", "mine"),))
+    status, found = examine(monkeypatch, capsys, healthy(twin=twin))
+    assert status == 0
+    assert found["plugin twin"] == (
+        "note",
+        "glm-twin 0; describes model 'null', as backend does, which comes first",
+    )
+
+
 def test_broken_plugin_is_a_fault_with_advice(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

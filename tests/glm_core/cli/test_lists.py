@@ -75,6 +75,36 @@ def test_plugins_shows_hooks_or_the_reason(use: Callable[[PluginHost], None], li
     ]
 
 
+def test_plugins_ends_with_remarks(use: Callable[[PluginHost], None], lines: Lines) -> None:
+    """What a plugin does that it should not stands below the table; without any there is nothing."""
+
+    def talking() -> Any:
+        print("hello")
+        return null_backend
+
+    use(PluginHost([Candidate("talking", "glm-talking", "1", talking)]))
+    assert lines("plugins")[-3:] == [
+        "",
+        "remarks:",
+        "  talking prints to standard output, which belongs to the commands: 'hello' (left out)",
+    ]
+    use(host_of(null=null_backend))
+    assert "remarks:" not in lines("plugins")
+
+
+def test_devices_names_the_plugins_that_are_broken(
+    use: Callable[[PluginHost], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error, so that the list stays a list."""
+    candidates = [
+        Candidate("bad", "glm-bad", "1", raising),
+        Candidate("n", "glm-n", "1", lambda: null_backend),
+    ]
+    use(PluginHost(candidates))
+    assert cli.main(["devices"]) == 0
+    assert capsys.readouterr().err == "glm: not used, because broken: bad; glm plugins says why\n"
+
+
 def test_plugins_as_json_has_the_whole_reports(use: Callable[[PluginHost], None], lines: Lines) -> None:
     """One object a plugin, with the package that would have to be updated."""
     use(host_of(null=null_backend))
@@ -86,6 +116,7 @@ def test_plugins_as_json_has_the_whole_reports(use: Callable[[PluginHost], None]
         "status": "ok",
         "reason": "",
         "hooks": ["chat_stream", "describe_backend", "describe_models", "load_model", "place"],
+        "remarks": [],
     }
 
 

@@ -97,8 +97,7 @@ def test_help_of_a_command_is_reached_in_two_ways(name: str, capsys: pytest.Capt
         ("chta", "glm: unknown command 'chta'; did you mean 'chat'?\n"),
         (
             "xyzzy",
-            "glm: unknown command 'xyzzy'; "
-            "one of: run, chat, quantize, bench, models, devices, plugins, doctor\n",
+            f"glm: unknown command 'xyzzy'; one of: {', '.join(glm_cli.COMMANDS)}\n",
         ),
         ("_options", "glm: unknown command '_options'; one of: run, chat, "),
         ("--model", "glm: unknown option '--model'; the command comes first: glm COMMAND [OPTION ...]\n"),

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import glm_runtime_torch  # noqa: F401 - registers the auto classes
+import glm_runtime_torch.plugin
 import pytest
 import torch
+from glm_runtime_torch.huggingface import modeling, placing
 from glm_runtime_torch.huggingface.modeling import ChatGLMForConditionalGeneration
+from glm_runtime_torch.model import TorchModel
 from glm_runtime_torch.quantization import QuantizedLinear
 from goldens import DATA, Case, fixtures_or_skip, named, real_positions
 from safetensors.torch import load_file, save_file
@@ -20,7 +22,9 @@ from tiny_models import tiny_checkpoint
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.generation import LogitsProcessorList
 
-from glm_core import DeviceError
+from glm_core import CheckpointError, DeviceError, hookimpl
+from glm_core.records import BackendInfo, DeviceInfo, Placement
+from glm_core.testing import host_of, plugin_of
 
 V1 = "chatglm-6b"
 TOLERANCE = {"float32": 2e-4, "float16": 0.05}
@@ -217,6 +221,65 @@ def test_quantize_replaces_the_blocks_layers(tiny: Path, bits: int) -> None:
     assert isinstance(model.chat(tokenizer, "你好", max_length=30, do_sample=False)[0], str)
 
 
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("mps", r"^no Apple GPU can be used: .*Leave \.half\(\)\.to\('mps'\) out and call \.float\(\)"),
+        ("cuda", r"^no NVIDIA GPU can be used: .*Install the driver and a PyTorch with CUDA .*, or leave"),
+        (torch.device("cuda", 1), r"^no NVIDIA GPU can be used"),
+    ],
+)
+def test_device_that_is_not_there_is_one_clear_sentence(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, device: object, message: str
+) -> None:
+    """.to() of the documented usage says what is missing and what to do, quantised or not."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for model in (AutoModel.from_pretrained(tiny), AutoModel.from_pretrained(tiny).quantize(4)):
+        with pytest.raises(DeviceError, match=message):
+            model.half().to(device)
+        with pytest.raises(DeviceError, match="^no NVIDIA GPU can be used"):
+            model.half().cuda()
+    assert model.to(torch.float32).dtype == torch.float32
+
+
+def test_card_number_that_is_not_there(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card beyond those of the machine is named."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DeviceError, match=r"^there is no cuda:3: this machine has 1 NVIDIA GPU\(s\)"):
+        AutoModel.from_pretrained(tiny).cuda(3)
+
+
+def test_chat_goes_through_the_backend_of_its_device(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off the processor, a backend places the model for each answer, with its own kernels, and closes it."""
+    model = AutoModel.from_pretrained(tiny).float().eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    expected = model.chat(tokenizer, "hello", do_sample=False, max_length=40)[0]
+    seen: list[tuple[bool, int]] = []
+
+    @hookimpl
+    def describe_backend() -> BackendInfo:
+        return BackendInfo("fake", (DeviceInfo("cpu", "cpu", "a stand-in"),))
+
+    @hookimpl
+    def place(model: TorchModel, placement: Placement) -> TorchModel:
+        seen.append((model.is_borrowed, placement.slots))
+        model.start(torch.device("cpu"), slots=placement.slots)
+        return model
+
+    host = host_of(
+        runtime=glm_runtime_torch.plugin, fake=plugin_of(describe_backend=describe_backend, place=place)
+    )
+    monkeypatch.setattr(placing, "default_host", lambda: host)
+    monkeypatch.setattr(modeling, "PLACED_BY_THE_RUNTIME", ())
+    assert model.chat(tokenizer, "hello", do_sample=False, max_length=40)[0] == expected
+    assert seen == [(True, 1)]
+    monkeypatch.setattr(placing, "default_host", lambda: host_of(runtime=glm_runtime_torch.plugin))
+    assert model.chat(tokenizer, "hello", do_sample=False, max_length=40)[0] == expected
+    assert len(seen) == 1
+
+
 def test_cuda_without_a_gpu_is_one_clear_sentence(pair: tuple[Any, ChatGLMForConditionalGeneration]) -> None:
     """.cuda() where there is no GPU says what to do instead."""
     if torch.cuda.is_available():
@@ -326,3 +389,9 @@ def test_v1_tokenizer_pads_as_the_original() -> None:
             tokenizer.build_inputs_with_special_tokens(golden["ids_0"], golden["ids_1"]) == golden["result"]
         )
     assert list(tokenizer(goldens["no_padding_call"]["text"])) == goldens["no_padding_call"]["keys"]
+
+
+def test_successors_are_refused_by_name() -> None:
+    """ChatGLM2's config.json has the same model_type; the auto classes say what to use instead."""
+    with pytest.raises(CheckpointError, match=r"of a later model .*glm_core\.load"):
+        AutoConfig.from_pretrained(DATA / "chatglm2-6b" / "ckpt" / "fp16-safetensors")

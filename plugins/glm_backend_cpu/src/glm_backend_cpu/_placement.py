@@ -8,14 +8,13 @@ import os
 import psutil
 import torch
 from glm_runtime_torch.model import TorchModel
-from glm_runtime_torch.quantization import TABLE_SCHEME, QuantizedLayers
+from glm_runtime_torch.quantization import TABLE_SCHEME
 
-from glm_core import OutOfMemoryError
+from glm_core import DeviceError, OutOfMemoryError
 from glm_core.records import LoadedModel, Placement, QuantizationScheme
 
 from ._attention import NativeDecodeAttention
-from ._layers import NativeLayers
-from ._native import found, native
+from ._native import Native, found, native
 from ._processor import usable_cores
 from ._replacement import use_kernels, use_layers
 from ._torch_layers import TorchLayers
@@ -43,21 +42,31 @@ def num_threads(weight_bytes: int) -> int:
 
 
 def quantize_on_cpu(model: LoadedModel, scheme: QuantizationScheme) -> LoadedModel | None:
-    """Quantise into this backend's layers; ``None`` for a model of another runtime.
+    """Quantise into the stored form; ``None`` for a model of another runtime.
 
-    A row per scale or group-wise, as the scheme says. Without the kernel library the layers are
-    torch's own.
+    A row per scale or group-wise, as the scheme says. Placing the model gives the layers the form that
+    the chosen kernels compute with.
     """
     if not isinstance(model, TorchModel):
         return None
-    model.quantize(scheme, quantized_layers(model.dtype), embeddings=TABLE_SCHEME)
+    model.quantize(scheme, embeddings=TABLE_SCHEME)
     return model
 
 
-def quantized_layers(dtype: torch.dtype) -> QuantizedLayers:
-    """The layers for stored integers that this machine computes fastest."""
+def chosen_library(kernels: str) -> Native | None:
+    """The library for ``--kernels``; ``None`` where torch's own kernels are used.
+
+    Raises:
+        DeviceError: ``native`` was asked for, and there is none.
+    """
+    if kernels == "torch":
+        return None
     library = native()
-    return TorchLayers(dtype) if library is None else NativeLayers(library, dtype)
+    if library is None and kernels == "native":
+        raise DeviceError(f"--kernels native: {found().message}. Use --kernels torch.")
+    if library is None:
+        _log.warning("%s", found().message)
+    return library
 
 
 def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None:
@@ -65,9 +74,11 @@ def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None
 
     Raises:
         OutOfMemoryError: the weights are larger than the memory that is available.
+        DeviceError: ``--kernels native``, and the library was not built.
     """
     if not isinstance(model, TorchModel):
         return None
+    library = chosen_library(placement.kernels)
     needed, available = model.weight_bytes(unread_only=True), psutil.virtual_memory().available
     if needed > available:
         raise OutOfMemoryError(
@@ -75,9 +86,6 @@ def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None
             "memory are free. Add --quantize int8 or int4, or close other programs."
         )
     set_threads(model.weight_bytes())
-    library = native()
-    if library is None:
-        _log.warning("%s", found().message)
     if library is not None and not model.is_borrowed:
         model.materialize(CPU, ())
         use_kernels(model.network, library, model.dtype, read=lambda modules: model.materialize(CPU, modules))

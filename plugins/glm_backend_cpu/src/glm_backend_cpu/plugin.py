@@ -7,6 +7,7 @@ from glm_core.records import BackendInfo, LoadedModel, Placement, QuantizationSc
 
 GLM_API_VERSION = 1
 SCHEMES = ("int8", "int4", "int4-g128", "int4-g64", "int4-g32")
+KERNELS = ("native", "torch")
 
 
 @hookimpl
@@ -14,7 +15,7 @@ def describe_backend() -> BackendInfo:
     """The processor, its memory, the dtype that it runs fast, and which kernels there are."""
     from ._processor import describe
 
-    return BackendInfo("cpu", (describe(),), priority=0, schemes=SCHEMES)
+    return BackendInfo("cpu", (describe(),), priority=0, schemes=SCHEMES, kernels=KERNELS)
 
 
 @hookimpl

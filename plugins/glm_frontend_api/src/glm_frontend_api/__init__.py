@@ -6,9 +6,9 @@ and hosts by `security`, counting by `metrics` and `limits`); `bodies` and `stri
 requests, `schemas` says what may stand in them, `validation` and `errors` how refusals look,
 `problem_log` what is logged. `answers` runs a model's blocking stream on a thread, `generation`
 joins the answers to one request, `event_stream` sends them. The routes are in `chat_route`,
-`completions_route`, `models_route`, `original_route` and `service_routes` (with `readiness`);
-what they share is in `openai_answers` and `service`; `responses` and `documentation` are for the
-OpenAPI document.
+`completions_route`, `models_route`, `adapters_route` (with `adapter_folder`), `original_route`
+and `service_routes` (with `readiness`); what they share is in `openai_answers` and `service`;
+`responses` and `documentation` are for the OpenAPI document.
 """
 
 __version__ = "0.1.0"

@@ -17,13 +17,14 @@ from glm_core import ChatModel, GlmError
 
 from . import (
     __version__,
+    adapters_route,
     chat_route,
     completions_route,
     models_route,
     original_route,
     service_routes,
 )
-from .config import ApiConfig
+from .config import ApiConfig, folder_of
 from .documentation import document
 from .errors import ApiError, ClientGoneError, api_error_of, error_response
 from .gate import Gate
@@ -32,11 +33,19 @@ from .readiness import Readiness
 from .service import Service
 from .validation import refusal
 
+_ROUTE_MODULES = (
+    *(chat_route, completions_route, models_route, adapters_route),
+    *(original_route, service_routes),
+)
 _DESCRIPTION = "A ChatGLM model behind OpenAI's routes and the original's POST /."
 
 
 def asgi_app(
-    model: ChatModel, *, api_key: str | None = None, allowed_hosts: Sequence[str] | None = None
+    model: ChatModel,
+    *,
+    api_key: str | None = None,
+    allowed_hosts: Sequence[str] | None = None,
+    adapters_dir: str | None = None,
 ) -> ASGIApp:
     """The API on a model that somebody else opened and closes; found through the entry point ``glm.asgi``.
 
@@ -45,13 +54,18 @@ def asgi_app(
         api_key: what clients must send; ``None`` = nothing.
         allowed_hosts: names, without port, by which clients without a key may call this machine,
             beside loopback's own; ``None`` = any.
+        adapters_dir: folder that clients with the key may have adapters loaded from; ``None`` = none.
 
     Raises:
-        ConfigError: the key cannot travel in a header.
+        ConfigError: the key cannot travel in a header, or the folder is not there.
     """
     host = "0.0.0.0" if allowed_hosts is None else "127.0.0.1"  # noqa: S104 - binds nothing, says who may call
     config = ApiConfig(
-        host=host, api_key=api_key, insecure=api_key is None, allowed_hosts=tuple(allowed_hosts or ())
+        host=host,
+        api_key=api_key,
+        insecure=api_key is None,
+        allowed_hosts=tuple(allowed_hosts or ()),
+        adapters_dir=folder_of(adapters_dir),
     )
     return build_app(Service(model, config))
 
@@ -69,7 +83,7 @@ def build_app(service: Service) -> ASGIApp:
     )
     app.state.service = service
     app.state.readiness = Readiness(service)
-    for module in (chat_route, completions_route, models_route, original_route, service_routes):
+    for module in _ROUTE_MODULES:
         app.include_router(module.router)
     app.openapi = functools.cache(  # type: ignore[method-assign]
         functools.partial(document, app, with_key=config.api_key is not None, root_path=config.root_path)

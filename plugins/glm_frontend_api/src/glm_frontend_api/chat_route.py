@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from glm_core import ChatRequest, Message
+from glm_core import ChatRequest, ToolCall
 
 from .bodies import JsonRoute
+from .conversation import check_tools_known, choice_of, messages_of, tools_of
 from .documentation import ANSWERS, streamed
 from .errors import invalid
 from .openai_answers import Choice, Job, check_stream_options, respond, sampling_of, with_seeds
 from .responses import ChatCompletionResponse
-from .schemas import ChatCompletionRequest, ChatMessage
+from .schemas import ChatCompletionRequest
 from .service import Service
 
 router = APIRouter(route_class=JsonRoute)
@@ -37,9 +40,19 @@ class ChatShape:
         """Nothing more."""
         return {"delta": {}}
 
-    def whole(self, text: str) -> Choice:
+    def whole(self, text: str, calls: Sequence[ToolCall]) -> Choice:
         """The message."""
-        return {"message": {"role": "assistant", "content": text}}
+        if not calls:
+            return {"message": {"role": "assistant", "content": text}}
+        asked = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in calls
+        ]
+        return {"message": {"role": "assistant", "content": text or None, "tool_calls": asked}}
 
 
 @router.post(
@@ -49,22 +62,22 @@ class ChatShape:
     summary="Answer a conversation",
 )
 async def chat_completions(request: Request, body: ChatCompletionRequest) -> Response:
-    """Answers the last user's message."""
+    """Answers the last user's message, or goes on after the answers of tools."""
     service: Service = request.app.state.service
     served = service.find_model(body.model)
     check_stream_options(body)
+    check_tools_known(service, body)
     chat = ChatRequest(
-        messages=tuple(_message(message) for message in body.messages),
+        messages=messages_of(body),
         sampling=sampling_of(body, service.config, _wanted_tokens(body)),
         adapter=served.adapter,
         stop=body.stops,
+        tools=tools_of(body),
+        tool_choice=choice_of(body),
+        parallel_tool_calls=body.parallel_tool_calls is not False,
     )
     job = Job(body, tuple(with_seeds(chat, body)), served, ChatShape(), body.n or 1)
     return await respond(service, request, job)
-
-
-def _message(message: ChatMessage) -> Message:
-    return Message("system" if message.role == "developer" else message.role, message.text)
 
 
 def _wanted_tokens(body: ChatCompletionRequest) -> int | None:

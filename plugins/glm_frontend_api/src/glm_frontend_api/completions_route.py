@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from glm_core import ChatRequest
+from glm_core import ChatRequest, ToolCall
 
 from .bodies import JsonRoute
 from .documentation import ANSWERS, streamed
@@ -38,7 +40,9 @@ class TextShape:
         """Nothing more."""
         return {"text": ""}
 
-    whole = piece
+    def whole(self, text: str, calls: Sequence[ToolCall]) -> Choice:
+        """The text; without a chat format there are no calls."""
+        return self.piece(text)
 
 
 @router.post(

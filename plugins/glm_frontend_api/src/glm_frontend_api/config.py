@@ -8,16 +8,18 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from glm_core import ConfigError
+from glm_core.config import expand
 
 KEY_VARIABLE = "GLM_API_KEY"
 
 
 @dataclass(frozen=True)
 class ApiConfig:
-    """How to serve. Fields up to ``cors_origins`` are options of ``glm run api``.
+    """How to serve. Fields up to ``adapters_dir`` are options of ``glm run api``.
 
     Attributes:
         host: address or name to bind to.
@@ -33,6 +35,7 @@ class ApiConfig:
         drain_seconds: seconds that running answers get when the server is stopped.
         root_path: path under which a proxy serves this.
         cors_origins: web origins whose pages may call.
+        adapters_dir: folder that clients with the key may have adapters loaded from; ``None`` = none.
         allowed_hosts: names beside loopback's own by which clients without a key may call a
             server on loopback.
         body_seconds: seconds in which a request's head, and then its body, must have arrived.
@@ -56,6 +59,7 @@ class ApiConfig:
     drain_seconds: float = 30.0
     root_path: str = ""
     cors_origins: tuple[str, ...] = ()
+    adapters_dir: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
     body_seconds: float = 30.0
     stall_seconds: float = 30.0
@@ -79,11 +83,25 @@ class ApiConfig:
             value = getattr(self, name)
             _require(value > 0, f"--{name.replace('_', '-')} must be more than 0, got {value}")
         self._check_access()
+        self._check_adapters_dir()
 
     @property
     def on_loopback(self) -> bool:
         """Whether only programs on this machine can connect."""
         return is_loopback(self.host)
+
+    def _check_adapters_dir(self) -> None:
+        if self.adapters_dir is None:
+            return
+        _require(
+            self.adapters_dir.is_dir(),
+            f"--adapters-dir {self.adapters_dir} is no directory; make it, or pass another",
+        )
+        _require(
+            self.api_key is not None,
+            f"--adapters-dir lets clients load what is in {self.adapters_dir}, which takes an API key: "
+            f"set {KEY_VARIABLE} (or pass --api-key), or leave --adapters-dir out",
+        )
 
     def _check_access(self) -> None:
         _require(
@@ -121,9 +139,15 @@ def config_of(options: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
     values = {name: value for name, value in options.items() if name in known and value is not None}
     values["api_key"] = options.get("api_key") or environ.get(KEY_VARIABLE) or None
     values["root_path"] = (options.get("root_path") or "").rstrip("/")
+    values["adapters_dir"] = folder_of(options.get("adapters_dir"))
     origins = (options.get("cors_origin") or "").split(",")
     values["cors_origins"] = tuple(origin.strip().rstrip("/") for origin in origins if origin.strip())
     return ApiConfig(**values)
+
+
+def folder_of(path: str | None) -> Path | None:
+    """A directory as the user writes it; nothing stays nothing."""
+    return expand(path) if path else None
 
 
 def is_loopback(host: str) -> bool:

@@ -14,9 +14,10 @@ Responses = dict[int | str, dict[str, Any]]
 _MEANINGS = {
     400: "the request is wrong",
     401: "the key is missing or wrong",
-    403: "the request comes from another site's page",
-    404: "no such model",
+    403: "the request comes from another site's page, or asks for what is not allowed here",
+    404: "no such model or adapter",
     408: "the body did not arrive in time",
+    409: "there is one of that name",
     413: "the body is too large",
     415: "the body is not application/json",
     429: "too many requests; see Retry-After",
@@ -32,8 +33,10 @@ def _errors(model: type[BaseModel], *statuses: int) -> Responses:
 
 REFUSALS = _errors(ErrorResponse, 401, 403, 503)
 NOT_FOUND = _errors(ErrorResponse, 404)
-ANSWERS = _errors(ErrorResponse, *_MEANINGS)
-ORIGINAL_ANSWERS = _errors(OriginalError, *(status for status in _MEANINGS if status != 404))
+ANSWERS = _errors(ErrorResponse, *(status for status in _MEANINGS if status != 409))
+ORIGINAL_ANSWERS = _errors(OriginalError, *(status for status in _MEANINGS if status not in (404, 409)))
+ADAPTER_CHANGES = _errors(ErrorResponse, 400, 401, 403, 408, 409, 413, 415, 429, 500, 503)
+ADAPTER_REMOVALS = _errors(ErrorResponse, 400, 401, 403, 404, 500, 503)
 
 
 def streamed(model: type[BaseModel]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from .service import Service
 logger = logging.getLogger("glm.api")
 _ROUTES = (
     *("/", "/health", "/ready", "/metrics", "/openapi.json"),
-    *("/v1/chat/completions", "/v1/completions", "/v1/models"),
+    *("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/adapters"),
 )
 _WHILE_STOPPING = ("/health", "/ready", "/metrics")
 
@@ -108,4 +108,6 @@ def route_label(path: str) -> str:
     """The route of a path, for metrics: one of a fixed number, whatever clients ask for."""
     if path in _ROUTES:
         return path
+    if path.startswith("/v1/adapters/"):
+        return "/v1/adapters/{name}"
     return "/v1/models/{model_id}" if path.startswith("/v1/models/") else "other"

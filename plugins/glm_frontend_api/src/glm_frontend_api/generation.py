@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from glm_core import ChatRequest, Usage
+from glm_core import AdapterError, ChatRequest, Usage
 
 from .answers import Answer, Event, Failed, Opened, Piece
 from .errors import stopping, time_limit_reached
@@ -125,7 +125,7 @@ class Generation:
             return False
         usage = delta.usage or Usage()
         self.usages[piece.index] = usage
-        self._service.metrics.answered(usage)
+        self._service.metrics.answered(usage, self._requests[piece.index].adapter)
         return True
 
     async def _next_piece(self, silence: float | None) -> Piece | None:
@@ -145,8 +145,19 @@ class Generation:
     async def _next_event(self) -> Opened | Piece:
         event = await self._events.get()
         if isinstance(event, Failed):
-            raise event.error
+            raise self._as_told(event)
         return event
+
+    def _as_told(self, failed: Failed) -> BaseException:
+        """The error to tell; an adapter that was removed just now is one that there never was."""
+        service, adapter = self._service, self._requests[failed.index].adapter
+        if (
+            isinstance(failed.error, AdapterError)
+            and adapter is not None
+            and adapter not in service.model.info.adapters
+        ):
+            return service.no_such_model(service.full_name(adapter))
+        return failed.error
 
     def _emit(self, event: Event) -> None:
         with contextlib.suppress(RuntimeError):  # the event loop is closed, and nobody waits any more

@@ -61,6 +61,14 @@ class Metrics:
         )
         self.prompt_tokens = Counter("glm_prompt_tokens", "Tokens of prompts.", registry=registry)
         self.completion_tokens = Counter("glm_completion_tokens", "Tokens of answers.", registry=registry)
+        self.adapter_answers = Counter(
+            "glm_adapter_answers",
+            "Finished answers by adapter; the base model's have an empty one.",
+            ("adapter",),
+            registry=registry,
+        )
+        adapters = Gauge("glm_adapters", "Adapters that requests may name.", registry=registry)
+        adapters.set_function(lambda: len(model.info.adapters))
         self.queue_seconds = Histogram(
             "glm_queue_seconds", "Seconds waited for a slot.", buckets=_SECONDS, registry=registry
         )
@@ -77,8 +85,9 @@ class Metrics:
             registry=registry,
         )
 
-    def answered(self, usage: Usage) -> None:
+    def answered(self, usage: Usage, adapter: str | None) -> None:
         """Count a finished answer."""
+        self.adapter_answers.labels(adapter or "").inc()
         self.prompt_tokens.inc(usage.prompt_tokens)
         self.completion_tokens.inc(usage.completion_tokens)
         self.queue_seconds.observe(usage.queue_seconds)

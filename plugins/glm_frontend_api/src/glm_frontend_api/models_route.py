@@ -23,7 +23,7 @@ router = APIRouter()
 async def list_models(request: Request) -> JSONResponse:
     """The base model and one name for each adapter."""
     service: Service = request.app.state.service
-    return JSONResponse({"object": "list", "data": [_card(service, model) for model in service.models()]})
+    return JSONResponse({"object": "list", "data": [card(service, model) for model in service.models()]})
 
 
 @router.get(
@@ -35,14 +35,16 @@ async def list_models(request: Request) -> JSONResponse:
 async def get_model(request: Request, model_id: str) -> JSONResponse:
     """What a name stands for; ``default`` is resolved."""
     service: Service = request.app.state.service
-    return JSONResponse(_card(service, service.find_model(model_id)))
+    return JSONResponse(card(service, service.find_model(model_id)))
 
 
-def _card(service: Service, model: ServedModel) -> dict[str, Any]:
+def card(service: Service, model: ServedModel) -> dict[str, Any]:
+    """What clients are told of a name."""
     return {
         "id": model.name,
         "object": "model",
         "created": service.started,
         "owned_by": "glm",
         "context_length": service.model.info.context_length,
+        "parent": None if model.adapter is None else service.name,
     }

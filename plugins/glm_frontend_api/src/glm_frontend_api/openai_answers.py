@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
-from glm_core import ChatRequest, Delta, Sampling
+from glm_core import ChatRequest, Delta, Sampling, ToolCall
+from glm_core.records import ToolCallDelta, joined_calls
 
 from .answers import Piece
 from .config import ApiConfig
@@ -42,7 +43,7 @@ class Shape(Protocol):
     def last(self) -> Choice:
         """Fields of the chunk that has the finish reason."""
 
-    def whole(self, text: str) -> Choice:
+    def whole(self, text: str, calls: Sequence[ToolCall]) -> Choice:
         """Fields of a whole answer."""
 
 
@@ -146,13 +147,20 @@ def check_stream_options(body: GenerationRequest) -> None:
 
 async def _whole(generation: Generation, job: Job) -> Response:
     texts = [""] * len(job.requests)
+    calls: list[list[ToolCallDelta]] = [[] for _ in job.requests]
     reasons: list[str | None] = [None] * len(job.requests)
     async for piece in generation.pieces():
         if piece is not None:
             texts[piece.index] += piece.delta.text
+            calls[piece.index] += piece.delta.tool_calls
             reasons[piece.index] = piece.delta.finish_reason
     choices = [
-        {"index": index, **job.shape.whole(text), "logprobs": None, "finish_reason": reason}
+        {
+            "index": index,
+            **job.shape.whole(text, joined_calls(calls[index])),
+            "logprobs": None,
+            "finish_reason": reason,
+        }
         for index, (text, reason) in enumerate(zip(texts, reasons, strict=True))
     ]
     envelope = _envelope(job, job.shape.whole_object)
@@ -193,8 +201,20 @@ async def _chunks(config: ApiConfig, generation: Generation, job: Job) -> AsyncG
 def _parts(shape: Shape, piece: Piece) -> Iterator[tuple[Choice, Delta | None]]:
     if piece.delta.text:
         yield shape.piece(piece.delta.text), None
+    for call in piece.delta.tool_calls:
+        for fields in call_chunks(call):
+            yield {"delta": {"tool_calls": [fields]}}, None
     if piece.delta.finish_reason is not None:
         yield shape.last(), piece.delta
+
+
+def call_chunks(call: ToolCallDelta) -> Iterator[dict[str, Any]]:
+    """A piece of a call as clients expect it: what is called first, its arguments after."""
+    if call.id:
+        function = {"name": call.name, "arguments": ""}
+        yield {"index": call.index, "id": call.id, "type": "function", "function": function}
+    if call.arguments:
+        yield {"index": call.index, "function": {"arguments": call.arguments}}
 
 
 def _envelope(job: Job, kind: str) -> dict[str, Any]:

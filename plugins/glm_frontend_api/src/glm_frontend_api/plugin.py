@@ -31,5 +31,6 @@ def describe_frontend() -> FrontendInfo:
             ),
             Option("root_path", "path under which a proxy serves this, such as /glm", default=""),
             Option("cors_origin", "web origins, by commas, whose pages may call; default none", default=""),
+            Option("adapters_dir", "folder that clients with the key may load adapters from; default none"),
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from .schemas import Strict
 
@@ -49,11 +49,27 @@ class UsageResponse(Strict):
     total_tokens: int
 
 
+class FunctionCallResponse(Strict):
+    """A function and its arguments, as JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCallResponse(Strict):
+    """A call that the client is asked to run."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionCallResponse
+
+
 class AssistantMessage(Strict):
-    """An answer."""
+    """An answer; without text only beside calls."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
+    tool_calls: list[ToolCallResponse] = Field(default_factory=list)
 
 
 class ChatChoice(Strict):
@@ -62,7 +78,7 @@ class ChatChoice(Strict):
     index: int
     message: AssistantMessage
     logprobs: None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
 
 
 class TextChoice(Strict):
@@ -106,6 +122,15 @@ class ModelResponse(Strict):
     created: int
     owned_by: str
     context_length: int
+    parent: str | None
+
+
+class DeletedResponse(Strict):
+    """A name that requests may use no longer."""
+
+    id: str
+    object: Literal["model"]
+    deleted: Literal[True]
 
 
 class ModelListResponse(Strict):

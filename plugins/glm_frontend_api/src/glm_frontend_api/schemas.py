@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 MAX_ANSWERS = 8
 MAX_STOPS = 4
 MAX_MESSAGES = 1024
+MAX_TOOLS = 128
 MAX_SEED = 2**63 - 1
 MAX_TOKENS = 2**31 - 1
 
@@ -50,24 +51,72 @@ class TextFormat(Strict):
     type: Literal["text"]
 
 
+ToolName = Annotated[str, StringConstraints(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+
+
+class FunctionDefinition(Strict):
+    """A function that the model may ask the client to run."""
+
+    name: ToolName
+    description: Text | None = None
+    parameters: dict[str, Any] | None = Field(None, description="JSON schema of an object")
+    strict: bool | None = Field(None, description="accepted, without effect")
+
+
+class ToolDefinition(Strict):
+    """A tool; functions are the only kind."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class FunctionName(Strict):
+    """Which function to call."""
+
+    name: ToolName
+
+
+class NamedToolChoice(Strict):
+    """The one tool that the model has to call."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+class FunctionCall(Strict):
+    """What the model wants to have run."""
+
+    name: ToolName
+    arguments: Text = Field(description="JSON text of an object")
+
+
+class MessageToolCall(Strict):
+    """A call in an earlier answer."""
+
+    id: NonEmptyText
+    type: Literal["function"]
+    function: FunctionCall
+
+
 class ChatMessage(Strict):
     """One message; ``developer`` means the same as ``system``."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | list[TextPart] | None = Field(None, description="only beside tool_calls null")
     name: Text | None = Field(None, description="accepted, without effect")
     refusal: None = None
     annotations: Nothing | None = None
     audio: None = None
     function_call: None = None
-    tool_calls: Nothing | None = None
+    tool_calls: Annotated[list[MessageToolCall], Field(max_length=MAX_TOOLS)] | None = None
+    tool_call_id: NonEmptyText | None = Field(None, description="of the role tool: the call that it answers")
 
     @property
     def text(self) -> str:
         """The whole text."""
         if isinstance(self.content, str):
             return self.content
-        return "".join(part.text for part in self.content)
+        return "".join(part.text for part in self.content or ())
 
 
 class StreamOptions(Strict):
@@ -110,15 +159,19 @@ class ChatCompletionRequest(GenerationRequest):
     """``POST /v1/chat/completions``."""
 
     messages: list[ChatMessage] = Field(
-        min_length=1, max_length=MAX_MESSAGES, description="ends with a user's message"
+        min_length=1, max_length=MAX_MESSAGES, description="ends with a user's message or a tool's"
     )
     max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="same as max_tokens")
     logprobs: No | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
     response_format: TextFormat | None = None
-    tools: Nothing | None = None
-    tool_choice: Literal["none", "auto"] | None = None
-    parallel_tool_calls: bool | None = Field(None, description="accepted, without effect")
+    tools: Annotated[list[ToolDefinition], Field(max_length=MAX_TOOLS)] | None = Field(
+        None, description="functions that the model may call"
+    )
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = Field(
+        None, description="whether it may, or which one it has to"
+    )
+    parallel_tool_calls: bool | None = Field(None, description="false: one call an answer")
     functions: Nothing | None = None
     function_call: Literal["none", "auto"] | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
@@ -147,6 +200,13 @@ class CompletionRequest(GenerationRequest):
     def prompts(self) -> tuple[str, ...]:
         """The prompts."""
         return (self.prompt,) if isinstance(self.prompt, str) else tuple(self.prompt)
+
+
+class AdapterRequest(Strict):
+    """``POST /v1/adapters``."""
+
+    name: NonEmptyText = Field(description="what requests will call it: letters, digits, '.', '_', '-'")
+    path: NonEmptyText = Field(description="its directory, in the server's adapters folder")
 
 
 class OriginalRequest(Strict):

@@ -38,6 +38,9 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
     with bind(config) as listener, open_model() as model:
         service = Service(model, config)
         say(f"serving {service.name} on {address_of(listener)} (Ctrl-C stops)")
+        default = service.default_model()
+        if default.adapter is not None:
+            say(f"'default' and POST / are {default.name}, the only adapter; without it: {service.name}")
         if config.insecure and not config.on_loopback and config.api_key is None:
             say("everybody who can reach this port may use the model, since --insecure is given")
         DrainingServer(service).run(sockets=[listener])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ class Service:
         generations: those that run.
         draining: whether the server finishes what runs and takes nothing new.
         pulse: beats with every token of any answer.
+        changing_adapters: held while an adapter is loaded or removed.
     """
 
     def __init__(self, model: ChatModel, config: ApiConfig) -> None:
@@ -54,31 +56,49 @@ class Service:
         self.pulse = Pulse()
         self.metrics = Metrics(model, self.answers)
         self.name = config.served_model_name or served_name(model.info.name)
+        self.changing_adapters = asyncio.Lock()
+        adapters = model.info.adapters
+        self._default_adapter = adapters[0] if len(adapters) == 1 else None
+
+    def full_name(self, adapter: str) -> str:
+        """What clients call the model with an adapter."""
+        return f"{self.name}:{adapter}"
 
     def models(self) -> Iterator[ServedModel]:
         """The base model and one for each adapter."""
         yield ServedModel(self.name, None)
         for adapter in self.model.info.adapters:
-            yield ServedModel(f"{self.name}:{adapter}", adapter)
+            yield ServedModel(self.full_name(adapter), adapter)
 
     def default_model(self) -> ServedModel:
-        """What ``default`` and the original's route use: the only adapter, else the base model."""
-        served = list(self.models())
-        return served[1] if len(served) == 2 else served[0]
+        """What ``default`` and the original's route use: the only adapter of the start, else the base model.
+
+        Adapters that come later change nothing; one that goes leaves the base model.
+        """
+        adapter = self._default_adapter
+        if adapter is None or adapter not in self.model.info.adapters:
+            return ServedModel(self.name, None)
+        return ServedModel(self.full_name(adapter), adapter)
 
     def find_model(self, name: str) -> ServedModel:
-        """The model of a request.
+        """The model of a request: ``default``, a full name, or an adapter's bare name.
 
         Raises:
             ApiError: 404, naming those that there are.
         """
         if name == DEFAULT_MODEL:
             return self.default_model()
-        served = {model.name: model for model in self.models()}
-        if name in served:
-            return served[name]
-        there = ", ".join(served)
-        raise ApiError(
+        served = list(self.models())
+        found = next((model for model in served if model.name == name), None)
+        found = found or next((model for model in served if model.adapter == name), None)
+        if found is None:
+            raise self.no_such_model(name)
+        return found
+
+    def no_such_model(self, name: str) -> ApiError:
+        """404, naming those that there are."""
+        there = ", ".join(model.name for model in self.models())
+        return ApiError(
             404,
             f"the model {name[:80]!r} is not served here; there are: {there}",
             "model_not_found",

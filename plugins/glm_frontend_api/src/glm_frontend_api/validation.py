@@ -8,29 +8,33 @@ from typing import Any
 
 from .errors import ApiError, invalid
 from .schemas import (
+    AdapterRequest,
     ChatCompletionRequest,
     ChatMessage,
     CompletionRequest,
+    FunctionCall,
+    FunctionDefinition,
+    MessageToolCall,
+    NamedToolChoice,
     OriginalRequest,
     StreamOptions,
     TextFormat,
     TextPart,
+    ToolDefinition,
 )
 
 _MODELS = (
     *(ChatCompletionRequest, CompletionRequest, OriginalRequest),
-    *(ChatMessage, TextPart, TextFormat, StreamOptions),
+    *(ChatMessage, TextPart, TextFormat, StreamOptions, AdapterRequest),
+    *(ToolDefinition, FunctionDefinition, NamedToolChoice, MessageToolCall, FunctionCall),
 )
 _FIELDS = {name for model in _MODELS for name in model.model_fields}
 # Fields of OpenAI's API that may only say "nothing of that"; to ignore them would be a wrong answer.
 _NOT_SUPPORTED = {
     "logprobs": "false or null",
     "top_logprobs": "0 or null",
-    "tools": "an empty list or null",
-    "tool_choice": '"none", "auto" or null',
     "functions": "an empty list or null",
     "function_call": "null",
-    "tool_calls": "an empty list or null",
     "response_format": '{"type": "text"} or null',
     "logit_bias": "an empty object or null",
     "modalities": '["text"] or null',

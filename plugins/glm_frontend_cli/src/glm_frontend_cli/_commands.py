@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from glm_core import RequestError
+from glm_core import ModelInfo, RequestError
 
-from . import _files
+from . import _adapter_command, _files
 from ._blocks import code_blocks
 from ._conversation import SETTINGS, parse_value
 
@@ -211,24 +211,6 @@ def system(session: Session, argument: str) -> None:
         session.view.notice(session.say("system_set"))
 
 
-def adapter(session: Session, argument: str) -> None:
-    """``/adapter [NAME|off]``"""
-    say, conversation = session.say, session.conversation
-    loaded = session.model.info.adapters
-    names = ", ".join(loaded)
-    if not loaded:
-        session.view.notice(say("adapter_none_loaded"))
-    elif not argument:
-        current = conversation.adapter or say("adapter_base")
-        session.view.show(say("adapter_list", names=names, current=current))
-    elif argument in loaded or argument.lower() == "off":
-        conversation.adapter = argument if argument in loaded else None
-        current = conversation.adapter or say("adapter_base")
-        session.view.notice(say("adapter_now", current=current))
-    else:
-        session.view.error(say("adapter_unknown", name=argument, names=names))
-
-
 def set_value(session: Session, argument: str) -> None:
     """``/set [NAME [VALUE|default]]``"""
     name, _, value = argument.replace("=", " ").partition(" ")
@@ -268,6 +250,7 @@ def info(session: Session, argument: str) -> None:
             family=facts.family,
             parameters=human_count(facts.num_parameters),
             context=facts.context_length,
+            place=place_of(facts) or session.say("unknown"),
             adapters=", ".join(facts.adapters) or session.say("none"),
             turns=len(session.conversation.turns),
         )
@@ -292,6 +275,11 @@ def history(session: Session, argument: str) -> None:
         session.view.show_turns(session.conversation.turns)
     else:
         session.view.notice(session.say("nothing_yet"))
+
+
+def place_of(facts: ModelInfo) -> str:
+    """What the model computes on and in, such as ``cpu bfloat16``; empty if it does not say."""
+    return " ".join([", ".join(facts.devices), facts.dtype]).strip()
 
 
 def human_count(number: int) -> str:
@@ -320,7 +308,7 @@ COMMANDS = (
     Command("save!", save_over, "FILE"),
     Command("load", load, "FILE"),
     Command("system", system, "[TEXT|off]"),
-    Command("adapter", adapter, "[NAME|off]"),
+    Command("adapter", _adapter_command.adapter, _adapter_command.USAGE),
     Command("set", set_value, "[NAME [VALUE|default]]"),
     Command("info", info),
     Command("history", history),

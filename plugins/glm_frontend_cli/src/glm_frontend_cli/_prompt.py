@@ -15,6 +15,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 
+from ._adapter_command import CHANGES
 from ._cleaning import clean
 from ._commands import COMMANDS
 from ._conversation import SETTINGS, SWITCHES
@@ -53,12 +54,18 @@ def open_history(say: Texts, notice: Callable[[str], None], *, keep: bool) -> Hi
 
 
 class CommandCompleter(Completer):
-    """Completes commands, and what may follow some of them."""
+    """Completes commands, and what may follow some of them.
 
-    def __init__(self, adapters: tuple[str, ...], say: Texts) -> None:
+    Args:
+        adapters: names that there are now, asked for at every completion.
+        say: the texts.
+    """
+
+    def __init__(self, adapters: Callable[[], tuple[str, ...]], say: Texts) -> None:
         self._adapters = adapters
         self._say = say
         self._paths = PathCompleter(expanduser=True)
+        self._directories = PathCompleter(expanduser=True, only_directories=True)
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """What may stand at the cursor."""
@@ -74,6 +81,9 @@ class CommandCompleter(Completer):
                     yield Completion(fitting[0], -len(name), f"/{fitting[0]}", meta)
         elif name in ("save", "save!", "load", "file"):
             yield from self._paths.get_completions(Document(argument), complete_event)
+        elif name == "adapter" and argument.startswith("add "):
+            typed = argument.removeprefix("add ").rpartition("=")[2]
+            yield from self._directories.get_completions(Document(typed), complete_event)
         else:
             for word in self._words(name, argument):
                 last = argument.rpartition(" ")[2]
@@ -86,9 +96,12 @@ class CommandCompleter(Completer):
             if not space:
                 return SETTINGS
             return ("true", "false", "default") if setting in SWITCHES else ("default",)
+        if name == "adapter" and argument.startswith("remove "):
+            return self._adapters() if argument.count(" ") == 1 else ()
         if " " in argument:
             return ()
-        words = {"adapter": (*self._adapters, "off"), "system": ("off",), "copy": ("code",)}
+        adapters = (*self._adapters(), "off", *CHANGES) if name == "adapter" else ()
+        words = {"adapter": adapters, "system": ("off",), "copy": ("code",)}
         return words.get(name, ())
 
 

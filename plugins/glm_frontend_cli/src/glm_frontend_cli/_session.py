@@ -16,7 +16,7 @@ from glm_core.records import OpenModel
 from . import _files
 from ._answering import Answer, AnswerStream
 from ._cleaning import clean
-from ._commands import human_count, run_command, with_slash
+from ._commands import human_count, place_of, run_command, with_slash
 from ._conversation import Conversation
 from ._texts import Texts
 from ._view import STATUS_SEPARATOR, Line, PlainView, View
@@ -131,6 +131,8 @@ class Session:
         parts.append(self.say("status_turns", count=len(self.conversation.turns)))
         if self.usage is not None:
             parts += self._status_of(self.usage)
+        place = place_of(self.model.info)
+        parts += [place] if place else []  # last, since a narrow terminal drops parts from the end
         return STATUS_SEPARATOR.join(parts)
 
     def _status_of(self, usage: Usage) -> list[str]:
@@ -180,7 +182,9 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
         _choose_only_adapter(model, conversation, options)
         try:
             if plain:
-                Session(model, conversation, PlainView(), say).loop()
+                view = PlainView()
+                _tell_adapter(model, conversation, view, say)
+                Session(model, conversation, view, say).loop()
             else:
                 _run_in_terminal(model, conversation, options, say)
         except BrokenPipeError:
@@ -202,20 +206,26 @@ def _choose_only_adapter(model: ChatModel, conversation: Conversation, options: 
         conversation.adapter = model.info.adapters[0]
 
 
+def _tell_adapter(model: ChatModel, conversation: Conversation, view: View, say: Texts) -> None:
+    """Which adapter answers, or which there are to choose from."""
+    loaded = model.info.adapters
+    if conversation.adapter in loaded:
+        view.notice(say("adapter_in_use", name=conversation.adapter))
+    elif loaded:
+        view.notice(say("adapters_loaded", names=", ".join(loaded)))
+
+
 def _run_in_terminal(
     model: ChatModel, conversation: Conversation, options: Mapping[str, Any], say: Texts
 ) -> None:
     from ._terminal import open_terminal  # here, so that pipes pay for neither prompt_toolkit nor rich
 
     info = model.info
-    view = open_terminal(info.adapters, say, keep_history=options.get("history", True))
+    view = open_terminal(lambda: model.info.adapters, say, keep_history=options.get("history", True))
     parameters = human_count(info.num_parameters)
     view.show(say("banner", model=info.name, family=info.family, parameters=parameters))
     view.notice(say("hint"))
-    if conversation.adapter in info.adapters:
-        view.notice(say("adapter_in_use", name=conversation.adapter))
-    elif info.adapters:
-        view.notice(say("adapters_loaded", names=", ".join(info.adapters)))
+    _tell_adapter(model, conversation, view, say)
     view.show("")
     session = Session(model, conversation, view, say)
     if conversation.turns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +49,7 @@ class TerminalView:
 
     Args:
         console: where to; its width and colours are used.
-        adapters: names to complete.
+        adapters: names to complete, asked for at every completion.
         history: what was typed before.
         say: the texts.
         input, output: the terminal for the input line; default = the process's own.
@@ -60,7 +60,7 @@ class TerminalView:
     def __init__(
         self,
         console: Console,
-        adapters: tuple[str, ...],
+        adapters: Callable[[], tuple[str, ...]],
         history: History,
         say: Texts,
         *,
@@ -192,7 +192,7 @@ class TerminalView:
             self._keys.about_to_quit = False
 
 
-def open_terminal(adapters: tuple[str, ...], say: Texts, *, keep_history: bool) -> View:
+def open_terminal(adapters: Callable[[], tuple[str, ...]], say: Texts, *, keep_history: bool) -> View:
     """The process's own terminal; a console that cannot move its cursor gets the plain view."""
     console = Console(highlight=False, markup=False, emoji=False)
     if console.legacy_windows:

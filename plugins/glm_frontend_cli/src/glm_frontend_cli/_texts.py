@@ -111,8 +111,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "system_set": ("系统提示已设置", "The system prompt was set"),
     "system_removed": ("系统提示已去除", "The system prompt was removed"),
     "adapter_none_loaded": (
-        "没有加载适配器。启动时用 --adapter NAME=DIR 加载",
-        "No adapter is loaded. Start with --adapter NAME=DIR to load one",
+        "没有加载适配器。用 /adapter add NAME=DIR 加载，或启动时用 --adapter NAME=DIR",
+        "No adapter is loaded. /adapter add NAME=DIR loads one, as --adapter NAME=DIR does at the start",
     ),
     "adapter_list": ("适配器：{names}；当前：{current}", "Adapters: {names}; in use: {current}"),
     "adapter_base": ("基础模型", "the base model"),
@@ -120,6 +120,11 @@ TEXTS: dict[str, tuple[str, str]] = {
         "没有加载名为 {name} 的适配器。已加载：{names}",
         "Adapter {name} is not loaded. Loaded: {names}",
     ),
+    "adapter_added": (
+        "已加载适配器 {name}，用 /adapter {name} 选用",
+        "Adapter {name} was loaded; /adapter {name} chooses it",
+    ),
+    "adapter_removed": ("已移除适配器 {name}", "Adapter {name} was removed"),
     "adapter_now": ("当前使用：{current}", "Now in use: {current}"),
     "setting": ("{name} = {value}", "{name} = {value}"),
     "setting_default": ("{name} = {value}（默认）", "{name} = {value} (default)"),
@@ -131,8 +136,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "info": (
         "模型      {model}\n结构      {family}\n参数量    {parameters}\n上下文    {context} tokens\n"
+        "计算      {place}\n"
         "适配器    {adapters}\n对话      {turns} 轮",
         "Model       {model}\nFamily      {family}\nParameters  {parameters}\nContext     {context} tokens\n"
+        "Computes    {place}\n"
         "Adapters    {adapters}\nTurns       {turns}",
     ),
     "info_answer": (
@@ -142,6 +149,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "first token after {first:.2f} s, {queue:.2f} s of it waiting",
     ),
     "none": ("无", "none"),
+    "unknown": ("未知", "unknown"),
     # the help of each command, and how it is typed
     "help_help": ("显示这份说明", "show this list"),
     "help_clear": (
@@ -170,7 +178,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "help_save!": ("保存并覆盖已有文件", "save and overwrite an existing file"),
     "help_load": ("载入用 /save 保存的 JSON 对话", "go on with a conversation saved as JSON"),
     "help_system": ("查看、设置或去除系统提示", "show, set or remove the system prompt"),
-    "help_adapter": ("查看或选用适配器", "show or choose the adapter"),
+    "help_adapter": ("查看、选用、加载或移除适配器", "show, choose, load or remove adapters"),
     "help_set": (
         "查看或修改生成设置；default 恢复默认",
         "show or change how answers are made",

@@ -48,6 +48,7 @@ class Answer:
         self._first_token_at = 0.0
         self._last_token_at = 0.0
         self._stopped = threading.Event()
+        self._stream: DeltaStream | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: asyncio.Queue[Delta | BaseException | None] = asyncio.Queue()
 
@@ -63,9 +64,10 @@ class Answer:
         return self._usage or Usage(completion_tokens=self._tokens, decode_seconds=seconds)
 
     def stop(self) -> None:
-        """End it: no more text is taken, and the stream is closed as soon as the runtime gives a sign."""
+        """End it: no more text is taken, and the stream is closed, also while the runtime is silent."""
         self._stopped.set()
         self._put(None)
+        threading.Thread(target=self._close, daemon=True, name="glm-answer-close").start()
 
     async def grow(self) -> AsyncGenerator[None]:
         """Read to the end, pausing whenever there is something new to show, and now and then without.
@@ -79,7 +81,8 @@ class Answer:
             PluginError: the stream ended without a last delta.
         """
         self._loop = asyncio.get_running_loop()
-        threading.Thread(target=self._read, daemon=True, name="glm-answer").start()
+        reader = threading.Thread(target=self._read, daemon=True, name="glm-answer")
+        reader.start()
         try:
             while not self._stopped.is_set():
                 if not await self._take_all():
@@ -87,7 +90,8 @@ class Answer:
                 yield
                 await asyncio.sleep(REPAINT_SECONDS)
         finally:
-            self._stopped.set()
+            if reader.is_alive():
+                self.stop()
 
     async def _take_all(self) -> bool:
         """Take what has come, waiting a little for the first piece; ``False`` after the last."""
@@ -123,6 +127,9 @@ class Answer:
     def _read(self) -> None:
         try:
             with contextlib.closing(self._start()) as stream:
+                self._stream = stream  # before the look at the note: who stops now closes it
+                if self._stopped.is_set():
+                    return
                 for delta in stream:
                     if self._stopped.is_set():
                         break
@@ -131,6 +138,12 @@ class Answer:
             self._put(error)
         else:
             self._put(None)
+
+    def _close(self) -> None:
+        """Runs on a thread of its own, since closing may take as long as the runtime likes."""
+        if self._stream is not None:
+            with contextlib.suppress(Exception):  # a plain generator that runs; its reader closes it later
+                self._stream.close()
 
     def _put(self, event: Delta | BaseException | None) -> None:
         if self._loop is not None:

@@ -1,8 +1,8 @@
 """The HTTP API beside the page, from whatever package offers one.
 
 A frontend imports no other, so the API is found through an entry point: group ``glm.asgi``, name
-``api``, a function ``(model, *, api_key=None, allowed_hosts=None)`` that returns a Starlette (or
-FastAPI) app for a `glm_core.ChatModel`, which it does not close.
+``api``, a function ``(model, *, api_key=None, allowed_hosts=None, adapters_dir=None)`` that returns a
+Starlette (or FastAPI) app for a `glm_core.ChatModel`, which it does not close.
 """
 
 from __future__ import annotations
@@ -40,15 +40,21 @@ def find_api() -> Any:
 
 
 def make_api(
-    factory: Any, model: ChatModel, *, api_key: str | None, allowed_hosts: Sequence[str] | None
+    factory: Any,
+    model: ChatModel,
+    *,
+    api_key: str | None,
+    allowed_hosts: Sequence[str] | None,
+    adapters_dir: str = "",
 ) -> ASGIApp:
-    """The API's app on ``model``.
+    """The API's app on ``model``; the folder of adapters is passed on only where there is one.
 
     Raises:
         PluginError: the function does not do what its contract says.
     """
     try:
-        app: ASGIApp = factory(model, api_key=api_key, allowed_hosts=allowed_hosts)
+        more = {"adapters_dir": adapters_dir} if adapters_dir else {}
+        app: ASGIApp = factory(model, api_key=api_key, allowed_hosts=allowed_hosts, **more)
     except TypeError as error:
         raise PluginError(
             f"--with-api: the installed {PACKAGE} does not fit this version ({error}); update both packages"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import AsyncGenerator
@@ -19,7 +20,16 @@ from . import _files
 from ._cleaning import clean
 from ._conversation import Conversation, Settings
 from ._log import Log
-from ._page import Page, in_language, initial_language, is_demo, setting_values, settings_of
+from ._page import (
+    Page,
+    adapter_menu,
+    adapter_value,
+    in_language,
+    initial_language,
+    is_demo,
+    setting_values,
+    settings_of,
+)
 from ._session import Session, answer
 from ._texts import SAY
 
@@ -63,13 +73,17 @@ class Handlers:
     def __init__(self, model: ChatModel, page: Page) -> None:
         self._model = model
         self._page = page
+        self._first_adapter = Settings.of_model(model.info).adapter
 
     def connect(self, blocks: gr.Blocks) -> None:
         """Bind every event."""
         page = self._page
         on = _bind
-        everything = [component for name, component in vars(page).items() if name != "session"]
+        everything = [
+            component for name, component in vars(page).items() if name not in ("session", "sidebar")
+        ]
         shown = [page.log, page.status, page.send, page.stop, page.question, page.editing, page.editing_note]
+        shown.append(page.adapter)
         asking = [page.question, page.session, *page.settings]
         again = [page.session, *page.settings]
         both = [page.language, page.session]
@@ -89,6 +103,8 @@ class Handlers:
         on([page.undo.click], self.undo, [page.session], shown)
         on([page.clear.click], self.clear, [page.session], shown)
         on([page.reset.click], self.reset, [page.session], everything)
+        looking = [page.sidebar.expand, page.adapter.focus]
+        on(looking, self.refresh_adapters, [page.adapter, page.session], [page.adapter, page.status])
         on([page.import_file.upload], self.import_file, [page.import_file, page.session], everything)
         for button, kind in ((page.export_json, "json"), (page.export_markdown, "md")):
             export = partial(self.export, kind)
@@ -98,7 +114,8 @@ class Handlers:
     def load(self, remembered: str | None, session: Session, request: gr.Request) -> Updates:
         """A page was opened: speak the visitor's language."""
         say = SAY.get(remembered) if remembered in SAY else None
-        return self._speak(session, say or initial_language(request.headers.get("accept-language")))
+        updates = self._speak(session, say or initial_language(request.headers.get("accept-language")))
+        return {**updates, **self._menu(session, self._defaults().adapter)}
 
     def change_language(self, language: str, session: Session) -> Updates:
         """The visitor chose a language."""
@@ -193,9 +210,20 @@ class Handlers:
 
     def reset(self, session: Session) -> Updates:
         """The sliders and the adapter go back to the model's own defaults; the system prompt stays."""
-        updates = setting_values(self._page, Settings.of_model(self._model.info))
+        defaults = self._defaults()
+        updates = setting_values(self._page, defaults)
         del updates[self._page.system]
-        return {**updates, **self._note(session.say("reset_done"))}
+        return {**updates, **self._menu(session, defaults.adapter), **self._note(session.say("reset_done"))}
+
+    def refresh_adapters(self, adapter: str, session: Session) -> Updates:
+        """The visitor looks at the menu of adapters: show those that there are now."""
+        loaded, chosen = self._model.info.adapters, settings_of("", adapter, 0, 1, 1).adapter
+        if chosen is not None and chosen not in loaded:
+            note = self._note(session.say("adapter_removed_choice", name=chosen))
+            return {**self._menu(session, None), **note}
+        if loaded == session.adapters:
+            return {self._page.adapter: gr.skip()}
+        return self._menu(session, chosen)
 
     def export(self, kind: str, session: Session, *settings: Any) -> Updates:
         """The conversation as a file, which the browser makes itself: nothing is left on the server."""
@@ -218,8 +246,14 @@ class Handlers:
         if session.answer is not None:
             yield self._note(session.say("still_answering"))
             return
-        page = self._page
+        page, loaded = self._page, self._model.info.adapters
+        if settings.adapter is not None and settings.adapter not in loaded:
+            note = self._note(session.say("adapter_removed", name=settings.adapter))
+            yield {**self._menu(session, None), **note}
+            return
         updates: Updates = {page.send: gr.update(visible=False), page.stop: gr.update(visible=True)}
+        if loaded != session.adapters:
+            updates |= self._menu(session, settings.adapter)
         if not again:
             updates |= {page.question: "", page.editing: gr.update(visible=False)}
         status, pieces = "", None
@@ -239,6 +273,18 @@ class Handlers:
                 yield updates or {page.log: gr.skip()}
                 updates = {}
 
+    def _defaults(self) -> Settings:
+        """The model's own; of the adapters the only one that was there at the start, while it is there."""
+        info = self._model.info
+        adapter = self._first_adapter if self._first_adapter in info.adapters else None
+        return dataclasses.replace(Settings.of_model(info), adapter=adapter)
+
+    def _menu(self, session: Session, chosen: str | None) -> Updates:
+        """The menu of the adapters that there are now, with one of them chosen or the base model."""
+        info = self._model.info
+        session.adapters = info.adapters
+        return {self._page.adapter: gr.update(**adapter_menu(info, session.say), value=adapter_value(chosen))}
+
     def _note(self, text: str) -> Updates:
         return {self._page.status: escape(text)}
 
@@ -250,6 +296,7 @@ class Handlers:
     def _speak(self, session: Session, say: Any) -> Updates:
         session.say = say
         session.log = Log(say, demo=is_demo(self._model.info))
+        session.adapters = self._model.info.adapters
         updates = in_language(self._page, self._model, say)
         if session.answer is None:
             log = session.log.pieces(session.conversation.turns)
@@ -301,7 +348,8 @@ class Handlers:
         note = session.say("imported", count=len(conversation.turns))
         if lost:
             note += " · " + session.say("adapter_dropped", name=lost)
-        return {**setting_values(self._page, settings), **self._note(note)}
+        values = setting_values(self._page, settings)
+        return {**values, **self._menu(session, settings.adapter), **self._note(note)}
 
 
 def _bind(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glm_core import ConfigError
+from glm_core.config import expand
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -30,6 +31,7 @@ class Options:
         more_hosts: further names that the page answers to.
         with_api: serve the HTTP API beside the page.
         api_key: key of the API, never shown.
+        adapters_dir: folder that the API's clients may have adapters loaded from; empty = none.
     """
 
     host: str = "127.0.0.1"
@@ -42,6 +44,7 @@ class Options:
     more_hosts: tuple[str, ...] = ()
     with_api: bool = False
     api_key: str | None = field(default=None, repr=False)
+    adapters_dir: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -53,6 +56,7 @@ class Options:
         if not re.fullmatch(r"(/[^/\s?#]+)*", self.root_path):
             raise ConfigError(f"--root-path must be a path such as /chat, got {self.root_path!r}")
         self._check_open()
+        self._check_adapters_dir()
 
     def _check_open(self) -> None:
         """Nobody opens the page to others by accident."""
@@ -69,6 +73,17 @@ class Options:
                 f"{opened} lets others reach the API as well: give it a key with --api-key (or GLM_API_KEY), "
                 "or say --insecure if anybody may use it"
             )
+
+    def _check_adapters_dir(self) -> None:
+        if not self.adapters_dir:
+            return
+        if not (self.with_api and self.api_key):
+            raise ConfigError(
+                "--adapters-dir is for clients of the HTTP API that send a key: add --with-api and set "
+                "GLM_API_KEY, or leave it out"
+            )
+        if not expand(self.adapters_dir).is_dir():
+            raise ConfigError(f"--adapters-dir {self.adapters_dir} is no directory; make it, or pass another")
 
     @property
     def is_loopback(self) -> bool:
@@ -106,6 +121,7 @@ class Options:
             root_path=(options.get("root_path") or "").rstrip("/"),
             more_hosts=tuple(name.strip() for name in names if name.strip()),
             api_key=options.get("api_key") or environ.get("GLM_API_KEY"),
+            adapters_dir=options.get("adapters_dir") or "",
         )
 
 

@@ -47,6 +47,7 @@ class Page:
     """The components that events read or change."""
 
     session: gr.State
+    sidebar: gr.Sidebar
     header: gr.HTML
     log: gr.HTML
     editing: gr.Row
@@ -91,11 +92,23 @@ def setting_values(page: Page, settings: Settings) -> dict[Any, Any]:
     """Updates that show ``settings``."""
     return {
         page.system: settings.system,
-        page.adapter: _adapter_value(settings.adapter),
+        page.adapter: adapter_value(settings.adapter),
         page.max_length: settings.max_length,
         page.top_p: settings.top_p,
         page.temperature: settings.temperature,
     }
+
+
+def adapter_menu(info: ModelInfo, say: Texts) -> dict[str, Any]:
+    """What the menu of adapters is called and offers, as keyword arguments; without any there is none."""
+    names = [(clean(name), adapter_value(name)) for name in info.adapters]
+    choices = [(say("adapter_base"), BASE_MODEL), *names]
+    return {"label": say("adapter"), "choices": choices, "visible": bool(names)}
+
+
+def adapter_value(name: str | None) -> str:
+    """The menu's value for an adapter, or for the base model."""
+    return BASE_MODEL if name is None else f"={name}"
 
 
 def build_page(model: ChatModel, say: Texts) -> Page:
@@ -108,7 +121,7 @@ def build_page(model: ChatModel, say: Texts) -> Page:
     info, texts = model.info, labels(model, say)
     parts: Parts = {"session": gr.State(Session(say, Log(say, demo=is_demo(info))))}
 
-    with gr.Sidebar(position="right", open=False, elem_id="settings", width=340):
+    with gr.Sidebar(position="right", open=False, elem_id="settings", width=340) as parts["sidebar"]:
         _build_sidebar(parts, info, texts, say)
     with gr.Column(elem_id="glm-chat"):
         _build_chat(parts, texts, Log(say, demo=is_demo(info)).welcome())
@@ -122,10 +135,7 @@ def _build_sidebar(parts: Parts, info: ModelInfo, texts: PageTexts, say: Texts) 
     parts["settings_title"] = gr.HTML(**texts["settings_title"])
     parts["system"] = gr.Textbox(**texts["system"], lines=3, max_lines=8, elem_id="system")
     parts["adapter"] = gr.Dropdown(
-        **texts["adapter"],
-        value=_adapter_value(defaults.adapter),
-        visible=bool(info.adapters),
-        elem_id="adapter",
+        **texts["adapter"], value=adapter_value(defaults.adapter), elem_id="adapter"
     )
     _build_sliders(parts, info, texts, defaults)
     _button(parts, texts, "reset")
@@ -196,7 +206,6 @@ def _button(parts: Parts, texts: PageTexts, name: str, **more: Any) -> None:
 def labels(model: ChatModel, say: Texts) -> PageTexts:
     """What each component says in the language of ``say``, as keyword arguments of its class."""
     info, load = model.info, model.load
-    adapters = [(say("adapter_base"), BASE_MODEL), *((clean(name), f"={name}") for name in info.adapters)]
     return {
         "header": {"value": _header(info, load.slots if load else 0, say)},
         "log": {"label": say("log_label")},
@@ -208,7 +217,7 @@ def labels(model: ChatModel, say: Texts) -> PageTexts:
         "cancel_edit": {"value": say("cancel_edit")},
         "settings_title": {"value": f"<h2>{escape(say('settings'))}</h2>"},
         "system": {"label": say("system"), "placeholder": say("system_placeholder")},
-        "adapter": {"label": say("adapter"), "choices": adapters},
+        "adapter": adapter_menu(info, say),
         "max_length": {"label": say("max_length"), "info": say("max_length_info")},
         "top_p": {"label": say("top_p"), "info": say("top_p_info")},
         "temperature": {"label": say("temperature"), "info": say("temperature_info")},
@@ -289,14 +298,12 @@ def _header(info: ModelInfo, slots: int, say: Texts) -> str:
     )
     if info.weight_bytes:
         facts += " · " + say("facts_memory", size=human_bytes(info.weight_bytes))
+    if info.devices:
+        facts += " · " + " ".join([", ".join(info.devices), info.dtype]).strip()
     if slots > 1:
         facts += " · " + say("facts_slots", count=slots)
     name = clean(info.name.rstrip("/").rpartition("/")[2] or info.name)
     return f'<h1 title="{escape(clean(info.name))}">{escape(name)}</h1><p>{escape(facts)}</p>'
-
-
-def _adapter_value(name: str | None) -> str:
-    return BASE_MODEL if name is None else f"={name}"
 
 
 def _build_sliders(parts: Parts, info: ModelInfo, texts: PageTexts, defaults: Settings) -> None:

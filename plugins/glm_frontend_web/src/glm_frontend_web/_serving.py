@@ -16,6 +16,7 @@ from glm_core.language import language
 from glm_core.records import OpenModel
 
 from ._api import Beside, find_api, make_api
+from ._conversation import Settings
 from ._guard import Guard
 from ._options import Options, free_port
 from ._texts import SAY, Texts
@@ -39,6 +40,9 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
     with open_model() as model:
         with serving(model, checked, port, factory) as (url, public_url):
             _announce(checked, url, public_url, say)
+            adapter = Settings.of_model(model.info).adapter
+            if adapter is not None:
+                print(say("running_adapter", name=adapter), file=sys.stderr, flush=True)
             _wait()
     print(say("goodbye"), file=sys.stderr, flush=True)
 
@@ -66,7 +70,13 @@ def serving(
 
     middleware = [Middleware(Guard, allowed_hosts=options.allowed_hosts)]
     if api_factory is not None:
-        api = make_api(api_factory, model, api_key=options.api_key, allowed_hosts=options.allowed_hosts)
+        api = make_api(
+            api_factory,
+            model,
+            api_key=options.api_key,
+            allowed_hosts=options.allowed_hosts,
+            adapters_dir=options.adapters_dir,
+        )
         middleware.insert(0, Middleware(Beside, api=api))
     say = SAY[language()]
     title = f"{model.info.name} · glm"

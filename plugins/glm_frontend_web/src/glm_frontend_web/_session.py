@@ -27,6 +27,7 @@ class Session:
         conversation: what was said.
         editing: the turn whose question is being changed in the input box.
         answer: the answer that is coming.
+        adapters: those that the window's menu offers.
     """
 
     say: Texts
@@ -34,6 +35,7 @@ class Session:
     conversation: Conversation = field(default_factory=Conversation)
     editing: int | None = None
     answer: Answer | None = None
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,14 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "adapter": ("适配器", "Adapter"),
     "adapter_base": ("基础模型", "Base model"),
+    "adapter_removed": (
+        "适配器 {name} 已被移除，现在选用基础模型；再次发送即由它回答",
+        "Adapter {name} was removed, and the base model is chosen now; send again to have it answer",
+    ),
+    "adapter_removed_choice": (
+        "适配器 {name} 已被移除，现在选用基础模型",
+        "Adapter {name} was removed, and the base model is chosen now",
+    ),
     "max_length": ("最大长度", "Maximum length"),
     "max_length_info": (
         "问题、历史和回答合计的 tokens；0 = 模型默认",
@@ -154,6 +162,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "loading": ("正在载入模型……", "Loading the model …"),
     "running": ("网页已打开：{url}（Ctrl-C 结束）", "The page is at {url} (Ctrl-C stops it)"),
     "running_api": ("HTTP API：{url}v1", "The HTTP API is at {url}v1"),
+    "running_adapter": (
+        "默认使用适配器 {name}，可在网页设置中切换",
+        "Adapter {name} answers unless a visitor chooses otherwise in the settings",
+    ),
     "running_public": ("公开链接：{url}", "The public link is {url}"),
     "no_public": (
         "无法建立公开链接（需要网络连接 gradio 的中转服务器），网页仍可在本机使用",

@@ -33,5 +33,6 @@ def describe_frontend() -> FrontendInfo:
                 "with_api", "serve the HTTP API beside the page, on the same model", type=bool, default=False
             ),
             Option("api_key", "key of the HTTP API; GLM_API_KEY in the environment is safer"),
+            Option("adapters_dir", "folder that the API's clients may load adapters from; default none"),
         ),
     )

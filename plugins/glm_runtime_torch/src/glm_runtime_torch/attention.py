@@ -36,10 +36,17 @@ class AttendingStore(ABC):
         """Turn q ``[B, N, T, H]`` and k, keep k and v ``[B, G, T, H]``; the context ``[B, T, N * H]``."""
 
 
+RowNumbers = Sequence[int] | Tensor
+"""A whole number for each row of a decode step; on a device that replays captured steps an int64 tensor."""
+
+
 class DecodeAttention(Protocol):
     """One decode step's attention over the slotted cache; a backend may bring its own.
 
-    The result of a row must not depend on the other rows, bit for bit.
+    The result of a row must not depend on the other rows, bit for bit. One that can be captured and
+    replayed says ``takes_tensors = True``: it gets ``slots`` and ``lengths`` as int64 tensors ``[B]`` on
+    the device of ``q``, never reads them from Python, and takes rows of length 0 as padding, for which
+    nothing is stored and the result is any finite number.
     """
 
     def decode(
@@ -71,6 +78,11 @@ class DecodeAttention(Protocol):
             ``[B, 1, N * H]``.
         """
         ...
+
+
+def takes_tensors(attention: DecodeAttention) -> bool:
+    """Whether an attention wants `RowNumbers` as tensors; see `DecodeAttention`."""
+    return bool(getattr(attention, "takes_tensors", False))
 
 
 class TorchDecodeAttention:

@@ -14,6 +14,7 @@ from torch import nn
 from glm_core import CheckpointError, RequestError, Sampling
 from glm_core.records import ModelSource
 
+from .adapter_files import BaseModel, fingerprint_of_checkpoint
 from .adapters import load_prefix_encoder, prefix_encoder_in
 from .checkpoints.integrity import check_not_lfs_pointer
 from .checkpoints.reader import Checkpoint
@@ -48,7 +49,10 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         num_parameters = count_parameters(network)
         _expect_stored_form(directory, raw, network)
     checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
-    adapters = {name: load_prefix_encoder(path, family, config) for name, path in source.adapters.items()}
+    base = BaseModel(source.name, fingerprint_of_checkpoint(checkpoint)) if source.adapters else None
+    adapters = {
+        name: load_prefix_encoder(path, family, config, base) for name, path in source.adapters.items()
+    }
     return TorchModel(
         source.name,
         family,

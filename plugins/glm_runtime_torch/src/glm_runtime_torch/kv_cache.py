@@ -16,8 +16,10 @@ from glm_core.errors import OutOfMemoryError
 from .attention import (
     AttendingStore,
     DecodeAttention,
+    RowNumbers,
     TorchDecodeAttention,
     scaled_product,
+    takes_tensors,
     visibility_mask,
 )
 from .memory import reserve_zeros
@@ -41,6 +43,7 @@ class KVCache:
         head_dim: H.
         dtype: of keys and values.
         device: where they are.
+        layer_devices: where those of each layer are, if not all are on ``device``.
         attention: what decodes over the slots.
 
     Raises:
@@ -57,27 +60,33 @@ class KVCache:
         head_dim: int,
         dtype: torch.dtype,
         device: torch.device,
+        layer_devices: Sequence[torch.device] | None = None,
         attention: DecodeAttention | None = None,
     ) -> None:
         self.num_slots = num_slots
         self.capacity = capacity
         shape = (num_slots, num_kv_heads, capacity, head_dim)
         self.num_bytes = num_slots * bytes_per_slot(num_layers, num_kv_heads, capacity, head_dim, dtype)
+        places = [device] * num_layers if layer_devices is None else list(layer_devices)
         try:
-            self._keys = [reserve_zeros(shape, dtype, device) for _ in range(num_layers)]
-            self._values = [reserve_zeros(shape, dtype, device) for _ in range(num_layers)]
+            self._keys = [reserve_zeros(shape, dtype, place) for place in places]
+            self._values = [reserve_zeros(shape, dtype, place) for place in places]
         except (RuntimeError, OSError, OverflowError) as error:
+            where = ", ".join(dict.fromkeys(map(str, places)))
             raise OutOfMemoryError(
                 f"the KV cache needs {self.num_bytes / 1e9:.2f} GB ({num_slots} conversations of {capacity} "
-                f"tokens), which {device} refuses. Use a smaller --context-length, fewer --slots or a "
+                f"tokens), which {where} refuses. Use a smaller --context-length, fewer --slots or a "
                 "smaller model."
             ) from error
         self._attention = TorchDecodeAttention() if attention is None else attention
         self._free = list(range(num_slots))
 
-    def acquire(self) -> int:
-        """Take a free slot; there must be one."""
-        return self._free.pop()
+    def acquire(self, slot: int | None = None) -> int:
+        """Take a free slot, this one or any; there must be one."""
+        if slot is None:
+            return self._free.pop()
+        self._free.remove(slot)
+        return slot
 
     def release(self, slot: int) -> None:
         """Give a slot back."""
@@ -87,6 +96,16 @@ class KVCache:
     def free_slots(self) -> int:
         """How many slots are free now."""
         return len(self._free)
+
+    @property
+    def free(self) -> Sequence[int]:
+        """The slots that are free now."""
+        return self._free
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Put the first ``length`` positions of one slot into another."""
+        for stored in (*self._keys, *self._values):
+            stored[target, :, :length] = stored[source, :, :length]
 
     def write_prefix(self, slot: int, prefix: Tensor) -> None:
         """Put ``[L, 2, G, P, H]`` at the first P positions of a slot."""
@@ -105,12 +124,12 @@ class KVCache:
         """
         return PrefillRows(self._keys, self._values, slot, prefix_length, context_length)
 
-    def decode_rows(self, slots: Sequence[int], lengths: Sequence[int]) -> DecodeRows:
+    def decode_rows(self, slots: RowNumbers, lengths: RowNumbers) -> DecodeRows:
         """The rows of one decode step.
 
         Args:
             slots: slot of each row.
-            lengths: positions of each row, the new token's included.
+            lengths: positions of each row, the new token's included; 0 for a row that is padding.
         """
         return DecodeRows(self._keys, self._values, slots, lengths, self._attention)
 
@@ -194,8 +213,8 @@ class DecodeRows(AttendingStore):
         self,
         keys: list[Tensor],
         values: list[Tensor],
-        slots: Sequence[int],
-        lengths: Sequence[int],
+        slots: RowNumbers,
+        lengths: RowNumbers,
         attention: DecodeAttention,
     ) -> None:
         self._keys = keys
@@ -203,9 +222,11 @@ class DecodeRows(AttendingStore):
         self._slots = slots
         self._lengths = lengths
         self._attention = attention
+        self._on_devices: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, rotary: Rotary, layer: int) -> Tensor:
         """See `AttendingStore.attend`; T is 1."""
+        slots, lengths = self._numbers(q.device)
         return self._attention.decode(
             q,
             k,
@@ -214,6 +235,15 @@ class DecodeRows(AttendingStore):
             rotary.sin,
             self._keys[layer],
             self._values[layer],
-            self._slots,
-            self._lengths,
+            slots,  # type: ignore[arg-type]  # tensors only for an attention that takes them
+            lengths,  # type: ignore[arg-type]
         )
+
+    def _numbers(self, device: torch.device) -> tuple[RowNumbers, RowNumbers]:
+        """Slots and lengths as the attention takes them, copied once a step to each device."""
+        if isinstance(self._slots, Tensor) or not takes_tensors(self._attention):
+            return self._slots, self._lengths
+        if device not in self._on_devices:
+            both = torch.tensor([list(self._slots), list(self._lengths)], device=device)
+            self._on_devices[device] = both[0], both[1]
+        return self._on_devices[device]

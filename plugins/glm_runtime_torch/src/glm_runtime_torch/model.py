@@ -26,10 +26,18 @@ from .adapter_files import BaseModel, fingerprint_of_checkpoint, fingerprint_of_
 from .adapters import load_prefix_encoder
 from .attention import DecodeAttention
 from .checkpoints.reader import Checkpoint
+from .device_map import DeviceMap, Parts, parts_of
 from .families import Family
 from .generation.engine import Engine, is_out_of_memory
+from .generation.executor import MakeExecutor
 from .kv_cache import KVCache, bytes_per_slot, choose_slots
-from .parameters import count_parameters, replace_parameter, resident_bytes, unique_parameters
+from .parameters import (
+    KEPT_IN_FLOAT32,
+    count_parameters,
+    replace_parameter,
+    resident_bytes,
+    unique_parameters,
+)
 from .prefix_encoder import PrefixEncoder
 from .quantization import (
     REFERENCE,
@@ -38,7 +46,7 @@ from .quantization import (
     quantize_from_files,
     quantize_in_place,
 )
-from .tokenizers import ChatTokenizer
+from .tokenizers import ChatTokenizer, ToolTokenizer
 
 CPU = torch.device("cpu")
 
@@ -96,6 +104,7 @@ class TorchModel:
             context_length=family.dimensions(config).context_length,
             sampling=family.sampling if sampling is None else sampling,
             adapters=tuple(self._adapters),
+            tools=isinstance(tokenizer, ToolTokenizer),
         )
 
     @property
@@ -128,24 +137,68 @@ class TorchModel:
         )
 
     @property
+    def is_quantized(self) -> bool:
+        """Whether the blocks' linear layers are stored integers."""
+        return next(block_linears(self.network), None) is None
+
+    @property
+    def prefix_length(self) -> int:
+        """Positions of the longest prefix that is loaded."""
+        return max((encoder.pre_seq_len for encoder in self._encoders), default=0)
+
+    @property
+    def prefix_bytes(self) -> int:
+        """Memory of all loaded prefixes once they are laid out."""
+        sizes = self.family.dimensions(self.config)
+        return sum(
+            bytes_per_slot(
+                sizes.num_layers, sizes.num_kv_heads, encoder.pre_seq_len, sizes.head_dim, self.dtype
+            )
+            for encoder in self._encoders
+        )
+
+    @property
+    def _encoders(self) -> list[PrefixEncoder]:
+        return [*self._adapters.values(), *([] if self._base_prefix is None else [self._base_prefix])]
+
+    @property
+    def directory(self) -> Path | None:
+        """Where its files are; ``None`` for a model that somebody else holds."""
+        return None if self._checkpoint is None else self._checkpoint.directory
+
+    @property
     def is_borrowed(self) -> bool:
         """Whether the weights are of a model that somebody else holds, and may want to train or save."""
         return self._checkpoint is None
 
-    def materialize(self, device: torch.device, modules: Iterable[nn.Module] | None = None) -> None:
-        """Read every weight that is still on the meta device, one at a time, straight to ``device``.
+    @property
+    def parts(self) -> Parts:
+        """What of the network may stand on different devices, with the memory that it will take."""
+        sizes = {
+            name: parameter.numel() * self._dtype_of(name, parameter).itemsize
+            for name, parameter in unique_parameters(self.network)
+        }
+        return parts_of(self.network, sizes)  # type: ignore[arg-type]  # every family's network is one
+
+    def materialize(
+        self, place: torch.device | DeviceMap, modules: Iterable[nn.Module] | None = None
+    ) -> None:
+        """Read every weight that is still on the meta device, one at a time, straight to its device.
 
         Weights that are real already are moved as they are. Memory peaks at the result plus a few
         megabytes.
 
         Args:
-            device: where they go.
+            place: where they go.
             modules: only the weights of these; a backend that gives each layer another form reads
                 and replaces them one by one.
         """
         self.network.eval()
         if self._checkpoint is None:
-            self.network.to(device)
+            if isinstance(place, DeviceMap):
+                place.move(self.network)
+            else:
+                self.network.to(place)
             return
         self.network.requires_grad_(False)
         wanted = None
@@ -154,6 +207,7 @@ class TorchModel:
         for name, parameter in unique_parameters(self.network):
             if wanted is not None and id(parameter) not in wanted:
                 continue
+            device = place.of(name) if isinstance(place, DeviceMap) else place
             if parameter.is_meta:
                 value = self._checkpoint.read(name, dtype=self._dtype_of(name, parameter), device=device)
                 replace_parameter(self.network, parameter, value)
@@ -197,26 +251,29 @@ class TorchModel:
     @torch.no_grad()
     def start(
         self,
-        device: torch.device,
+        place: torch.device | DeviceMap,
         *,
         slots: int = 0,
         context_length: int = 0,
         kv_memory_bytes: int = 0,
         attention: DecodeAttention | None = None,
+        executor: MakeExecutor | None = None,
     ) -> None:
         """Reserve the KV cache and make the model ready to answer.
 
         Args:
-            device: where the weights are.
+            place: where the weights are; of a map the network's walk learns where to hop.
             slots: sequences to answer at the same time; 0 = as many as the memory takes.
             context_length: tokens that one request may use; 0 = what the model was made for.
             kv_memory_bytes: memory that the KV cache may take; 0 = no limit.
             attention: the backend's own decode attention.
+            executor: makes the backend's own executor of decode steps.
 
         Raises:
             OutOfMemoryError: not even one conversation fits.
         """
         sizes = self.family.dimensions(self.config)
+        device, layer_devices, devices = self._settled(place)
         encoders = {name: encoder.laid_out(device, self.dtype) for name, encoder in self._adapters.items()}
         base = None if self._base_prefix is None else self._base_prefix.laid_out(device, self.dtype)
         prefixes = [prefix for prefix in [*encoders.values(), base] if prefix is not None]
@@ -224,7 +281,7 @@ class TorchModel:
             self.info,
             context_length=context_length or self.info.context_length,
             weight_bytes=resident_bytes(self.network),
-            devices=(str(device),),
+            devices=tuple(map(str, devices)),
             dtype=str(self.dtype).removeprefix("torch."),
         )
         capacity = self.info.context_length + max((prefix.shape[3] for prefix in prefixes), default=0)
@@ -239,6 +296,7 @@ class TorchModel:
             head_dim=sizes.head_dim,
             dtype=self.dtype,
             device=device,
+            layer_devices=layer_devices,
             attention=attention,
         )
         self._engine = Engine(
@@ -250,8 +308,20 @@ class TorchModel:
             prefixes=encoders,
             base_prefix=base,
             device=device,
+            executor=None if executor is None else executor(self.network, cache),  # type: ignore[arg-type]
         )
         self._adapters.clear()  # the engine has what they amount to
+
+    def _settled(
+        self, place: torch.device | DeviceMap
+    ) -> tuple[torch.device, tuple[torch.device, ...] | None, tuple[torch.device, ...]]:
+        """Where inputs go, where each block stands (``None`` = there), and all devices."""
+        if not isinstance(place, DeviceMap):
+            return place, None, (place,)
+        parts = parts_of(self.network)  # type: ignore[arg-type]  # every family's network is one
+        if not self.is_borrowed:  # one that somebody else divided has its route
+            self.network.transformer.route = place.route(parts)  # type: ignore[union-attr]
+        return place.places[parts.units[0].name], place.blocks(parts), place.devices
 
     def add_adapter(self, name: str, directory: Path) -> None:
         """Load an adapter beside those there are; running answers go on meanwhile.
@@ -297,10 +367,9 @@ class TorchModel:
         self.info = dataclasses.replace(self.info, adapters=self.engine.prefixes.names)
 
     def _dtype_of(self, name: str, parameter: Tensor) -> torch.dtype:
-        # Stored integers stay what they are; their scales stay exact, whatever is computed in.
         if not parameter.is_floating_point():
             return parameter.dtype
-        return torch.float32 if name.endswith("weight_scale") else self.dtype
+        return torch.float32 if name.endswith(KEPT_IN_FLOAT32) else self.dtype
 
     def stream(self, request: ChatRequest) -> DeltaStream:
         """Answer one request; see `Engine.stream`."""

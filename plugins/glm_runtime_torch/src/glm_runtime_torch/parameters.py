@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from torch import Tensor, nn
 
 # Scales of stored integers, and what decides between experts, whatever is computed in.
@@ -17,6 +19,32 @@ def resident_bytes(network: nn.Module) -> int:
     """Memory of a network's parameters and buffers, shared ones once."""
     tensors = {tensor.data_ptr(): tensor.nbytes for tensor in (*network.parameters(), *network.buffers())}
     return sum(tensors.values())
+
+
+def sharing_copy(module: nn.Module) -> nn.Module:
+    """The same modules again over the same memory: what is replaced in the copy stays in the original.
+
+    Its parameters want no gradient; what shared a parameter shares it in the copy.
+    """
+    copies: dict[int, nn.Module] = {}
+    parameters: dict[int, nn.Parameter] = {}
+
+    def frozen(one: nn.Parameter | None) -> nn.Parameter | None:
+        if one is not None and id(one) not in parameters:
+            parameters[id(one)] = nn.Parameter(one.detach(), requires_grad=False)
+        return None if one is None else parameters[id(one)]
+
+    def copied(one: nn.Module) -> nn.Module:
+        if id(one) not in copies:
+            twin = copies[id(one)] = copy.copy(one)
+            twin._parameters = {name: frozen(value) for name, value in one._parameters.items()}
+            twin._buffers = dict(one._buffers)
+            twin._modules = {
+                name: None if child is None else copied(child) for name, child in one._modules.items()
+            }
+        return copies[id(one)]
+
+    return copied(module)
 
 
 def unique_parameters(network: nn.Module) -> list[tuple[str, Tensor]]:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from .devices import Route
 from .kv_cache import PrefillRows
 from .rotary import Rotary
 
@@ -32,7 +33,12 @@ class Block(Protocol):
 
 
 def prefill_blocks(
-    blocks: Sequence[Block], h: Tensor, rotary: Rotary, rows: PrefillRows, chunk_size: int
+    blocks: Sequence[Block],
+    h: Tensor,
+    rotary: Rotary,
+    rows: PrefillRows,
+    chunk_size: int,
+    route: Route | None = None,
 ) -> Generator[None, None, Tensor]:
     """Run a prompt through all blocks, pausing after every chunk.
 
@@ -42,6 +48,7 @@ def prefill_blocks(
         rotary: angles of all T tokens.
         rows: where keys and values go.
         chunk_size: tokens between two pauses at most.
+        route: where the blocks stand; ``None`` = all on one device.
 
     Returns:
         ``[1, 1, D]``: the last token after the last block; of the others nothing is needed there.
@@ -49,6 +56,8 @@ def prefill_blocks(
     length = h.shape[1]
     chunks = [(start, min(start + chunk_size, length)) for start in range(0, length, chunk_size)]
     for layer, block in enumerate(blocks):
+        if route is not None:
+            h, rotary, _ = route.to_block(layer, h, rotary)
         queries: list[Tensor] = []
         for start, stop in chunks:
             residual, q, k, v = block.project(h[:, start:stop])

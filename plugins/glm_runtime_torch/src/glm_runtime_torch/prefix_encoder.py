@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import KeyValueStore
+from .memory import reserve_zeros
 
 
 class PrefixEncoder(nn.Module):
@@ -58,6 +59,15 @@ class PrefixEncoder(nn.Module):
         rows = rows.view(self.pre_seq_len, self.num_layers, 2, self.num_kv_heads, self.head_dim)
         return rows.permute(1, 2, 3, 0, 4)  # [L, 2, G, P, H]
 
+    @torch.no_grad()
+    def laid_out(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Keys and values as a KV cache takes them: ``[L, 2, G, P, H]`` in memory of their own.
+
+        That memory goes back to the operating system as soon as nobody holds the tensor.
+        """
+        rows = self()
+        return reserve_zeros(rows.shape, dtype, device).copy_(rows)
+
 
 class PrefixedKeyValues:
     """Puts a prefix in front of each layer's keys and values; keeps nothing between calls.
@@ -69,18 +79,37 @@ class PrefixedKeyValues:
         prefix: ``[L, 2, G, P, H]``.
         dropout: probability with which single prefix elements are dropped (0.1 in training).
         store: a cache that shall hold the prefix from now on.
+        seed: what is dropped follows from it and the layer alone, for each row of a batch by itself,
+            so a layer that is computed twice (gradient checkpointing) drops the same; ``None`` takes
+            torch's generator and drops the same in all rows.
     """
 
-    def __init__(self, prefix: Tensor, dropout: float = 0.0, store: KeyValueStore | None = None) -> None:
-        self._prefix = torch.dropout(prefix, dropout, train=True) if dropout else prefix
+    def __init__(
+        self,
+        prefix: Tensor,
+        dropout: float = 0.0,
+        store: KeyValueStore | None = None,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        self._prefix = torch.dropout(prefix, dropout, train=True) if dropout and seed is None else prefix
         self._store = store
+        self._dropout = dropout
+        self._seed = seed
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Implement `KeyValueStore.update`; the result is ``P`` positions longer than the input."""
-        batch = keys.shape[0]
-        front_keys, front_values = (
-            part.to(keys.dtype).expand(batch, -1, -1, -1) for part in self._prefix[layer]
-        )  # [B, G, P, H]
-        keys = torch.cat((front_keys, keys), dim=2)
-        values = torch.cat((front_values, values), dim=2)
+        front = self._prefix[layer].to(keys.device, keys.dtype)  # [2, G, P, H]
+        front = front.unsqueeze(1).expand(2, keys.shape[0], *front.shape[1:])  # [2, B, G, P, H]
+        if self._seed is not None and self._dropout:
+            front = front * self._kept(front, layer)
+        keys = torch.cat((front[0], keys), dim=2)
+        values = torch.cat((front[1], values), dim=2)
         return self._store.update(keys, values, layer) if self._store is not None else (keys, values)
+
+    def _kept(self, front: Tensor, layer: int) -> Tensor:
+        """0 where an element is dropped, elsewhere what makes up for it."""
+        generator = torch.Generator(front.device)
+        generator.manual_seed((self._seed or 0) * self._prefix.shape[0] + layer)
+        kept = torch.rand(front.shape, generator=generator, device=front.device) >= self._dropout
+        return kept.to(front.dtype) / (1.0 - self._dropout)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attention import AttendingStore, KeyValueStore
+from ..devices import Route
 from ..kv_cache import PrefillRows
 from ..prefill import prefill_blocks
 from ..rotary import Rotary, RotaryEmbedding
@@ -28,11 +29,15 @@ class BlockStack(nn.Module, ABC):
 
     Args:
         rotary: angles of this network's positions.
+
+    Attributes:
+        route: where its parts and the head stand; ``None`` = all on one device.
     """
 
     def __init__(self, rotary: RotaryEmbedding) -> None:
         super().__init__()
         self.gradient_checkpointing = False
+        self.route: Route | None = None
         self._rotary = rotary
 
     @property
@@ -75,10 +80,13 @@ class BlockStack(nn.Module, ABC):
             ``[B, T, D]`` after the final norm.
         """
         h, rotary = self._enter(input_ids, position_ids, inputs_embeds)
-        for block in self.blocks:
+        route = self.route
+        for layer, block in enumerate(self.blocks):
+            if route is not None:
+                h, rotary, attention_mask = route.to_block(layer, h, rotary, attention_mask)
             _collect(hidden_states, h)
             h = self._runner(block)(h, rotary, attention_mask, store)
-        h = self.final_norm(h)
+        h = self.final_norm(h if route is None else route.to_norm(h))
         _collect(hidden_states, h)
         return h
 
@@ -91,8 +99,16 @@ class BlockStack(nn.Module, ABC):
             ``[1, 1, D]``: the last token after the final norm.
         """
         h, rotary = self._enter(input_ids, position_ids)
-        h = yield from prefill_blocks(self.blocks, h, rotary, rows, chunk_size)  # type: ignore[arg-type]
-        return self.final_norm(h)
+        route = self.route
+        h = yield from prefill_blocks(
+            self.blocks,  # type: ignore[arg-type]  # every family's blocks are such
+            h,
+            rotary,
+            rows,
+            chunk_size,
+            route,
+        )
+        return self.final_norm(h if route is None else route.to_norm(h))
 
     def _enter(
         self, input_ids: Tensor | None, position_ids: Tensor, inputs_embeds: Tensor | None = None
@@ -126,20 +142,31 @@ class CausalHead(nn.Module, ABC):
         position_ids: Tensor,
         attention_mask: Tensor | None,
         store: KeyValueStore | AttendingStore | None = None,
+        *,
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        """Logits ``[B, T, V]`` of every position; see `BlockStack.forward`."""
-        return self.head(self.transformer(input_ids, position_ids, attention_mask, store))
+        """Logits ``[B, T, V]`` of every position; see `BlockStack.forward`.
+
+        With ``wanted`` ``[B, T]`` bool, logits ``[n, V]`` of those positions alone, row by row.
+        """
+        h = self.transformer(input_ids, position_ids, attention_mask, store)
+        return self.to_logits(h if wanted is None else h[wanted.to(h.device)])
+
+    def to_logits(self, h: Tensor) -> Tensor:
+        """Logits ``[..., V]`` of hidden states ``[..., D]`` after the final norm, on the head's device."""
+        route = self.transformer.route
+        return self.head(h if route is None else route.to_head(h))
 
     def prefill(
         self, input_ids: Tensor, position_ids: Tensor, rows: PrefillRows, chunk_size: int
     ) -> Generator[None, None, Tensor]:
         """Take in one prompt in short steps; see `glm_runtime_torch.families.LanguageModel`."""
         h = yield from self.transformer.prefill(input_ids, position_ids, rows, chunk_size)
-        return self.head(h[0])
+        return self.to_logits(h[0])
 
     def decode(self, input_ids: Tensor, position_ids: Tensor, rows: AttendingStore) -> Tensor:
         """Logits ``[B, V]`` after one more token a row; see `glm_runtime_torch.families.LanguageModel`."""
-        return self.head(self.transformer(input_ids, position_ids, None, rows)[:, 0])
+        return self.to_logits(self.transformer(input_ids, position_ids, None, rows)[:, 0])
 
 
 def language_model_loss(logits: Tensor, labels: Tensor) -> Tensor:

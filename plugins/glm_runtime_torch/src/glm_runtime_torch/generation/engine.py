@@ -24,21 +24,26 @@ import torch
 from torch import Tensor
 
 from glm_core import (
-    AdapterError,
     BusyError,
     ChatRequest,
     ClosedError,
     Delta,
     ModelLoad,
     OutOfMemoryError,
+    RequestError,
     Sampling,
 )
 
 from ..families import LanguageModel
 from ..kv_cache import KVCache
 from ..tokenizers import ChatTokenizer
+from .candidates import rows_to_choose_from
+from .executor import DecodeExecutor, EagerExecutor
+from .prefix_cache import PrefixCache
+from .prefixes import Prefixes
 from .prompt import fit_prompt, fit_text
 from .request_stream import Outbox, RequestStream
+from .sampling import Candidates
 from .sequence import Sequence
 
 QUEUE_CAPACITY = 64
@@ -72,7 +77,7 @@ class _Job:
     cancelled: bool = False
     position: int = 0  # in the queue, as the caller was told
     slot: int = -1
-    prefill: Generator[None, None, Tensor] | None = None
+    prefill: Generator[None, None, Tensor | Candidates] | None = None
 
 
 class Engine:
@@ -84,9 +89,10 @@ class Engine:
         cache: slots for the sequences that run at the same time.
         capacity: tokens that prompt and answer of one request may have together.
         sampling: the model's defaults, every field set.
-        prefixes: adapter name to its keys and values, ``[L, 2, G, P, H]``.
+        prefixes: adapter name to its keys and values, ``[L, 2, G, P, H]``; see `Prefixes`.
         base_prefix: the prefix of requests that name no adapter, if the model has one built in.
-        device: of the network.
+        device: where the network takes its inputs.
+        executor: computes decode steps; ``None`` calls the network.
         queue_capacity: requests that may wait for a slot.
     """
 
@@ -101,16 +107,17 @@ class Engine:
         prefixes: Mapping[str, Tensor],
         base_prefix: Tensor | None,
         device: torch.device,
+        executor: DecodeExecutor | None = None,
         queue_capacity: int = QUEUE_CAPACITY,
     ) -> None:
         self.cache = cache
         self._network = network
         self._tokenizer = tokenizer
-        self._capacity = capacity
         self._sampling = sampling
-        self._prefixes = dict(prefixes)
-        self._base_prefix = base_prefix
-        self._device = device
+        self.prefixes = Prefixes(prefixes, base_prefix, capacity, cache.capacity)
+        self.device = device
+        self._executor = EagerExecutor(network, cache, device) if executor is None else executor
+        self._prompts = PrefixCache(cache, PREFILL_CHUNK)
         self._queue_capacity = queue_capacity
         self._decode_seconds = 0.0
         # Shared with callers' threads, under the lock; the rest belongs to the worker.
@@ -151,27 +158,36 @@ class Engine:
 
     def prepare(self, request: ChatRequest) -> Sequence:
         """The sequence that will answer a request; nothing is computed yet."""
-        if request.adapter is not None and request.adapter not in self._prefixes:
-            raise AdapterError(f"adapter {request.adapter!r} is not loaded")
-        prefix = self._base_prefix if request.adapter is None else self._prefixes[request.adapter]
-        sampling = request.sampling.or_else(self._sampling)
-        wanted, capacity = request.sampling, self._capacity
+        prefix, wanted = self.prefixes.of(request.adapter), request.sampling
+        sampling, capacity = wanted.or_else(self._sampling), self.prefixes.room_beside(prefix)
         if request.prompt is None:
-            prompt = fit_prompt(self._tokenizer, request.messages, sampling, wanted=wanted, capacity=capacity)
+            prompt = fit_prompt(
+                self._tokenizer,
+                request.messages,
+                sampling,
+                wanted=wanted,
+                capacity=capacity,
+                tools=request.tools,
+            )
         else:
             prompt = fit_text(self._tokenizer, request.prompt, sampling, wanted=wanted, capacity=capacity)
-        layout = self._network.layout(prompt.token_ids)
+        try:
+            layout = self._network.layout(prompt.token_ids)
+        except ValueError as error:  # token ids from outside without the tokens that every prompt has
+            raise RequestError(f"the model cannot go on from these token ids: {error}") from error
         return Sequence.of_request(request, prompt, layout, prefix, self._tokenizer, sampling)
 
     def prefill(self, sequence: Sequence, slot: int) -> Generator[None, None, Tensor]:
         """Fill a slot with the prefix and the prompt, in short steps; logits ``[V]`` of the next token."""
-        if sequence.prefix is not None:
+        done = sequence.cached_tokens
+        if sequence.prefix is not None and not done:
             self.cache.write_prefix(slot, sequence.prefix)
+        sequence.prefix = None
         prompt, layout = sequence.prompt.token_ids, sequence.layout
         logits = yield from self._network.prefill(
-            torch.tensor([prompt], device=self._device),
-            layout.position_ids(0, len(prompt)).unsqueeze(0).to(self._device),
-            self.cache.prefill_rows(slot, sequence.prefix_length, layout.context_length),
+            torch.tensor([prompt[done:]], device=self.device),
+            layout.position_ids(done, len(prompt)).unsqueeze(0).to(self.device),
+            self.cache.prefill_rows(slot, sequence.prefix_length + done, layout.context_length),
             PREFILL_CHUNK,
         )
         return logits[0]
@@ -183,10 +199,11 @@ class Engine:
             sequence.layout.position_ids(sequence.num_tokens - 1, sequence.num_tokens)
             for sequence in sequences
         ]
-        return self._network.decode(
-            torch.tensor([[sequence.generated[-1]] for sequence in sequences], device=self._device),
-            torch.stack(positions).to(self._device),
-            self.cache.decode_rows(slots, lengths),
+        return self._executor.decode(
+            [sequence.generated[-1] for sequence in sequences],
+            torch.stack(positions).squeeze(2),
+            slots,
+            lengths,
         )
 
     @property
@@ -204,6 +221,11 @@ class Engine:
                 kv_bytes=self.cache.num_bytes,
             )
 
+    def forget_prompts(self) -> None:
+        """Let the slots forget the prompts they hold; see `PrefixCache.forget`."""
+        with self._changed:
+            self._prompts.forget()
+
     def close(self) -> None:
         """End running and waiting answers with `ClosedError`; returns when the worker has stopped."""
         with self._changed:
@@ -218,6 +240,7 @@ class Engine:
             job.cancelled = True  # a running one leaves at the next step
             if job in self._waiting:
                 self._waiting.remove(job)
+                self._leave(job)
                 self._tell_positions()
             self._changed.notify_all()
 
@@ -241,9 +264,8 @@ class Engine:
                     self._leave(job)
                 while self._waiting and self.cache.free_slots:
                     job = self._waiting.popleft()
-                    job.slot = self.cache.acquire()
-                    job.sequence.begin()
-                    job.prefill = self.prefill(job.sequence, job.slot)
+                    job.slot = self._begin(job.sequence)
+                    job.prefill = self._first_scores(job)
                     self._prefilling.append(job)
                     self._tell_position(job, 0)
                 self._tell_positions()
@@ -255,6 +277,13 @@ class Engine:
         if self._closed:
             self._fail_all(ClosedError("the model was closed while it was answering"))
         return False
+
+    def _begin(self, sequence: Sequence) -> int:
+        """A slot for a sequence, the one that holds most of its prompt already."""
+        prompt, causal = sequence.prompt.token_ids, not sequence.layout.context_length
+        slot, cached = self._prompts.acquire(sequence.prefix, prompt, causal=causal)
+        sequence.begin(cached)
+        return slot
 
     def _prefill_slice(self) -> None:
         """Work on the oldest prompt until the slice of time is over; at least one step."""
@@ -280,30 +309,37 @@ class Engine:
             if time.perf_counter() >= end:
                 return
 
+    def _first_scores(self, job: _Job) -> Generator[None, None, Tensor | Candidates]:
+        """Take the prompt in; what the first token is chosen from."""
+        logits = yield from self.prefill(job.sequence, job.slot)
+        self._prompts.keep(job.slot, job.sequence.prompt.token_ids)
+        return rows_to_choose_from(logits.unsqueeze(0), [job.sequence.sampler])[0]
+
     def _decode_step(self) -> None:
         jobs = [job for job in self._running if not job.cancelled]
         if not jobs:
             return
         started = time.perf_counter()
-        for job, logits in self._decoded(jobs):
-            self._advance(job, logits)
+        for job, scores in self._decoded(jobs):
+            self._advance(job, scores)
         seconds = time.perf_counter() - started
         self._decode_seconds = seconds if not self._decode_seconds else (self._decode_seconds + seconds) / 2
 
-    def _decoded(self, jobs: SequenceOf[_Job]) -> list[tuple[_Job, Tensor]]:
-        """Each job with its logits ``[V]``; a step that fails is repeated row by row, to find whose it is."""
+    def _decoded(self, jobs: SequenceOf[_Job]) -> list[tuple[_Job, Tensor | Candidates]]:
+        """Each job with what it chooses from; a failing step is repeated row by row, to find whose it is."""
         try:
             logits = self.decode([job.sequence for job in jobs], [job.slot for job in jobs])
+            rows = rows_to_choose_from(logits, [job.sequence.sampler for job in jobs])
         except Exception as error:
             if len(jobs) == 1:
                 self._fail(jobs[0], error)
                 return []
             return [pair for job in jobs for pair in self._decoded([job])]
-        return list(zip(jobs, logits, strict=True))
+        return list(zip(jobs, rows, strict=True))
 
-    def _advance(self, job: _Job, logits: Tensor) -> None:
+    def _advance(self, job: _Job, scores: Tensor | Candidates) -> None:
         try:
-            delta = job.sequence.advance(logits)
+            delta = job.sequence.advance(scores)
         except Exception as error:  # of this request's sampling or text
             self._fail(job, error)
             return
@@ -314,9 +350,9 @@ class Engine:
             job.outbox.put(delta)
 
     def _fail(self, job: _Job, error: Exception) -> None:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             ours = OutOfMemoryError(
-                f"{self._device} ran out of memory at {job.sequence.num_tokens} tokens. "
+                f"{self.device} ran out of memory at {job.sequence.num_tokens} tokens. "
                 "Use a smaller max_length, a shorter conversation, or a quantised model."
             )
             ours.__cause__ = error
@@ -344,6 +380,7 @@ class Engine:
         if job.slot >= 0:
             self.cache.release(job.slot)
             job.slot, job.prefill = -1, None
+        job.sequence.prefix = None  # the caller may hold the stream, and so the job, for long
 
     def _tell_positions(self) -> None:
         """Tell every waiting caller how many are served before; the lock is held."""
@@ -356,7 +393,8 @@ class Engine:
             job.outbox.put(Delta("", queue_position=position))
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error, of torch or of Python, says that memory ran out."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from glm_core import Message, RequestError, Sampling
+from glm_core import Message, RequestError, Sampling, Tool
 
-from ..tokenizers import ChatTokenizer
+from ..tokenizers import ChatTokenizer, ToolTokenizer
 
 # Room kept for the answer while history is dropped, if the request names none.
 DEFAULT_ANSWER_ROOM = 256
@@ -35,10 +35,12 @@ def fit_prompt(
     *,
     wanted: Sampling,
     capacity: int,
+    tools: Sequence[Tool] = (),
 ) -> Prompt:
     """Encode a conversation, leaving out its oldest rounds until an answer fits as well.
 
-    System messages and the last question always stay.
+    System messages, tools and the last question always stay. A round begins with a question, so a
+    tool's call and its answer stay or go together.
 
     Args:
         tokenizer: encodes whole conversations.
@@ -46,10 +48,11 @@ def fit_prompt(
         sampling: every field set.
         wanted: what the request itself said: a ``max_new_tokens`` there without a ``max_length``
             lifts the default total, as in transformers.
-        capacity: tokens that one sequence may have here at all.
+        capacity: tokens that one sequence may have here at all, beside its prefix.
+        tools: what the model may call.
 
     Raises:
-        RequestError: the last question alone is too long.
+        RequestError: the last question alone is too long, or the family knows no tools.
     """
     limit = _limit(sampling, wanted, capacity)
     room = min(sampling.max_new_tokens or DEFAULT_ANSWER_ROOM, max(1, limit // 4))
@@ -57,26 +60,48 @@ def fit_prompt(
     rest = [message for message in messages if message.role != "system"]
     dropped = 0
     while True:
-        token_ids = tokenizer.chat_prompt([*system, *rest[dropped:]])
+        token_ids = _encoded(tokenizer, [*system, *rest[dropped:]], tools)
         if len(token_ids) + room <= limit:
             break
         following = next((i for i in range(dropped + 1, len(rest)) if rest[i].role == "user"), None)
         if following is None:
             break
         dropped = following
-    return _ending(token_ids, limit, sampling, dropped, "question")
+    what = "question" if messages[-1].role == "user" else "question with its tool calls and their answers"
+    return _ending(token_ids, limit, sampling, dropped, what)
 
 
 def fit_text(
-    tokenizer: ChatTokenizer, text: str, sampling: Sampling, *, wanted: Sampling, capacity: int
+    tokenizer: ChatTokenizer,
+    text: str | Sequence[int],
+    sampling: Sampling,
+    *,
+    wanted: Sampling,
+    capacity: int,
 ) -> Prompt:
-    """Encode bare text that the model shall go on from; arguments as for `fit_prompt`.
+    """Encode bare text that the model shall go on from, or take token ids as they are.
+
+    Arguments as for `fit_prompt`.
 
     Raises:
-        RequestError: the text is too long.
+        RequestError: there are too many tokens, or one is not in the vocabulary.
     """
     limit = _limit(sampling, wanted, capacity)
-    return _ending(tokenizer.completion_prompt(text), limit, sampling, 0, "prompt")
+    if isinstance(text, str):
+        return _ending(tokenizer.completion_prompt(text), limit, sampling, 0, "prompt")
+    if max(text) >= tokenizer.vocab_size:
+        raise RequestError(
+            f"the prompt holds token id {max(text)}; the vocabulary ends at {tokenizer.vocab_size - 1}"
+        )
+    return _ending(text, limit, sampling, 0, "prompt")
+
+
+def _encoded(tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
+    if not tools:
+        return tokenizer.chat_prompt(messages)
+    if not isinstance(tokenizer, ToolTokenizer):
+        raise RequestError("the model has no format for tools; leave them out")
+    return tokenizer.chat_prompt(messages, tools)
 
 
 def _limit(sampling: Sampling, wanted: Sampling, capacity: int) -> int:
@@ -88,10 +113,15 @@ def _limit(sampling: Sampling, wanted: Sampling, capacity: int) -> int:
 def _ending(
     token_ids: Sequence[int], limit: int, sampling: Sampling, dropped_messages: int, what: str
 ) -> Prompt:
-    if len(token_ids) >= limit:
+    if len(token_ids) >= limit and limit == sampling.max_length:
         raise RequestError(
             f"the {what} has {len(token_ids)} tokens; with max_length {limit} at most {limit - 1} fit. "
             "Shorten it or raise max_length."
+        )
+    if len(token_ids) >= limit:
+        raise RequestError(
+            f"the {what} has {len(token_ids)} tokens; {limit} is the room for it and its answer here, beside "
+            "its adapter if it has one. Shorten it, or start with a larger --context-length."
         )
     left = limit - len(token_ids)
     return Prompt(tuple(token_ids), min(sampling.max_new_tokens or left, left), dropped_messages)

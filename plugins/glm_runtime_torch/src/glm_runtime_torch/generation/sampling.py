@@ -6,18 +6,51 @@ top-k, top-p. Axes: V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from glm_core import Sampling
 
+from .beginning import Beginning
+
 # What the original does with NaN or infinite scores: token 5 for certain, in every family.
 FALLBACK_TOKEN = 5
 # Colder than this the best token is certain, and dividing by it could overflow float32.
 COLDEST = 1e-5
 FALLBACK_SCORE = 5e4
+# Nuclei are rarely wider; one that is takes the whole vocabulary.
+MAX_NUCLEUS = 1024
+# Beside the k likeliest tokens, those that are as likely as the last of them.
+MAX_TIES = 16
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The likeliest tokens of one row; no other is likelier than the last of them.
+
+    Attributes:
+        scores: ``[K]`` float32 on the CPU, descending.
+        tokens: ``[K]`` int64, their ids.
+        log_mass: logarithm of the summed exponentials of all scores of the row, divided by the
+            temperature; where the nucleus is asked for.
+    """
+
+    scores: Tensor
+    tokens: Tensor
+    log_mass: float = 0.0
+
+    def share(self, temperature: float) -> float:
+        """Probability of these tokens together."""
+        return math.exp(float((self.scores / temperature).logsumexp(dim=-1)) - self.log_mass)
+
+    def by_token(self) -> tuple[Tensor, Tensor]:
+        """Ids, ascending, and their scores."""
+        tokens, order = self.tokens.sort()
+        return tokens, self.scores[order]
 
 
 class Sampler:
@@ -26,10 +59,14 @@ class Sampler:
     Args:
         sampling: every field set (see `Sampling.or_else`).
         seed: ``None`` takes a fresh one.
+        beginning: how the answer must begin, if it must.
     """
 
-    def __init__(self, sampling: Sampling, seed: int | None = None) -> None:
+    def __init__(
+        self, sampling: Sampling, seed: int | None = None, beginning: Beginning | None = None
+    ) -> None:
         self._sampling = sampling
+        self._beginning = beginning or Beginning()
         # Always on the CPU: generators of different devices give different numbers for one seed.
         self._generator = torch.Generator()
         if seed is None:
@@ -37,14 +74,48 @@ class Sampler:
         else:
             self._generator.manual_seed(seed)
 
-    def choose(self, logits: Tensor, prompt: Sequence[int], answer: Sequence[int]) -> int:
+    @property
+    def _is_greedy(self) -> bool:
+        return not self._sampling.do_sample or (self._sampling.temperature or 0.0) < COLDEST
+
+    def candidates_needed(self, vocab_size: int) -> int:
+        """How many of the likeliest tokens are enough to choose from, as a rule; 0 = all may be needed."""
+        sampling = self._sampling
+        penalties = (sampling.presence_penalty, sampling.frequency_penalty)
+        if self._beginning.is_open or any(penalties) or sampling.repetition_penalty not in (None, 1.0):
+            return 0
+        if self._is_greedy:
+            return 1
+        narrow = sampling.top_p is not None and sampling.top_p < 1.0
+        wanted = sampling.top_k + MAX_TIES if sampling.top_k else MAX_NUCLEUS if narrow else vocab_size
+        return wanted if wanted < vocab_size else 0
+
+    @property
+    def nucleus_temperature(self) -> float | None:
+        """The temperature at which these `Candidates` need their ``log_mass``; ``None`` = they do not."""
+        return None if self._is_greedy or self._sampling.top_k else self._sampling.temperature
+
+    def suffices(self, candidates: Candidates) -> bool:
+        """Whether the choice among all tokens is one among these."""
+        sampling = self._sampling
+        if self._is_greedy:
+            return True
+        if sampling.top_k:
+            return bool(candidates.scores[sampling.top_k - 1] > candidates.scores[-1])
+        assert sampling.temperature is not None
+        assert sampling.top_p is not None
+        return candidates.share(sampling.temperature) > sampling.top_p
+
+    def choose(self, logits: Tensor | Candidates, prompt: Sequence[int], answer: Sequence[int]) -> int:
         """The next token.
 
         Args:
-            logits: ``[V]`` of the last position, any dtype and device.
+            logits: ``[V]`` of the last position, any dtype and device; or candidates that suffice.
             prompt: ids of the prompt, for the repetition penalty.
             answer: ids of the answer so far, for all penalties.
         """
+        if isinstance(logits, Candidates):
+            return self._choose_among(logits)
         sampling = self._sampling
         scores = replace_invalid_scores(logits.float().cpu())
         if sampling.repetition_penalty not in (None, 1.0):
@@ -53,16 +124,40 @@ class Sampler:
             scores = penalise_presence(
                 scores, answer, sampling.presence_penalty or 0.0, sampling.frequency_penalty or 0.0
             )
-        temperature = sampling.temperature or 0.0
-        if not sampling.do_sample or temperature < COLDEST:
+        allowed = self._beginning.allowed(answer)
+        if allowed is not None:
+            scores = keep_only(scores, allowed)
+        if self._is_greedy:
             return int(scores.argmax())
+        assert sampling.temperature is not None
         tokens, kept = warp_candidates(
             scores,
-            temperature=temperature,
+            temperature=sampling.temperature,
             top_k=sampling.top_k or 0,
             top_p=1.0 if sampling.top_p is None else sampling.top_p,
         )
-        chosen = torch.multinomial(kept.softmax(dim=-1), 1, generator=self._generator)
+        return self._draw(tokens, kept)
+
+    def _choose_among(self, candidates: Candidates) -> int:
+        """As `warp_candidates` and the draw, from what a device kept of a row."""
+        sampling = self._sampling
+        tokens, scores = candidates.by_token()
+        if self._is_greedy:
+            return int(tokens[scores.argmax()])
+        temperature, top_p = sampling.temperature, 1.0 if sampling.top_p is None else sampling.top_p
+        assert temperature is not None
+        share = 1.0
+        if sampling.top_k:
+            likely = scores >= candidates.scores[sampling.top_k - 1]
+            tokens, scores = tokens[likely], scores[likely]
+        else:
+            share = candidates.share(temperature)
+        return self._draw(
+            tokens, warp_scores(scores, temperature=temperature, top_k=0, top_p=top_p, share=share)
+        )
+
+    def _draw(self, tokens: Tensor | None, scores: Tensor) -> int:
+        chosen = torch.multinomial(scores.softmax(dim=-1), 1, generator=self._generator)
         return int(chosen if tokens is None else tokens[chosen])
 
 
@@ -88,8 +183,10 @@ def penalise_presence(scores: Tensor, answer: Sequence[int], presence: float, fr
     return scores - presence * (counts > 0) - frequency * counts
 
 
-# Nuclei are rarely wider; one that is takes the whole vocabulary.
-MAX_NUCLEUS = 1024
+def keep_only(scores: Tensor, tokens: Sequence[int]) -> Tensor:
+    """Minus infinity for every token but these."""
+    index = torch.tensor(tokens, dtype=torch.int64)
+    return torch.full_like(scores, -torch.inf).index_copy(0, index, scores[index])
 
 
 def warp_candidates(

@@ -11,11 +11,13 @@ from glm_core import ChatRequest, Delta, Sampling, Usage
 from glm_core.records import FinishReason
 
 from ..layout import Layout
-from ..tokenizers import ChatTokenizer
+from ..tokenizers import ChatTokenizer, ToolTokenizer
+from .beginning import Beginning
 from .detokenizer import IncrementalDetokenizer
 from .prompt import Prompt
-from .sampling import Sampler
+from .sampling import Candidates, Sampler
 from .stop import StopStrings
+from .tool_reply import PlainReply, ReplyPiece, ToolReply
 
 
 @dataclass
@@ -31,6 +33,9 @@ class Sequence:
         generated: tokens decoded so far.
         is_chat: whether the text is cleaned as a reply; that of a bare prompt is left as it is.
         ignore_eos: whether to go on past the model's end of an answer.
+        tool_reply: tells calls from text, if tools are offered.
+        parallel_calls: whether the answer may go on after a call.
+        cached_tokens: leading tokens of the prompt that its slot held already.
         prefix_length: P, 0 without an adapter.
     """
 
@@ -43,12 +48,16 @@ class Sequence:
     generated: list[int] = field(default_factory=list)
     is_chat: bool = True
     ignore_eos: bool = False
+    tool_reply: ToolReply | None = None
+    parallel_calls: bool = True
+    cached_tokens: int = 0
     prefix_length: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.prefix_length = 0 if self.prefix is None else self.prefix.shape[3]
         self._text = IncrementalDetokenizer(self.tokenizer.decode)
-        self._filter = self.tokenizer.reply_filter() if self.is_chat else None
+        plain = PlainReply(self.tokenizer.reply_filter() if self.is_chat else None)
+        self._reply = self.tool_reply or plain
         self._asked = self._began = self._first_token = time.perf_counter()
 
     @classmethod
@@ -62,15 +71,21 @@ class Sequence:
         sampling: Sampling,
     ) -> Sequence:
         """The sequence that answers a request."""
+        beginning, tool_reply = Beginning(), None
+        if request.tools and isinstance(tokenizer, ToolTokenizer):
+            beginning = Beginning(tokenizer.answer_beginnings(request.tools, request.tool_choice))
+            tool_reply = tokenizer.tool_reply(request.tools, request.tool_choice)
         return cls(
             prompt,
             layout,
             prefix,
             tokenizer,
-            Sampler(sampling, request.seed),
+            Sampler(sampling, request.seed, beginning),
             StopStrings(request.stop),
             is_chat=request.prompt is None,
             ignore_eos=bool(sampling.ignore_eos),
+            tool_reply=tool_reply,
+            parallel_calls=request.parallel_tool_calls,
         )
 
     @property
@@ -78,12 +93,17 @@ class Sequence:
         """Prompt and answer so far."""
         return len(self.prompt.token_ids) + len(self.generated)
 
-    def begin(self) -> None:
-        """The request got its slot; until now it waited."""
+    def begin(self, cached_tokens: int = 0) -> None:
+        """The request got its slot; until now it waited.
+
+        Args:
+            cached_tokens: leading tokens of the prompt that the slot holds already.
+        """
+        self.cached_tokens = cached_tokens
         self._began = time.perf_counter()
 
-    def advance(self, logits: Tensor) -> Delta:
-        """Choose the next token from ``logits`` ``[V]`` and say what it adds.
+    def advance(self, logits: Tensor | Candidates) -> Delta:
+        """Choose the next token from ``logits`` ``[V]``, or from candidates, and say what it adds.
 
         The delta has a ``finish_reason`` if the token ended the answer.
         """
@@ -93,30 +113,46 @@ class Sequence:
         if token in self.tokenizer.stop_token_ids and not self.ignore_eos:
             return self._finish("", (), "stop")
         self.generated.append(token)
+        if token in self._reply.next_message_ids:
+            return self._end_message(token)
         text, stopped = self.stop.feed(self._text.feed(token))
         if stopped:
-            return self._finish(text, (token,), "stop", flush=False)
+            return self._last(self._reply.feed(text, last=True), (token,), "stop")
         if len(self.generated) >= self.prompt.max_new_tokens:
             return self._finish(text, (token,), "length")
-        return Delta(self._cleaned(text), (token,))
+        piece = self._reply.feed(text)
+        return Delta(piece.text, (token,), tool_calls=piece.calls)
 
-    def _finish(
-        self, text: str, token_ids: tuple[int, ...], reason: FinishReason, *, flush: bool = True
-    ) -> Delta:
-        if flush:
-            rest, stopped = self.stop.feed(self._text.flush())
-            text += rest
-            reason = "stop" if stopped else reason
-            text += "" if stopped else self.stop.flush()
+    def _end_message(self, token: int) -> Delta:
+        """The answer goes on with another message: what was held of this one is final."""
+        text, stopped = self._held_text()
+        piece = self._reply.next_message(text)
+        if stopped or (self._reply.calls and not self.parallel_calls):
+            return self._last(piece, (token,), "stop")
+        if len(self.generated) >= self.prompt.max_new_tokens:
+            return self._last(piece, (token,), "length")
+        return Delta(piece.text, (token,), tool_calls=piece.calls)
+
+    def _held_text(self) -> tuple[str, bool]:
+        """The rest of the text so far, and whether a stop string occurred in it."""
+        text, stopped = self.stop.feed(self._text.flush())
+        return (text, True) if stopped else (text + self.stop.flush(), False)
+
+    def _finish(self, text: str, token_ids: tuple[int, ...], reason: FinishReason) -> Delta:
+        rest, stopped = self._held_text()
+        piece = self._reply.feed(text + rest, last=True)
+        return self._last(piece, token_ids, "stop" if stopped else reason)
+
+    def _last(self, piece: ReplyPiece, token_ids: tuple[int, ...], reason: FinishReason) -> Delta:
+        if reason == "stop" and self._reply.calls:
+            reason = "tool_calls"
         usage = Usage(
             prompt_tokens=len(self.prompt.token_ids),
+            cached_tokens=self.cached_tokens,
             completion_tokens=len(self.generated),
             dropped_messages=self.prompt.dropped_messages,
             queue_seconds=self._began - self._asked,
             time_to_first_token=self._first_token - self._asked,
             decode_seconds=time.perf_counter() - self._first_token,
         )
-        return Delta(self._cleaned(text, last=True), token_ids, reason, usage)
-
-    def _cleaned(self, text: str, *, last: bool = False) -> str:
-        return text if self._filter is None else self._filter.feed(text, last=last)
+        return Delta(piece.text, token_ids, reason, usage, tool_calls=piece.calls)

@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from glm_core import CheckpointError
+
 from ..architectures.chatglm import ChatGLMConfig as NetworkConfig
 
 
@@ -38,6 +40,20 @@ class ChatGLMConfig(PreTrainedConfig):
     quantization_bit: int = 0
     quantization_embeddings: bool = False
     tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Refuse the successors, which have the same ``model_type`` and another network.
+
+        Raises:
+            CheckpointError: the keys are those of ChatGLM2, ChatGLM3 or GLM-4.
+        """
+        if "multi_query_group_num" in kwargs:
+            raise CheckpointError(
+                "transformers' auto classes take ChatGLM-6B here; this config.json is of a later model "
+                f"({kwargs.get('_name_or_path') or 'ChatGLM2, ChatGLM3 or GLM-4'}). Load it with "
+                "glm_core.load(path), or chat with: glm run cli --model PATH"
+            )
+        super().__post_init__(**kwargs)
 
     def network_config(self) -> NetworkConfig:
         """The shape of the network."""

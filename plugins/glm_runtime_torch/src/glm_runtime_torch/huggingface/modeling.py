@@ -17,23 +17,26 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from glm_core import DeviceError
 from glm_core.records import ChatRequest, Message, QuantizationScheme, Sampling, as_messages
 
 from ..architectures.chatglm import ChatGLM, ChatGLMLayout, ChatGLMTransformer
 from ..architectures.decoder import language_model_loss
+from ..device_map import map_of
 from ..families import CHATGLM
 from ..layout import batch_layout
 from ..model import TorchModel
 from ..prefix_encoder import PrefixedKeyValues
 from ..quantization import expect_stored_form, quantize_in_place
 from .configuration import ChatGLMConfig
+from .placing import placed_by_backend, require_device
 
 if TYPE_CHECKING:
     from ..prefix_encoder import PrefixEncoder
     from .tokenization import ChatGLMTokenizer
 
 PREFIX_DROPOUT = 0.1
+# A backend for the processor would set the threads of a program that is not ours.
+PLACED_BY_THE_RUNTIME = ("cpu",)
 
 
 class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -139,7 +142,8 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         h = self.transformer(
             input_ids, position_ids, visible, store, inputs_embeds=inputs_embeds, hidden_states=hidden
         )
-        logits = self.lm_head(h)
+        route = self.transformer.route
+        logits = self.lm_head(h if route is None else route.to_head(h))
         output = CausalLMOutputWithPast(
             loss=None if labels is None else language_model_loss(logits, labels),
             logits=logits,
@@ -190,15 +194,26 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Move to an NVIDIA GPU.
 
         Raises:
-            DeviceError: this PyTorch sees none.
+            DeviceError: there is none that this PyTorch could use.
         """
-        if not torch.cuda.is_available():
-            raise DeviceError(
-                "no NVIDIA GPU can be used: this PyTorch "
-                + ("was built without CUDA" if torch.version.cuda is None else "sees no device")
-                + ". Leave .half().cuda() out and call .float() to run on the CPU."
-            )
-        return super().cuda(device)
+        wanted = torch.device("cuda", device) if isinstance(device, int) else torch.device(device or "cuda")
+        require_device(wanted)
+        moved: ChatGLMForConditionalGeneration = super().cuda(device)
+        moved.transformer.route = None
+        return moved
+
+    def to(self, *arguments: Any, **settings: Any) -> ChatGLMForConditionalGeneration:
+        """Move to a device, or convert; as every module's ``to``.
+
+        Raises:
+            DeviceError: this machine has no such device.
+        """
+        device = torch._C._nn._parse_to(*arguments, **settings)[0]
+        if device is not None:
+            require_device(device)
+            self.transformer.route = None
+        moved: ChatGLMForConditionalGeneration = super().to(*arguments, **settings)
+        return moved
 
     def as_runtime_model(self, name: str, tokenizer: ChatGLMTokenizer) -> TorchModel:
         """This model as the runtime's own, sharing weights: for frontends and the engine."""
@@ -264,8 +279,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ),
             seed=seed,
         )
-        model = self.as_runtime_model("model", tokenizer)
-        model.start(self.device, slots=1)
+        model = self._started(tokenizer)
         was_training, reply = self.training, ""
         self.eval()
         try:
@@ -276,6 +290,16 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         finally:
             model.close()
             self.train(was_training)
+
+    def _started(self, tokenizer: ChatGLMTokenizer) -> TorchModel:
+        """This model ready for one conversation; on a GPU with the kernels of that GPU's backend."""
+        if self.device.type not in PLACED_BY_THE_RUNTIME:
+            placed = placed_by_backend(self, tokenizer)
+            if placed is not None:
+                return placed
+        model = self.as_runtime_model("model", tokenizer)
+        model.start(self.device if self.transformer.route is None else map_of(model.network), slots=1)  # type: ignore[arg-type]
+        return model
 
     def _chat_with_beams(
         self,

@@ -99,19 +99,23 @@ class NativeModel(nn.Module):
         position_ids: Tensor,
         attention_mask: Tensor | None,
         store: KeyValueStore | AttendingStore | None = None,
+        *,
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        """Logits ``[B, T, V]`` of every position.
+        """Logits ``[B, T, V]`` of every position, or ``[n, V]`` of the wanted ones.
 
         Args:
             input_ids: ``[B, T]`` int64.
             position_ids: ``[B, 1, T]`` int64.
             attention_mask: ``[B, 1, T, S]`` bool, True = visible; ``None`` = every key is.
             store: earlier keys and values; ``None`` for a single pass without a cache.
+            wanted: ``[B, T]`` bool, whose logits to compute; ``None`` = all.
         """
         h, angles = self._enter(input_ids, position_ids)
         for block in self.model.layers:
             h = block(h, attention_mask=attention_mask, position_embeddings=angles, store=store)
-        return self.lm_head(self.model.norm(h))
+        h = self.model.norm(h)
+        return self.lm_head(h if wanted is None else h[wanted])
 
     def prefill(
         self, input_ids: Tensor, position_ids: Tensor, rows: PrefillRows, chunk_size: int

@@ -17,6 +17,7 @@ from glm_core import CheckpointError, Message, RequestError
 
 from ..checkpoints.integrity import check_not_lfs_pointer
 from ..generation.reply import ReplyFilter
+from ..tokenizers.training import TrainingIds, prompt_and_answer
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -39,6 +40,9 @@ class NativeTokenizer:
         self._tokenizer = _read(directory)
         self.vocab_size: int = max(self._tokenizer.get_vocab().values()) + 1
         self.stop_token_ids = _ends(directory, self._tokenizer)
+        end = self._tokenizer.eos_token_id
+        self.eos_token_id: int = min(self.stop_token_ids, default=0) if end is None else end
+        self.pad_token_id: int = self.eos_token_id
         self._control = {
             token.content: index
             for index, token in self._tokenizer.added_tokens_decoder.items()
@@ -74,18 +78,36 @@ class NativeTokenizer:
                 ids += self._ids(part)
         return ids
 
+    def training_ids(
+        self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
+    ) -> TrainingIds:
+        """Prompt, answer with what the template writes between the two, end."""
+        contents = [message.content for message in messages]
+        mark = "\ue000answer\ue001"
+        prompt = self._render(contents, messages)
+        whole = self._render([*contents, mark], [*messages, Message("assistant", mark)], answered=True)
+        between = whole.removeprefix(prompt).partition(mark)[0] if whole.startswith(prompt) else ""
+        return prompt_and_answer(
+            self.chat_prompt(messages),
+            [*self._ids(between), *self.encode(answer)],
+            self.eos_token_id,
+            max_source_length,
+            max_target_length,
+            kept_at_end=1,
+        )
+
     def reply_filter(self) -> ReplyFilter:
         """Outer whitespace goes, as these models begin answers with a new line; nothing else changes."""
         return ReplyFilter()
 
-    def _render(self, contents: Sequence[str], messages: Sequence[Message]) -> str:
+    def _render(self, contents: Sequence[str], messages: Sequence[Message], *, answered: bool = False) -> str:
         conversation = [
             {"role": message.role, "content": content}
             for message, content in zip(messages, contents, strict=True)
         ]
         try:
             text: str = self._tokenizer.apply_chat_template(
-                conversation, tokenize=False, add_generation_prompt=True
+                conversation, tokenize=False, add_generation_prompt=not answered
             )
         except Exception as error:  # whatever a template raises, jinja2's own errors included
             raise RequestError(f"the model's chat template refuses this conversation: {error}") from error

@@ -5,13 +5,16 @@ The reference: right everywhere, fast nowhere.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .formats import check_format, dequantize_rows, scale_shape, stored_shape
+
+# Weights that are dequantised at a time: float32 copies of a whole matrix would be four times an int8 one.
+PIECE_ELEMENTS = 2**24
 
 
 class QuantizedLayers(Protocol):
@@ -34,8 +37,56 @@ class QuantizedLayers(Protocol):
         ...
 
 
+class _Product(torch.autograd.Function):
+    """A linear layer whose matrix is dequantised for the call and once more for the gradient.
+
+    What is kept between the two are the integers, which the layer has anyway: of all layers' matrices
+    one at a time is in memory. Only the input has a gradient.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any,
+        x: Tensor,
+        stored: Tensor,
+        scale: Tensor,
+        bias: Tensor | None,
+        bits: int,
+        group_size: int,
+    ) -> Tensor:
+        """``[..., in]`` to ``[..., out]``."""
+        context.save_for_backward(stored, scale)
+        context.bits, context.group_size = bits, group_size
+        return F.linear(x, dequantize_matrix(stored, scale, bits, x.dtype, group_size), bias)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        """The gradient of the input, ``[..., out]`` to ``[..., in]``."""
+        stored, scale = context.saved_tensors
+        (gradient,) = gradients
+        weight = dequantize_matrix(stored, scale, context.bits, gradient.dtype, context.group_size)
+        return gradient @ weight, None, None, None, None, None
+
+
+def dequantize_matrix(
+    stored: Tensor, scale: Tensor, bits: int, dtype: torch.dtype, group_size: int = 0
+) -> Tensor:
+    """`dequantize_rows` of a large matrix, some rows at a time: temporaries stay small."""
+    in_features = stored.shape[1] * (2 if bits == 4 else 1)
+    step = max(1, PIECE_ELEMENTS // in_features)
+    if len(stored) <= step:
+        return dequantize_rows(stored, scale, bits, dtype, group_size)
+    matrix = torch.empty(len(stored), in_features, dtype=dtype, device=stored.device)
+    for start in range(0, len(stored), step):
+        rows = slice(start, start + step)
+        matrix[rows] = dequantize_rows(stored[rows], scale[rows], bits, dtype, group_size)
+    return matrix
+
+
 class QuantizedLinear(nn.Module):
     """A linear layer over stored integers; dequantises the whole matrix at every call.
+
+    Gradients pass through it to its input; see `_Product` for what that costs.
 
     Attributes ``weight`` (int8), ``weight_scale`` and ``bias`` have the names of the published
     checkpoints.
@@ -77,7 +128,12 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., in]`` to ``[..., out]`` in the dtype of ``x``."""
-        weight = dequantize_rows(self.weight, self.weight_scale, self.bits, x.dtype, self.group_size)
+        if x.requires_grad and torch.is_grad_enabled():
+            product: Tensor = _Product.apply(
+                x, self.weight, self.weight_scale, self.bias, self.bits, self.group_size
+            )
+            return product
+        weight = dequantize_matrix(self.weight, self.weight_scale, self.bits, x.dtype, self.group_size)
         return F.linear(x, weight, self.bias)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from glm_core import Message
+    from glm_core import Message, Tool
 
     from ..generation.reply import ReplyFilter
+    from ..generation.tool_reply import ToolReply
 
 
 class ChatTokenizer(Protocol):
@@ -39,4 +40,21 @@ class ChatTokenizer(Protocol):
 
     def reply_filter(self) -> ReplyFilter:
         """A fresh filter that cleans one streamed chat reply as the family's original does."""
+        ...
+
+
+@runtime_checkable
+class ToolTokenizer(ChatTokenizer, Protocol):
+    """A tokenizer of a family that was trained to call tools."""
+
+    def chat_prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
+        """Ids of a conversation in which tools are offered, called and answered, ready to prefill."""
+        ...
+
+    def answer_beginnings(self, tools: Sequence[Tool], choice: str) -> Sequence[Sequence[int]]:
+        """Ids with which an answer must begin under a ``tool_choice``, in each way; none = any."""
+        ...
+
+    def tool_reply(self, tools: Sequence[Tool], choice: str) -> ToolReply:
+        """What tells text from calls in one streamed answer, and cleans its text."""
         ...

@@ -15,6 +15,7 @@ from glm_core import Message
 from glm_core.errors import CheckpointError
 
 from ..generation.reply import FullWidthPunctuation, ReplyFilter
+from .training import TrainingIds
 from .vocabulary import load_vocabulary
 
 VOCABULARY_FILE = "ice_text.model"
@@ -79,6 +80,27 @@ class ChatGLMTokenizer:
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a conversation in the original's round format; see `format_chat`."""
         return self.completion_prompt(format_chat(messages))
+
+    def training_ids(
+        self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
+    ) -> TrainingIds:
+        """The original trainer's layout: prompt, ``[gMASK] <sop>``, answer, ``<eop>``.
+
+        ``<sop>`` is learnt too. The prompt keeps ``max_source_length - 1`` tokens of its text, the
+        answer ``max_target_length - 2``.
+        """
+        source, target = self.encode(format_chat(messages)), self.encode(answer)
+        front = source[: max(max_source_length - 1, 0)]
+        learnt = target[: max(max_target_length - 2, 0)]
+        return TrainingIds(
+            token_ids=[*front, self.gmask_token_id, self.bos_token_id, *learnt, self.eos_token_id],
+            prompt_length=len(front) + 2,
+            first_target=len(front) + 1,
+            source_length=len(source),
+            target_length=len(target),
+            source_cut=len(front) < len(source),
+            target_cut=len(learnt) < len(target),
+        )
 
     def reply_filter(self) -> ReplyFilter:
         """The original's response clean-up, made to work on a stream."""

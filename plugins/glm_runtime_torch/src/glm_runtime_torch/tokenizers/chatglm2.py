@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from glm_core import Message
+from glm_core import Message, Tool
 
 from ..generation.reply import ReplyFilter
+from ..generation.tool_reply import ToolReply, callable_names
+from . import chatglm3_tools
 from .chatglm import REPLY_REPLACEMENTS
+from .training import TrainingIds, prompt_and_answer
 from .vocabulary import load_vocabulary
 
 VOCABULARY_FILE = "tokenizer.model"
@@ -71,6 +74,15 @@ class ChatGLM2Tokenizer:
         """Ids of a conversation in the original's round format; see `format_chat`."""
         return self.completion_prompt(format_chat(messages))
 
+    def training_ids(
+        self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
+    ) -> TrainingIds:
+        """The original trainer's layout: prompt, answer, end; the prompt's control tokens count."""
+        prompt = self.chat_prompt(messages)
+        return prompt_and_answer(
+            prompt, self.encode(answer), self.eos_token_id, max_source_length, max_target_length
+        )
+
     def reply_filter(self) -> ReplyFilter:
         """The original's response clean-up, made to work on a stream."""
         return ReplyFilter(replacements=REPLY_REPLACEMENTS)
@@ -92,12 +104,38 @@ class ChatGLM3Tokenizer(ChatGLM2Tokenizer):
     control_tokens = (*ChatGLM2Tokenizer.control_tokens, *roles.values())
     end_tokens = (roles["user"], roles["observation"])
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation: each message after its role's token, then the assistant's token."""
+    def chat_prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
+        """Ids of a conversation: each turn after its role's token, then the assistant's token."""
         ids = self._start
-        for message in messages:
-            ids += self.turn(message.role, message.content)
+        for role, metadata, content in chatglm3_tools.turns(messages, tools):
+            ids += self.turn(role, content, metadata)
         return [*ids, self._control[self.roles["assistant"]]]
+
+    def training_ids(
+        self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
+    ) -> TrainingIds:
+        """Prompt, answer as `turn` writes it, end; the prompt keeps its last token, the assistant's."""
+        _, *learnt = self.turn("assistant", answer)
+        prompt = self.chat_prompt(messages)
+        return prompt_and_answer(
+            prompt, learnt, self.eos_token_id, max_source_length, max_target_length, kept_at_end=1
+        )
+
+    def answer_beginnings(self, tools: Sequence[Tool], choice: str) -> list[list[int]]:
+        """The line that stands first in an answer: empty for ``"none"``, else the name of a tool."""
+        if choice == "auto":
+            return []
+        lines = callable_names(tools, choice) or ("",)
+        return [self.encode(f"{line}\n") for line in lines]
+
+    def tool_reply(self, tools: Sequence[Tool], choice: str) -> ToolReply:
+        """Reads calls as the original does, without running them; see `chatglm3_tools`."""
+        return ToolReply(
+            callable_names(tools, choice),
+            chatglm3_tools.parse_call,
+            self.reply_filter,
+            frozenset({self._control[self.roles["assistant"]]}),
+        )
 
     def turn(self, role: str, content: str, metadata: str = "") -> list[int]:
         """Ids of one message.

@@ -16,6 +16,7 @@ from glm_core import CheckpointError, Message, PluginError
 
 from ..checkpoints.integrity import check_not_lfs_pointer
 from ..generation.reply import ReplyFilter
+from .training import TrainingIds, prompt_and_answer
 
 if TYPE_CHECKING:
     import tiktoken
@@ -54,6 +55,7 @@ class GLM4Tokenizer:
         self._control = {name: self._num_pieces + i for i, name in enumerate(CONTROL_TOKENS)}
         self.vocab_size = self._num_pieces + len(self._control)
         self.stop_token_ids = frozenset(self._control[name] for name in END_TOKENS)
+        self.pad_token_id = self._control[END_TOKENS[0]]
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; control tokens typed as text stay text."""
@@ -73,6 +75,14 @@ class GLM4Tokenizer:
         for message in messages:
             ids += [self._control[f"<|{message.role}|>"], *self.encode("\n"), *self.encode(message.content)]
         return [*ids, self._control["<|assistant|>"]]
+
+    def training_ids(
+        self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
+    ) -> TrainingIds:
+        """Prompt, answer after the line end that every message begins with, end; see `chat_prompt`."""
+        learnt = [*self.encode("\n"), *self.encode(answer)]
+        prompt, end = self.chat_prompt(messages), self._control[END_TOKENS[0]]
+        return prompt_and_answer(prompt, learnt, end, max_source_length, max_target_length, kept_at_end=1)
 
     def reply_filter(self) -> ReplyFilter:
         """Outer whitespace goes: an answer begins with a line end."""

@@ -1,0 +1,242 @@
+"""``glm train TRAINER``: train, or go on with, a job of an installed trainer."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+from .._progress import checked_progress
+from ..config import HUBS, expand, is_first_process, load_settings
+from ..errors import ConfigError, PluginError
+from ..plugins import PluginHost, default_host
+from ..records import TrainerInfo, TrainJob, TrainProgress
+from ..routing import open_for_training
+from ._options import add_plugin_options, command_parser, notice, notice_failed
+
+BAR_PLACES = 30
+SECONDS_BETWEEN_DRAWINGS = 0.1
+LINES = 20
+MODEL_SETTINGS = ("model", "revision", "device", "dtype", "quantize", "hub", "offline")
+
+
+def run(arguments: list[str]) -> int:
+    """Parse, check, train, print the directory of the last checkpoint."""
+    host = default_host()
+    trainers = _trainers(host)
+    if not arguments or arguments[0].startswith("-"):
+        return _explain(trainers, arguments)
+    plugin, trainer = _chosen(host, trainers, arguments[0])
+    parsed = _parser(trainer).parse_args(arguments[1:])
+    first = is_first_process()
+    tell: Callable[[str], None] = notice if first else _say_nothing
+    settings = load_settings({name: getattr(parsed, name) for name in MODEL_SETTINGS})
+    if first:
+        notice_failed(host)
+        if settings.model == "demo" and parsed.model is None:
+            notice("model: the bundled demo, a small stand-in; --model THUDM/chatglm-6b takes the real one")
+    model, devices, dtype, scheme = open_for_training(host, settings, notify=tell)
+    with contextlib.closing(model):
+        job = TrainJob(
+            trainer=trainer.name,
+            output_dir=expand(parsed.output_dir),
+            options=_options(parsed, trainer),
+            devices=tuple(device.name for device in devices),
+            dtype=dtype,
+            scheme=scheme,
+        )
+        reports = host.call(plugin, "train", model=model, job=job)
+        if reports is None:
+            raise PluginError(
+                f"trainer {trainer.name!r} cannot train this model ({model.info.family}); choose another "
+                "--model"
+            )
+        last = _follow(checked_progress(plugin, "train", reports, TrainProgress), tell, draw=first)
+    if first and last.checkpoint is not None:
+        print(last.checkpoint)
+    return 0
+
+
+def _trainers(host: PluginHost) -> dict[str, tuple[str, TrainerInfo]]:
+    """The trainers by their own names: plugin and description."""
+    described = host.describe("describe_trainer", TrainerInfo)
+    return {info.name: (plugin, info) for plugin, info in sorted(described.items())}
+
+
+def _chosen(
+    host: PluginHost, trainers: Mapping[str, tuple[str, TrainerInfo]], name: str
+) -> tuple[str, TrainerInfo]:
+    if name in trainers:
+        return trainers[name]
+    if not trainers:
+        raise PluginError(f"no installed plugin can train: pip install glm-ptuning{host.unused()}")
+    raise ConfigError(f"trainer {name!r} is unknown; choose one of: {', '.join(trainers)}{host.unused()}")
+
+
+def _explain(trainers: Mapping[str, tuple[str, TrainerInfo]], arguments: list[str]) -> int:
+    """No trainer is named: print which there are, as help or as an error."""
+    listed = [f"  {name}  {info.summary}" for name, (_, info) in trainers.items()]
+    parser = command_parser(
+        "train",
+        "Train with an installed trainer. The options of one: glm train TRAINER --help",
+        usage="glm train TRAINER --output-dir DIR [OPTION ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="installed trainers:\n" + ("\n".join(listed) or "  none; pip install glm-ptuning"),
+    )
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
+    if arguments[0] not in ("-h", "--help"):
+        parser.error(f"name the trainer first: glm train TRAINER {arguments[0]} ...")
+    parser.print_help()
+    return 0
+
+
+def _parser(trainer: TrainerInfo) -> argparse.ArgumentParser:
+    parser = command_parser(
+        f"train {trainer.name}",
+        f"{trainer.summary}. The same command goes on with a job that was interrupted.",
+    )
+    parser.add_argument("--output-dir", metavar="DIR", required=True, help="where checkpoints and logs go")
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="any further option of the trainer; repeatable",
+    )
+    add_plugin_options(parser, trainer.name, trainer.options)
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", metavar="NAME_OR_PATH", help="directory, known name or hub id (demo)")
+    group.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
+    group.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:0, mps (auto)")
+    group.add_argument("--dtype", metavar="T", help="of the frozen weights (auto)")
+    group.add_argument("--quantize", metavar="Q", help="the frozen weights: none, int8, int4 (none)")
+    group.add_argument("--hub", metavar="H", help=f"{', '.join(HUBS)} (huggingface)")
+    group.add_argument("--offline", action="store_true", default=None, help="never touch the network")
+    return parser
+
+
+def _options(parsed: argparse.Namespace, trainer: TrainerInfo) -> dict[str, Any]:
+    options = {option.name: getattr(parsed, option.name) for option in trainer.options}
+    options = {name: value for name, value in options.items() if value is not None}
+    for text in parsed.set:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise ConfigError(f"--set {text!r}: expected NAME=VALUE")
+        options[name] = value
+    return options
+
+
+def _say_nothing(line: str) -> None:
+    """What the other processes of a job tell."""
+
+
+def _follow(reports: Iterator[TrainProgress], tell: Callable[[str], None], *, draw: bool) -> TrainProgress:
+    """Read all reports; after an interrupt the step that runs is finished and its checkpoint written."""
+    last = TrainProgress(0, 0)
+    with _Interrupt() as interrupt, contextlib.closing(_shown(reports, draw=draw)) as shown:
+        for last in shown:
+            if last.message:
+                tell(last.message)
+            interrupt.may_wait = last.step > 0 and last.loss is not None
+            if interrupt.asked and not last.finished:
+                break
+    if interrupt.asked and not last.finished:
+        tell(f"stopped after step {last.step} of {last.total_steps}; the same command goes on from there")
+        raise KeyboardInterrupt
+    return last
+
+
+class _Interrupt:
+    """The first Ctrl-C only asks, once steps are being done; the second one, or an earlier one, interrupts.
+
+    Attributes:
+        asked: whether it was pressed.
+        may_wait: whether there is a step to wait for.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.may_wait = False
+        self._before: Any = None
+
+    def __enter__(self) -> _Interrupt:
+        with contextlib.suppress(ValueError):  # only the main thread may
+            self._before = signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _press(self, _: int, __: FrameType | None) -> None:
+        if self.asked or not self.may_wait:
+            raise KeyboardInterrupt
+        self.asked = True
+        notice("stopping after this step, its checkpoint is kept; Ctrl-C again stops at once")
+
+
+def _shown(reports: Iterator[TrainProgress], *, draw: bool) -> Generator[TrainProgress, None, None]:
+    """The same reports, drawn as a bar with the time left on a terminal and as some lines elsewhere."""
+    stream: Any = sys.stderr
+    if stream is None or not draw:
+        yield from reports
+        return
+    terminal = stream.isatty()
+    clock = _Clock()
+    drawn, next_line = 0.0, 0.0
+    with contextlib.closing(reports):  # type: ignore[type-var]  # core's own generator
+        try:
+            for progress in reports:
+                if terminal and drawn and progress.message:
+                    stream.write("\r\x1b[K")
+                yield progress
+                if progress.loss is None:
+                    continue
+                clock.see(progress)
+                share = progress.step / progress.total_steps
+                done = progress.step == progress.total_steps
+                if terminal and (done or time.monotonic() - drawn >= SECONDS_BETWEEN_DRAWINGS):
+                    drawn = time.monotonic()
+                    full = int(share * BAR_PLACES)
+                    stream.write(f"\r\x1b[K[{'#' * full}{'.' * (BAR_PLACES - full)}] {clock.line(progress)}")
+                elif not terminal and (done or next_line <= share or progress.metrics):
+                    next_line = (int(share * LINES) + 1) / LINES
+                    stream.write(f"{clock.line(progress)}\n")
+                stream.flush()
+        finally:
+            if terminal and drawn:
+                stream.write("\n")
+
+
+class _Clock:
+    """Tells the time left from the steps since the first report, and a running mean of the loss."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._first: int | None = None
+        self._loss: float | None = None
+
+    def see(self, progress: TrainProgress) -> None:
+        if self._first is None:
+            self._started, self._first = time.monotonic(), progress.step
+        if progress.loss is not None:
+            self._loss = progress.loss if self._loss is None else 0.9 * self._loss + 0.1 * progress.loss
+
+    def line(self, progress: TrainProgress) -> str:
+        text = f"{progress.step / progress.total_steps:4.0%}  step {progress.step} of {progress.total_steps}"
+        if self._loss is not None:
+            text += f", loss {self._loss:.4g}"
+        for name, value in progress.metrics.items():
+            text += f", {name} {value:.4g}"
+        steps, seconds = progress.step - (self._first or 0), time.monotonic() - self._started
+        if steps <= 0 or progress.step >= progress.total_steps:
+            return text
+        left = int(seconds / steps * (progress.total_steps - progress.step))
+        return f"{text}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"

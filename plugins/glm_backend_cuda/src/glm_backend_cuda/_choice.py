@@ -1,0 +1,235 @@
+"""Which kernels a model gets: `auto` takes the fastest that can run here, and says why.
+
+Nothing is imported here that may be missing: each kind of kernels is imported when it is chosen.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from glm_runtime_torch.attention import DecodeAttention
+from glm_runtime_torch.quantization import QuantizedLayers, QuantizedLinear
+from torch import nn
+
+from glm_core import DeviceError
+
+AUTO, TRITON, TORCH, CPM = "auto", "triton", "torch", "cpm"
+LEAST_TRITON = (3, 3)  # from here on a product may have fewer rows than tensor cores take
+LEAST_CAPABILITY = (7, 5)
+
+_log = logging.getLogger("glm")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What decides about kernels.
+
+    Attributes:
+        device: type of the devices, such as ``cuda``.
+        capability: the lowest compute capability among them; (0, 0) where there is none.
+        triton: why Triton's kernels cannot run here; empty if they can.
+        cpm: why those of cpm_kernels cannot; empty if they can or if nobody asked for them.
+    """
+
+    device: str
+    capability: tuple[int, int]
+    triton: str = ""
+    cpm: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Kernels by name.
+
+    Attributes:
+        name: ``triton``, ``torch`` or ``cpm``.
+        reason: why these, as a clause.
+        notice: what faster ones lack, for a warning; empty if nothing.
+    """
+
+    name: str
+    reason: str
+    notice: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What was taken and why."""
+        return f"kernels: {self.name} ({self.reason})"
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Chosen kernels, ready to be put into a network.
+
+    Attributes:
+        choice: name and reason.
+        layers: makes layers of stored integers.
+        attention: of decode steps.
+    """
+
+    choice: Choice
+    layers: QuantizedLayers
+    attention: DecodeAttention
+
+    @property
+    def sentence(self) -> str:
+        """See `Choice.sentence`."""
+        return self.choice.sentence
+
+    def linear(self, layer: QuantizedLinear) -> nn.Module | None:
+        """These kernels' layer in place of the runtime's; ``None`` where the runtime's is as good."""
+        bias = None if layer.bias is None else layer.bias.detach()
+        made = self.layers.linear(layer.weight, layer.weight_scale, bias, layer.bits, layer.group_size)
+        return None if isinstance(made, QuantizedLinear) else made
+
+    def install(self, network: nn.Module, dtype: torch.dtype) -> None:
+        """Put layers of these kernels into a network whose weights are where they will be used.
+
+        Layers over integers and, with Triton, those over plain weights and the norms: a row's result then
+        does not depend on its batch in any of them. One matrix at a time is held twice at most.
+        """
+        from ._replacement import replace_integers, replace_plain
+
+        replace_integers(network, self.layers)
+        if self.choice.name == TRITON:
+            replace_plain(network, dtype)
+
+
+def choose(wanted: str, facts: Facts) -> Choice:
+    """The kernels to take.
+
+    Args:
+        wanted: ``auto``, ``triton``, ``torch`` or ``cpm``.
+        facts: of the devices.
+
+    Raises:
+        DeviceError: the wanted ones do not exist or cannot run here.
+    """
+    if wanted == AUTO:
+        if facts.device != "cuda":
+            return Choice(TORCH, f"the fused kernels are for NVIDIA GPUs, the model stands on {facts.device}")
+        if not facts.triton:
+            return Choice(TRITON, "they multiply int8 and int4 without writing the weights out")
+        return Choice(TORCH, facts.triton, f"{facts.triton}; PyTorch's kernels are used, which are slower")
+    problems = {TRITON: facts.triton, TORCH: "", CPM: facts.cpm}
+    if wanted not in problems:
+        raise DeviceError(
+            f"there are no kernels {wanted!r}; --kernels takes auto, {TRITON}, {TORCH} or {CPM}."
+        )
+    if problems[wanted]:
+        raise DeviceError(
+            f"--kernels {wanted} cannot be used: {problems[wanted]}; choose --kernels auto or torch."
+        )
+    return Choice(wanted, "as asked for")
+
+
+def choose_kernels(wanted: str, devices: Sequence[torch.device], dtype: torch.dtype) -> Kernels:
+    """The kernels for a model on these devices; a notice is logged where faster ones cannot run.
+
+    Args:
+        wanted: see `choose`; empty means ``auto``.
+        devices: that the model stands on.
+        dtype: that it computes in.
+
+    Raises:
+        DeviceError: see `choose`.
+    """
+    wanted = wanted or AUTO
+    choice = choose(wanted, facts_of(wanted, devices))
+    if choice.notice:
+        _log.warning("%s", choice.notice)
+    return Kernels(choice, layers_for(choice, dtype, devices), attention_for(choice))
+
+
+def layers_for(choice: Choice, dtype: torch.dtype, devices: Sequence[torch.device] = ()) -> QuantizedLayers:
+    """The layers of stored integers of chosen kernels."""
+    if choice.name == TRITON:
+        from ._layers import TritonLayers
+
+        return TritonLayers(dtype)
+    if choice.name == CPM:
+        from ._cpm import CpmLayers, compiled
+
+        return CpmLayers(dtype, compiled())
+    from ._torch_layers import TorchLayers, products_of
+
+    return TorchLayers(dtype, products_of(devices, dtype))
+
+
+def attention_for(choice: Choice) -> DecodeAttention:
+    """The decode attention of chosen kernels."""
+    if choice.name == TRITON:
+        from ._triton_decode import TritonDecodeAttention
+
+        return TritonDecodeAttention()
+    from ._attention import TorchDeviceAttention
+
+    return TorchDeviceAttention()
+
+
+def facts_of(wanted: str, devices: Sequence[torch.device]) -> Facts:
+    """Look at the devices; of kernels only at those that could be taken."""
+    gpus = [device for device in devices if device.type == "cuda"]
+    capability = min(map(torch.cuda.get_device_capability, gpus), default=(0, 0))
+    kind = next((device.type for device in devices if device.type != "cuda"), "cuda")
+    return Facts(
+        device=kind,
+        capability=capability,
+        triton=triton_problem(kind, capability, devices) if wanted in (AUTO, TRITON) else "",
+        cpm=cpm_problem(kind, devices) if wanted == CPM else "",
+    )
+
+
+def triton_problem(kind: str, capability: tuple[int, int], devices: Sequence[torch.device]) -> str:
+    """Why Triton's kernels cannot run; empty if a trial on each device gave the right numbers."""
+    problem = _unusable_triton()
+    if problem:
+        return problem
+    if kind != "cuda":
+        knobs = importlib.import_module("triton").knobs
+        return "" if knobs.runtime.interpret else f"Triton has no kernels for {kind}"
+    if capability < LEAST_CAPABILITY:
+        return (
+            f"Triton needs a GPU of compute capability {_dotted(LEAST_CAPABILITY)}, this one has "
+            f"{_dotted(capability)}"
+        )
+    from ._trial import trial
+
+    return next(filter(None, map(trial, dict.fromkeys(devices))), "")
+
+
+def cpm_problem(kind: str, devices: Sequence[torch.device]) -> str:
+    """Why our kernels cannot be compiled and launched through cpm_kernels; empty if they can."""
+    if kind != "cuda":
+        return f"cpm_kernels needs an NVIDIA GPU, the model stands on {kind}"
+    from ._cpm import problem
+
+    return problem(devices)
+
+
+def _unusable_triton() -> str:
+    """Why the installed Triton cannot be used; empty if it can."""
+    try:
+        triton = importlib.import_module("triton")
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            return f"Triton cannot be imported ({error})"
+        if sys.platform != "linux":
+            return "Triton is published for Linux only"
+        return "Triton is not installed (pip install triton)"
+    except Exception as error:  # whatever a broken installation raises, PyTorch's kernels still run
+        return f"Triton cannot be imported ({type(error).__name__}: {error})"
+    version = str(getattr(triton, "__version__", "0"))
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers < LEAST_TRITON:
+        return f"Triton {version} is too old, {_dotted(LEAST_TRITON)} or newer is needed"
+    return ""
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))

@@ -1,0 +1,134 @@
+"""Which NVIDIA GPUs this process may use and what they can do, found without importing torch."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from glm_core.records import DeviceInfo
+
+from ._nvml import Driver, Gpu, NvmlError, load, read
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+BFLOAT16_CAPABILITY = (8, 0)  # Ampere; before, it is emulated
+# Where PyTorch's wheels with CUDA are; PyPI's are without it on Windows.
+TORCH_WITH_CUDA = "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126"
+CHOOSE_CPU = "or choose --device cpu"
+
+
+@dataclass(frozen=True)
+class TorchBuild:
+    """What the installed torch was built for.
+
+    Attributes:
+        version: such as ``2.13.0+cpu``; empty if torch is not installed.
+        has_cuda: whether it can use an NVIDIA GPU.
+    """
+
+    version: str
+    has_cuda: bool
+
+
+def describe() -> tuple[DeviceInfo, ...]:
+    """The GPUs of this machine, or one absent device that says what is missing."""
+    try:
+        driver = read(load())
+    except NvmlError as error:
+        return (absent(f"{error}; install the driver of your GPU (nvidia.com/drivers), {CHOOSE_CPU}"),)
+    return devices_of(driver, torch_build(), os.environ)
+
+
+def devices_of(driver: Driver, torch: TorchBuild, environment: Mapping[str, str]) -> tuple[DeviceInfo, ...]:
+    """The devices of a driver's GPUs, as ``CUDA_VISIBLE_DEVICES`` lets this process see them."""
+    if not driver.gpus:
+        return (absent(f"the NVIDIA driver {driver.version} sees no GPU; choose --device cpu"),)
+    seen = visible(driver.gpus, environment.get(VISIBLE))
+    if not seen:
+        hidden = f"{VISIBLE}={environment.get(VISIBLE)!r} hides the {len(driver.gpus)} GPUs of this machine"
+        return (absent(f"{hidden}; change or unset it, {CHOOSE_CPU}"),)
+    reason = ""
+    if not torch.version:
+        reason = f"PyTorch is not installed: {TORCH_WITH_CUDA}"
+    elif not torch.has_cuda:
+        reason = f"this PyTorch ({torch.version}) was built without CUDA: {TORCH_WITH_CUDA}"
+    return tuple(_device(index, gpu, driver, reason) for index, gpu in enumerate(seen))
+
+
+def absent(reason: str) -> DeviceInfo:
+    """A device that is not there."""
+    return DeviceInfo(
+        "cuda",
+        "cuda",
+        "NVIDIA GPU",
+        available=False,
+        reason=reason,
+        dtypes=("float16", "bfloat16", "float32"),
+    )
+
+
+def visible(gpus: Sequence[Gpu], wanted: str | None) -> tuple[Gpu, ...]:
+    """The GPUs that a process sees, in its order, by the rules of the CUDA driver.
+
+    Args:
+        gpus: all of the machine.
+        wanted: the value of ``CUDA_VISIBLE_DEVICES``: numbers or UUIDs with commas between them.
+            The first that means no GPU, or one that was named before, ends the list.
+    """
+    if wanted is None:
+        return tuple(gpus)
+    found: list[Gpu] = []
+    for name in wanted.split(","):
+        gpu = _named(gpus, name.strip())
+        if gpu is None or gpu in found:
+            break
+        found.append(gpu)
+    return tuple(found)
+
+
+def torch_build() -> TorchBuild:
+    """What the installed torch was built for, from its files alone."""
+    try:
+        version = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return TorchBuild("", has_cuda=False)
+    spec = importlib.util.find_spec("torch")
+    places = spec.submodule_search_locations if spec is not None else None
+    for place in places or ():
+        path = Path(place) / "version.py"
+        if path.is_file():
+            return TorchBuild(version, has_cuda=_says_cuda(path.read_text("utf-8", errors="replace")))
+    return TorchBuild(version, has_cuda="+cpu" not in version)
+
+
+def _says_cuda(version_module: str) -> bool:
+    """Whether torch's ``version.py`` names a version of CUDA."""
+    found = re.search(r"^cuda\b[^=\n]*=\s*(.+)$", version_module, re.MULTILINE)
+    return found is not None and found[1].strip().strip("'\"") not in ("None", "")
+
+
+def _named(gpus: Sequence[Gpu], name: str) -> Gpu | None:
+    if re.fullmatch(r"\d+", name):
+        return gpus[int(name)] if int(name) < len(gpus) else None
+    matching = [gpu for gpu in gpus if name.startswith("GPU-") and gpu.uuid.startswith(name)]
+    return matching[0] if len(matching) == 1 else None
+
+
+def _device(index: int, gpu: Gpu, driver: Driver, reason: str) -> DeviceInfo:
+    has_bfloat16 = gpu.capability >= BFLOAT16_CAPABILITY
+    version = ".".join(map(str, gpu.capability))
+    return DeviceInfo(
+        name=f"cuda:{index}",
+        type="cuda",
+        label=f"{gpu.name}, compute capability {version}, driver {driver.version}",
+        available=not reason,
+        reason=reason,
+        memory_bytes=gpu.memory_bytes,
+        free_memory_bytes=gpu.free_memory_bytes,
+        dtypes=("float16", *(("bfloat16",) if has_bfloat16 else ()), "float32"),
+        dtype_reason="ChatGLM's weights are published in it, and every NVIDIA GPU multiplies it fast",
+    )

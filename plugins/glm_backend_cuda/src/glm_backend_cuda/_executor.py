@@ -1,0 +1,154 @@
+"""Decode steps that are recorded once and replayed: Python leaves the GPU idle no longer.
+
+A recorded step reads its inputs from fixed places. There is one recording for each of a few batch sizes;
+a batch of another size runs in the next larger one, its unused rows marked as padding by length 0.
+
+Axes: B batch · R position rows · V vocabulary
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from glm_runtime_torch.families import LanguageModel
+from glm_runtime_torch.generation.executor import DecodeExecutor, EagerExecutor
+from glm_runtime_torch.kv_cache import KVCache
+from torch import Tensor
+
+_log = logging.getLogger("glm")
+
+Step = Callable[[], Tensor]
+Recording = Callable[[], Tensor]
+# Rows of the table of inputs before the positions: token, slot, length.
+TOKEN, SLOT, LENGTH, POSITIONS = range(4)
+
+
+class Recorder(Protocol):
+    """Records work on a device."""
+
+    def record(self, step: Step) -> Recording:
+        """Do a step and record it; calling the result does the same again with what then is in its inputs.
+
+        The tensor that it returns is the same at every call.
+        """
+        ...
+
+
+class CudaGraphs:
+    """`Recorder` of CUDA graphs; recordings share their temporary memory, since one runs at a time.
+
+    Args:
+        device: of the work.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool: object | None = None
+
+    def record(self, step: Step) -> Recording:
+        """See `Recorder.record`."""
+        with torch.cuda.device(self._device):
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):  # compiles kernels and makes libraries allocate what they keep
+                step()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may allocate meanwhile; only this one must not.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # type: ignore[arg-type]
+                output = step()
+        self._pool = graph.pool() if self._pool is None else self._pool
+
+        def replay() -> Tensor:
+            with torch.cuda.device(self._device):
+                graph.replay()
+            return output
+
+        return replay
+
+
+def batch_sizes(num_slots: int) -> tuple[int, ...]:
+    """The batch sizes to record: powers of two, and the largest batch there can be."""
+    sizes = [1]
+    while sizes[-1] * 2 < num_slots:
+        sizes.append(sizes[-1] * 2)
+    return (*sizes, num_slots) if num_slots > sizes[-1] else tuple(sizes)
+
+
+class RecordedExecutor:
+    """`DecodeExecutor` that replays recorded steps.
+
+    A batch size is recorded when it first occurs. If that fails, steps run operation by operation from
+    then on, and a warning says so.
+
+    Args:
+        network: in evaluation mode.
+        cache: its attention takes tensors; see `glm_runtime_torch.attention.DecodeAttention`.
+        device: where both are.
+        recorder: what records.
+    """
+
+    def __init__(
+        self, network: LanguageModel, cache: KVCache, device: torch.device, recorder: Recorder
+    ) -> None:
+        self._network = network
+        self._cache = cache
+        self._device = device
+        self._recorder = recorder
+        self._sizes = batch_sizes(cache.num_slots)
+        self._eager: DecodeExecutor = EagerExecutor(network, cache, device)
+        self._recordings: dict[int, Recording] = {}
+        self._failed = False
+        self._staged: Tensor | None = None  # inputs on the CPU, ``[3 + R, B]``
+        self._inputs: Tensor | None = None  # the same on the device
+
+    def decode(
+        self, token_ids: Sequence[int], position_ids: Tensor, slots: Sequence[int], lengths: Sequence[int]
+    ) -> Tensor:
+        """See `DecodeExecutor.decode`."""
+        count = len(token_ids)
+        size = next((size for size in self._sizes if size >= count), None)
+        if self._failed or size is None:
+            return self._eager.decode(token_ids, position_ids, slots, lengths)
+        staged, inputs = self._tables(position_ids.shape[1])
+        staged[:, :size].zero_()
+        staged[TOKEN, :count] = torch.tensor(token_ids)
+        staged[SLOT, :count] = torch.tensor(slots)
+        staged[LENGTH, :count] = torch.tensor(lengths)
+        staged[POSITIONS:, :count] = position_ids.T
+        # The step before was waited for when its tokens were chosen, so nobody reads these places now.
+        inputs.copy_(staged, non_blocking=True)
+        if size not in self._recordings and not self._record(size, inputs):
+            return self._eager.decode(token_ids, position_ids, slots, lengths)
+        return self._recordings[size]()[:count]
+
+    def _tables(self, num_position_rows: int) -> tuple[Tensor, Tensor]:
+        if self._staged is None or self._inputs is None:
+            shape = POSITIONS + num_position_rows, self._sizes[-1]
+            pinned = self._device.type == "cuda"
+            self._staged = torch.zeros(shape, dtype=torch.int64, pin_memory=pinned)
+            self._inputs = torch.zeros(shape, dtype=torch.int64, device=self._device)
+        return self._staged, self._inputs
+
+    def _record(self, size: int, inputs: Tensor) -> bool:
+        rows = self._cache.decode_rows(inputs[SLOT, :size], inputs[LENGTH, :size])
+        token_ids = inputs[TOKEN, :size].unsqueeze(1)
+        position_ids = inputs[POSITIONS:, :size].T.unsqueeze(2)
+        try:
+            self._recordings[size] = self._recorder.record(
+                lambda: self._network.decode(token_ids, position_ids, rows)
+            )
+        except Exception as error:  # whatever it was, the same step can be computed without a recording
+            self._failed = True
+            _log.warning(
+                "decode steps of %d rows cannot be recorded on %s (%s: %s); they run one operation at a "
+                "time, which is slower",
+                size,
+                self._device,
+                type(error).__name__,
+                error,
+            )
+        return not self._failed

@@ -1,0 +1,211 @@
+"""Triton kernels of decode attention: rotation, storing and attending over the slotted cache.
+
+The first kernel gives each row, key head and chunk of positions a program of its own, which leaves the
+largest score, the sum of weights and the weighted sum of values of its chunk; the second adds chunks up in
+their order. The grid depends on the cache alone; programs beyond a row's length end at once. Nothing is
+read back to the host, so both can be captured in a graph. A row's result does not depend on other rows.
+
+The new key is never read back from memory: the program in whose chunk it falls keeps it in registers,
+attends to it and stores it, and no other program looks at its place.
+
+Axes: B rows · N query heads · G key/value heads · H head dim · S positions of a block
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2_E = 1.4426950408889634
+
+
+@triton.jit
+def _turned(x, places, partners, inside, cos, sin):
+    """Rotate channels loaded from ``x``: each with its partner half a block away, in float32."""
+    own = tl.load(x + places, mask=inside, other=0.0).to(tl.float32)
+    other = tl.load(x + partners, mask=inside, other=0.0).to(tl.float32)
+    return own * cos + other * sin
+
+
+@triton.jit
+def chunk_kernel(
+    q,
+    k,
+    v,
+    cos,
+    sin,
+    keys,
+    values,
+    slots,
+    lengths,
+    maxima,
+    sums,
+    contexts,
+    q_row,
+    q_head,
+    k_row,
+    k_head,
+    v_row,
+    v_head,
+    slot_stride,
+    head_stride,
+    score_scale,
+    HEADS: tl.constexpr,
+    QUERIES: tl.constexpr,
+    H: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    TURNED: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+):
+    """What one chunk of positions contributes to the query heads of one key head.
+
+    Args:
+        q: ``[B, N, H]`` with strides ``q_row`` and ``q_head``.
+        k: ``[B, G, H]`` likewise.
+        v: ``[B, G, H]`` likewise.
+        cos: ``[B, H]``, contiguous.
+        sin: ``[B, H]``, contiguous.
+        keys: ``[slots, G, capacity, H]`` with strides ``slot_stride`` and ``head_stride``, H inside.
+        values: likewise.
+        slots: ``[B]``.
+        lengths: ``[B]``, the new position included; 0 = padding.
+        maxima: ``[B, N, chunks]`` float32, result: the largest score, in powers of two.
+        sums: likewise, result: of the weights.
+        contexts: ``[B, N, chunks, H]`` float32, result.
+        q_row: stride.
+        q_head: stride.
+        k_row: stride.
+        k_head: stride.
+        v_row: stride.
+        v_head: stride.
+        slot_stride: of the cache.
+        head_stride: of the cache.
+        score_scale: ``log2(e) / sqrt(H)``.
+        HEADS: query heads of a key head.
+        QUERIES: the same rounded up to what a product takes; 1 where there is one.
+        H: head dim.
+        BLOCK_H: H rounded up to a power of two.
+        TURNED: channels that one row of positions turns, H / R; 0 = nothing is turned.
+        CHUNK: positions of a program.
+        BLOCK_S: positions at a time.
+    """
+    row, group, chunk = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    length = tl.load(lengths + row).to(tl.int32)
+    start = chunk * CHUNK
+    if start >= length:
+        return
+    newest = length - 1
+    stop = tl.minimum(start + CHUNK, newest)  # of the positions that are in the cache already
+    is_owner = newest < start + CHUNK
+
+    channel = tl.arange(0, BLOCK_H)
+    inside = channel < H
+    query = tl.arange(0, QUERIES)
+    head = group * HEADS + query
+    in_heads = query < HEADS
+    q_places = (head * q_head)[:, None]
+    q_inside = in_heads[:, None] & inside[None, :]
+    q += row.to(tl.int64) * q_row
+    k += row.to(tl.int64) * k_row + group * k_head
+    v += row.to(tl.int64) * v_row + group * v_head
+    DTYPE: tl.constexpr = keys.dtype.element_ty
+    if TURNED > 0:
+        in_first = (channel % TURNED) < TURNED // 2
+        partner = tl.where(in_first, channel + TURNED // 2, channel - TURNED // 2)
+        cosine = tl.load(cos + row * H + channel, mask=inside, other=0.0).to(tl.float32)
+        sine = tl.load(sin + row * H + channel, mask=inside, other=0.0).to(tl.float32)
+        sine = tl.where(in_first, -sine, sine)
+        queries = _turned(
+            q,
+            q_places + channel[None, :],
+            q_places + partner[None, :],
+            q_inside,
+            cosine[None, :],
+            sine[None, :],
+        )
+        new_key = _turned(k, channel, partner, inside, cosine, sine)
+    else:
+        queries = tl.load(q + q_places + channel[None, :], mask=q_inside, other=0.0).to(tl.float32)
+        new_key = tl.load(k + channel, mask=inside, other=0.0).to(tl.float32)
+    queries = queries.to(DTYPE)
+    new_key = new_key.to(DTYPE)
+
+    base = tl.load(slots + row).to(tl.int64) * slot_stride + group.to(tl.int64) * head_stride
+    keys += base
+    values += base
+    largest = tl.full((QUERIES,), float("-inf"), tl.float32)
+    total = tl.zeros((QUERIES,), tl.float32)
+    context = tl.zeros((QUERIES, BLOCK_H), tl.float32)
+    for first in tl.range(start, stop, BLOCK_S, num_stages=3):
+        position = first + tl.arange(0, BLOCK_S)
+        places = position[:, None] * H + channel[None, :]
+        seen = position < stop
+        wanted = seen[:, None] & inside[None, :]
+        old_keys = tl.load(keys + places, mask=wanted, other=0.0)
+        old_values = tl.load(values + places, mask=wanted, other=0.0)
+        if QUERIES == 1:
+            scores = tl.sum(queries.to(tl.float32) * old_keys.to(tl.float32), axis=1)[None, :]
+        else:
+            scores = tl.dot(queries, tl.trans(old_keys), input_precision="ieee")
+        scores = tl.where(seen[None, :], scores * score_scale, float("-inf"))
+        larger = tl.maximum(largest, tl.max(scores, axis=1))
+        shrink = tl.exp2(largest - larger)
+        weights = tl.exp2(scores - larger[:, None])
+        total = total * shrink + tl.sum(weights, axis=1)
+        if QUERIES == 1:
+            part = tl.sum(tl.trans(weights) * old_values.to(tl.float32), axis=0)[None, :]
+            context = context * shrink[:, None] + part
+        else:
+            context = context * shrink[:, None]
+            context = tl.dot(weights.to(DTYPE), old_values, context, input_precision="ieee")
+        largest = larger
+    if is_owner:
+        new_value = tl.load(v + channel, mask=inside, other=0.0).to(DTYPE)
+        tl.store(keys + newest.to(tl.int64) * H + channel, new_key, mask=inside)
+        tl.store(values + newest.to(tl.int64) * H + channel, new_value, mask=inside)
+        scores = tl.sum(queries.to(tl.float32) * new_key.to(tl.float32)[None, :], axis=1) * score_scale
+        larger = tl.maximum(largest, scores)
+        shrink = tl.exp2(largest - larger)
+        weights = tl.exp2(scores - larger)
+        total = total * shrink + weights
+        context = context * shrink[:, None] + weights[:, None] * new_value.to(tl.float32)[None, :]
+        largest = larger
+    at = (row * tl.num_programs(1) * HEADS + head) * tl.num_programs(2) + chunk
+    tl.store(maxima + at, largest, mask=in_heads)
+    tl.store(sums + at, total, mask=in_heads)
+    tl.store(contexts + at.to(tl.int64)[:, None] * H + channel[None, :], context, mask=q_inside)
+
+
+@triton.jit
+def join_kernel(
+    maxima,
+    sums,
+    contexts,
+    lengths,
+    out,
+    num_chunks,
+    H: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """The context of one query head from its chunks; zeros for padding. ``out`` is ``[B, N, H]``."""
+    row, head = tl.program_id(0), tl.program_id(1)
+    length = tl.load(lengths + row).to(tl.int32)
+    channel = tl.arange(0, BLOCK_H)
+    inside = channel < H
+    place = row * tl.num_programs(1) + head
+    largest = tl.full((), float("-inf"), tl.float32)
+    total = tl.zeros((), tl.float32)
+    context = tl.zeros((BLOCK_H,), tl.float32)
+    for chunk in range(tl.cdiv(length, CHUNK)):
+        at = place * num_chunks + chunk
+        found = tl.load(maxima + at)
+        larger = tl.maximum(largest, found)
+        shrink, grow = tl.exp2(largest - larger), tl.exp2(found - larger)
+        total = total * shrink + tl.load(sums + at) * grow
+        part = tl.load(contexts + at.to(tl.int64) * H + channel, mask=inside, other=0.0)
+        context = context * shrink + part * grow
+        largest = larger
+    context = context / tl.where(total > 0, total, 1.0)
+    tl.store(out + place * H + channel, context.to(out.dtype.element_ty), mask=inside)

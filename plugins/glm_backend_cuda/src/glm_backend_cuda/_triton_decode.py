@@ -1,0 +1,140 @@
+"""Launching the decode attention kernels.
+
+Axes: B rows · N query heads · G key/value heads · H head dim · R blocks that positions turn
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+from glm_runtime_torch.attention import RowNumbers
+from torch import Tensor
+
+from ._attention import chunk_size, row_numbers
+from ._layers import has_tensor_cores, on_device
+from ._triton_attention import LOG2_E, chunk_kernel, join_kernel
+
+DOT_ROWS = 16  # the least that tensor cores take
+# 32 positions of 128 channels in 16 bits are 8 KiB of keys and as many of values; with three stages
+# 32 KiB are on their way in every program.
+POSITIONS = 32
+POSITIONS_PLAIN = 16  # without tensor cores the product of many queries wants the registers
+
+
+class TritonDecodeAttention:
+    """`glm_runtime_torch.attention.DecodeAttention` on Triton kernels; see `decode_attention`."""
+
+    takes_tensors = True
+
+    def decode(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        slots: RowNumbers,
+        lengths: RowNumbers,
+    ) -> Tensor:
+        """See `glm_runtime_torch.attention.DecodeAttention.decode`; a row of length 0 gives zeros."""
+        return decode_attention(
+            q, k, v, cos, sin, keys, values, row_numbers(slots, q.device), row_numbers(lengths, q.device)
+        )
+
+
+def decode_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    lengths: Tensor,
+) -> Tensor:
+    """Store the rotated new key and the value of each row, then attend to all its positions.
+
+    Scores and sums are float32; the turned query and key are rounded once. Neither ``slots`` nor
+    ``lengths`` is read from the host, and neither is checked.
+
+    Args:
+        q: ``[B, N, 1, H]``, not rotated yet; any strides.
+        k: ``[B, G, 1, H]``, likewise.
+        v: ``[B, G, 1, H]``.
+        cos: ``[B, 1, 1, R, H/R]``; ``None`` turns nothing.
+        sin: the same shape.
+        keys: ``[slots, G, capacity, H]``, contiguous in the last two axes.
+        values: the same shape and strides.
+        slots: ``[B]`` integers.
+        lengths: ``[B]`` integers, at most the capacity; 0 stores nothing and gives zeros.
+
+    Returns:
+        ``[B, 1, N * H]``.
+
+    Raises:
+        ValueError: the cache's layout is another.
+    """
+    B, N, _, H = q.shape
+    G, capacity = keys.shape[1], keys.shape[2]
+    if keys.stride() != values.stride() or keys.stride()[2:] != (H, 1):
+        raise ValueError(
+            f"the cache must be contiguous in positions and channels, got strides {keys.stride()}"
+        )
+    q, k, v = (tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (q, k, v))
+    turned = 0
+    if cos is not None and sin is not None:
+        turned, cos, sin = cos.shape[-1], cos.contiguous(), sin.contiguous()
+    heads, block_h = N // G, max(16, triton.next_power_of_2(H))
+    size = chunk_size(capacity, G)
+    chunks = -(-capacity // size)
+    plain = heads > 1 and (q.dtype == torch.float32 or not has_tensor_cores(q.device))
+    positions = POSITIONS_PLAIN if plain else POSITIONS
+    extremes = torch.empty(2, B, N, chunks, dtype=torch.float32, device=q.device)
+    contexts = torch.empty(B, N, chunks, H, dtype=torch.float32, device=q.device)
+    out = torch.empty(B, 1, N * H, dtype=q.dtype, device=q.device)
+    with on_device(q):
+        chunk_kernel[(B, G, chunks)](
+            q,
+            k,
+            v,
+            q if cos is None else cos,
+            q if sin is None else sin,
+            keys,
+            values,
+            slots,
+            lengths,
+            extremes[0],
+            extremes[1],
+            contexts,
+            *q.stride()[:2],
+            *k.stride()[:2],
+            *v.stride()[:2],
+            *keys.stride()[:2],
+            LOG2_E / math.sqrt(H),
+            HEADS=heads,
+            QUERIES=1 if heads == 1 else max(DOT_ROWS, triton.next_power_of_2(heads)),
+            H=H,
+            BLOCK_H=block_h,
+            TURNED=turned,
+            CHUNK=size,
+            BLOCK_S=positions,
+            num_warps=4,
+        )
+        join_kernel[(B, N)](
+            extremes[0],
+            extremes[1],
+            contexts,
+            lengths,
+            out,
+            chunks,
+            H=H,
+            BLOCK_H=block_h,
+            CHUNK=size,
+            num_warps=4 if block_h >= 128 else 1,
+        )
+    return out

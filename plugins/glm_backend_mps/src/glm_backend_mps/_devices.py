@@ -1,0 +1,87 @@
+"""Whether this machine is a Mac whose GPU PyTorch can use, found without importing torch."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+import psutil
+
+from glm_core.records import DeviceInfo
+
+OLDEST_MACOS = (13, 0)
+BFLOAT16_MACOS = (14, 0)
+# What Metal recommends as the largest working set, by the memory of the machine.
+LARGE_MACHINE_BYTES = 36 * 2**30
+BUDGET_SHARE, LARGE_BUDGET_SHARE = 2 / 3, 3 / 4
+INSTEAD = "choose --device cpu, or --device cuda on a machine with an NVIDIA GPU"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What matters of a machine.
+
+    Attributes:
+        system: as ``platform.system()`` names it.
+        processor: as ``platform.machine()`` names it.
+        macos: its version; ``(0, 0)`` elsewhere.
+        memory_bytes: total.
+        available_bytes: what programs could take now.
+    """
+
+    system: str
+    processor: str
+    macos: tuple[int, int]
+    memory_bytes: int
+    available_bytes: int
+
+
+def describe() -> DeviceInfo:
+    """The one device of this backend."""
+    return device_of(this_machine())
+
+
+def this_machine() -> Machine:
+    """The machine that this runs on."""
+    memory = psutil.virtual_memory()
+    version = [int(part) for part in platform.mac_ver()[0].split(".")[:2] if part.isdigit()]
+    major, minor = (*version, 0, 0)[:2]
+    return Machine(platform.system(), platform.machine(), (major, minor), memory.total, memory.available)
+
+
+def device_of(machine: Machine) -> DeviceInfo:
+    """The GPU of a machine, absent with the reason where PyTorch cannot use one."""
+    reason = refusal(machine)
+    if reason:
+        return DeviceInfo(
+            "mps", "mps", "Apple GPU", available=False, reason=reason, dtypes=("float16", "float32")
+        )
+    budget = budget_bytes(machine.memory_bytes)
+    bfloat16 = ("bfloat16",) if machine.macos >= BFLOAT16_MACOS else ()
+    version = ".".join(map(str, machine.macos))
+    return DeviceInfo(
+        name="mps",
+        type="mps",
+        label=f"Apple GPU, {machine.memory_bytes / 1e9:.0f} GB shared with the processor, macOS {version}",
+        memory_bytes=budget,
+        free_memory_bytes=min(budget, machine.available_bytes),
+        dtypes=("float16", *bfloat16, "float32"),
+        dtype_reason="the GPU multiplies it fastest, and ChatGLM's weights are published in it",
+    )
+
+
+def refusal(machine: Machine) -> str:
+    """Why PyTorch cannot use this machine's GPU; empty if it can."""
+    if machine.system != "Darwin":
+        return f"Apple's GPUs are in Macs only, and this is {machine.system or 'another system'}; {INSTEAD}"
+    if machine.processor != "arm64":
+        return "PyTorch has no builds for Intel Macs since version 2.3; choose --device cpu"
+    if machine.macos < OLDEST_MACOS:
+        version, oldest = (".".join(map(str, one)) for one in (machine.macos, OLDEST_MACOS))
+        return f"macOS {version} is too old; update to {oldest} or later, or choose --device cpu"
+    return ""
+
+
+def budget_bytes(memory_bytes: int) -> int:
+    """What of a machine's memory the GPU should use, as Metal recommends."""
+    return int(memory_bytes * (BUDGET_SHARE if memory_bytes <= LARGE_MACHINE_BYTES else LARGE_BUDGET_SHARE))

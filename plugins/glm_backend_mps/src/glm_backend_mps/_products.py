@@ -1,0 +1,124 @@
+"""The device's products of stored integers, as the layers use them, and whether they are right."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from glm_runtime_torch.quantization import QuantizedLinear, quantize_rows
+from torch import Tensor, nn
+
+# float16 rounds scales and results to 11 bits; a wrong order of nibbles or groups gives errors above 100 %.
+LARGEST_ERROR = 0.02
+TRIED_SHAPE = 64, 256  # rows and columns of the matrix that products are tried on
+
+
+class Products(Protocol):
+    """What `glm_backend_mps._metal` offers; its functions are described there."""
+
+    DEVICE: torch.device
+    INT4_GROUPS: tuple[int, ...]
+    INT4_ROWS: int
+
+    def is_available(self) -> bool:
+        """Whether the device can be used."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Memory that a model may take."""
+        ...
+
+    def int8_product(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+        """A product with int8 weights."""
+        ...
+
+    def int4_pack(self, nibbles: Tensor) -> Tensor:
+        """The form of int4 weights."""
+        ...
+
+    def int4_product(self, x: Tensor, packed: Tensor, group: int, scale_and_zero: Tensor) -> Tensor:
+        """A product with int4 weights."""
+        ...
+
+
+class ProductInt8Linear(nn.Module):
+    """int8 weights with a scale per row; shares the stored integers of the layer that it replaces."""
+
+    def __init__(self, layer: QuantizedLinear, products: Products, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self._products = products
+        self.weight = layer.weight
+        self.weight_scale = nn.Parameter(layer.weight_scale.detach().to(dtype), requires_grad=False)
+        self.bias = layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., in]`` to ``[..., out]`` in the dtype of ``x``."""
+        rows = x.reshape(-1, self.in_features).to(self.weight_scale.dtype)
+        product = self._products.int8_product(rows, self.weight, self.weight_scale)
+        return _finish(product, self.bias, x)
+
+
+class ProductInt4Linear(nn.Module):
+    """int4 weights with a scale per row or per group of inputs."""
+
+    def __init__(self, layer: QuantizedLinear, products: Products, dtype: torch.dtype, group: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self._products, self._group = products, group
+        # Flipping the highest bit of a signed nibble adds 8 to it.
+        nibbles = layer.weight.detach().view(torch.uint8) ^ 0x88
+        self.weight = nn.Parameter(products.int4_pack(nibbles), requires_grad=False)
+        scale = layer.weight_scale.detach().to(dtype)
+        scale = scale.unsqueeze(1) if scale.dim() == 1 else scale
+        every = scale.repeat_interleave(
+            self.in_features // group // scale.shape[1], dim=1
+        ).T  # [K / group, N]
+        both = torch.stack((every, torch.zeros_like(every)), dim=-1).contiguous()
+        self.scale_and_zero = nn.Parameter(both, requires_grad=False)
+        self.bias = layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., in]`` to ``[..., out]`` in the dtype of ``x``."""
+        rows = x.reshape(-1, self.in_features).to(self.scale_and_zero.dtype).contiguous()
+        product = self._products.int4_product(rows, self.weight, self._group, self.scale_and_zero)
+        return _finish(product, self.bias, x)
+
+
+def product_layer(layer: QuantizedLinear, products: Products, dtype: torch.dtype) -> nn.Module | None:
+    """A layer over the device's product that does what ``layer`` does; ``None`` if its sizes do not suit."""
+    if layer.bits == 8:
+        return ProductInt8Linear(layer, products, dtype)
+    fitting = [
+        group
+        for group in products.INT4_GROUPS
+        if layer.in_features % group == 0 and (layer.group_size or group) % group == 0
+    ]
+    if not fitting or layer.out_features % products.INT4_ROWS:
+        return None
+    return ProductInt4Linear(layer, products, dtype, fitting[0])
+
+
+def check(bits: int, products: Products, dtype: torch.dtype) -> str:
+    """Try a product on a small matrix; why it cannot be used, or nothing."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(TRIED_SHAPE, generator=generator)
+    x = torch.randn(3, TRIED_SHAPE[1], generator=generator).to(products.DEVICE, dtype)
+    stored, scale = quantize_rows(weight, bits)
+    layer = QuantizedLinear.from_stored(stored, scale, None, bits).to(products.DEVICE)
+    try:
+        made = product_layer(layer, products, dtype)
+        assert made is not None  # the tried shape suits every product
+        got = made(x).float().cpu()
+    except (RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
+        return f"this PyTorch has no int{bits} product there ({str(error).splitlines()[0]})"
+    wanted = layer(x).float().cpu()
+    error_share = float((got - wanted).norm() / wanted.norm())
+    if not error_share <= LARGEST_ERROR:  # also if it is NaN
+        return f"this PyTorch's int{bits} product is wrong there by {error_share:.0%}"
+    return ""
+
+
+def _finish(product: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    y = product if bias is None else product + bias
+    return y.to(x.dtype).unflatten(0, x.shape[:-1])

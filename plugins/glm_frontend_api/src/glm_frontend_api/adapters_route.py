@@ -1,0 +1,115 @@
+"""``/v1/adapters``: which adapters there are, and loading and removing them while the server runs."""
+
+from __future__ import annotations
+
+import functools
+
+import anyio
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse
+
+from glm_core import AdapterError
+
+from .adapter_folder import place_of, without_folder
+from .bodies import JsonRoute
+from .documentation import ADAPTER_CHANGES, ADAPTER_REMOVALS, REFUSALS
+from .errors import ApiError, invalid
+from .models_route import card
+from .problem_log import log_problem
+from .responses import DeletedResponse, ModelListResponse, ModelResponse
+from .schemas import AdapterRequest
+from .service import ServedModel, Service
+
+router = APIRouter()
+with_body = APIRouter(route_class=JsonRoute)
+
+
+@router.get(
+    "/v1/adapters",
+    response_model=None,
+    responses={200: {"model": ModelListResponse}, **REFUSALS},
+    summary="Adapters that requests may name",
+)
+async def list_adapters(request: Request) -> JSONResponse:
+    """Those of /v1/models that are adapters."""
+    service: Service = request.app.state.service
+    cards = [card(service, model) for model in service.models() if model.adapter is not None]
+    return JSONResponse({"object": "list", "data": cards})
+
+
+@with_body.post(
+    "/v1/adapters",
+    status_code=201,
+    response_model=None,
+    responses={201: {"model": ModelResponse}, **ADAPTER_CHANGES},
+    summary="Load an adapter from a directory of the server",
+)
+async def add_adapter(request: Request, body: AdapterRequest) -> JSONResponse:
+    """Requests may name it as soon as this has answered; running answers go on meanwhile."""
+    service: Service = request.app.state.service
+    _check_key(service)
+    if service.config.adapters_dir is None:
+        raise ApiError(
+            403,
+            "this server loads no adapters while it runs; start it with --adapters-dir DIR, the folder that "
+            "they may be loaded from",
+            "adapters_not_allowed",
+        )
+    directory = place_of(body.path, service.config.adapters_dir)
+    async with service.changing_adapters:  # one at a time: each may take much memory while it is read
+        if body.name in service.model.info.adapters:
+            raise ApiError(
+                409,
+                f"the adapter {body.name!r} is loaded already; DELETE /v1/adapters/{body.name} removes it",
+                "adapter_exists",
+                param="name",
+            )
+        try:
+            await anyio.to_thread.run_sync(functools.partial(service.model.add_adapter, body.name, directory))
+        except AdapterError as error:
+            log_problem(error)
+            raise invalid(
+                without_folder(str(error), service.config.adapters_dir), None, "adapter_refused"
+            ) from error
+    return JSONResponse(card(service, ServedModel(service.full_name(body.name), body.name)), 201)
+
+
+@router.delete(
+    "/v1/adapters/{name}",
+    response_model=None,
+    responses={200: {"model": DeletedResponse}, **ADAPTER_REMOVALS},
+    summary="Remove an adapter",
+)
+async def remove_adapter(request: Request, name: str) -> JSONResponse:
+    """Requests that were accepted with it end as they would have; its files stay where they are."""
+    service: Service = request.app.state.service
+    _check_key(service)
+    async with service.changing_adapters:
+        loaded = service.model.info.adapters
+        if name not in loaded:
+            raise ApiError(
+                404,
+                f"the adapter {name[:80]!r} is not loaded; there are: {', '.join(loaded) or 'none'}",
+                "adapter_not_found",
+                param="name",
+            )
+        try:
+            await anyio.to_thread.run_sync(service.model.remove_adapter, name)
+        except AdapterError as error:
+            log_problem(error)
+            raise invalid(str(error), None, "adapter_refused") from error
+    return JSONResponse({"id": service.full_name(name), "object": "model", "deleted": True})
+
+
+router.include_router(with_body)
+
+
+def _check_key(service: Service) -> None:
+    """Refuse changes on a server without a key; with one, whoever gets here has sent it."""
+    if service.config.api_key is None:
+        raise ApiError(
+            403,
+            "adapters can be changed only on a server with an API key: start it with GLM_API_KEY set, and "
+            "send the header Authorization: Bearer KEY",
+            "api_key_required",
+        )

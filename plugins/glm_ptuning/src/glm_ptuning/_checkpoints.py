@@ -1,0 +1,209 @@
+"""Checkpoints of a job: written beside their place and renamed, so that one is there whole or not at all.
+
+``checkpoint-N`` holds what is trained (a prefix: about a thousandth of the model), the optimiser's tensors,
+and two JSON files: ``trainer_state.json`` for people and tools, ``training_state.json`` for going on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glm_runtime_torch.checkpoints.writer import Entry, SafetensorsWriter, flush_directory, write_text
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from glm_core.errors import ConfigError, GlmError
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+STATE_FILE = "training_state.json"
+TRAINER_STATE_FILE = "trainer_state.json"
+MANIFEST = "complete.json"
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+_UNFINISHED, _DELETED = "unfinished-", "deleted-"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint says beside the weights.
+
+    Attributes:
+        path: its directory.
+        step: steps done.
+        tensors: of the optimiser and the random generators, by name.
+        state: whatever else the training must know.
+        trainer_state: what ``trainer_state.json`` says.
+    """
+
+    path: Path
+    step: int
+    tensors: Mapping[str, Tensor]
+    state: Mapping[str, Any]
+    trainer_state: Mapping[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints in an output directory.
+
+    Args:
+        output_dir: where they are.
+        limit: keep that many; ``None`` = all.
+    """
+
+    def __init__(self, output_dir: Path, limit: int | None = None) -> None:
+        self.output_dir = output_dir
+        self._limit = limit
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step stands, or would."""
+        return self.output_dir / f"checkpoint-{step}"
+
+    def steps(self) -> list[int]:
+        """The steps that have a complete checkpoint, in order."""
+        return sorted(step for step, path in self._all().items() if is_complete(path))
+
+    def newest(self) -> Path | None:
+        """The newest complete checkpoint."""
+        steps = self.steps()
+        return self.path(steps[-1]) if steps else None
+
+    def tidy(self) -> list[str]:
+        """Remove what a killed job left behind; a line for people about each thing that is ignored."""
+        notices = []
+        for path in sorted(self.output_dir.glob(f"{_DELETED}*")):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in sorted(self.output_dir.glob(f"{_UNFINISHED}checkpoint-*")):
+            shutil.rmtree(path, ignore_errors=True)
+            notices.append(f"{path.name.removeprefix(_UNFINISHED)} was not finished and is left out")
+        notices += [
+            f"{path.name} is incomplete and is left out"
+            for path in self._all().values()
+            if not is_complete(path)
+        ]
+        return notices
+
+    def save(
+        self,
+        step: int,
+        write_model: Callable[[Path], None],
+        tensors: Mapping[str, Tensor],
+        state: Mapping[str, Any],
+        trainer_state: Mapping[str, Any],
+    ) -> Path:
+        """Write the checkpoint of a step.
+
+        Args:
+            step: steps done.
+            write_model: writes what is trained into a directory.
+            tensors: see `Saved`.
+            state: likewise; what JSON can hold.
+            trainer_state: likewise.
+
+        Raises:
+            ConfigError: it cannot be written; nothing that was there is lost.
+        """
+        final, unfinished = self.path(step), self.output_dir / f"{_UNFINISHED}checkpoint-{step}"
+        try:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            write_model(unfinished)
+            _write_tensors(unfinished / OPTIMIZER_FILE, tensors)
+            write_text(unfinished / STATE_FILE, json.dumps({"step": step, **state}))
+            write_text(unfinished / TRAINER_STATE_FILE, indented(trainer_state))
+            sizes = {path.name: path.stat().st_size for path in sorted(unfinished.iterdir())}
+            write_text(unfinished / MANIFEST, indented({"step": step, "files": sizes}))
+            flush_directory(unfinished)
+            self._remove(final)
+            os.replace(unfinished, final)
+            flush_directory(self.output_dir)
+        except (OSError, GlmError) as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(cause, OSError):
+                raise
+            kept = self.newest()
+            there = "no earlier one is there" if kept is None else f"{kept.name} is complete and kept"
+            raise ConfigError(
+                f"the checkpoint of step {step} cannot be written to {self.output_dir}: "
+                f"{cause.strerror or cause}; {there}. Make room there and run the same command again."
+            ) from error
+        return final
+
+    def prune(self, keep: Path | None = None) -> None:
+        """Delete the oldest checkpoints beyond the limit, but not ``keep``."""
+        if self._limit is None:
+            return
+        steps = [step for step in self.steps() if self.path(step) != keep]
+        spare = len(steps) - max(self._limit - (keep is not None and keep.is_dir()), 1)
+        for step in steps[: max(spare, 0)]:
+            self._remove(self.path(step))
+
+    def clear(self) -> None:
+        """Delete all of them."""
+        for path in self._all().values():
+            self._remove(path)
+
+    def _all(self) -> dict[int, Path]:
+        """Whatever is called like a checkpoint."""
+        if not self.output_dir.is_dir():
+            return {}
+        return {
+            int(match[1]): path
+            for path in sorted(self.output_dir.iterdir())
+            if (match := _NAME.fullmatch(path.name)) and path.is_dir()
+        }
+
+    def _remove(self, path: Path) -> None:
+        """Delete a checkpoint so that none is ever half there."""
+        if path.exists():
+            doomed = self.output_dir / f"{_DELETED}{path.name}"
+            shutil.rmtree(doomed, ignore_errors=True)
+            os.replace(path, doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def is_complete(path: Path) -> bool:
+    """Whether every file of a checkpoint is there and as long as it was written."""
+    try:
+        sizes = json.loads((path / MANIFEST).read_text("utf-8"))["files"]
+        return all((path / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def read_checkpoint(path: Path) -> Saved:
+    """What stands beside the weights in a checkpoint.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    try:
+        state = json.loads((path / STATE_FILE).read_text("utf-8"))
+        trainer_state = json.loads((path / TRAINER_STATE_FILE).read_text("utf-8"))
+        tensors = load_file(path / OPTIMIZER_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(
+            f"{path} is damaged ({error}); delete this directory, and the job goes on from an earlier one"
+        ) from error
+    return Saved(path, state["step"], tensors, state, trainer_state)
+
+
+def indented(content: Mapping[str, Any]) -> str:
+    """JSON as a person reads it."""
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    stored = {name: tensor.detach().to("cpu") for name, tensor in tensors.items()}
+    entries = [Entry(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in stored.items()]
+    with SafetensorsWriter(path, entries) as writer:
+        for name, tensor in stored.items():
+            writer.write(name, [tensor])

@@ -1,0 +1,163 @@
+"""The original's call: ``ptuning(do_train=True, model_name_or_path=..., ...)``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from glm_runtime_torch.directory import read_json
+from glm_runtime_torch.model import TorchModel
+
+from glm_core import resolve_model
+from glm_core.config import Settings as CoreSettings
+from glm_core.config import expand, is_first_process, load_settings
+from glm_core.errors import CheckpointError, ConfigError
+from glm_core.plugins import default_host
+from glm_core.records import PredictJob, PredictProgress, TrainJob, TrainProgress
+from glm_core.routing import open_for_training, open_model
+
+from ._predict import predict
+from ._predictions_file import write_results
+from ._settings import Settings, settings_of
+from ._train import evaluate, train
+
+TRAINER = "ptuning"
+ADAPTER = "ptuning"
+EVALUATION_FOLDER = "evaluation"
+_PREDICTION_KEYWORDS = (
+    *("prompt_column", "response_column", "history_column", "max_source_length", "max_target_length"),
+    *("max_predict_samples", "source_prefix", "num_beams", "generation_num_beams"),
+)
+
+
+def ptuning(**keywords: Any) -> dict[str, float]:
+    """Train, evaluate and predict, whichever of ``do_train``, ``do_eval`` and ``do_predict`` are true.
+
+    Args:
+        **keywords: every keyword of the original and every name of ``Seq2SeqTrainingArguments``;
+            docs/ptuning.md lists them. The same call goes on with a training that was interrupted.
+
+    Returns:
+        The numbers of what was done: ``train_loss``, ``eval_loss``, ``predict_bleu-4`` and so on. They
+        are in ``all_results.json`` too.
+
+    Raises:
+        ConfigError: a keyword is unknown or has a value that cannot be used.
+        GlmError: whatever else keeps the job from being done; says what to do.
+    """
+    settings = settings_of(keywords)
+    if not (settings.do_train or settings.do_eval or settings.do_predict):
+        raise ConfigError("nothing to do: pass do_train=True, do_eval=True or do_predict=True")
+    if not settings.model_name_or_path:
+        raise ConfigError("model_name_or_path is missing: name a directory, a known model or a hub id")
+    core = _core_settings(settings)
+    metrics: dict[str, float] = {}
+    adapter = None if settings.ptuning_checkpoint is None else expand(settings.ptuning_checkpoint)
+    if settings.do_train:
+        last = _train(settings, core)
+        metrics |= last.metrics
+        if settings.pre_seq_len is not None:
+            adapter = last.checkpoint
+        elif last.checkpoint is not None:
+            core = load_settings({**vars(core), "model": str(last.checkpoint)})
+    elif settings.do_eval:
+        metrics["eval_loss"] = _evaluate(settings, core)
+    if settings.do_eval and settings.predict_with_generate and is_first_process():
+        assert settings.validation_file is not None  # the evaluation above has read it
+        metrics |= _scores(settings, core, adapter)
+    if settings.do_predict and is_first_process():
+        last_report = _predict(settings, core, adapter, settings.test_file, expand(settings.output_dir))
+        metrics |= {f"predict_{name}": value for name, value in last_report.metrics.items()}
+    return metrics
+
+
+def _core_settings(settings: Settings) -> CoreSettings:
+    """What the model options of the command line would say."""
+    assert settings.model_name_or_path is not None
+    revision = None if settings.model_revision == "main" else settings.model_revision
+    wanted = None if settings.quantization_bit is None else f"int{settings.quantization_bit}"
+    directory = resolve_model(settings.model_name_or_path, revision=revision)
+    stored = int(read_json(directory / "config.json").get("quantization_bit") or 0)
+    if stored and settings.quantization_bit not in (None, stored):
+        raise CheckpointError(
+            f"{settings.model_name_or_path} is quantised to {stored} bits already, quantization_bit "
+            f"{settings.quantization_bit} is asked for; leave quantization_bit out, or pass the float16 model"
+        )
+    dtype = "float16" if settings.fp16 else "bfloat16" if settings.bf16 else "auto"
+    if settings.do_train and settings.pre_seq_len is None:
+        dtype = "float32"
+    return load_settings(
+        {
+            "model": settings.model_name_or_path,
+            "revision": revision,
+            "device": "cpu" if settings.no_cuda else None,
+            "dtype": dtype,
+            "quantize": None if stored else wanted,
+        }
+    )
+
+
+def _train(settings: Settings, core: CoreSettings) -> TrainProgress:
+    with _opened(settings, core) as (model, job):
+        last = TrainProgress(0, 0)
+        for last in train(model, job, settings):
+            _tell_step(last, settings.logging_steps)
+    return last
+
+
+def _evaluate(settings: Settings, core: CoreSettings) -> float:
+    with _opened(settings, core) as (model, job):
+        return evaluate(model, job, settings)
+
+
+@contextlib.contextmanager
+def _opened(settings: Settings, core: CoreSettings) -> Iterator[tuple[TorchModel, TrainJob]]:
+    model, devices, dtype, scheme = open_for_training(default_host(), core, notify=_tell)
+    with contextlib.closing(model):
+        if not isinstance(model, TorchModel):
+            raise CheckpointError(f"{core.model} is of no family that can be trained")
+        names = tuple(device.name for device in devices)
+        yield model, TrainJob(TRAINER, expand(settings.output_dir), {}, names, dtype, scheme)
+
+
+def _scores(settings: Settings, core: CoreSettings, adapter: Path | None) -> dict[str, float]:
+    """Scores of generated answers to the validation file."""
+    output_dir = expand(settings.output_dir)
+    last = _predict(settings, core, adapter, settings.validation_file, output_dir / EVALUATION_FOLDER)
+    scores = {f"eval_{name}": value for name, value in last.metrics.items()}
+    write_results(output_dir, "eval", scores)
+    return scores
+
+
+def _predict(
+    settings: Settings, core: CoreSettings, adapter: Path | None, file: str | None, output_dir: Path
+) -> PredictProgress:
+    options = {name: getattr(settings, name) for name in _PREDICTION_KEYWORDS}
+    adapters = {} if adapter is None else {ADAPTER: adapter}
+    job = PredictJob(
+        TRAINER, output_dir, {**options, "test_file": file}, adapter=ADAPTER if adapters else None
+    )
+    last = PredictProgress(0, 0)
+    with open_model(default_host(), core, adapters=adapters, notify=_tell) as model:
+        loaded: Any = model.loaded
+        for last in predict(loaded, job):
+            if last.message:
+                _tell(last.message)
+    return last
+
+
+def _tell_step(report: TrainProgress, every: int) -> None:
+    if report.message:
+        _tell(report.message)
+    elif report.loss is not None and (report.step % every == 0 or report.metrics):
+        numbers = {"loss": report.loss, "learning rate": report.learning_rate or 0.0, **report.metrics}
+        said = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        _tell(f"step {report.step} of {report.total_steps}: {said}")
+
+
+def _tell(line: str) -> None:
+    if is_first_process():
+        print(f"glm: {line}", file=sys.stderr, flush=True)

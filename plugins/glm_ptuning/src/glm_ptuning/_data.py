@@ -1,0 +1,177 @@
+"""Rows of prompt, answer and history, checked before anything is trained on or asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glm_core import Message
+from glm_core.errors import ConfigError
+from glm_core.records import as_messages
+
+from ._table_files import Found, read_table
+
+MAX_NAMED = 10
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a file hold what.
+
+    Attributes:
+        prompt: the question.
+        response: the answer to learn.
+        history: earlier rounds; ``None`` = there are none.
+    """
+
+    prompt: str
+    response: str
+    history: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example.
+
+    Attributes:
+        line: of the file, from 1.
+        prompt: the question.
+        response: the answer.
+        history: earlier questions and answers.
+    """
+
+    line: int
+    prompt: str
+    response: str
+    history: tuple[tuple[str, str], ...] = ()
+
+    def messages(self, source_prefix: str = "") -> list[Message]:
+        """The conversation that ends in the question; ``source_prefix`` stands before all of it."""
+        past, prompt = list(self.history), self.prompt
+        if past:
+            past[0] = (source_prefix + past[0][0], past[0][1])
+        else:
+            prompt = source_prefix + prompt
+        return list(as_messages(past, prompt))
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is used of a file.
+
+    Attributes:
+        path: the file.
+        rows: in its order.
+        empty: lines that are left out because their prompt or response is empty.
+    """
+
+    path: Path
+    rows: tuple[Row, ...]
+    empty: tuple[int, ...] = ()
+
+    def report(self) -> str:
+        """One line for people: how many rows, and which are left out."""
+        text = f"{self.path.name}: {len(self.rows)} rows"
+        if self.empty:
+            text += (
+                f"; {len(self.empty)} left out because the prompt or the response is empty: "
+                f"{_listed('line', self.empty)}"
+            )
+        return text
+
+
+def read_rows(path: Path, columns: Columns, *, limit: int | None = None, keep_empty: bool = False) -> Table:
+    """The rows of a JSON, JSON Lines or CSV file.
+
+    Args:
+        path: the file.
+        columns: which columns to take.
+        limit: take that many rows at most.
+        keep_empty: also take rows whose prompt or response is empty.
+
+    Raises:
+        ConfigError: the file cannot be read, holds nothing, or holds bad lines; names each by its number.
+    """
+    rows: list[Row] = []
+    empty: list[int] = []
+    problems: list[str] = []
+    for found in read_table(path):
+        row, problem = _row_of(found, columns)
+        if row is None:
+            problems.append(f"line {found.line}: {problem}")
+        elif keep_empty or (row.prompt.strip() and row.response.strip()):
+            rows.append(row)
+        else:
+            empty.append(row.line)
+    if problems:
+        more = f"\n  and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else ""
+        raise ConfigError(
+            f"{path}: {len(problems)} of {len(rows) + len(empty) + len(problems)} rows cannot be used. "
+            "Correct or delete them:\n  " + "\n  ".join(problems[:MAX_NAMED]) + more
+        )
+    if not rows:
+        reason = "all prompts or responses are empty" if empty else "it is empty"
+        raise ConfigError(f"{path} has no row to use: {reason}")
+    return Table(path, tuple(rows[:limit]), tuple(empty))
+
+
+def _row_of(found: Found, columns: Columns) -> tuple[Row | None, str]:
+    """The row, or ``None`` and why there is none."""
+    content = found.content
+    if content is None:
+        return None, found.problem
+    texts: list[str] = []
+    for name in (columns.prompt, columns.response):
+        if name not in content:
+            return None, f"no column {name!r}; it has: {', '.join(map(repr, content))}"
+        value = content[name]
+        if value is not None and not isinstance(value, str):
+            return None, f"column {name!r} holds {_shown(value)}, text is expected"
+        texts.append(value or "")
+    history: tuple[tuple[str, str], ...] = ()
+    if columns.history is not None:
+        if columns.history not in content:
+            return None, f"no column {columns.history!r}; it has: {', '.join(map(repr, content))}"
+        rounds = _rounds(content[columns.history])
+        if rounds is None:
+            return None, (
+                f"column {columns.history!r} holds {_shown(content[columns.history])}, a list of "
+                '["question", "answer"] pairs is expected'
+            )
+        history = rounds
+    return Row(found.line, texts[0], texts[1], history), ""
+
+
+def _rounds(value: Any) -> tuple[tuple[str, str], ...] | None:
+    """Earlier rounds; in a CSV file they are JSON in a cell. ``None`` if they are of another form."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else []
+        except ValueError:
+            return None
+    if not isinstance(value, list):
+        return () if value is None else None
+    pairs = [tuple(pair) for pair in value if isinstance(pair, list) and len(pair) == 2]
+    if len(pairs) != len(value) or not all(isinstance(part, str) for pair in pairs for part in pair):
+        return None
+    return tuple((question, answer) for question, answer in pairs)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _listed(noun: str, numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:MAX_NAMED]))
+    plural = "s" if len(numbers) > 1 else ""
+    return f"{noun}{plural} {shown}" + (", ..." if len(numbers) > MAX_NAMED else "")
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a file's first good row, for messages."""
+    rows: Iterable[Found] = read_table(path)
+    return next((list(found.content) for found in rows if found.content is not None), [])

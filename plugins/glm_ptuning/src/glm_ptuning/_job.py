@@ -1,0 +1,156 @@
+"""Whose an output directory is: what decides a job's result stands in a file there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from glm_runtime_torch.checkpoints.writer import write_text
+
+from glm_core.errors import ConfigError
+
+from ._checkpoints import Checkpoints, indented
+from ._settings import Settings
+
+JOB_FILE = "glm_training.json"
+FORMAT_VERSION = 1
+
+# Settings that decide neither what is trained nor what the log says.
+_FREE = frozenset(
+    {
+        *(
+            "output_dir",
+            "overwrite_output_dir",
+            "do_train",
+            "do_eval",
+            "do_predict",
+            "resume_from_checkpoint",
+        ),
+        *("model_name_or_path", "model_revision", "ptuning_checkpoint", "quantization_bit"),
+        *("train_file", "validation_file", "test_file", "replay_file", "notices", "no_cuda", "fp16", "bf16"),
+        *("save_strategy", "save_steps", "save_total_limit", "logging_dir", "report_to"),
+        *("per_device_eval_batch_size", "max_predict_samples", "num_beams", "predict_with_generate"),
+        *("generation_max_length", "generation_num_beams", "gradient_accumulation_steps"),
+        *("stop_on_divergence", "gradient_checkpointing", "num_train_epochs", "max_steps"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a job works on, beside its settings.
+
+    Attributes:
+        base: fingerprint of the frozen model's weights.
+        dtype: of the frozen weights.
+        scheme: how they are quantised; ``"none"`` = not.
+        micro_batches_per_step: passes whose gradients make one step, of all processes together.
+        total_steps: of the whole job.
+    """
+
+    base: str
+    dtype: str
+    scheme: str
+    micro_batches_per_step: int
+    total_steps: int
+
+
+def identity_of(settings: Settings, inputs: Inputs) -> dict[str, Any]:
+    """What decides a job's result, by name; two jobs with the same are one."""
+    decided = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in _FREE}
+    files = {
+        name: file_hash(getattr(settings, name))
+        for name in ("train_file", "replay_file", "ptuning_checkpoint")
+    }
+    if settings.evaluation_strategy != "no":
+        files["validation_file"] = file_hash(settings.validation_file)
+    return {
+        **{name: _plain(value) for name, value in decided.items()},
+        **{f"content of {name}": digest for name, digest in files.items()},
+        "base model": inputs.base,
+        "dtype": inputs.dtype,
+        "quantisation": inputs.scheme,
+        "micro batches per step": inputs.micro_batches_per_step,
+        "total steps": inputs.total_steps,
+    }
+
+
+def claim(output_dir: Path, identity: Mapping[str, Any], settings: Settings, *, overwrite: bool) -> list[str]:
+    """Make sure that an output directory is this job's; what there is to tell a person.
+
+    Raises:
+        ConfigError: it is another job's, naming what differs, or cannot be written.
+    """
+    notices: list[str] = []
+    checkpoints = Checkpoints(output_dir)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        found = _read(output_dir / JOB_FILE)
+        strange = found is None and any(output_dir.glob("checkpoint-*"))
+        differences = [] if found is None else _differences(found, identity)
+        if (differences or strange) and not overwrite:
+            why = "; ".join(differences) or f"there is no {JOB_FILE} beside its checkpoints"
+            raise ConfigError(
+                f"{output_dir} holds another job: {why}. Choose another output_dir, or pass "
+                "overwrite_output_dir to delete its checkpoints."
+            )
+        if differences or strange:
+            checkpoints.clear()
+            notices.append(f"the checkpoints of another job in {output_dir} were deleted")
+        content = {"format_version": FORMAT_VERSION, "identity": identity, "settings": _said(settings)}
+        write_text(output_dir / JOB_FILE, indented(content))
+        return notices + checkpoints.tidy()
+    except OSError as error:
+        raise ConfigError(
+            f"output_dir {output_dir} cannot be written: {error.strerror or error}; choose another directory"
+        ) from error
+
+
+def file_hash(path: str | None) -> str | None:
+    """A hash of a file, or of the weights of an adapter's directory; ``None`` if there is none."""
+    if path is None:
+        return None
+    place = Path(path).expanduser()
+    files = (
+        [place] if place.is_file() else sorted(place.rglob("*.safetensors")) + sorted(place.rglob("*.bin"))
+    )
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text("utf-8"))["identity"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _differences(found: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    names = [name for name in {**identity, **found} if found.get(name) != identity.get(name)]
+    return [
+        f"its {name} differs"
+        if name.startswith(("content of", "base"))
+        else f"its {name} is {found.get(name)}, not {identity.get(name)}"
+        for name in names
+    ]
+
+
+def _said(settings: Settings) -> dict[str, Any]:
+    return {
+        name.name: _plain(getattr(settings, name.name)) for name in fields(settings) if name.name != "notices"
+    }
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,155 @@
+"""Names that the original's call took and that change nothing here, with the defaults they had.
+
+The other names, which do something, are the fields of `_settings.Settings`. Together they are the
+keywords of the original and every name of ``Seq2SeqTrainingArguments``, of transformers 4.27 and of 5.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# other spellings of a field: those of transformers 5, and those that 4.27 called deprecated
+OTHER_NAMES = {
+    "eval_strategy": "evaluation_strategy",
+    "use_cpu": "no_cuda",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "activation_checkpointing": "gradient_checkpointing",
+}
+
+# Only told about when they are given another value than this.
+WITHOUT_EFFECT: dict[str, Any] = {
+    # the original's own
+    "config_name": None,
+    "tokenizer_name": None,
+    "cache_dir": None,
+    "use_fast_tokenizer": True,
+    "use_auth_token": False,
+    "resize_position_embeddings": None,
+    "lang": None,
+    "dataset_name": None,
+    "dataset_config_name": None,
+    "overwrite_cache": None,  # nothing is cached
+    "preprocessing_num_workers": None,
+    "forced_bos_token": None,
+    "trust_remote_code": None,  # no code is ever loaded with a model
+    # Seq2SeqTrainingArguments of transformers 4.27
+    "prediction_loss_only": False,
+    "eval_accumulation_steps": None,
+    "eval_delay": 0,
+    "log_level": "passive",
+    "log_level_replica": None,
+    "log_on_each_node": True,
+    "logging_nan_inf_filter": None,  # a loss that is not finite stops the job
+    "save_on_each_node": False,
+    "save_safetensors": None,  # always
+    "use_mps_device": False,
+    "jit_mode_eval": False,
+    "use_ipex": False,
+    "fp16_opt_level": "O1",
+    "half_precision_backend": "auto",
+    "fp16_backend": "auto",
+    "bf16_full_eval": False,
+    "fp16_full_eval": False,
+    "tf32": None,
+    "local_rank": -1,  # the environment says it
+    "xpu_backend": None,
+    "tpu_num_cores": None,
+    "tpu_metrics_debug": False,
+    "debug": "",
+    "dataloader_num_workers": 0,
+    "past_index": -1,
+    "run_name": None,
+    "disable_tqdm": None,
+    "remove_unused_columns": None,
+    "label_names": None,
+    "ignore_data_skip": False,
+    "sharded_ddp": "",
+    "fsdp": "",
+    "fsdp_min_num_params": 0,
+    "fsdp_config": None,
+    "fsdp_transformer_layer_cls_to_wrap": None,
+    "deepspeed": None,
+    "optim_args": None,
+    "group_by_length": False,
+    "length_column_name": "length",
+    "ddp_find_unused_parameters": None,
+    "ddp_bucket_cap_mb": None,
+    "dataloader_pin_memory": True,
+    "skip_memory_metrics": True,
+    "use_legacy_prediction_loop": False,
+    "push_to_hub": False,
+    "hub_model_id": None,
+    "hub_strategy": "every_save",
+    "hub_token": None,
+    "hub_private_repo": None,
+    "include_inputs_for_metrics": False,
+    "push_to_hub_model_id": None,
+    "push_to_hub_organization": None,
+    "push_to_hub_token": None,
+    "mp_parameters": "",
+    "auto_find_batch_size": False,
+    "full_determinism": False,
+    "torchdynamo": None,
+    "ray_scope": "last",
+    "ddp_timeout": 1800,
+    "torch_compile": False,
+    "torch_compile_backend": None,
+    "torch_compile_mode": None,
+    "sortish_sampler": False,
+    "generation_config": None,
+    # added up to transformers 5
+    "accelerator_config": None,
+    "activation_checkpointing_kwargs": None,
+    "average_tokens_across_devices": None,
+    "batch_eval_metrics": False,
+    "dataloader_in_order": True,
+    "dataloader_multiprocessing_context": None,
+    "dataloader_persistent_workers": False,
+    "dataloader_prefetch_factor": None,
+    "ddp_backend": None,
+    "ddp_broadcast_buffers": None,
+    "ddp_static_graph": None,
+    "enable_jit_checkpoint": False,
+    "eval_do_concat_batches": True,
+    "eval_on_start": False,
+    "eval_use_gather_object": False,
+    "gradient_checkpointing_kwargs": None,
+    "hub_always_push": False,
+    "hub_revision": None,
+    "include_for_metrics": None,
+    "include_num_input_tokens_seen": None,
+    "liger_kernel_config": None,
+    "neftune_noise_alpha": None,
+    "optim_target_modules": None,
+    "parallelism_config": None,
+    "project": None,
+    "restore_callback_states_from_checkpoint": False,
+    "save_only_model": False,
+    "torch_empty_cache_steps": None,
+    "trackio_bucket_id": None,
+    "trackio_space_id": None,
+    "trackio_static_space_id": None,
+    "train_sampling_strategy": "random",
+    "use_cache": None,
+    "use_liger_kernel": False,
+}
+
+# Never told about: what is done instead is as good.
+SILENT = frozenset(
+    {
+        *("trust_remote_code", "overwrite_cache", "preprocessing_num_workers", "use_fast_tokenizer"),
+        *("log_level", "log_level_replica", "log_on_each_node", "logging_nan_inf_filter", "disable_tqdm"),
+        *("save_safetensors", "remove_unused_columns", "local_rank", "dataloader_num_workers"),
+        *("dataloader_pin_memory", "skip_memory_metrics", "ddp_find_unused_parameters", "use_cache"),
+        *("dataloader_persistent_workers", "dataloader_prefetch_factor", "gradient_checkpointing_kwargs"),
+    }
+)
+
+# Asking for one of these in vain would give another job than the one that was meant.
+REFUSED = {
+    "dataset_name": "the rows come from files; pass train_file, validation_file or test_file",
+    "push_to_hub": "nothing is uploaded; upload the checkpoint's directory yourself",
+}
+
+OPTIMIZERS = ("adamw", "adafactor", "sgd", "adagrad", "rmsprop")

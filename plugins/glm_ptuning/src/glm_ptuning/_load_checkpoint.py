@@ -1,0 +1,84 @@
+"""The original's ``load_ptuning_checkpoint``: a model of transformers with a trained prefix in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from glm_runtime_torch.adapter_files import BaseModel, fingerprint_of_checkpoint
+from glm_runtime_torch.adapters import find_adapter, load_prefix_encoder
+from glm_runtime_torch.checkpoints.reader import Checkpoint
+from glm_runtime_torch.directory import read_config, read_json, recognised_family
+from glm_runtime_torch.families import CHATGLM
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from glm_core import resolve_model
+from glm_core.config import expand
+from glm_core.errors import AdapterError, CheckpointError, ConfigError
+
+BITS = (4, 8)
+
+
+def load_ptuning_checkpoint(
+    model_name_or_path: str,
+    ptuning_checkpoint: str,
+    pre_seq_len: int,
+    trust_remote_code: bool = True,
+    quantization_bit: int | None = None,
+) -> tuple[Any, Any, Any]:
+    """Load ChatGLM-6B in half precision with a trained prefix in float32, as the original.
+
+    Args:
+        model_name_or_path: directory, known name or hub id of the base model.
+        ptuning_checkpoint: directory that P-Tuning v2 training wrote, ours or the original's.
+        pre_seq_len: positions of its prefix; whether it has a projection is found out.
+        trust_remote_code: no effect; no code is ever loaded with a model.
+        quantization_bit: 4 or 8 quantises the blocks' linear layers.
+
+    Returns:
+        Tokenizer, configuration and model of transformers; the model is on the CPU, in evaluation
+        mode, and everything but the prefix is frozen.
+
+    Raises:
+        ModelNotFoundError: nothing answers to the model's name.
+        CheckpointError: the model is damaged, or no ChatGLM-6B.
+        AdapterError: the checkpoint is missing, damaged, of another model or of another length.
+        ConfigError: ``quantization_bit`` cannot be used.
+    """
+    directory = resolve_model(model_name_or_path)
+    if recognised_family(directory) is not CHATGLM:
+        raise CheckpointError(
+            f"{model_name_or_path} is no ChatGLM-6B, which alone can be loaded this way; "
+            "use glm_core.load(model, adapters={...})"
+        )
+    raw = read_json(directory / "config.json")
+    bits = _bits(quantization_bit, int(raw.get("quantization_bit") or 0))
+    source = find_adapter(expand(ptuning_checkpoint))
+    base = BaseModel(model_name_or_path, fingerprint_of_checkpoint(Checkpoint(directory)))
+    encoder = load_prefix_encoder(source, CHATGLM, read_config(directory, raw, CHATGLM), base)
+    if encoder.pre_seq_len != pre_seq_len:
+        raise AdapterError(
+            f"{source} was trained with pre_seq_len {encoder.pre_seq_len}, but pre_seq_len {pre_seq_len} is "
+            f"asked for; pass pre_seq_len={encoder.pre_seq_len}"
+        )
+    settings = {"pre_seq_len": pre_seq_len, "prefix_projection": encoder.trans is not None}
+    config = AutoConfig.from_pretrained(directory, **settings)
+    model = AutoModel.from_pretrained(directory, config=config, dtype=torch.float16)
+    model.prefix_encoder.float().load_state_dict(encoder.state_dict())
+    if bits:
+        model.quantize(bits)
+    return AutoTokenizer.from_pretrained(directory), config, model.eval()
+
+
+def _bits(wanted: int | None, stored: int) -> int:
+    """Bits to quantise to now; 0 = none."""
+    if not wanted or wanted == stored:
+        return 0
+    if wanted not in BITS:
+        raise ConfigError(f"quantization_bit must be 4 or 8, got {wanted!r}")
+    if stored:
+        raise ConfigError(
+            f"the model is quantised to {stored} bits already, quantization_bit {wanted} is asked for; "
+            "leave quantization_bit out, or pass the float16 model"
+        )
+    return wanted

@@ -1,0 +1,96 @@
+"""The optimiser and the learning rate of each step, as the original's trainer has them by default."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import get_scheduler
+
+from glm_core.errors import ConfigError
+
+from ._settings import Settings
+
+_PREFIX = "optimizer."
+
+
+def build_optimizer(
+    settings: Settings, named_parameters: Iterable[tuple[str, Tensor]]
+) -> torch.optim.Optimizer:
+    """The optimiser; vectors (biases, norms) have no weight decay."""
+    named = list(named_parameters)
+    groups: list[dict[str, Any]] = [
+        {"params": [value for _, value in named if value.dim() >= 2], "weight_decay": settings.weight_decay},
+        {"params": [value for _, value in named if value.dim() < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    rate = settings.learning_rate
+    match settings.optimizer:
+        case "adafactor":
+            return torch.optim.Adafactor(groups, lr=rate)
+        case "sgd":
+            return torch.optim.SGD(groups, lr=rate)
+        case "adagrad":
+            return torch.optim.Adagrad(groups, lr=rate)
+        case "rmsprop":
+            return torch.optim.RMSprop(groups, lr=rate)
+        case _:
+            betas = settings.adam_beta1, settings.adam_beta2
+            return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=settings.adam_epsilon)
+
+
+def learning_rates(
+    settings: Settings, optimizer: torch.optim.Optimizer, total_steps: int
+) -> Callable[[int], float]:
+    """The learning rate of each step, counted from 0: a function of the step alone, so nothing to resume.
+
+    Raises:
+        ConfigError: transformers has no schedule of that name, or it depends on more than the step.
+    """
+    warmup = settings.warmup_steps or math.ceil(total_steps * settings.warmup_ratio)
+    try:
+        schedule = get_scheduler(
+            settings.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=warmup,
+            num_training_steps=total_steps,
+            scheduler_specific_kwargs=dict(settings.lr_scheduler_kwargs or {}),
+        )
+        factor: Callable[[int], float] = schedule.lr_lambdas[0]
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ConfigError(
+            f"lr_scheduler_type {settings.lr_scheduler_type!r} cannot be used ({error}); linear, cosine, "
+            "constant, constant_with_warmup and polynomial can"
+        ) from error
+    return lambda step: settings.learning_rate * factor(step)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Use this rate from now on."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What the optimiser remembers of each parameter: tensors by name, and plain values by name."""
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            (tensors if isinstance(value, Tensor) else values)[f"{_PREFIX}{index}.{name}"] = value
+    return tensors, values
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
+) -> None:
+    """Go on from `optimizer_state`."""
+    state: dict[int, dict[str, Any]] = {}
+    for full_name, value in {**tensors, **values}.items():
+        if full_name.startswith(_PREFIX):
+            index, _, name = full_name.removeprefix(_PREFIX).partition(".")
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

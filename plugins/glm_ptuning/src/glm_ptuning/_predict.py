@@ -1,0 +1,236 @@
+"""Prediction: every row of a file answered through the engine, written as it comes, and scored."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from glm_runtime_torch.model import TorchModel
+
+from glm_core import ChatRequest
+from glm_core.chat_model import collect
+from glm_core.errors import AdapterError, BusyError, ConfigError, RequestError
+from glm_core.records import DeltaStream, PredictJob, PredictProgress
+
+from ._data import Columns, Row, column_names, read_rows
+from ._predict_options import PredictSettings, predict_settings
+from ._predictions_file import PredictionsFile, write_results
+from ._retention import Retention, compare, retention_prompts, retention_requests
+from ._scores import mean, score
+from ._source import source_ids
+
+MAX_NAMED = 10
+
+
+def predict(model: TorchModel, job: PredictJob) -> Iterator[PredictProgress]:
+    """Check a job now; answer and score as the iterator is read.
+
+    Writes ``generated_predictions.txt``, ``predict_results.json`` and ``all_results.json`` into the job's
+    directory. An unfinished run of the same job there is gone on with.
+
+    Raises:
+        ConfigError: an option or the file cannot be used.
+        RequestError: a question leaves no room for an answer; names its line.
+        AdapterError: retention is asked for without an adapter.
+    """
+    settings = predict_settings(job.options)
+    prompts = retention_prompts(settings.retention_file) if settings.retention else ()
+    if prompts and job.adapter is None:
+        raise AdapterError("retention compares an adapter with the base model: load one with --adapter DIR")
+    table = read_rows(
+        settings.test_file, _columns(settings), limit=settings.job.max_predict_samples, keep_empty=True
+    )
+    rows = tuple(row for row in table.rows if row.prompt.strip())
+    if not rows:
+        raise ConfigError(f"{settings.test_file} has no row to answer: all prompts are empty")
+    notices = list(settings.job.notices)
+    if len(rows) < len(table.rows):
+        lines = [row.line for row in table.rows if not row.prompt.strip()]
+        notices.append(f"left out, because the prompt is empty: {_lines(lines)}")
+    requests = row_requests(model, rows, settings, job.adapter)
+    return _run(model, job, settings, rows, requests, prompts, notices)
+
+
+def answers(model: TorchModel, requests: Iterable[ChatRequest]) -> Generator[str]:
+    """The answers to requests, in their order, as many at a time as the model has slots.
+
+    Closing the iterator cancels the answers that are running.
+
+    Raises:
+        RequestError: a request does not fit.
+    """
+    load = model.load
+    ahead = load.slots + min(load.slots, load.queue_capacity)  # some wait, so that no slot stays empty
+    streams: deque[DeltaStream] = deque()
+    try:
+        for request in requests:
+            while True:
+                try:
+                    streams.append(model.stream(request))
+                    break
+                except BusyError:
+                    if not streams:
+                        raise
+                    yield collect(streams.popleft())[0]
+            if len(streams) >= ahead:
+                yield collect(streams.popleft())[0]
+        while streams:
+            yield collect(streams.popleft())[0]
+    finally:
+        for stream in streams:
+            stream.close()  # type: ignore[attr-defined]  # what chat_stream returns has it
+
+
+def row_requests(
+    model: TorchModel, rows: Sequence[Row], settings: PredictSettings, adapter: str | None
+) -> list[ChatRequest]:
+    """A request for each row, all of them checked.
+
+    Raises:
+        RequestError: naming the line, if its question leaves no room for an answer.
+    """
+    requests = []
+    for index, row in enumerate(rows):
+        prompt = source_ids(
+            model.tokenizer,
+            row,
+            max_source_length=settings.job.max_source_length,
+            source_prefix=settings.job.source_prefix,
+        )
+        request = ChatRequest(
+            prompt=prompt,
+            sampling=settings.sampling,
+            adapter=adapter,
+            seed=None if settings.seed is None else settings.seed + index,
+        )
+        try:
+            model.engine.prepare(request)
+        except RequestError as error:
+            raise RequestError(f"line {row.line}: {error}") from error
+        requests.append(request)
+    return requests
+
+
+def measure_retention(
+    model: TorchModel, adapter: str, prompts: Sequence[str]
+) -> Iterator[PredictProgress | Retention]:
+    """Ask base and adapter the same questions; the last item is the score, the others report."""
+    total = 2 * len(prompts)
+    given: list[str] = []
+    for name in (None, adapter):
+        with closing(answers(model, retention_requests(prompts, name))) as texts:
+            for text in texts:
+                given.append(text)
+                yield PredictProgress(len(given), total)
+    yield compare(given[: len(prompts)], given[len(prompts) :])
+
+
+def _run(
+    model: TorchModel,
+    job: PredictJob,
+    settings: PredictSettings,
+    rows: Sequence[Row],
+    requests: Sequence[ChatRequest],
+    prompts: Sequence[str],
+    notices: Iterable[str],
+) -> Iterator[PredictProgress]:
+    total = len(rows)
+    labels = [row.response for row in rows]
+    for notice in notices:
+        yield PredictProgress(0, total, message=notice)
+    with PredictionsFile(job.output_dir, _identity(model, job, settings, rows), labels) as file:
+        found = len(file.predictions)
+        if found:
+            yield PredictProgress(
+                found, total, message=f"going on where {job.output_dir} ends: {found} rows are answered"
+            )
+        started = time.perf_counter()
+        with closing(answers(model, requests[found:])) as texts:
+            for text in texts:
+                file.append(text)
+                if len(file.predictions) < total:
+                    yield PredictProgress(len(file.predictions), total)
+        seconds = time.perf_counter() - started
+        file.finish()
+    scored = [pair for pair in zip(file.predictions, labels, strict=True) if pair[1].strip()]
+    metrics = mean(score(prediction, label) for prediction, label in scored)
+    for remark in _remarks(file.predictions, labels):
+        yield PredictProgress(total, total, message=remark)
+    if prompts and job.adapter is not None:
+        yield PredictProgress(total, total, message=f"asking {len(prompts)} questions outside the task")
+        for step in measure_retention(model, job.adapter, prompts):
+            if isinstance(step, Retention):
+                metrics |= step.as_metrics()
+    yield _finished(job, file.path, metrics, total, total - found, seconds)
+
+
+def _finished(
+    job: PredictJob, path: Path, metrics: Mapping[str, float], total: int, answered: int, seconds: float
+) -> PredictProgress:
+    """Write the results; the last report."""
+    results: dict[str, float] = {name: round(value, 4) for name, value in metrics.items()}
+    results |= {"samples": total, "runtime": round(seconds, 4)}
+    if answered and seconds > 0:
+        results["samples_per_second"] = round(answered / seconds, 3)
+    written = write_results(
+        job.output_dir, "predict", {f"predict_{name}": value for name, value in results.items()}
+    )
+    return PredictProgress(total, total, metrics=metrics, files=(path, *written), finished=True)
+
+
+def _columns(settings: PredictSettings) -> Columns:
+    job = settings.job
+    for name in ("prompt_column", "response_column"):
+        if getattr(job, name) is None:
+            there = ", ".join(map(repr, column_names(settings.test_file)))
+            raise ConfigError(f"{name} is missing; {settings.test_file} has the columns: {there or 'none'}")
+    assert job.prompt_column is not None
+    assert job.response_column is not None
+    return Columns(job.prompt_column, job.response_column, job.history_column)
+
+
+def _identity(
+    model: TorchModel, job: PredictJob, settings: PredictSettings, rows: Sequence[Row]
+) -> dict[str, Any]:
+    """Whatever decides the answers: two runs of one identity write the same file."""
+    texts = [[row.prompt, row.response, row.history] for row in rows]
+    prefix = model.engine.prefixes.of(job.adapter)
+    return {
+        "model": [*dataclasses.astuple(model.base), model.info.dtype, model.info.weight_bytes],
+        "prefix": None
+        if prefix is None
+        else _digest(prefix.cpu().contiguous().view(torch.uint8).numpy().data),
+        "rows": _digest(repr(texts).encode("utf-8", "surrogatepass")),
+        "settings": [
+            settings.job.max_source_length,
+            settings.job.source_prefix,
+            repr(settings.sampling),
+            settings.seed,
+        ],
+    }
+
+
+def _digest(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _remarks(predictions: Sequence[str], labels: Sequence[str]) -> Iterator[str]:
+    empty = sum(not prediction.strip() for prediction in predictions)
+    if empty:
+        yield f"{empty} of {len(predictions)} answers are empty; they score 0"
+    without = sum(not label.strip() for label in labels)
+    if without:
+        yield f"{without} of {len(labels)} rows have no expected answer; they are not scored"
+
+
+def _lines(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:MAX_NAMED]))
+    more = ", ..." if len(numbers) > MAX_NAMED else ""
+    return f"line{'s' if len(numbers) > 1 else ''} {shown}{more}"

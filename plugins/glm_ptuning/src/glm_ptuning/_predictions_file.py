@@ -1,0 +1,175 @@
+"""``generated_predictions.txt`` while it grows: what is answered survives a kill, and the next run goes on.
+
+One JSON object a line with ``labels`` and ``predict``, not ASCII-escaped, as the original writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import filelock
+
+from glm_core.errors import ConfigError
+
+NAME = "generated_predictions.txt"
+
+
+class PredictionsFile:
+    """The answers of one job. They grow in ``NAME.partial`` and take the final name when all are there.
+
+    A context manager, which keeps other processes out of the directory.
+
+    Args:
+        directory: the job's output directory.
+        job: whatever decides the answers; unfinished answers of another job are not gone on with.
+        labels: the expected answer of each row.
+
+    Attributes:
+        predictions: the answers so far.
+        path: the final file.
+    """
+
+    def __init__(self, directory: Path, job: Mapping[str, Any], labels: Sequence[str]) -> None:
+        self.path = directory / NAME
+        self.predictions: list[str] = []
+        self._partial = directory / f"{NAME}.partial"
+        self._job_file = directory / f"{NAME}.job"
+        self._job = json.dumps(job, ensure_ascii=False, sort_keys=True)
+        self._labels = labels
+        self._lock = filelock.FileLock(directory / f"{NAME}.lock")
+
+    def __enter__(self) -> PredictionsFile:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise ConfigError(
+                f"another process is answering into {self.path.parent}; wait for it, or choose another "
+                "output_dir"
+            ) from None
+        except OSError as error:
+            raise _unwritable(self.path.parent, error) from error
+        kept = self._found()
+        try:
+            self._file = self._partial.open("r+b" if kept else "wb")
+        except OSError as error:
+            self._lock.release()
+            raise _unwritable(self.path.parent, error) from error
+        try:
+            self._file.truncate(kept)
+            self._file.seek(kept)
+            write_atomically(self._job_file, self._job)
+        except OSError as error:
+            self._file.close()
+            self._lock.release()
+            raise _unwritable(self.path.parent, error) from error
+        return self
+
+    def append(self, prediction: str) -> None:
+        """Add the next row's answer; it is out of this process when this returns."""
+        try:
+            self._file.write(_line(self._labels[len(self.predictions)], prediction))
+            self._file.flush()
+        except OSError as error:
+            raise _unwritable(self.path.parent, error) from error
+        self.predictions.append(prediction)
+
+    def finish(self) -> None:
+        """Give the file its final name."""
+        try:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._partial.replace(self.path)
+            self._job_file.unlink()
+        except OSError as error:
+            raise _unwritable(self.path.parent, error) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._file.close()
+        finally:
+            self._lock.release()
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+
+    def _found(self) -> int:
+        """Take up what an interrupted run of this job left; how many bytes of it are whole lines."""
+        try:
+            if self._job_file.read_text("utf-8") != self._job:
+                return 0
+            lines = self._partial.read_bytes().splitlines(keepends=True)
+        except (OSError, ValueError):
+            return 0
+        kept = 0
+        for line, label in zip(lines, self._labels, strict=False):
+            prediction = _prediction(line, label)
+            if prediction is None:
+                break
+            self.predictions.append(prediction)
+            kept += len(line)
+        return kept
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file at once or not at all."""
+    unfinished = path.with_name(f"{path.name}.tmp")
+    try:
+        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_results(directory: Path, name: str, results: Mapping[str, float]) -> tuple[Path, Path]:
+    """Write ``{name}_results.json`` and put the same into ``all_results.json``, as the original does."""
+    own, everything = directory / f"{name}_results.json", directory / "all_results.json"
+    try:
+        write_atomically(own, _indented(results))
+        write_atomically(everything, _indented({**_object_in(everything), **results}))
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+    return own, everything
+
+
+def _line(label: str, prediction: str) -> bytes:
+    # Half a surrogate pair, which a label may hold as a JSON escape, cannot be written as UTF-8.
+    text = json.dumps({"labels": label, "predict": prediction}, ensure_ascii=False)
+    return f"{text}\n".encode("utf-8", "replace")
+
+
+def _prediction(line: bytes, label: str) -> str | None:
+    """The answer in a line that this job wrote; ``None`` for any other, such as one cut off."""
+    try:
+        content: Any = json.loads(line)
+        prediction = content["predict"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return prediction if isinstance(prediction, str) and line == _line(label, prediction) else None
+
+
+def _indented(content: Mapping[str, float]) -> str:
+    return json.dumps(content, ensure_ascii=False, indent=4, sort_keys=True) + "\n"
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    try:
+        content: Any = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _unwritable(directory: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{directory} cannot be written: {error.strerror or error}; make room there, or choose another "
+        "output_dir"
+    )

@@ -1,0 +1,114 @@
+"""Several processes on one job, as ``torchrun`` and ``accelerate launch`` start them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from glm_core.errors import ConfigError, DeviceError, GlmError
+
+LAUNCH = "torchrun --standalone --nproc_per_node N -m glm_core train ptuning ..."
+
+
+class Processes:
+    """The processes of a job; most often this one alone.
+
+    Args:
+        device: where this process trains.
+        environ: what the launcher said.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: how many there are.
+    """
+
+    def __init__(self, device: torch.device, environ: Mapping[str, str] = os.environ) -> None:
+        self.rank, self.size = number_of_processes(environ)
+        self._own_group = self.size > 1 and not dist.is_initialized()
+        if self._own_group:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and reports."""
+        return self.rank == 0
+
+    def sum(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes.
+
+        Raises:
+            GlmError: another process has stopped.
+        """
+        if self.size > 1:
+            for tensor in tensors:
+                self._together(dist.all_reduce, tensor)
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.size > 1:
+            self._together(dist.barrier)
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self._own_group and dist.is_initialized():
+            dist.destroy_process_group()
+
+    @staticmethod
+    def _together(function: Any, *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except RuntimeError as error:
+            raise GlmError("another process of this job has stopped; its own message says why") from error
+
+
+def number_of_processes(environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Number of this process and how many there are.
+
+    Raises:
+        ConfigError: the launcher's variables are no numbers.
+    """
+    try:
+        return int(environ.get("RANK", 0)), int(environ.get("WORLD_SIZE", 1))
+    except ValueError as error:
+        raise ConfigError(
+            f"RANK {environ.get('RANK')!r} and WORLD_SIZE {environ.get('WORLD_SIZE')!r} must be whole "
+            "numbers; unset them, or start with torchrun"
+        ) from error
+
+
+def device_of_process(devices: Iterable[str], environ: Mapping[str, str] = os.environ) -> torch.device:
+    """Where this process trains: the job's device, or with several processes on GPUs one of its own.
+
+    Raises:
+        DeviceError: there are fewer GPUs than processes.
+    """
+    device = torch.device(next(iter(devices)))
+    local_rank, (_, size) = int(environ.get("LOCAL_RANK", 0)), number_of_processes(environ)
+    if size == 1 or device.type != "cuda":
+        return device
+    if local_rank >= torch.cuda.device_count():
+        raise DeviceError(
+            f"process {local_rank} has no GPU: this machine has {torch.cuda.device_count()}; "
+            "start as many processes as there are GPUs"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def launcher_notice(environ: Mapping[str, str] = os.environ) -> str:
+    """What to tell somebody whose launcher started one process although several may have been meant."""
+    launched = any(name.startswith("ACCELERATE_") for name in environ)
+    if launched and "WORLD_SIZE" not in environ:
+        return (
+            "accelerate launch has started one process (on CPUs it starts no more without MPI); "
+            f"for several: {LAUNCH}"
+        )
+    workers = {environ.get(name, "1") for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")}
+    if "WORLD_SIZE" not in environ and workers != {"1"}:
+        return f"several tasks were started, but each trains by itself; for one job in all: {LAUNCH}"
+    return ""

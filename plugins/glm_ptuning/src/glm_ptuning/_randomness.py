@@ -1,0 +1,61 @@
+"""What makes two runs of the same steps the same bits: random generators, and how many threads add up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# A small network's operations are over before a second thread has begun.
+BYTES_PER_THREAD = 4 * 2**20
+
+
+def choose_threads(weight_bytes: int) -> int:
+    """How many threads train a model on the CPU: at most one a core, and few for small weights."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, weight_bytes // BYTES_PER_THREAD))
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with that many threads meanwhile; sums come out differently with another number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def seed_all(seed: int) -> None:
+    """Seed the process's own generators. A step does not use them; what a plugin adds to one might."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Where these generators are: tensors by name, and what JSON can hold."""
+    version, numbers, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {"random.torch": torch.get_rng_state()}, {
+        "python": [version, list(numbers), gauss],
+        "numpy": [name, np.asarray(keys).tolist(), *rest],
+    }
+
+
+def restore_random_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Go on from `random_state`."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(tensors["random.torch"])

@@ -1,0 +1,258 @@
+"""The settings of a job: every keyword of the original's call, checked, and which of them have no effect."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from glm_core.errors import ConfigError
+
+from ._keywords import OPTIMIZERS, OTHER_NAMES, REFUSED, SILENT, WITHOUT_EFFECT
+
+STRATEGIES = ("no", "steps", "epoch")
+TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+NOTHING = ("", "none", "null")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a job is told. Names and defaults are the original's; ours are at the end.
+
+    Each field is described in docs/ptuning.md.
+    """
+
+    model_name_or_path: str | None = None
+    model_revision: str = "main"
+    ptuning_checkpoint: str | None = None
+    quantization_bit: int | None = None
+    pre_seq_len: int | None = None
+    prefix_projection: bool = False
+
+    prompt_column: str | None = None
+    response_column: str | None = None
+    history_column: str | None = None
+    train_file: str | None = None
+    validation_file: str | None = None
+    test_file: str | None = None
+    max_source_length: int = 1024
+    max_target_length: int = 128
+    val_max_target_length: int | None = None
+    pad_to_max_length: bool = False
+    max_train_samples: int | None = None
+    max_eval_samples: int | None = None
+    max_predict_samples: int | None = None
+    num_beams: int | None = None
+    ignore_pad_token_for_loss: bool = True
+    source_prefix: str = ""
+
+    output_dir: str = "trainer_output"
+    overwrite_output_dir: bool = False
+    do_train: bool = False
+    do_eval: bool = False
+    do_predict: bool = False
+    resume_from_checkpoint: str | None = None
+    seed: int = 42
+    data_seed: int | None = None
+    no_cuda: bool = False
+    fp16: bool = False
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+
+    per_device_train_batch_size: int = 8
+    per_device_eval_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    dataloader_drop_last: bool = False
+    num_train_epochs: float = 3.0
+    max_steps: int = -1
+
+    learning_rate: float = 5e-5
+    lr_scheduler_type: str = "linear"
+    lr_scheduler_kwargs: Mapping[str, Any] | None = None
+    warmup_ratio: float = 0.0
+    warmup_steps: int = 0
+    optim: str = "adamw_torch"
+    adafactor: bool = False
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+    label_smoothing_factor: float = 0.0
+
+    evaluation_strategy: str = "no"
+    eval_steps: int | None = None
+    logging_strategy: str = "steps"
+    logging_steps: int = 500
+    logging_first_step: bool = False
+    logging_dir: str | None = None
+    report_to: str = "tensorboard"
+    save_strategy: str = "steps"
+    save_steps: int = 500
+    save_total_limit: int | None = None
+    load_best_model_at_end: bool = False
+    metric_for_best_model: str | None = None
+    greater_is_better: bool | None = None
+
+    predict_with_generate: bool = False
+    generation_max_length: int | None = None
+    generation_num_beams: int | None = None
+
+    prefix_dropout: float = 0.1
+    replay_file: str | None = None
+    replay_share: float = 0.1
+    stop_on_divergence: bool = True
+
+    notices: tuple[str, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be at least {least}, got {value}")
+        for name in ("warmup_ratio", "label_smoothing_factor", "prefix_dropout", "replay_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 0 and less than 1, got {getattr(self, name)}")
+        for name in ("evaluation_strategy", "logging_strategy", "save_strategy"):
+            if getattr(self, name) not in STRATEGIES:
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(STRATEGIES)}, got {getattr(self, name)!r}"
+                )
+        if self.optimizer not in OPTIMIZERS:
+            raise ConfigError(f"optim must be one of {', '.join(OPTIMIZERS)}, got {self.optim!r}")
+        if self.fp16 and self.bf16:
+            raise ConfigError("fp16 and bf16 are both asked for; choose one")
+        if self.quantization_bit is not None and self.pre_seq_len is None and self.do_train:
+            raise ConfigError(
+                "quantization_bit is for a frozen model: pass pre_seq_len too, such as 128, or leave it out"
+            )
+        if self.metric_for_best_model not in (None, "loss", "eval_loss"):
+            raise ConfigError(f"metric_for_best_model must be loss, got {self.metric_for_best_model!r}")
+        if self.load_best_model_at_end and self.evaluation_strategy == "no":
+            raise ConfigError("load_best_model_at_end needs evaluation_strategy steps or epoch")
+
+    @property
+    def optimizer(self) -> str:
+        """One of `OPTIMIZERS`; the library's several spellings of AdamW are one."""
+        name = "adafactor" if self.adafactor else self.optim.lower()
+        return "adamw" if name.startswith("adamw") else name
+
+    @property
+    def eval_every(self) -> int:
+        """Steps between two evaluations with the strategy ``steps``."""
+        return self.eval_steps or self.logging_steps
+
+
+_LEAST: Mapping[str, float] = {
+    "pre_seq_len": 1,
+    "max_source_length": 4,
+    "max_target_length": 4,
+    "val_max_target_length": 4,
+    "max_train_samples": 1,
+    "max_eval_samples": 1,
+    "max_predict_samples": 1,
+    "num_beams": 1,
+    "seed": 0,
+    "data_seed": 0,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "num_train_epochs": 0,
+    "learning_rate": 0,
+    "warmup_steps": 0,
+    "weight_decay": 0,
+    "adam_beta1": 0,
+    "adam_beta2": 0,
+    "adam_epsilon": 0,
+    "max_grad_norm": 0,
+    "eval_steps": 1,
+    "logging_steps": 1,
+    "save_steps": 1,
+    "save_total_limit": 1,
+    "generation_num_beams": 1,
+}
+_TYPES = {name: hint for name, hint in typing.get_type_hints(Settings).items() if name != "notices"}
+
+
+def settings_of(given: Mapping[str, Any]) -> Settings:
+    """Settings from keywords; text is taken as what its field wants, as it comes from a command line.
+
+    Raises:
+        ConfigError: a name is unknown, or a value cannot be used.
+    """
+    values: dict[str, Any] = {}
+    idle: list[str] = []
+    for name, value in given.items():
+        known = OTHER_NAMES.get(name, name)
+        if known in _TYPES:
+            converted = _converted(name, value, _TYPES[known])
+            if converted is not None:  # what may be absent is so by default
+                values[known] = converted
+        elif name not in WITHOUT_EFFECT:
+            raise ConfigError(f"{name} is unknown{_nearest(name)}")
+        elif value != WITHOUT_EFFECT[name] and not (isinstance(value, str) and value.lower() in NOTHING):
+            if name in REFUSED and value not in (False, "false", "False"):
+                raise ConfigError(f"{name} cannot be used: {REFUSED[name]}")
+            if name not in SILENT:
+                idle.append(name)
+    notices = (f"without effect here: {', '.join(sorted(idle))}",) if idle else ()
+    return Settings(**values, notices=notices)
+
+
+def _nearest(name: str) -> str:
+    close = difflib.get_close_matches(name, [*_TYPES, *OTHER_NAMES, *WITHOUT_EFFECT], n=1)
+    return f"; did you mean {close[0]}?" if close else "; docs/ptuning.md lists the names"
+
+
+def _converted(name: str, value: Any, hint: Any) -> Any:
+    """A value as its field's type has it."""
+    kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
+    if value is None or (isinstance(value, str) and kind is not str and value.strip().lower() in NOTHING):
+        return None
+    if isinstance(value, str) and kind is not str:
+        value = _parsed(value.strip(), kind)
+    if name == "report_to":
+        return _reports(value)
+    if name == "resume_from_checkpoint" and isinstance(value, bool):
+        return None  # a job in its directory is resumed anyway
+    value = getattr(value, "value", value)  # the library's enumerations
+    if kind is float and type(value) is int:
+        value = float(value)
+    if kind is int and type(value) is float and value.is_integer():
+        value = int(value)
+    if kind is str and hasattr(value, "__fspath__"):
+        value = str(value)
+    expected = dict if typing.get_origin(kind) is not None else kind
+    if type(value) is not expected:
+        raise ConfigError(f"{name} must be {_NOUNS[expected]}, got {value!r}")
+    return value
+
+
+_NOUNS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    dict: "a mapping",
+}
+
+
+def _parsed(text: str, kind: Any) -> Any:
+    if kind is bool and text.lower() in (*TRUE, *FALSE):
+        return text.lower() in TRUE
+    if kind is not bool:
+        try:
+            return float(text) if kind is float else json.loads(text)
+        except ValueError:
+            pass
+    return text  # refused by the caller, which names what is expected
+
+
+def _reports(value: Any) -> str:
+    """``tensorboard`` or ``none`` of the library's ways to name trackers."""
+    names = [value] if isinstance(value, str) else list(value or ())
+    return "tensorboard" if {"all", "tensorboard"} & set(names) else "none"

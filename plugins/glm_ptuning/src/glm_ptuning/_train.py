@@ -1,0 +1,282 @@
+"""A training job from its options to its last report."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.tokenizers.training import TrainingIds
+
+from glm_core.config import expand
+from glm_core.errors import ConfigError
+from glm_core.records import LoadedModel, TrainJob, TrainProgress
+
+from ._checkpoints import Checkpoints, is_complete
+from ._data import Columns, Table, column_names, read_rows
+from ._examples import Lengths, MicroBatches, collate, report, tokenize
+from ._job import Inputs, claim, identity_of
+from ._loop import Loop, Task, stopwatch
+from ._objective import mean_loss, use_gradient_checkpointing
+from ._predictions_file import write_results
+from ._processes import Processes, device_of_process, launcher_notice, number_of_processes
+from ._settings import Settings, settings_of
+from ._trainable import prepare, prepare_evaluation
+
+
+def start(model: LoadedModel, job: TrainJob) -> Iterator[TrainProgress] | None:
+    """Check a job's options now, train as the iterator is read; ``None`` for a model of another runtime."""
+    if not isinstance(model, TorchModel):
+        return None
+    return train(model, job, job_settings(job.options))
+
+
+def job_settings(options: Mapping[str, Any]) -> Settings:
+    """Settings from the options of ``glm train``, where a prefix length of 0 trains all weights.
+
+    Raises:
+        ConfigError: one is unknown or has a bad value.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if str(given.get("pre_seq_len")).strip() == "0":
+        given["pre_seq_len"] = None
+    return settings_of({**given, "do_train": True})
+
+
+def train(model: TorchModel, job: TrainJob, settings: Settings) -> Iterator[TrainProgress]:
+    """Run or resume a job.
+
+    Raises:
+        GlmError: whatever stops it; see `_loop.Loop.run`.
+    """
+    device = device_of_process(job.devices)
+    processes = Processes(device)
+    try:
+        yield from _train(model, job, settings, device, processes)
+    finally:
+        processes.close()
+
+
+def evaluate(model: TorchModel, job: TrainJob, settings: Settings) -> float:
+    """Mean loss on the validation file, with the prefix of ``ptuning_checkpoint`` if there is one.
+
+    Raises:
+        GlmError: the file, the model or the prefix cannot be used.
+    """
+    device = device_of_process(job.devices)
+    if settings.ptuning_checkpoint is None:
+        settings = dataclasses.replace(settings, pre_seq_len=None)
+    data = _Data(model, dataclasses.replace(settings, do_train=False, do_eval=True))
+    encoder = prepare_evaluation(model, settings, device, job.scheme)
+    size, processes = settings.per_device_eval_batch_size, Processes(device)
+    batches = [
+        collate(data.evaluation[start : start + size], data.evaluation_lengths, data.pad_token_id)
+        for start in range(0, len(data.evaluation), size)
+    ]
+    try:
+        loss = mean_loss(model.network, encoder, batches, device, processes)
+    finally:
+        processes.close()
+    if processes.is_first:
+        write_results(job.output_dir, "eval", {"eval_loss": loss})
+    return loss
+
+
+def _train(
+    model: TorchModel, job: TrainJob, settings: Settings, device: torch.device, processes: Processes
+) -> Iterator[TrainProgress]:
+    if settings.pre_seq_len is None:
+        model.dtype = torch.float32  # weights that move are too coarse in half precision
+    data = _Data(model, settings)
+    inputs = _inputs(model, job, settings, data.order, processes)
+    total = inputs.total_steps
+    for message in [*settings.notices, *data.messages, *_remarks(job)]:
+        yield TrainProgress(0, total, message=message)
+    identity = identity_of(settings, inputs)
+    if processes.is_first:
+        overwrite = settings.overwrite_output_dir
+        for message in claim(job.output_dir, identity, settings, overwrite=overwrite):
+            yield TrainProgress(0, total, message=message)
+    processes.wait()
+    found = _checkpoint_to_resume(job.output_dir, settings)
+    if found is not None and found.name == f"checkpoint-{total}":
+        yield TrainProgress(total, total, message=f"this job is finished: {found} holds its last step")
+        yield TrainProgress(total, total, checkpoint=found, finished=True)
+        return
+    trainable = prepare(model, settings, device, job.scheme)
+    if settings.gradient_checkpointing:
+        use_gradient_checkpointing(model.network)
+    task = Task(
+        network=model.network,
+        trainable=trainable,
+        device=device,
+        half=model.dtype == torch.float16 and settings.pre_seq_len is not None,
+        pad_token_id=data.pad_token_id,
+        examples=data.examples,
+        evaluation=data.evaluation,
+        order=data.order,
+        lengths=data.lengths,
+        evaluation_lengths=data.evaluation_lengths,
+        micro_batches_per_step=inputs.micro_batches_per_step,
+        total_steps=total,
+        output_dir=job.output_dir,
+    )
+    loop = Loop(task, settings, processes)
+    if found is not None:
+        loop.resume(found)
+        yield TrainProgress(loop.progress.step, total, message=f"going on after {found}", checkpoint=found)
+    yield TrainProgress(loop.progress.step, total, message=_summary(trainable, settings, inputs, processes))
+    yield from _run(loop, job, settings, data, processes)
+
+
+def _run(
+    loop: Loop, job: TrainJob, settings: Settings, data: _Data, processes: Processes
+) -> Iterator[TrainProgress]:
+    first, seconds = loop.progress.step, stopwatch()
+    yield from loop.run()
+    runtime, steps = seconds(), loop.progress.step
+    metrics = {"train_loss": loop.progress.total_loss / max(steps, 1)}
+    if settings.do_eval and data.evaluation:
+        metrics["eval_loss"] = loop.evaluate()
+    if processes.is_first:
+        rows = (steps - first) * settings.per_device_train_batch_size * loop.micro_batches_per_step
+        results = {
+            "epoch": loop.trainer_state()["epoch"],
+            "train_loss": metrics["train_loss"],
+            "train_runtime": round(runtime, 4),
+            "train_samples": len(data.examples),
+            "train_samples_per_second": round(rows / runtime, 3),
+            "train_steps_per_second": round((steps - first) / runtime, 3),
+        }
+        write_results(job.output_dir, "train", results)
+        if "eval_loss" in metrics:
+            write_results(job.output_dir, "eval", {"eval_loss": metrics["eval_loss"]})
+    yield TrainProgress(steps, steps, checkpoint=loop.best_or_newest, metrics=metrics, finished=True)
+
+
+class _Data:
+    """The rows of a job as tokens, checked.
+
+    Args:
+        model: whose tokenizer and formats count.
+        settings: of the job.
+
+    Attributes:
+        messages: what there is to tell a person.
+        examples: rows to learn; those of the replay file stand behind them.
+        evaluation: rows to evaluate on.
+    """
+
+    def __init__(self, model: TorchModel, settings: Settings) -> None:
+        tokenizer: Any = model.tokenizer
+        if not hasattr(tokenizer, "training_ids"):
+            raise ConfigError(f"models of the family {model.family.name} cannot be trained")
+        self._settings = settings
+        self._tokenizer = tokenizer
+        self.pad_token_id: int = tokenizer.pad_token_id
+        self.messages: list[str] = []
+        learn_padding = not settings.ignore_pad_token_for_loss
+        self.lengths = Lengths(
+            settings.max_source_length, settings.max_target_length, settings.pad_to_max_length, learn_padding
+        )
+        self.evaluation_lengths = dataclasses.replace(
+            self.lengths, target=settings.val_max_target_length or settings.max_target_length
+        )
+        own: list[TrainingIds] = []
+        replay: list[TrainingIds] = []
+        if settings.do_train:
+            own = self._tokens("train_file", settings.max_train_samples, self.lengths)
+            if settings.replay_file is not None:
+                replay = self._tokens("replay_file", None, self.lengths)
+        self.evaluation: list[TrainingIds] = []
+        if settings.do_eval or settings.evaluation_strategy != "no":
+            self.evaluation = self._tokens(
+                "validation_file", settings.max_eval_samples, self.evaluation_lengths
+            )
+        self.examples = own + replay
+        self.order = MicroBatches(
+            len(own),
+            len(replay),
+            settings.replay_share,
+            settings.per_device_train_batch_size,
+            settings.seed if settings.data_seed is None else settings.data_seed,
+            drop_last=settings.dataloader_drop_last,
+        )
+        if replay:
+            share = self.order.rows_per_epoch - len(own)
+            self.messages.append(f"{share} of {self.order.rows_per_epoch} rows of an epoch are replayed")
+
+    def _tokens(self, name: str, limit: int | None, lengths: Lengths) -> list[TrainingIds]:
+        """The rows of a file that a setting names."""
+        file = getattr(self._settings, name)
+        if file is None:
+            what = "evaluate on" if name == "validation_file" else "learn"
+            raise ConfigError(f"{name} is missing: name the file with the rows to {what}")
+        table = self._table(file, limit)
+        examples = tokenize(table.rows, self._tokenizer, lengths, self._settings.source_prefix)
+        self.messages.append(report(table, examples, lengths))
+        return examples
+
+    def _table(self, name: str, limit: int | None) -> Table:
+        path, settings = expand(name), self._settings
+        for column in ("prompt_column", "response_column"):
+            if getattr(settings, column) is None:
+                there = ", ".join(map(repr, column_names(path))) or "none"
+                raise ConfigError(f"{column} is missing: {path} has the columns {there}")
+        assert settings.prompt_column is not None
+        assert settings.response_column is not None
+        columns = Columns(settings.prompt_column, settings.response_column, settings.history_column)
+        return read_rows(path, columns, limit=limit)
+
+
+def _inputs(
+    model: TorchModel, job: TrainJob, settings: Settings, order: MicroBatches, processes: Processes
+) -> Inputs:
+    per_step = settings.gradient_accumulation_steps * processes.size
+    epochs = math.ceil(settings.num_train_epochs * order.per_epoch / per_step)
+    dtype = str(model.dtype).removeprefix("torch.")
+    return Inputs(
+        base=model.base.fingerprint,
+        dtype=dtype,
+        scheme="none" if job.scheme is None else str(job.scheme),
+        micro_batches_per_step=per_step,
+        total_steps=settings.max_steps if settings.max_steps > 0 else max(epochs, 1),
+    )
+
+
+def _checkpoint_to_resume(output_dir: Path, settings: Settings) -> Path | None:
+    if settings.resume_from_checkpoint is None:
+        return Checkpoints(output_dir).newest()
+    wanted = expand(settings.resume_from_checkpoint)
+    if wanted.resolve().parent != output_dir.resolve() or not is_complete(wanted):
+        raise ConfigError(
+            f"resume_from_checkpoint {wanted} is no complete checkpoint of {output_dir}; leave it out to go "
+            "on from the newest, or start from its weights with ptuning_checkpoint"
+        )
+    return wanted
+
+
+def _remarks(job: TrainJob) -> list[str]:
+    remarks = [launcher_notice()]
+    if len(job.devices) > 1 and number_of_processes()[1] == 1:
+        remarks.append(
+            f"one process trains on one device, {job.devices[0]}; for several start it with torchrun"
+        )
+    return [remark for remark in remarks if remark]
+
+
+def _summary(trainable: Any, settings: Settings, inputs: Inputs, processes: Processes) -> str:
+    count = sum(value.numel() for _, value in trainable.named_parameters())
+    rows = settings.per_device_train_batch_size * inputs.micro_batches_per_step
+    what = (
+        f"a prefix of {settings.pre_seq_len} positions" if settings.pre_seq_len is not None else "all weights"
+    )
+    shared = f" in {processes.size} processes" if processes.size > 1 else ""
+    return (
+        f"training {what} ({count:,} weights) for {inputs.total_steps} steps of {rows} rows{shared}; "
+        f"base in {inputs.dtype}{'' if inputs.scheme == 'none' else f', {inputs.scheme}'}"
+    )

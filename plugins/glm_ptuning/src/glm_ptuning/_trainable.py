@@ -1,0 +1,219 @@
+"""What is trained, and how it is written and read: a prefix over a frozen model, or the model itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from glm_runtime_torch.adapter_files import BaseModel, save_adapter
+from glm_runtime_torch.adapters import load_prefix_encoder
+from glm_runtime_torch.checkpoints.reader import Checkpoint
+from glm_runtime_torch.checkpoints.writer import Entry, SafetensorsWriter, write_text
+from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.parameters import unique_parameters
+from glm_runtime_torch.prefix_encoder import PrefixEncoder
+from torch import Tensor
+
+from glm_core.config import expand
+from glm_core.errors import AdapterError, ConfigError
+from glm_core.records import QuantizationScheme
+
+from ._settings import Settings
+
+# Of a model's directory, what belongs to it beside its weights.
+_COPIED_ENDINGS = (".json", ".model", ".jinja", ".txt")
+
+
+class Trainable(Protocol):
+    """What the training loop needs of whatever it trains."""
+
+    @property
+    def encoder(self) -> PrefixEncoder | None:
+        """Makes the prefix that stands in front of every layer's keys and values."""
+        ...
+
+    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """What the optimiser moves, always in the same order."""
+        ...
+
+    def write(self, directory: Path) -> None:
+        """Write it so that the runtime can load it."""
+        ...
+
+    def read(self, directory: Path) -> None:
+        """Take the values that `write` wrote."""
+        ...
+
+
+class TrainedPrefix:
+    """A prefix encoder in float32; the model in front of which it stands is frozen.
+
+    Args:
+        model: the frozen model.
+        encoder: on the device of the model.
+        base: what the adapter's file says of the model.
+        training: what it says of the training.
+    """
+
+    def __init__(
+        self, model: TorchModel, encoder: PrefixEncoder, base: BaseModel, training: Mapping[str, Any]
+    ) -> None:
+        self._model = model
+        self._encoder = encoder.train().requires_grad_(True)
+        self._base = base
+        self._training = training
+
+    @property
+    def encoder(self) -> PrefixEncoder:
+        """See `Trainable.encoder`."""
+        return self._encoder
+
+    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """See `Trainable.named_parameters`."""
+        return list(self._encoder.named_parameters())
+
+    def write(self, directory: Path) -> None:
+        """An adapter's directory; see `glm_runtime_torch.adapter_files`."""
+        family = self._model.family.name
+        save_adapter(directory, self._encoder, family=family, base=self._base, training=self._training)
+
+    def read(self, directory: Path) -> None:
+        """See `Trainable.read`."""
+        stored = load_prefix_encoder(directory, self._model.family, self._model.config)
+        self._encoder.load_state_dict(stored.state_dict())
+
+
+class TrainedModel:
+    """All weights of a model, in float32.
+
+    Args:
+        model: its weights are in memory already.
+        directory: where it was loaded from; configuration and vocabulary are copied from there.
+    """
+
+    encoder = None
+
+    def __init__(self, model: TorchModel, directory: Path) -> None:
+        self._parameters = unique_parameters(model.network)
+        self._directory = directory
+        for _, parameter in self._parameters:
+            parameter.requires_grad_(True)
+
+    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """See `Trainable.named_parameters`."""
+        return self._parameters
+
+    def write(self, directory: Path) -> None:
+        """A model's directory, which loads by itself."""
+        entries = [Entry(name, value.dtype, tuple(value.shape)) for name, value in self._parameters]
+        with SafetensorsWriter(directory / "model.safetensors", entries) as writer:
+            for name, value in self._parameters:
+                writer.write(name, [value.detach().cpu()])
+        for path in sorted(self._directory.iterdir()):
+            if path.suffix in _COPIED_ENDINGS and not path.name.endswith(".index.json") and path.is_file():
+                shutil.copyfile(path, directory / path.name)
+                with (directory / path.name).open("rb+") as copy:
+                    os.fsync(copy.fileno())
+        config = json.loads((self._directory / "config.json").read_text("utf-8"))
+        config["torch_dtype"] = "float32"
+        write_text(directory / "config.json", json.dumps(config, indent=2, ensure_ascii=False))
+
+    def read(self, directory: Path) -> None:
+        """See `Trainable.read`."""
+        stored = Checkpoint(directory)
+        with torch.no_grad():
+            for name, value in self._parameters:
+                value.copy_(stored.read(name, dtype=value.dtype, device=value.device))
+
+
+def prepare(
+    model: TorchModel, settings: Settings, device: torch.device, scheme: QuantizationScheme | None
+) -> Trainable:
+    """Put a model in memory, quantised if asked for, and make what is trained on it.
+
+    Raises:
+        AdapterError: ``ptuning_checkpoint`` does not fit the model or the settings.
+        ConfigError: the model cannot be trained so.
+    """
+    if settings.pre_seq_len is None:
+        return _whole_model(model, device, scheme)
+    base = model.base
+    encoder = _encoder(model, settings, base)
+    if scheme is not None and not model.is_quantized:
+        model.quantize(scheme)
+    model.materialize(device)
+    model.network.requires_grad_(False)
+    training = {
+        name: getattr(settings, name)
+        for name in (
+            *("max_source_length", "max_target_length", "learning_rate", "seed", "prompt_column"),
+            *("response_column", "history_column", "source_prefix", "prefix_dropout"),
+        )
+    }
+    training["dtype"] = str(model.dtype).removeprefix("torch.")
+    training["quantization"] = "none" if scheme is None else str(scheme)
+    return TrainedPrefix(model, encoder.to(device), base, training)
+
+
+def prepare_evaluation(
+    model: TorchModel, settings: Settings, device: torch.device, scheme: QuantizationScheme | None
+) -> PrefixEncoder | None:
+    """Put a model in memory, quantised if asked for; the prefix that ``ptuning_checkpoint`` names.
+
+    Raises:
+        AdapterError: it does not fit the model or the settings.
+    """
+    encoder = None
+    if settings.ptuning_checkpoint is not None:
+        encoder = _trained_encoder(model, settings, settings.ptuning_checkpoint, model.base).to(device)
+    if scheme is not None and not model.is_quantized:
+        model.quantize(scheme)
+    model.materialize(device)
+    return encoder
+
+
+def _whole_model(model: TorchModel, device: torch.device, scheme: QuantizationScheme | None) -> Trainable:
+    if scheme is not None or model.is_quantized:
+        raise ConfigError(
+            "without pre_seq_len all weights are trained, which quantised ones cannot be; pass pre_seq_len, "
+            "such as 128, or a model that is not quantised"
+        )
+    if model.directory is None:
+        raise ConfigError("a model in memory cannot be trained in full; pass its directory")
+    directory = model.directory
+    model.materialize(device)
+    return TrainedModel(model, directory)
+
+
+def _encoder(model: TorchModel, settings: Settings, base: BaseModel) -> PrefixEncoder:
+    """A trained prefix to go on with, or a new one as the seed makes it."""
+    assert settings.pre_seq_len is not None
+    if settings.ptuning_checkpoint is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            return model.family.build_prefix_encoder(
+                model.config, settings.pre_seq_len, settings.prefix_projection
+            )
+    return _trained_encoder(model, settings, settings.ptuning_checkpoint, base)
+
+
+def _trained_encoder(
+    model: TorchModel, settings: Settings, checkpoint: str, base: BaseModel
+) -> PrefixEncoder:
+    directory = expand(checkpoint)
+    encoder = load_prefix_encoder(directory, model.family, model.config, base)
+    for name, found, wanted in (
+        ("pre_seq_len", encoder.pre_seq_len, settings.pre_seq_len),
+        ("prefix_projection", encoder.trans is not None, settings.prefix_projection),
+    ):
+        if found != wanted and wanted is not None:
+            raise AdapterError(
+                f"{directory} was trained with {name} {found}, but {name} {wanted} is asked for; "
+                f"pass {name}={found}"
+            )
+    return encoder

@@ -1,0 +1,69 @@
+"""Where a transformers model of ours runs: no missing hardware, and its device's own kernels."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+import torch
+
+from glm_core import DeviceError
+from glm_core.config import Settings
+from glm_core.plugins import default_host
+from glm_core.records import ModelSource
+from glm_core.routing import choose_devices, run_stages
+
+from ..model import TorchModel
+
+if TYPE_CHECKING:
+    from .modeling import ChatGLMForConditionalGeneration
+    from .tokenization import ChatGLMTokenizer
+
+
+def require_device(device: torch.device) -> None:
+    """Refuse a device that this machine, or this PyTorch, has not.
+
+    Raises:
+        DeviceError: saying which of them, and what to do instead.
+    """
+    if device.type == "cuda" and not torch.cuda.is_available():
+        why = "was built without CUDA" if torch.version.cuda is None else "sees no device"
+        raise DeviceError(
+            f"no NVIDIA GPU can be used: this PyTorch {why}. Install the driver and a PyTorch with CUDA "
+            "(pytorch.org/get-started), or leave .half().cuda() out and call .float() to run on the CPU."
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"there is no {device}: this machine has {torch.cuda.device_count()} NVIDIA GPU(s)."
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        is_mac = platform.system() == "Darwin" and platform.machine() == "arm64"
+        why = "this PyTorch does not see it" if is_mac else "this is no Mac with Apple silicon"
+        raise DeviceError(
+            f"no Apple GPU can be used: {why}. "
+            "Leave .half().to('mps') out and call .float() to run on the CPU."
+        )
+
+
+def placed_by_backend(
+    model: ChatGLMForConditionalGeneration, tokenizer: ChatGLMTokenizer
+) -> TorchModel | None:
+    """The model as its device's backend places it, with the kernels of that backend, for one conversation.
+
+    Its own layers stay as they are.
+
+    Returns:
+        ``None`` if no backend for its device is installed.
+    """
+    devices = list(dict.fromkeys(parameter.device for parameter in model.parameters()))
+    indices = ",".join(str(device.index or 0) for device in devices)
+    settings = Settings(device=f"{devices[0].type}:{indices}", slots=1)
+    host = default_host()
+    try:
+        backend, chosen = choose_devices(host, settings.device, lambda line: None)
+    except DeviceError:
+        return None
+    source = ModelSource("model", model=model, tokenizer=tokenizer)
+    placed = run_stages(host, source, backend, chosen, settings, notify=lambda line: None).loaded
+    assert isinstance(placed, TorchModel)  # no other runtime takes this class
+    return placed

@@ -1,0 +1,210 @@
+"""Placing models as on NVIDIA GPUs, with the processor in their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from glm_backend_cuda import _placement
+from glm_backend_cuda._choice import Choice, Kernels
+from glm_backend_cuda._executor import RecordedExecutor
+from glm_backend_cuda._placement import place_on, place_on_cuda, quantize_for_cuda
+from glm_runtime_torch.device_map import map_of
+from glm_runtime_torch.loading import open_source
+from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.parameters import sharing_copy
+from glm_runtime_torch.quantization import REFERENCE, QuantizedLinear
+from recorded_steps import RerunningRecorder, TensorAttention
+from tiny_models import tiny_checkpoint
+from torch import nn
+
+from glm_core import ChatRequest, ConfigError, DeviceError, Message, OutOfMemoryError, Sampling
+from glm_core.records import ModelSource, Placement, QuantizationScheme
+
+CPU = torch.device("cpu")
+GB = 10**9
+ONE = Placement(("cuda:0",), slots=2)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("cuda") / "model", num_layers=4)
+
+
+def opened(directory: Path, scheme: str | None = None, dtype: str = "float32") -> TorchModel:
+    """A model before its placement, quantised if a scheme is named."""
+    model = open_source(ModelSource("tiny", directory), dtype)
+    assert model is not None
+    if scheme is not None:
+        assert quantize_for_cuda(model, QuantizationScheme.parse(scheme)) is model
+    return model
+
+
+def answer(model: TorchModel) -> list[int]:
+    """Greedy tokens; the model is closed."""
+    request = ChatRequest((Message("user", "hello"),), Sampling(do_sample=False, max_new_tokens=6))
+    tokens = [token for delta in model.stream(request) for token in delta.token_ids]
+    model.close()
+    return tokens
+
+
+@pytest.mark.parametrize("kernels", ["torch", "triton"])
+@pytest.mark.parametrize("scheme", [None, "int8", "int4", "int4-g32"])
+def test_placed_models_answer(directory: Path, scheme: str | None, kernels: str) -> None:
+    """Every scheme gives the tokens of plain PyTorch, with recorded steps and without, in either kernels."""
+    if kernels == "triton":
+        pytest.importorskip("triton")  # runs in its interpreter here
+    plain = opened(directory, scheme)
+    plain.materialize(CPU)
+    plain.start(CPU)
+    wanted = answer(plain)
+    recorder = RerunningRecorder()
+    wish = Placement(("cuda:0",), slots=2, kernels=kernels)
+    model = place_on(opened(directory, scheme), wish, {CPU: GB}, recorder=recorder)
+    assert isinstance(model.engine._executor, RecordedExecutor)
+    assert answer(model) == wanted
+    assert recorder.recorded == 1
+    assert answer(place_on(opened(directory, scheme), wish, {CPU: GB})) == wanted
+
+
+def test_what_goes_where_and_which_kernels_is_said(directory: Path) -> None:
+    """What weights and KV cache take of what is free, and the kernels with their reason."""
+    said: list[str] = []
+    place_on(opened(directory), Placement(("cuda:0",), slots=2, notify=said.append), {CPU: GB}).close()
+    assert any("GB of 1.0 GB free on cpu: 2 conversations of 512 tokens" in line for line in said)
+    assert any(line.startswith("kernels: torch (") for line in said)
+
+
+def test_what_does_not_fit_is_refused_before_reading(directory: Path) -> None:
+    """Too little memory is found before a weight is read or a kernel chosen."""
+    model = opened(directory)
+    with pytest.raises(OutOfMemoryError, match="tiny needs"):
+        place_on(model, ONE, {CPU: 10**7})
+    assert all(parameter.is_meta for parameter in model.network.parameters())
+
+
+def test_written_map_is_obeyed_or_refused(directory: Path) -> None:
+    """Placement.device_map is read in the original's names; mistakes are found before reading."""
+    meta = torch.device("meta")
+    written = {"": "cpu", "transformer.layers.1": "meta"}
+    model = opened(directory)
+    place_on(model, Placement(("cpu", "meta"), written, slots=1), {CPU: GB, meta: GB})
+    assert [device.type for device in map_of(model.network).blocks(model.parts)] == [
+        "cpu",
+        "meta",
+        "cpu",
+        "cpu",
+    ]
+    assert model.info.devices == ("cpu", "meta")
+    assert not isinstance(model.engine._executor, RecordedExecutor)
+    model.close()
+    with pytest.raises(ConfigError, match="leaves out"):
+        place_on(opened(directory), Placement(("cpu",), {"lm_head": "cpu"}), {CPU: GB})
+
+
+class Shouting(nn.Module):
+    """Stands for a kernel's layer."""
+
+    def __init__(self, layer: QuantizedLinear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As the layer."""
+        result: torch.Tensor = self.layer(x)
+        return result
+
+
+class ShoutingKernels(Kernels):
+    """Puts `Shouting` in the place of every quantised layer."""
+
+    def install(self, network: nn.Module, dtype: torch.dtype) -> None:
+        """See `Kernels.install`."""
+        for parent in list(network.modules()):
+            for name, child in list(parent.named_children()):
+                if type(child) is QuantizedLinear:
+                    setattr(parent, name, Shouting(child))
+
+
+@pytest.fixture
+def shouting(monkeypatch: pytest.MonkeyPatch) -> None:
+    attention: Any = TensorAttention()
+    kernels = ShoutingKernels(Choice("triton", "for a test"), REFERENCE, attention)
+    monkeypatch.setattr(_placement, "choose_kernels", lambda *_: kernels)
+
+
+def borrowed(directory: Path) -> tuple[TorchModel, nn.Module]:
+    """A model that somebody holds in memory, quantised to int4; and its network."""
+    own = opened(directory, "int4")
+    own.materialize(CPU)
+    network = own.network.requires_grad_(False)
+    return TorchModel("mine", own.family, own.config, network, own.tokenizer, torch.float32), network
+
+
+@pytest.mark.usefixtures("shouting")
+def test_model_of_somebody_else_keeps_its_layers(directory: Path) -> None:
+    """Kernels go into a copy that shares the weights; the owner's model is as it was."""
+    model, network = borrowed(directory)
+    kinds = [type(module) for module in network.modules()]
+    plain, _ = borrowed(directory)
+    plain.start(CPU)
+    network.train()
+    place_on(model, ONE, {CPU: GB}, places=map_of(network))  # type: ignore[arg-type]
+    assert any(isinstance(module, Shouting) for module in model.network.modules())
+    assert [type(module) for module in network.modules()] == kinds
+    assert network.training
+    assert not model.network.training
+    weights = {value.data_ptr() for value in model.network.parameters()}
+    assert weights == {value.data_ptr() for value in network.parameters()}
+    assert answer(model) == answer(plain)
+
+
+@pytest.mark.usefixtures("shouting")
+def test_second_form_needs_memory(
+    directory: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where int4 weights cannot be held twice, the model answers with its own layers, and a line says so."""
+    monkeypatch.setattr(_placement, "SECOND_FORM_SHARE", 1e-9)
+    model, network = borrowed(directory)
+    place_on(model, ONE, {CPU: GB}, places=map_of(network))  # type: ignore[arg-type]
+    assert not any(isinstance(module, Shouting) for module in model.network.modules())
+    assert len(answer(model)) == 6
+    assert any("another form of its int4 weights needs" in record.getMessage() for record in caplog.records)
+
+
+def test_copy_shares_memory_and_ties(directory: Path) -> None:
+    """The copy's parameters are the original's memory without gradients, and a tied head stays tied."""
+    model = opened(directory)
+    model.materialize(CPU)
+    original: Any = model.network.requires_grad_(True)
+    twin: Any = sharing_copy(original)
+    assert twin.lm_head.weight is twin.transformer.word_embeddings.weight
+    assert twin.lm_head.weight.data_ptr() == original.lm_head.weight.data_ptr()
+    assert not any(value.requires_grad for value in twin.parameters())
+    assert all(value.requires_grad for value in original.parameters())
+    twin.lm_head = nn.Identity()
+    assert isinstance(original.lm_head, nn.Linear)
+
+
+def test_hardware_that_pytorch_does_not_see(directory: Path) -> None:
+    """A GPU that the driver has and this PyTorch has not is one sentence."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    with pytest.raises(DeviceError, match=f"sees {count} NVIDIA GPUs, cuda:{count} is not among them"):
+        place_on_cuda(opened(directory), Placement((f"cuda:{count}",)))
+
+
+def test_other_runtimes_models_are_declined() -> None:
+    """A model that is none of the torch runtime's is not touched."""
+    assert place_on_cuda(object(), ONE) is None  # type: ignore[arg-type]
+    assert quantize_for_cuda(object(), QuantizationScheme(8)) is None  # type: ignore[arg-type]
+
+
+def test_model_that_stands_partly_elsewhere_is_refused(directory: Path) -> None:
+    """A borrowed model of which a part was left on the processor says what to call."""
+    model, _ = borrowed(directory)
+    with pytest.raises(
+        DeviceError, match=r"a part of the model stands on cpu and a part on a GPU; call \.cuda"
+    ):
+        place_on_cuda(model, ONE)

@@ -1,0 +1,89 @@
+"""Rows of prompt, response and history: what is taken, left out and refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from glm_ptuning._data import Columns, column_names, read_rows
+
+from glm_core import ConfigError, Message
+
+COLUMNS = Columns("q", "a")
+
+
+def lines(tmp_path: Path, *rows: Any) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")
+    return path
+
+
+def test_a_row_becomes_a_conversation(tmp_path: Path) -> None:
+    """Earlier rounds come before the question, and the source prefix before everything."""
+    row = {"q": "又如何", "a": "好", "h": [["你好", "您好"], ["几点", "三点"]]}
+    (read,) = read_rows(lines(tmp_path, row), Columns("q", "a", "h")).rows
+    assert [message.content for message in read.messages()] == ["你好", "您好", "几点", "三点", "又如何"]
+    assert read.messages("Q: ")[0] == Message("user", "Q: 你好")
+    assert read.messages()[-1].role == "user"
+
+
+def test_history_may_be_absent_or_json_in_a_cell(tmp_path: Path) -> None:
+    """A null or empty history is none; a CSV cell holds it as JSON."""
+    path = lines(tmp_path, {"q": "1", "a": "2", "h": None}, {"q": "1", "a": "2", "h": []})
+    assert [row.history for row in read_rows(path, Columns("q", "a", "h")).rows] == [(), ()]
+    table = tmp_path / "rows.csv"
+    table.write_text('q,a,h\n1,2,"[[""x"", ""y""]]"\n3,4,\n', "utf-8")
+    assert [row.history for row in read_rows(table, Columns("q", "a", "h")).rows] == [(("x", "y"),), ()]
+
+
+def test_empty_rows_are_left_out_and_named(tmp_path: Path) -> None:
+    """Rows with an empty or absent text are left out as in the original, and said with their lines."""
+    rows = [{"q": "1", "a": "2"}, {"q": " ", "a": "2"}, {"q": "1", "a": None}]
+    table = read_rows(lines(tmp_path, *rows), COLUMNS)
+    assert [row.line for row in table.rows] == [1]
+    assert table.report().endswith("2 left out because the prompt or the response is empty: lines 2, 3")
+    assert len(read_rows(lines(tmp_path, *rows), COLUMNS, keep_empty=True).rows) == 3
+
+
+def test_bad_lines_are_all_named_before_anything_starts(tmp_path: Path) -> None:
+    """Bad JSON, a missing column and a wrong type are one error with each line's number and reason."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"q": "1", "a": "2"}\n{"q": \n{"q": "1"}\n{"q": 5, "a": "2"}\n', "utf-8")
+    with pytest.raises(ConfigError) as refused:
+        read_rows(path, COLUMNS)
+    text = str(refused.value)
+    assert "3 of 4 rows cannot be used" in text
+    assert "line 2: no valid JSON" in text
+    assert "line 3: no column 'a'; it has: 'q'" in text
+    assert "line 4: column 'q' holds 5, text is expected" in text
+
+
+def test_many_bad_lines_are_cut_short(tmp_path: Path) -> None:
+    """Ten lines are named, the others counted."""
+    with pytest.raises(ConfigError, match="and 15 more"):
+        read_rows(lines(tmp_path, *[{"q": 1, "a": "2"}] * 25), COLUMNS)
+
+
+@pytest.mark.parametrize("history", ["text", [["one"]], [["a", 1]], {"a": "b"}, [1]])
+def test_history_of_another_form_is_refused(tmp_path: Path, history: Any) -> None:
+    """Only a list of question and answer pairs is a history."""
+    path = lines(tmp_path, {"q": "1", "a": "2", "h": history})
+    with pytest.raises(ConfigError, match=r'line 1: column .h. holds .* \["question", "answer"\]'):
+        read_rows(path, Columns("q", "a", "h"))
+
+
+def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
+    """An empty file and one whose rows are all empty each say so."""
+    with pytest.raises(ConfigError, match="no row to use: it is empty"):
+        read_rows(lines(tmp_path), COLUMNS)
+    with pytest.raises(ConfigError, match="all prompts or responses are empty"):
+        read_rows(lines(tmp_path, {"q": "", "a": ""}), COLUMNS)
+
+
+def test_only_so_many_rows_are_taken(tmp_path: Path) -> None:
+    """The limit takes the first rows; all are checked nevertheless."""
+    path = lines(tmp_path, *[{"q": str(number), "a": "x"} for number in range(5)])
+    assert [row.prompt for row in read_rows(path, COLUMNS, limit=2).rows] == ["0", "1"]
+    assert column_names(path) == ["q", "a"]

@@ -1,0 +1,85 @@
+"""Rows of JSON, JSON Lines and CSV files, and the line numbers of bad ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from glm_ptuning._table_files import read_table
+
+from glm_core import ConfigError
+
+ROWS = [{"q": "你好", "a": "世界\n第二行"}, {"q": "x, y", "a": '"quoted"'}]
+
+
+def file(tmp_path: Path, name: str, text: str, encoding: str = "utf-8") -> Path:
+    path = tmp_path / name
+    path.write_text(text, encoding, newline="")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("rows.json", json.dumps(ROWS, ensure_ascii=False)),
+        ("rows.json", json.dumps(ROWS, ensure_ascii=False, indent=2)),
+        ("rows.json", "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS)),
+        ("rows.jsonl", "\r\n".join(json.dumps(row) for row in ROWS) + "\r\n\r\n"),
+        ("rows.csv", 'q,a\r\n你好,"世界\n第二行"\r\n"x, y","""quoted"""\r\n'),
+    ],
+    ids=["array", "indented-array", "lines-called-json", "lines-crlf", "csv"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_every_form_gives_the_same_rows(tmp_path: Path, name: str, text: str, encoding: str) -> None:
+    """An array, JSON Lines under either ending and CSV hold the same rows, also after a byte order mark."""
+    found = list(read_table(file(tmp_path, name, text, encoding)))
+    assert [row.content for row in found] == ROWS
+    assert not any(row.problem for row in found)
+
+
+def test_lines_are_counted_where_rows_begin(tmp_path: Path) -> None:
+    """Empty lines, rows of several lines and an array's bracket do not shift the numbers."""
+    assert [row.line for row in read_table(file(tmp_path, "a.jsonl", '{"q": 1}\n\n{"q": 2}\n'))] == [1, 3]
+    array = '[\n {"q":\n 1},\n\n {"q": 2}\n]'
+    assert [row.line for row in read_table(file(tmp_path, "a.json", array))] == [2, 5]
+    table = 'q\n"one\ntwo"\nthree\n'
+    assert [row.line for row in read_table(file(tmp_path, "a.csv", table))] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line", "problem"),
+    [
+        ("a.jsonl", '{"q": 1}\n{"q": \n{"q": 2}', 2, "no valid JSON"),
+        ("a.jsonl", '{"q": 1}\n[1, 2]', 2, "a JSON object is expected, this is a list"),
+        ("a.json", '[{"q": 1},\n {"q" 2}]', 2, "no valid JSON"),
+        ("a.json", '[{"q": 1},\n {"q": 2}\n', 2, "not closed"),
+        ("a.json", '[{"q": 1}\n {"q": 2}]', 2, "a comma is missing"),
+        ("a.json", '[{"q": 1},\n "text"]', 2, "this is a str"),
+        ("a.csv", "q,a\n1,2\n3\n", 3, "1 columns, the first line has 2"),
+        ("a.csv", 'q,a\n1,"2\n', 2, "no valid CSV"),
+    ],
+)
+def test_a_bad_row_is_named_by_its_line(
+    tmp_path: Path, name: str, text: str, line: int, problem: str
+) -> None:
+    """Whatever is wrong is reported with the line where it is."""
+    bad = [row for row in read_table(file(tmp_path, name, text)) if row.content is None]
+    assert [row.line for row in bad] == [line]
+    assert problem in bad[0].problem
+
+
+def test_deep_nesting_is_a_bad_row_and_no_crash(tmp_path: Path) -> None:
+    """A line that would exhaust the parser's stack is refused like any other."""
+    (found,) = read_table(file(tmp_path, "a.jsonl", "{" + '"a":[' * 1 + "[" * 200_000))
+    assert "nested too deeply" in found.problem
+
+
+def test_other_encodings_and_missing_files_are_refused(tmp_path: Path) -> None:
+    """A file in another encoding is named with the line; one that is not there with the reason."""
+    path = tmp_path / "gbk.jsonl"
+    path.write_bytes(b'{"q": "a"}\n' + '{"q": "你好"}'.encode("gbk"))
+    with pytest.raises(ConfigError, match=r"no UTF-8 text: line 2 .*save the file as UTF-8"):
+        list(read_table(path))
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        list(read_table(tmp_path / "absent.json"))

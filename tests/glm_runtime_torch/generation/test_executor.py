@@ -1,0 +1,54 @@
+"""Whatever computes decode steps gets every row's token, positions, slot and length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from glm_runtime_torch.families import LanguageModel
+from glm_runtime_torch.generation.executor import EagerExecutor
+from glm_runtime_torch.kv_cache import KVCache
+from glm_runtime_torch.loading import open_source
+from tiny_models import tiny_checkpoint
+from torch import Tensor
+
+from glm_core import ChatRequest, Message, Sampling
+from glm_core.records import ModelSource
+
+CPU = torch.device("cpu")
+
+
+def test_backend_brings_its_own_executor(tmp_path: Path) -> None:
+    """Every decode step goes through it, with the rows' own numbers, and its logits are what is sampled."""
+    steps: list[tuple[list[int], tuple[int, ...], list[int], list[int]]] = []
+
+    class Noting(EagerExecutor):
+        def __init__(self, network: LanguageModel, cache: KVCache) -> None:
+            super().__init__(network, cache, CPU)
+
+        def decode(
+            self,
+            token_ids: Sequence[int],
+            position_ids: Tensor,
+            slots: Sequence[int],
+            lengths: Sequence[int],
+        ) -> Tensor:
+            steps.append((list(token_ids), tuple(position_ids.shape), list(slots), list(lengths)))
+            return super().decode(token_ids, position_ids, slots, lengths)
+
+    directory = tiny_checkpoint(tmp_path / "model")
+    answers = []
+    for executor in (None, Noting):
+        model = open_source(ModelSource("tiny", directory), "float32")
+        assert model is not None
+        model.materialize(CPU)
+        model.start(CPU, slots=2, executor=executor)
+        request = ChatRequest((Message("user", "hello"),), Sampling(do_sample=False, max_new_tokens=5))
+        answers.append([token for delta in model.stream(request) for token in delta.token_ids])
+        prompt = len(model.tokenizer.chat_prompt(request.messages))
+        model.close()
+    assert answers[0] == answers[1]
+    assert [tokens for tokens, *_ in steps] == [[token] for token in answers[0][:4]]
+    assert {shape for _, shape, _, _ in steps} == {(1, 2)}
+    assert [lengths for *_, lengths in steps] == [[prompt + count] for count in (1, 2, 3, 4)]

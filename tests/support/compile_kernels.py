@@ -1,0 +1,91 @@
+"""Compile the CUDA backend's Triton kernels for some architectures, without a GPU; the last line is JSON.
+
+python compile_kernels.py 80 90
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from glm_backend_cuda import _layers, _triton_attention, _triton_linear, _triton_norm
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.compiler import compile as compile_kernel
+
+INSTRUCTIONS = ("mma.sync", "wgmma", "cp.async", "tcgen05.mma")
+POINTERS = {
+    "linear": {"x": "fp16", "scale": "fp32", "bias": "fp16", "y": "fp16"},
+    "attention": dict.fromkeys(("q", "k", "v", "cos", "sin", "keys", "values"), "fp16")
+    | {"slots": "i64", "lengths": "i64", "maxima": "fp32", "sums": "fp32", "contexts": "fp32"},
+}
+
+
+def made(
+    kernel: Any, capability: int, pointers: dict[str, str], constants: dict[str, Any], **options: int
+) -> Any:
+    """What the compiler makes of a kernel whose other arguments are int32, or float32 by their names."""
+    signature, attributes = {}, {}
+    for index, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+        elif name in pointers:
+            signature[name] = f"*{pointers[name]}"
+        else:
+            signature[name] = "fp32" if name in ("score_scale", "alpha", "eps") else "i32"
+        if name in pointers or (signature[name] == "i32" and name not in ("num_rows", "count", "num_chunks")):
+            attributes[(index,)] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
+    found = compile_kernel(source, target=GPUTarget("cuda", capability, 32), options=options)
+    return {
+        "shared": found.metadata.shared,
+        "instructions": [name for name in INSTRUCTIONS if name in found.asm["ptx"]],
+    }
+
+
+def linear(capability: int, bits: int, group: int, tiling: _layers.Tiling) -> Any:
+    """`linear_kernel` with a bias and a GELU."""
+    pointers = POINTERS["linear"] | {"weight": "i16" if bits == 4 else "i8"}
+    constants = {"BITS": bits, "GROUP": group, "BLOCK_M": tiling.rows, "BLOCK_N": tiling.outputs}
+    constants |= {"EVEN": True, "PARTIAL": False, "HAS_BIAS": True, "GELU": True}
+    options = {"num_warps": tiling.warps, "num_stages": tiling.stages}
+    return made(_triton_linear.linear_kernel, capability, pointers, constants, **options)
+
+
+def attention(capability: int, heads: int, positions: int) -> Any:
+    """`chunk_kernel` of ChatGLM-6B's or ChatGLM2's heads."""
+    constants = {"HEADS": heads, "QUERIES": heads, "H": 128, "BLOCK_H": 128, "TURNED": 64}
+    constants |= {"CHUNK": 256 if heads == 1 else 64, "BLOCK_S": positions}
+    return made(_triton_attention.chunk_kernel, capability, POINTERS["attention"], constants, num_warps=4)
+
+
+def main() -> None:
+    """Compile for the architectures named."""
+    found: dict[str, Any] = {}
+    for capability in map(int, sys.argv[1:]):
+        cores = capability >= 80
+        decode = _layers.DECODE if cores else _layers.DECODE_PLAIN
+        made_here = {
+            "int4 decode": linear(capability, 4, 0, decode),
+            "int4-g32 decode": linear(capability, 4, 32, _layers.DECODE_MANY if cores else decode),
+            "int8 decode": linear(capability, 8, 0, decode),
+            "attention": attention(capability, 1, 32),
+            "grouped attention": attention(capability, 16, 32 if cores else 16),
+            "norm": made(
+                _triton_norm.norm_kernel,
+                capability,
+                dict.fromkeys(("x", "residual", "weight", "bias", "y"), "fp16"),
+                {"D": 4096, "BLOCK": 4096, "SUM": True},
+                num_warps=8,
+            ),
+        }
+        if cores:
+            made_here["int4 prefill"] = linear(capability, 4, 0, _layers.PREFILL)
+            made_here["int8 prefill"] = linear(capability, 8, 0, _layers.PREFILL_INT8)
+        found |= {f"{name}@{capability}": result for name, result in made_here.items()}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
