@@ -31,7 +31,7 @@ def test_every_test_states_its_behaviour(path: Path) -> None:
 
 
 def test_modules_stay_small_enough_to_hold() -> None:
-    """No module of the product has more than 400 lines, no function more than 70, no GPU kernel more than 130."""
+    """No module has more than 400 lines, no function more than 70, no GPU kernel more than 130."""
     long: list[str] = []
     for path in SOURCES:
         text = path.read_text("utf-8")

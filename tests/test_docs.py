@@ -17,7 +17,13 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     [
         path
-        for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md", "plugins/*/README.md", "examples/**/README.md")
+        for pattern in (
+            "*.md",
+            "docs/**/*.md",
+            "benchmarks/*.md",
+            "plugins/*/README.md",
+            "examples/**/README.md",
+        )
         for path in ROOT.glob(pattern)
     ]
 )

@@ -14,6 +14,7 @@ from ..config import expand
 from ..errors import ConfigError, PluginError
 from ..plugins import PluginHost, default_host
 from ..records import PredictJob, PredictProgress, TrainerInfo
+from ._jobs import add_set_option, job_options, trainers
 from ._options import (
     add_model_options,
     add_plugin_options,
@@ -32,9 +33,9 @@ LINES = 10
 def run(arguments: list[str]) -> int:
     """Parse, check, answer, print the scores."""
     host = default_host()
-    trainers = _trainers(host)
-    plugin, trainer = _chosen(host, trainers, arguments)
-    parser = _parser(trainers, trainer)
+    known = trainers(host, "predict")
+    plugin, trainer = _chosen(host, known, arguments)
+    parser = _parser(known, trainer)
     parsed = parser.parse_args(arguments)
     job = _job(parsed, trainer)
     last: PredictProgress | None = None
@@ -57,44 +58,31 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _trainers(host: PluginHost) -> dict[str, tuple[str, TrainerInfo]]:
-    """The trainers that can predict, by their own names: plugin and description."""
-    able = host.answering("predict")
-    described = host.describe("describe_trainer", TrainerInfo)
-    return {info.name: (plugin, info) for plugin, info in sorted(described.items()) if plugin in able}
-
-
 def _chosen(
-    host: PluginHost, trainers: Mapping[str, tuple[str, TrainerInfo]], arguments: list[str]
+    host: PluginHost, known: Mapping[str, tuple[str, TrainerInfo]], arguments: list[str]
 ) -> tuple[str, TrainerInfo]:
     """The trainer that ``--trainer`` names, or the only one; looked up before its options are parsed."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--trainer")
     named = early.parse_known_args(arguments)[0].trainer
-    if not trainers:
+    if not known:
         raise PluginError(f"no installed plugin can predict: pip install glm-ptuning{host.unused()}")
-    if named is None and len(trainers) > 1:
-        raise ConfigError(f"several trainers can predict; choose one with --trainer: {', '.join(trainers)}")
-    if named is not None and named not in trainers:
+    if named is None and len(known) > 1:
+        raise ConfigError(f"several trainers can predict; choose one with --trainer: {', '.join(known)}")
+    if named is not None and named not in known:
         raise ConfigError(
-            f"trainer {named!r} is unknown or cannot predict; choose one of: {', '.join(trainers)}"
+            f"trainer {named!r} is unknown or cannot predict; choose one of: {', '.join(known)}"
         )
-    return trainers[named] if named else next(iter(trainers.values()))
+    return known[named] if named else next(iter(known.values()))
 
 
-def _parser(trainers: Mapping[str, tuple[str, TrainerInfo]], trainer: TrainerInfo) -> argparse.ArgumentParser:
+def _parser(known: Mapping[str, tuple[str, TrainerInfo]], trainer: TrainerInfo) -> argparse.ArgumentParser:
     parser = command_parser("predict", "Answer every row of a file, write the answers and score them.")
     parser.add_argument("--output-dir", metavar="DIR", required=True, help="where answers and scores go")
     parser.add_argument(
-        "--trainer", metavar="NAME", help=f"whose prediction: {', '.join(trainers)} ({trainer.name})"
+        "--trainer", metavar="NAME", help=f"whose prediction: {', '.join(known)} ({trainer.name})"
     )
-    parser.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="any further option of the trainer; repeatable",
-    )
+    add_set_option(parser)
     add_plugin_options(parser, trainer.name, trainer.predict_options)
     add_model_options(parser)
     return parser
@@ -107,13 +95,7 @@ def _job(parsed: argparse.Namespace, trainer: TrainerInfo) -> PredictJob:
             f"one adapter is asked at a time, {len(adapters)} are given: {', '.join(adapters)}; "
             "run the command once for each"
         )
-    options = {option.name: getattr(parsed, option.name) for option in trainer.predict_options}
-    options = {name: value for name, value in options.items() if value is not None}
-    for text in parsed.set:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            raise ConfigError(f"--set {text!r}: expected NAME=VALUE")
-        options[name] = value
+    options = job_options(parsed, trainer.predict_options)
     return PredictJob(trainer.name, _output_directory(parsed.output_dir), options, next(iter(adapters), None))
 
 

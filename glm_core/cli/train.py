@@ -17,6 +17,7 @@ from ..errors import ConfigError, PluginError
 from ..plugins import PluginHost, default_host
 from ..records import TrainerInfo, TrainJob, TrainProgress
 from ..routing import open_for_training
+from ._jobs import add_set_option, job_options, trainers
 from ._options import add_plugin_options, command_parser, notice, notice_failed
 
 BAR_PLACES = 30
@@ -28,10 +29,10 @@ MODEL_SETTINGS = ("model", "revision", "device", "dtype", "quantize", "hub", "of
 def run(arguments: list[str]) -> int:
     """Parse, check, train, print the directory of the last checkpoint."""
     host = default_host()
-    trainers = _trainers(host)
+    known = trainers(host, "train")
     if not arguments or arguments[0].startswith("-"):
-        return _explain(trainers, arguments)
-    plugin, trainer = _chosen(host, trainers, arguments[0])
+        return _explain(known, arguments)
+    plugin, trainer = _chosen(host, known, arguments[0])
     parsed = _parser(trainer).parse_args(arguments[1:])
     first = is_first_process()
     tell: Callable[[str], None] = notice if first else _say_nothing
@@ -45,7 +46,7 @@ def run(arguments: list[str]) -> int:
         job = TrainJob(
             trainer=trainer.name,
             output_dir=expand(parsed.output_dir),
-            options=_options(parsed, trainer),
+            options=job_options(parsed, trainer.options),
             devices=tuple(device.name for device in devices),
             dtype=dtype,
             scheme=scheme,
@@ -62,25 +63,19 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _trainers(host: PluginHost) -> dict[str, tuple[str, TrainerInfo]]:
-    """The trainers by their own names: plugin and description."""
-    described = host.describe("describe_trainer", TrainerInfo)
-    return {info.name: (plugin, info) for plugin, info in sorted(described.items())}
-
-
 def _chosen(
-    host: PluginHost, trainers: Mapping[str, tuple[str, TrainerInfo]], name: str
+    host: PluginHost, known: Mapping[str, tuple[str, TrainerInfo]], name: str
 ) -> tuple[str, TrainerInfo]:
-    if name in trainers:
-        return trainers[name]
-    if not trainers:
+    if name in known:
+        return known[name]
+    if not known:
         raise PluginError(f"no installed plugin can train: pip install glm-ptuning{host.unused()}")
-    raise ConfigError(f"trainer {name!r} is unknown; choose one of: {', '.join(trainers)}{host.unused()}")
+    raise ConfigError(f"trainer {name!r} is unknown; choose one of: {', '.join(known)}{host.unused()}")
 
 
-def _explain(trainers: Mapping[str, tuple[str, TrainerInfo]], arguments: list[str]) -> int:
+def _explain(known: Mapping[str, tuple[str, TrainerInfo]], arguments: list[str]) -> int:
     """No trainer is named: print which there are, as help or as an error."""
-    listed = [f"  {name}  {info.summary}" for name, (_, info) in trainers.items()]
+    listed = [f"  {name}  {info.summary}" for name, (_, info) in known.items()]
     parser = command_parser(
         "train",
         "Train with an installed trainer. The options of one: glm train TRAINER --help",
@@ -103,13 +98,7 @@ def _parser(trainer: TrainerInfo) -> argparse.ArgumentParser:
         f"{trainer.summary}. The same command goes on with a job that was interrupted.",
     )
     parser.add_argument("--output-dir", metavar="DIR", required=True, help="where checkpoints and logs go")
-    parser.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="any further option of the trainer; repeatable",
-    )
+    add_set_option(parser)
     add_plugin_options(parser, trainer.name, trainer.options)
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="NAME_OR_PATH", help="directory, known name or hub id (demo)")
@@ -120,17 +109,6 @@ def _parser(trainer: TrainerInfo) -> argparse.ArgumentParser:
     group.add_argument("--hub", metavar="H", help=f"{', '.join(HUBS)} (huggingface)")
     group.add_argument("--offline", action="store_true", default=None, help="never touch the network")
     return parser
-
-
-def _options(parsed: argparse.Namespace, trainer: TrainerInfo) -> dict[str, Any]:
-    options = {option.name: getattr(parsed, option.name) for option in trainer.options}
-    options = {name: value for name, value in options.items() if value is not None}
-    for text in parsed.set:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            raise ConfigError(f"--set {text!r}: expected NAME=VALUE")
-        options[name] = value
-    return options
 
 
 def _say_nothing(line: str) -> None:

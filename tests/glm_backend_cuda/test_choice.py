@@ -155,8 +155,8 @@ def test_fallback_is_logged_and_gives_layers_that_work(
     assert kernels.sentence == "kernels: torch (too old)"
     assert isinstance(kernels.layers, TorchLayers)
     assert isinstance(kernels.attention, TorchDeviceAttention)
-    layer = QuantizedLinear.from_stored(*quantize_rows(torch.randn(8, 16), 8), None, 8)
-    assert kernels.linear(layer) is None
+    made = kernels.layers.linear(*quantize_rows(torch.randn(8, 16), 8), None, 8, 0)
+    assert type(made) is QuantizedLinear
 
 
 def test_triton_s_kernels_come_as_a_set() -> None:
@@ -169,7 +169,7 @@ def test_triton_s_kernels_come_as_a_set() -> None:
     assert kernels.sentence == "kernels: triton (as asked for)"
     assert isinstance(kernels.attention, TritonDecodeAttention)
     layer = QuantizedLinear.from_stored(*quantize_rows(torch.randn(8, 16), 8), torch.randn(8), 8)
-    made = kernels.linear(layer)
+    made = kernels.layers.linear(layer.weight, layer.weight_scale, layer.bias, 8, 0)
     assert isinstance(made, TritonLinear)
     x = torch.randn(2, 16)
     assert torch.allclose(made(x), layer(x), atol=1e-5)

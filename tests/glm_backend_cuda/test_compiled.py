@@ -16,9 +16,9 @@ pytest.importorskip("triton", reason="Triton is not installed")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux only")
 
 HELPER = Path(__file__).parent.parent / "support" / "compile_kernels.py"
-LEAST_SHARED = {75: 64 * 1024, 80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}
+LEAST_SHARED = {75: 64 * 1024, 86: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}
 # The tensor cores' instruction: for matrices of decode steps and for those of prompts.
-MULTIPLY = {80: ("mma.sync", "mma.sync"), 90: ("mma.sync", "wgmma")}
+MULTIPLY = {86: ("mma.sync", "mma.sync"), 90: ("mma.sync", "wgmma")}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_every_kernel_compiles_and_fits_into_shared_memory(
 ) -> None:
     """For the oldest GPUs that we name, for data centres and for today's cards."""
     found = {name: made for name, made in compiled.items() if name.endswith(f"@{capability}")}
-    assert len(found) >= 6
+    assert len(found) >= 11
     for name, made in found.items():
         assert made["shared"] <= LEAST_SHARED[capability], name
 

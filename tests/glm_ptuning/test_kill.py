@@ -16,15 +16,15 @@ from tiny_training import trained_files, write_rows
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
-    """A job of two hundred steps with a checkpoint every 35; the output directory is still missing."""
+    """A job of 120 steps with a checkpoint every 25; the output directory is still missing."""
     model = tiny_checkpoint(tmp_path / "model")
     rows = write_rows(tmp_path / "rows.json")
     return [
         *(sys.executable, "-m", "glm_core", "train", "ptuning"),
         *("--model", str(model), "--device", "cpu", "--dtype", "float32"),
         *("--train-file", str(rows), "--prompt-column", "content", "--response-column", "summary"),
-        *("--pre-seq-len", "4", "--prefix-projection", "--learning-rate", "0.05", "--max-steps", "200"),
-        *("--save-steps", "35", "--logging-steps", "20", "--set", "report_to=none"),
+        *("--pre-seq-len", "4", "--prefix-projection", "--learning-rate", "0.05", "--max-steps", "120"),
+        *("--save-steps", "25", "--logging-steps", "20", "--set", "report_to=none"),
         *("--per-device-train-batch-size", "2", "--gradient-accumulation-steps", "2", "--output-dir"),
     ]
 
@@ -47,20 +47,20 @@ def run_to_the_end(command: list[str], output_dir: Path) -> subprocess.Completed
 def test_a_job_killed_and_started_again_ends_in_the_same_bytes(command: list[str], tmp_path: Path) -> None:
     """SIGKILL between two checkpoints, the same command again: adapter, optimiser and log are bit-equal."""
     whole = run_to_the_end(command, tmp_path / "whole")
-    assert (whole.returncode, whole.stdout) == (0, f"{tmp_path / 'whole' / 'checkpoint-200'}\n"), whole.stderr
+    assert (whole.returncode, whole.stdout) == (0, f"{tmp_path / 'whole' / 'checkpoint-120'}\n"), whole.stderr
     killed = tmp_path / "killed"
     with start(command, killed) as process:
         for line in lines_of(process):
-            if "step 100 of 200" in line:
+            if "step 60 of 120" in line:
                 process.kill()
                 break
         process.wait()
     assert process.returncode == -signal.SIGKILL
-    assert not (killed / "checkpoint-200").exists()
+    assert not (killed / "checkpoint-120").exists()
     again = run_to_the_end(command, killed)
     assert again.returncode == 0, again.stderr
     assert f"going on after {killed / 'checkpoint-'}" in again.stderr
-    assert trained_files(killed, 200) == trained_files(tmp_path / "whole", 200)
+    assert trained_files(killed, 120) == trained_files(tmp_path / "whole", 120)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C reaches a child there by other means")
@@ -71,7 +71,7 @@ def test_ctrl_c_stops_after_the_step_and_says_how_to_go_on(command: list[str], t
         said: list[str] = []
         for line in lines_of(process):
             said.append(line)
-            if "step 60 of 200" in line:
+            if "step 30 of 120" in line:
                 process.send_signal(signal.SIGINT)
         process.wait()
     text = "".join(said)
@@ -80,5 +80,5 @@ def test_ctrl_c_stops_after_the_step_and_says_how_to_go_on(command: list[str], t
     assert "stopping after this step, its checkpoint is kept" in text
     assert "; the same command goes on from there" in text
     steps = [path.name for path in out.glob("checkpoint-*")]
-    assert any(int(name.partition("-")[2]) >= 60 for name in steps), steps
+    assert any(int(name.partition("-")[2]) >= 30 for name in steps), steps
     assert run_to_the_end(command, out).returncode == 0

@@ -133,6 +133,14 @@ def test_wrong_settings_are_refused_in_one_sentence(given: dict[str, object], me
     assert "\n" not in str(refused.value)
 
 
+def test_what_the_command_has_options_for_is_not_taken_twice() -> None:
+    """--set fp16=true would say nothing: the option to use instead is named."""
+    with pytest.raises(ConfigError, match="fp16 is said by an option of the command: --dtype float16"):
+        job_settings({"fp16": "true"})
+    with pytest.raises(ConfigError, match="quantization_bit is said by .*: --quantize"):
+        job_settings({"quantization_bit": 4})
+
+
 def test_a_prefix_of_length_zero_trains_all_weights() -> None:
     """On the command line 0 is what leaving pre_seq_len out is in Python."""
     assert job_settings({"pre_seq_len": 0}).pre_seq_len is None

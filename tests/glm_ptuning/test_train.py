@@ -163,6 +163,20 @@ def test_overwriting_goes_on_with_the_same_job(
     assert trained_files(out) == trained_files(finished)
 
 
+def test_two_jobs_cannot_share_a_directory(model: Path, rows: Path, tmp_path: Path) -> None:
+    """While one trains there, another is refused; afterwards nothing of the lock is left."""
+    running = reports(model, tmp_path / "out", options(rows))
+    for report in running:
+        if report.step == 1:
+            break
+    with pytest.raises(ConfigError, match="another process is training in"):
+        train(model, tmp_path / "out", options(rows))
+    running.close()  # type: ignore[attr-defined]
+    train(model, tmp_path / "out", options(rows))
+    assert not list((tmp_path / "out").glob("*.lock"))
+    assert not list((tmp_path / "out").glob(".*"))
+
+
 def test_a_torn_checkpoint_is_left_out(model: Path, finished: Path, rows: Path, tmp_path: Path) -> None:
     """One whose file is cut off, and one that was never finished, are said and not used."""
     out = shutil.copytree(finished, tmp_path / "out")

@@ -256,7 +256,8 @@ def test_the_newest_checkpoint_of_a_job_is_taken(
     with caplog.at_level(logging.WARNING, "glm"):
         assert torch.equal(load(tmp_path / "job")(), encoder())
     assert [record.getMessage() for record in caplog.records] == [
-        f"glm: adapter {tmp_path / 'job'} holds no weights itself; taking its newest checkpoint, checkpoint-100"
+        f"glm: adapter {tmp_path / 'job'} holds no weights itself; "
+        "taking its newest checkpoint, checkpoint-100"
     ]
 
 

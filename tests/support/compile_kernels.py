@@ -44,11 +44,20 @@ def made(
     }
 
 
-def linear(capability: int, bits: int, group: int, tiling: _layers.Tiling) -> Any:
-    """`linear_kernel` with a bias and a GELU."""
-    pointers = POINTERS["linear"] | {"weight": "i16" if bits == 4 else "i8"}
+def linear(
+    capability: int,
+    bits: int,
+    group: int,
+    tiling: _layers.Tiling,
+    *,
+    even: bool = True,
+    partial: bool = False,
+) -> Any:
+    """`linear_kernel` with a bias and a GELU, or of one split."""
+    pointers = POINTERS["linear"] | {"weight": {4: "i16", 8: "i8", 16: "fp16"}[bits]}
+    pointers |= {"y": "fp32"} if partial else {}
     constants = {"BITS": bits, "GROUP": group, "BLOCK_M": tiling.rows, "BLOCK_N": tiling.outputs}
-    constants |= {"EVEN": True, "PARTIAL": False, "HAS_BIAS": True, "GELU": True}
+    constants |= {"EVEN": even, "PARTIAL": partial, "HAS_BIAS": True, "GELU": True}
     options = {"num_warps": tiling.warps, "num_stages": tiling.stages}
     return made(_triton_linear.linear_kernel, capability, pointers, constants, **options)
 
@@ -58,6 +67,26 @@ def attention(capability: int, heads: int, positions: int) -> Any:
     constants = {"HEADS": heads, "QUERIES": heads, "H": 128, "BLOCK_H": 128, "TURNED": 64}
     constants |= {"CHUNK": 256 if heads == 1 else 64, "BLOCK_S": positions}
     return made(_triton_attention.chunk_kernel, capability, POINTERS["attention"], constants, num_warps=4)
+
+
+def small(capability: int) -> dict[str, Any]:
+    """The kernels around the large ones."""
+    halves = dict.fromkeys(("x", "residual", "weight", "bias", "y"), "fp16")
+    parts = {"parts": "fp32", "bias": "fp16", "y": "fp16"}
+    chunks = {"maxima": "fp32", "sums": "fp32", "contexts": "fp32", "lengths": "i64", "out": "fp16"}
+    rows = {"ids": "i64", "weight": "i16", "scale": "fp16", "y": "fp16"}
+    heads = {"H": 128, "BLOCK_H": 128, "CHUNK": 256}
+    norm, sums = {"D": 4096, "BLOCK": 4096, "SUM": True}, {"SPLITS": 4, "BLOCK": 1024}
+    ends = {"HAS_BIAS": True, "GELU": True}
+    return {
+        "norm": made(_triton_norm.norm_kernel, capability, halves, norm, num_warps=8),
+        "sum": made(_triton_linear.sum_kernel, capability, parts, sums | ends),
+        "join": made(_triton_attention.join_kernel, capability, chunks, heads),
+        "int4 rows": made(_triton_linear.rows_kernel, capability, rows, {"BITS": 4, "GROUP": 32}),
+        "int8 rows": made(
+            _triton_linear.rows_kernel, capability, rows | {"weight": "i8"}, {"BITS": 8, "GROUP": 0}
+        ),
+    }
 
 
 def main() -> None:
@@ -72,13 +101,8 @@ def main() -> None:
             "int8 decode": linear(capability, 8, 0, decode),
             "attention": attention(capability, 1, 32),
             "grouped attention": attention(capability, 16, 32 if cores else 16),
-            "norm": made(
-                _triton_norm.norm_kernel,
-                capability,
-                dict.fromkeys(("x", "residual", "weight", "bias", "y"), "fp16"),
-                {"D": 4096, "BLOCK": 4096, "SUM": True},
-                num_warps=8,
-            ),
+            "plain decode, split and uneven": linear(capability, 16, 0, decode, even=False, partial=True),
+            **small(capability),
         }
         if cores:
             made_here["int4 prefill"] = linear(capability, 4, 0, _layers.PREFILL)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from glm_runtime_torch.attention import DecodeAttention
-from glm_runtime_torch.quantization import QuantizedLayers, QuantizedLinear
+from glm_runtime_torch.quantization import QuantizedLayers
 from torch import nn
 
 from glm_core import DeviceError
@@ -81,19 +81,13 @@ class Kernels:
         """See `Choice.sentence`."""
         return self.choice.sentence
 
-    def linear(self, layer: QuantizedLinear) -> nn.Module | None:
-        """These kernels' layer in place of the runtime's; ``None`` where the runtime's is as good."""
-        bias = None if layer.bias is None else layer.bias.detach()
-        made = self.layers.linear(layer.weight, layer.weight_scale, bias, layer.bits, layer.group_size)
-        return None if isinstance(made, QuantizedLinear) else made
-
     def install(self, network: nn.Module, dtype: torch.dtype) -> None:
         """Put layers of these kernels into a network whose weights are where they will be used.
 
         Layers over integers and, with Triton, those over plain weights and the norms: a row's result then
         does not depend on its batch in any of them. One matrix at a time is held twice at most.
         """
-        from ._replacement import replace_integers, replace_plain
+        from ._replacement import replace_integers, replace_plain  # here, so that choosing needs no Triton
 
         replace_integers(network, self.layers)
         if self.choice.name == TRITON:
@@ -191,8 +185,9 @@ def triton_problem(kind: str, capability: tuple[int, int], devices: Sequence[tor
     if problem:
         return problem
     if kind != "cuda":
-        knobs = importlib.import_module("triton").knobs
-        return "" if knobs.runtime.interpret else f"Triton has no kernels for {kind}"
+        knobs = getattr(importlib.import_module("triton"), "knobs", None)
+        interprets = knobs is not None and knobs.runtime.interpret
+        return "" if interprets else f"Triton has no kernels for {kind}"
     if capability < LEAST_CAPABILITY:
         return (
             f"Triton needs a GPU of compute capability {_dotted(LEAST_CAPABILITY)}, this one has "

@@ -181,14 +181,8 @@ class TritonLinear(nn.Module):
         """The whole matrix ``[N, K]``."""
         if self.weight_scale is None:
             return self.weight.to(dtype)
-        if self.bits == 8:
-            return (self.weight.float() * self.weight_scale.unsqueeze(1)).to(dtype)
-        numbers = unpack_int4_tiles(self.weight, self.out_features, self.in_features).float()
-        scale = self.weight_scale.float()
-        if self.group_size:
-            scale = scale.T.repeat_interleave(self.group_size, dim=1)
-            return numbers.mul_(scale).to(dtype)
-        return numbers.mul_(scale.unsqueeze(1)).to(dtype)
+        every = torch.arange(self.out_features, device=self.weight.device)
+        return look_up(self, every, dtype if dtype in DTYPES else torch.float32).to(dtype)
 
     def extra_repr(self) -> str:
         """Sizes, for people who print the network."""
@@ -270,7 +264,7 @@ class TritonEmbedding(nn.Module):
     """An embedding over the matrix of a head.
 
     Args:
-        head: whose integers and scales it shares.
+        head: the layer over the same matrix.
         dtype: of the result.
     """
 
@@ -278,27 +272,31 @@ class TritonEmbedding(nn.Module):
         super().__init__()
         assert head.weight_scale is not None
         self.num_embeddings, self.embedding_dim = head.out_features, head.in_features
-        self.bits, self.group_size, self.dtype = head.bits, head.group_size, dtype
-        self.weight, self.weight_scale = head.weight, head.weight_scale
+        self.matrix, self.dtype = head, dtype
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Rows ``[..., embedding_dim]`` of ids ``[...]``."""
-        ids = token_ids.reshape(-1).contiguous()
-        y = torch.empty(len(ids), self.embedding_dim, dtype=self.dtype, device=self.weight.device)
-        if len(ids):
-            with on_device(y):
-                rows_kernel[(len(ids), -(-self.embedding_dim // BLOCK_K))](
-                    ids,
-                    self.weight,
-                    self.weight_scale,
-                    y,
-                    self.embedding_dim,
-                    self.num_embeddings,
-                    BITS=self.bits,
-                    GROUP=self.group_size,
-                    num_warps=1,
-                )
-        return y.view(*token_ids.shape, self.embedding_dim)
+        return look_up(self.matrix, token_ids, self.dtype)
+
+
+def look_up(matrix: TritonLinear, ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows ``[..., K]`` of ids ``[...]`` in one of `DTYPES`, without a larger form in between."""
+    flat = ids.reshape(-1).contiguous()
+    y = torch.empty(len(flat), matrix.in_features, dtype=dtype, device=matrix.weight.device)
+    if len(flat):
+        with on_device(y):
+            rows_kernel[(len(flat), -(-matrix.in_features // BLOCK_K))](
+                flat,
+                matrix.weight,
+                matrix.weight_scale,
+                y,
+                matrix.in_features,
+                matrix.out_features,
+                BITS=matrix.bits,
+                GROUP=matrix.group_size,
+                num_warps=1,
+            )
+    return y.view(*ids.shape, matrix.in_features)
 
 
 class TritonLayers:

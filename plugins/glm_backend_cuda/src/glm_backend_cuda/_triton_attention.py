@@ -28,6 +28,46 @@ def _turned(x, places, partners, inside, cos, sin):
 
 
 @triton.jit
+def _queries_and_key(
+    q, k, cos, sin, q_places, q_inside, inside, channel, DTYPE: tl.constexpr, TURNED: tl.constexpr
+):
+    """The rotated queries ``[QUERIES, BLOCK_H]`` and new key ``[BLOCK_H]`` of one row, rounded once."""
+    if TURNED > 0:
+        in_first = (channel % TURNED) < TURNED // 2
+        partner = tl.where(in_first, channel + TURNED // 2, channel - TURNED // 2)
+        cosine = tl.load(cos + channel, mask=inside, other=0.0).to(tl.float32)
+        sine = tl.load(sin + channel, mask=inside, other=0.0).to(tl.float32)
+        sine = tl.where(in_first, -sine, sine)
+        own, other = q_places + channel[None, :], q_places + partner[None, :]
+        queries = _turned(q, own, other, q_inside, cosine[None, :], sine[None, :])
+        new_key = _turned(k, channel, partner, inside, cosine, sine)
+    else:
+        queries = tl.load(q + q_places + channel[None, :], mask=q_inside, other=0.0)
+        new_key = tl.load(k + channel, mask=inside, other=0.0)
+    return queries.to(DTYPE), new_key.to(DTYPE)
+
+
+@triton.jit
+def _with_block(queries, keys, values, seen, score_scale, largest, total, context, QUERIES: tl.constexpr):
+    """Largest score, sum of weights and weighted values after a further block of positions."""
+    if QUERIES == 1:
+        scores = tl.sum(queries.to(tl.float32) * keys.to(tl.float32), axis=1)[None, :]
+    else:
+        scores = tl.dot(queries, tl.trans(keys), input_precision="ieee")
+    scores = tl.where(seen[None, :], scores * score_scale, float("-inf"))
+    larger = tl.maximum(largest, tl.max(scores, axis=1))
+    shrink = tl.exp2(largest - larger)
+    weights = tl.exp2(scores - larger[:, None])
+    total = total * shrink + tl.sum(weights, axis=1)
+    context = context * shrink[:, None]
+    if QUERIES == 1:
+        context += tl.sum(tl.trans(weights) * values.to(tl.float32), axis=0)[None, :]
+    else:
+        context = tl.dot(weights.to(values.dtype), values, context, input_precision="ieee")
+    return larger, total, context
+
+
+@triton.jit
 def chunk_kernel(
     q,
     k,
@@ -61,24 +101,24 @@ def chunk_kernel(
     """What one chunk of positions contributes to the query heads of one key head.
 
     Args:
-        q: ``[B, N, H]`` with strides ``q_row`` and ``q_head``.
-        k: ``[B, G, H]`` likewise.
-        v: ``[B, G, H]`` likewise.
+        q: ``[B, N, H]``.
+        k: ``[B, G, H]``.
+        v: ``[B, G, H]``.
         cos: ``[B, H]``, contiguous.
         sin: ``[B, H]``, contiguous.
-        keys: ``[slots, G, capacity, H]`` with strides ``slot_stride`` and ``head_stride``, H inside.
-        values: likewise.
+        keys: ``[slots, G, capacity, H]``.
+        values: the same shape and strides.
         slots: ``[B]``.
         lengths: ``[B]``, the new position included; 0 = padding.
         maxima: ``[B, N, chunks]`` float32, result: the largest score, in powers of two.
         sums: likewise, result: of the weights.
         contexts: ``[B, N, chunks, H]`` float32, result.
-        q_row: stride.
-        q_head: stride.
-        k_row: stride.
-        k_head: stride.
-        v_row: stride.
-        v_head: stride.
+        q_row: strides of rows and heads, here and below.
+        q_head: see there.
+        k_row: see there.
+        k_head: see there.
+        v_row: see there.
+        v_head: see there.
         slot_stride: of the cache.
         head_stride: of the cache.
         score_scale: ``log2(e) / sqrt(H)``.
@@ -104,33 +144,14 @@ def chunk_kernel(
     query = tl.arange(0, QUERIES)
     head = group * HEADS + query
     in_heads = query < HEADS
-    q_places = (head * q_head)[:, None]
     q_inside = in_heads[:, None] & inside[None, :]
     q += row.to(tl.int64) * q_row
     k += row.to(tl.int64) * k_row + group * k_head
     v += row.to(tl.int64) * v_row + group * v_head
     DTYPE: tl.constexpr = keys.dtype.element_ty
-    if TURNED > 0:
-        in_first = (channel % TURNED) < TURNED // 2
-        partner = tl.where(in_first, channel + TURNED // 2, channel - TURNED // 2)
-        cosine = tl.load(cos + row * H + channel, mask=inside, other=0.0).to(tl.float32)
-        sine = tl.load(sin + row * H + channel, mask=inside, other=0.0).to(tl.float32)
-        sine = tl.where(in_first, -sine, sine)
-        queries = _turned(
-            q,
-            q_places + channel[None, :],
-            q_places + partner[None, :],
-            q_inside,
-            cosine[None, :],
-            sine[None, :],
-        )
-        new_key = _turned(k, channel, partner, inside, cosine, sine)
-    else:
-        queries = tl.load(q + q_places + channel[None, :], mask=q_inside, other=0.0).to(tl.float32)
-        new_key = tl.load(k + channel, mask=inside, other=0.0).to(tl.float32)
-    queries = queries.to(DTYPE)
-    new_key = new_key.to(DTYPE)
-
+    queries, new_key = _queries_and_key(
+        q, k, cos + row * H, sin + row * H, (head * q_head)[:, None], q_inside, inside, channel, DTYPE, TURNED
+    )
     base = tl.load(slots + row).to(tl.int64) * slot_stride + group.to(tl.int64) * head_stride
     keys += base
     values += base
@@ -144,22 +165,9 @@ def chunk_kernel(
         wanted = seen[:, None] & inside[None, :]
         old_keys = tl.load(keys + places, mask=wanted, other=0.0)
         old_values = tl.load(values + places, mask=wanted, other=0.0)
-        if QUERIES == 1:
-            scores = tl.sum(queries.to(tl.float32) * old_keys.to(tl.float32), axis=1)[None, :]
-        else:
-            scores = tl.dot(queries, tl.trans(old_keys), input_precision="ieee")
-        scores = tl.where(seen[None, :], scores * score_scale, float("-inf"))
-        larger = tl.maximum(largest, tl.max(scores, axis=1))
-        shrink = tl.exp2(largest - larger)
-        weights = tl.exp2(scores - larger[:, None])
-        total = total * shrink + tl.sum(weights, axis=1)
-        if QUERIES == 1:
-            part = tl.sum(tl.trans(weights) * old_values.to(tl.float32), axis=0)[None, :]
-            context = context * shrink[:, None] + part
-        else:
-            context = context * shrink[:, None]
-            context = tl.dot(weights.to(DTYPE), old_values, context, input_precision="ieee")
-        largest = larger
+        largest, total, context = _with_block(
+            queries, old_keys, old_values, seen, score_scale, largest, total, context, QUERIES
+        )
     if is_owner:
         new_value = tl.load(v + channel, mask=inside, other=0.0).to(DTYPE)
         tl.store(keys + newest.to(tl.int64) * H + channel, new_key, mask=inside)

@@ -79,38 +79,42 @@ def decode_attention(
     Raises:
         ValueError: the cache's layout is another.
     """
-    B, N, _, H = q.shape
-    G, capacity = keys.shape[1], keys.shape[2]
-    if keys.stride() != values.stride() or keys.stride()[2:] != (H, 1):
+    if keys.stride() != values.stride() or keys.stride()[2:] != (q.shape[3], 1):
         raise ValueError(
             f"the cache must be contiguous in positions and channels, got strides {keys.stride()}"
         )
     q, k, v = (tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (q, k, v))
-    turned = 0
-    if cos is not None and sin is not None:
-        turned, cos, sin = cos.shape[-1], cos.contiguous(), sin.contiguous()
+    if cos is None or sin is None:
+        return _launch(q, k, v, q, q, keys, values, slots, lengths, turned=0)
+    angles = cos.contiguous(), sin.contiguous()
+    return _launch(q, k, v, *angles, keys, values, slots, lengths, turned=cos.shape[-1])
+
+
+def _launch(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    lengths: Tensor,
+    *,
+    turned: int,
+) -> Tensor:
+    B, N, _, H = q.shape
+    G, capacity = keys.shape[1], keys.shape[2]
     heads, block_h = N // G, max(16, triton.next_power_of_2(H))
     size = chunk_size(capacity, G)
     chunks = -(-capacity // size)
     plain = heads > 1 and (q.dtype == torch.float32 or not has_tensor_cores(q.device))
-    positions = POSITIONS_PLAIN if plain else POSITIONS
-    extremes = torch.empty(2, B, N, chunks, dtype=torch.float32, device=q.device)
+    maxima, sums = torch.empty(2, B, N, chunks, dtype=torch.float32, device=q.device)
     contexts = torch.empty(B, N, chunks, H, dtype=torch.float32, device=q.device)
     out = torch.empty(B, 1, N * H, dtype=q.dtype, device=q.device)
     with on_device(q):
         chunk_kernel[(B, G, chunks)](
-            q,
-            k,
-            v,
-            q if cos is None else cos,
-            q if sin is None else sin,
-            keys,
-            values,
-            slots,
-            lengths,
-            extremes[0],
-            extremes[1],
-            contexts,
+            *(q, k, v, cos, sin, keys, values, slots, lengths, maxima, sums, contexts),
             *q.stride()[:2],
             *k.stride()[:2],
             *v.stride()[:2],
@@ -122,12 +126,12 @@ def decode_attention(
             BLOCK_H=block_h,
             TURNED=turned,
             CHUNK=size,
-            BLOCK_S=positions,
+            BLOCK_S=POSITIONS_PLAIN if plain else POSITIONS,
             num_warps=4,
         )
         join_kernel[(B, N)](
-            extremes[0],
-            extremes[1],
+            maxima,
+            sums,
             contexts,
             lengths,
             out,

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from glm_core import Delta, PluginError, Usage
+from glm_core.records import FinishReason
 
 from ._cleaning import clean
 
@@ -46,7 +47,7 @@ class Answer:
     """
 
     text: str
-    ended: Literal["stop", "length", "stopped"]
+    ended: FinishReason | Literal["stopped"]
     usage: Usage
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import filelock
 from glm_runtime_torch.checkpoints.writer import write_text
 
 from glm_core.errors import ConfigError
@@ -17,6 +19,7 @@ from ._checkpoints import Checkpoints, indented
 from ._settings import Settings
 
 JOB_FILE = "glm_training.json"
+LOCK_FILE = ".training.lock"
 FORMAT_VERSION = 1
 
 # Settings that decide neither what is trained nor what the log says.
@@ -34,7 +37,7 @@ _FREE = frozenset(
         *("train_file", "validation_file", "test_file", "replay_file", "notices", "no_cuda", "fp16", "bf16"),
         *("save_strategy", "save_steps", "save_total_limit", "logging_dir", "report_to"),
         *("per_device_eval_batch_size", "max_predict_samples", "num_beams", "predict_with_generate"),
-        *("generation_max_length", "generation_num_beams", "gradient_accumulation_steps"),
+        *("generation_num_beams", "gradient_accumulation_steps"),
         *("stop_on_divergence", "gradient_checkpointing", "num_train_epochs", "max_steps"),
     }
 )
@@ -79,6 +82,30 @@ def identity_of(settings: Settings, inputs: Inputs) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def exclusive(output_dir: Path) -> Iterator[None]:
+    """Keep other processes out of an output directory meanwhile; the system lifts the lock of a killed one.
+
+    Raises:
+        ConfigError: another process is training there, or the directory cannot be written.
+    """
+    lock = filelock.FileLock(output_dir / LOCK_FILE)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ConfigError(
+            f"another process is training in {output_dir}; wait for it, or choose another output_dir"
+        ) from None
+    except OSError as error:
+        raise _unwritable(output_dir, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
 def claim(output_dir: Path, identity: Mapping[str, Any], settings: Settings, *, overwrite: bool) -> list[str]:
     """Make sure that an output directory is this job's; what there is to tell a person.
 
@@ -105,9 +132,7 @@ def claim(output_dir: Path, identity: Mapping[str, Any], settings: Settings, *, 
         write_text(output_dir / JOB_FILE, indented(content))
         return notices + checkpoints.tidy()
     except OSError as error:
-        raise ConfigError(
-            f"output_dir {output_dir} cannot be written: {error.strerror or error}; choose another directory"
-        ) from error
+        raise _unwritable(output_dir, error) from error
 
 
 def file_hash(path: str | None) -> str | None:
@@ -126,6 +151,12 @@ def file_hash(path: str | None) -> str | None:
         except OSError as error:
             raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
     return digest.hexdigest()[:16]
+
+
+def _unwritable(output_dir: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"output_dir {output_dir} cannot be written: {error.strerror or error}; choose another directory"
+    )
 
 
 def _read(path: Path) -> dict[str, Any] | None:

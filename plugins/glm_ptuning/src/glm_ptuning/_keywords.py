@@ -98,6 +98,8 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "torch_compile_mode": None,
     "sortish_sampler": False,
     "generation_config": None,
+    "generation_max_length": None,  # max_source_length + max_target_length + 1, as in the original
+    "greater_is_better": None,  # the best checkpoint is that of the lowest loss
     # added up to transformers 5
     "accelerator_config": None,
     "activation_checkpointing_kwargs": None,
@@ -150,6 +152,17 @@ SILENT = frozenset(
 REFUSED = {
     "dataset_name": "the rows come from files; pass train_file, validation_file or test_file",
     "push_to_hub": "nothing is uploaded; upload the checkpoint's directory yourself",
+}
+
+# What the command line has options of its own for.
+OF_THE_COMMAND = {
+    "model_name_or_path": "--model",
+    "model_revision": "--revision",
+    "no_cuda": "--device cpu",
+    "fp16": "--dtype float16",
+    "bf16": "--dtype bfloat16",
+    "quantization_bit": "--quantize",
+    "output_dir": "--output-dir",
 }
 
 OPTIMIZERS = ("adamw", "adafactor", "sgd", "adagrad", "rmsprop")

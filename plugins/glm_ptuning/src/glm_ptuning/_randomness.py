@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# A small network's operations are over before a second thread has begun.
-BYTES_PER_THREAD = 4 * 2**20
+# A small network's operations are over before a second thread has begun, and on a busy machine each of them
+# would wait for it.
+BYTES_PER_THREAD = 16 * 2**20
 
 
 def choose_threads(weight_bytes: int) -> int:

@@ -96,10 +96,8 @@ class Settings:
     save_total_limit: int | None = None
     load_best_model_at_end: bool = False
     metric_for_best_model: str | None = None
-    greater_is_better: bool | None = None
 
     predict_with_generate: bool = False
-    generation_max_length: int | None = None
     generation_num_beams: int | None = None
 
     prefix_dropout: float = 0.1

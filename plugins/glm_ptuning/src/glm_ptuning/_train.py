@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,8 @@ from glm_core.records import LoadedModel, TrainJob, TrainProgress
 from ._checkpoints import Checkpoints, is_complete
 from ._data import Columns, Table, column_names, read_rows
 from ._examples import Lengths, MicroBatches, collate, report, tokenize
-from ._job import Inputs, claim, identity_of
+from ._job import Inputs, claim, exclusive, identity_of
+from ._keywords import OF_THE_COMMAND
 from ._loop import Loop, Task, stopwatch
 from ._objective import mean_loss, use_gradient_checkpointing
 from ._predictions_file import write_results
@@ -42,6 +44,9 @@ def job_settings(options: Mapping[str, Any]) -> Settings:
         ConfigError: one is unknown or has a bad value.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    for name, option in OF_THE_COMMAND.items():
+        if name in given:
+            raise ConfigError(f"{name} is said by an option of the command: {option}")
     if str(given.get("pre_seq_len")).strip() == "0":
         given["pre_seq_len"] = None
     return settings_of({**given, "do_train": True})
@@ -96,7 +101,21 @@ def _train(
     total = inputs.total_steps
     for message in [*settings.notices, *data.messages, *_remarks(job)]:
         yield TrainProgress(0, total, message=message)
-    identity = identity_of(settings, inputs)
+    with exclusive(job.output_dir) if processes.is_first else contextlib.nullcontext():
+        yield from _checked(model, job, settings, device, processes, data, inputs)
+
+
+def _checked(
+    model: TorchModel,
+    job: TrainJob,
+    settings: Settings,
+    device: torch.device,
+    processes: Processes,
+    data: _Data,
+    inputs: Inputs,
+) -> Iterator[TrainProgress]:
+    """The job, once its rows are known to be good and its directory is its own."""
+    total, identity = inputs.total_steps, identity_of(settings, inputs)
     if processes.is_first:
         overwrite = settings.overwrite_output_dir
         for message in claim(job.output_dir, identity, settings, overwrite=overwrite):
