@@ -102,6 +102,8 @@ def protocol(name: str, kind: type) -> str:
 def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
         kind = type(field.default)
+        if inspect.isfunction(field.default):
+            return "does nothing"
         return f"`{kind.__name__}()`" if dataclasses.is_dataclass(kind) else f"`{field.default!r}`"
     if field.default_factory is not dataclasses.MISSING:
         return "`{}`"
