@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from glm_runtime_torch.device_map import parts_of, read_map
+from glm_runtime_torch.device_map import parts_of, read_map, split
 from glm_runtime_torch.devices import Route
 from glm_runtime_torch.kv_cache import KVCache
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model import TorchModel
 from glm_runtime_torch.rotary import Rotary
-from tiny_models import tiny_checkpoint
+from tiny_models import tiny_checkpoint, tiny_checkpoint2
+from tiny_native import native_checkpoint
 from torch import Tensor
 
 from glm_core import ChatRequest, Message, Sampling
@@ -47,6 +48,26 @@ class RecordingMove:
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("devices") / "model", num_layers=LAYERS)
+
+
+@pytest.mark.parametrize("family", ["chatglm3-6b", "glm4", "glm4_moe"])
+def test_later_families_are_divided_too(family: str, tmp_path: Path) -> None:
+    """Automatic division names every unit, and a divided network gives the tokens of one device."""
+    folder = tmp_path / family
+    made = tiny_checkpoint2(folder) if family == "chatglm3-6b" else native_checkpoint(folder, family)
+    opened = open_source(ModelSource("tiny", made), "float32")
+    assert opened is not None
+    opened.materialize(CPU)
+    opened.start(CPU, slots=2)
+    alone = tokens(opened, do_sample=False)
+    parts = parts_of(opened.network)
+    assert len(parts.blocks) == 3
+    cards = {torch.device("cuda", index): 10**9 for index in range(2)}
+    move = RecordingMove()
+    opened.network.transformer.route = split(parts, cards, 10**8).route(parts, move=move)
+    assert tokens(opened, do_sample=False) == alone
+    assert {device for _, device in move.hops} >= {"cuda:1"}
+    opened.close()
 
 
 @pytest.fixture

@@ -26,11 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attention import AttendingStore, KeyValueStore, attend
 from ..fused import linear_gelu, norm_of_sum
 from ..prefix_encoder import PrefixEncoder
-from ..rotary import Rotary, RotaryEmbedding
-from .decoder import BlockStack, CausalHead
+from ..rotary import RotaryEmbedding
+from .decoder import BlockStack, CausalHead, DecoderBlock
 
 # sqrt(2 * 28). The original never passes its layer count to the block, whose default is 28, so
 # this is the constant that all weights of the family were trained with, also smaller models'.
@@ -83,9 +82,8 @@ class ChatGLMConfig:
 class ChatGLMAttention(nn.Module):
     """The two projections around multi-head attention; the product is `glm_runtime_torch.attention`'s."""
 
-    def __init__(self, config: ChatGLMConfig, layer: int) -> None:
+    def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__()
-        self.layer = layer
         self.num_heads = config.num_heads
         self.head_dim = config.head_dim
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
@@ -111,26 +109,15 @@ class ChatGLMMLP(nn.Module):
         return self.dense_4h_to_h(linear_gelu(self.dense_h_to_4h, x))
 
 
-class ChatGLMLayer(nn.Module):
+class ChatGLMLayer(DecoderBlock):
     """One block: the residual is the *normalised* input times alpha."""
 
     def __init__(self, config: ChatGLMConfig, layer: int) -> None:
-        super().__init__()
+        super().__init__(layer)
         self.input_layernorm = nn.LayerNorm(config.hidden_size, config.layernorm_epsilon)
-        self.attention = ChatGLMAttention(config, layer)
+        self.attention = ChatGLMAttention(config)
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, config.layernorm_epsilon)
         self.mlp = ChatGLMMLP(config)
-
-    def forward(
-        self,
-        h: Tensor,
-        rotary: Rotary,
-        attention_mask: Tensor | None,
-        store: KeyValueStore | AttendingStore | None,
-    ) -> Tensor:
-        """Map hidden states ``[B, T, D]`` to ``[B, T, D]``."""
-        x, q, k, v = self.project(h)
-        return self.finish(x, attend(q, k, v, rotary, self.attention.layer, attention_mask, store))
 
     def project(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The residual ``[B, T, D]``, and queries, keys and values ``[B, N, T, H]``."""

@@ -29,11 +29,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..attention import AttendingStore, KeyValueStore, attend
 from ..layout import CausalLayout
 from ..prefix_encoder import PrefixEncoder
-from ..rotary import Rotary, RotaryEmbedding
-from .decoder import BlockStack, CausalHead
+from ..rotary import RotaryEmbedding
+from .decoder import BlockStack, CausalHead, DecoderBlock
 
 ROPE_BASE = 10000.0
 
@@ -119,9 +118,8 @@ _SAME_NAMES = (
 class ChatGLM2Attention(nn.Module):
     """The two projections around grouped attention; the product is `glm_runtime_torch.attention`'s."""
 
-    def __init__(self, config: ChatGLM2Config, layer: int) -> None:
+    def __init__(self, config: ChatGLM2Config) -> None:
         super().__init__()
-        self.layer = layer
         self.sizes = [
             heads * config.head_dim for heads in (config.num_heads, config.num_kv_heads, config.num_kv_heads)
         ]
@@ -154,28 +152,15 @@ class ChatGLM2MLP(nn.Module):
         return self.dense_4h_to_h(F.silu(gate) * value)
 
 
-class ChatGLM2Layer(nn.Module):
+class ChatGLM2Layer(DecoderBlock):
     """One pre-norm block."""
 
     def __init__(self, config: ChatGLM2Config, layer: int) -> None:
-        super().__init__()
+        super().__init__(layer)
         self.input_layernorm = nn.RMSNorm(config.hidden_size, config.layernorm_epsilon)
-        self.self_attention = ChatGLM2Attention(config, layer)
+        self.self_attention = ChatGLM2Attention(config)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.layernorm_epsilon)
         self.mlp = ChatGLM2MLP(config)
-
-    def forward(
-        self,
-        h: Tensor,
-        rotary: Rotary,
-        attention_mask: Tensor | None,
-        store: KeyValueStore | AttendingStore | None,
-    ) -> Tensor:
-        """Map hidden states ``[B, T, D]`` to ``[B, T, D]``."""
-        residual, q, k, v = self.project(h)
-        return self.finish(
-            residual, attend(q, k, v, rotary, self.self_attention.layer, attention_mask, store)
-        )
 
     def project(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The residual ``[B, T, D]``, and queries, keys and values ``[B, N or G, T, H]``."""

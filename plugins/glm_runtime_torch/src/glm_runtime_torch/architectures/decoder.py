@@ -15,13 +15,44 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..attention import AttendingStore, KeyValueStore
+from ..attention import AttendingStore, KeyValueStore, attend
 from ..devices import Route
 from ..kv_cache import PrefillRows
 from ..prefill import prefill_blocks
 from ..rotary import Rotary, RotaryEmbedding
 
 IGNORED_LABEL = -100
+
+
+class DecoderBlock(nn.Module, ABC):
+    """One transformer block in the two halves of `glm_runtime_torch.prefill.Block`; attention stands between.
+
+    Args:
+        layer: its number.
+    """
+
+    def __init__(self, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(
+        self,
+        h: Tensor,
+        rotary: Rotary,
+        attention_mask: Tensor | None,
+        store: KeyValueStore | AttendingStore | None,
+    ) -> Tensor:
+        """Map hidden states ``[B, T, D]`` to ``[B, T, D]``."""
+        residual, q, k, v = self.project(h)
+        return self.finish(residual, attend(q, k, v, rotary, self.layer, attention_mask, store))
+
+    @abstractmethod
+    def project(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See `glm_runtime_torch.prefill.Block.project`."""
+
+    @abstractmethod
+    def finish(self, residual: Tensor, context: Tensor) -> Tensor:
+        """See `glm_runtime_torch.prefill.Block.finish`."""
 
 
 class BlockStack(nn.Module, ABC):

@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import AttentionInterface
 
 from ..attention import AttendingStore, KeyValueStore, scaled_product
+from ..devices import Route
 from ..families import Dimensions
 from ..kv_cache import PrefillRows
 from ..layout import CausalLayout
@@ -72,6 +73,33 @@ def _no_rotation(query: Tensor) -> Rotary:
 AttentionInterface.register(ATTENTION, _attend)
 
 
+class NativeStack:
+    """Names the parts of transformers' network as `glm_runtime_torch.architectures.decoder.BlockStack` does.
+
+    Attributes:
+        route: where they and the head stand; ``None`` = all on one device.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.route: Route | None = None
+
+    @property
+    def embedding_table(self) -> nn.Module:
+        """Ids to rows."""
+        return self._model.embed_tokens
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The blocks in order."""
+        return self._model.layers
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """What stands after the last block."""
+        return self._model.norm
+
+
 class NativeModel(nn.Module):
     """A causal language model of transformers as `glm_runtime_torch.families.LanguageModel` asks for.
 
@@ -92,6 +120,12 @@ class NativeModel(nn.Module):
         for block in self.model.layers:
             if hasattr(block.mlp, "experts"):
                 _use_own_experts(block.mlp, config)
+        self.transformer = NativeStack(self.model)
+
+    @property
+    def head(self) -> nn.Module:
+        """Hidden states ``[..., D]`` to logits ``[..., V]``."""
+        return self.lm_head
 
     def forward(
         self,
@@ -112,24 +146,28 @@ class NativeModel(nn.Module):
             wanted: ``[B, T]`` bool, whose logits to compute; ``None`` = all.
         """
         h, angles = self._enter(input_ids, position_ids)
-        for block in self.model.layers:
-            h = block(h, attention_mask=attention_mask, position_embeddings=angles, store=store)
-        h = self.model.norm(h)
-        return self.lm_head(h if wanted is None else h[wanted])
+        for layer, block in enumerate(self.model.layers):
+            if self.transformer.route is not None:
+                h, angles, attention_mask = self.transformer.route.to_block(layer, h, angles, attention_mask)
+            turned = angles.cos, angles.sin
+            h = block(h, attention_mask=attention_mask, position_embeddings=turned, store=store)
+        return self._leave(h, wanted)
 
     def prefill(
         self, input_ids: Tensor, position_ids: Tensor, rows: PrefillRows, chunk_size: int
     ) -> Generator[None, None, Tensor]:
         """Take in one prompt in short steps; see `glm_runtime_torch.families.LanguageModel`."""
-        h, (cos, sin) = self._enter(input_ids, position_ids)
-        for block in self.model.layers:
+        h, angles = self._enter(input_ids, position_ids)
+        for layer, block in enumerate(self.model.layers):
+            if self.transformer.route is not None:
+                h, angles, _ = self.transformer.route.to_block(layer, h, angles)
             for start in range(0, h.shape[1], chunk_size):
                 span = slice(start, start + chunk_size)
-                angles = cos[:, span], sin[:, span]
+                turned = angles.cos[:, span], angles.sin[:, span]
                 chunk = _Chunk(rows, start)
-                h[:, span] = block(h[:, span], attention_mask=None, position_embeddings=angles, store=chunk)
+                h[:, span] = block(h[:, span], attention_mask=None, position_embeddings=turned, store=chunk)
                 yield
-        return self.lm_head(self.model.norm(h[:, -1]))
+        return self._leave(h[:, -1])
 
     def decode(self, input_ids: Tensor, position_ids: Tensor, rows: AttendingStore) -> Tensor:
         """Logits ``[B, V]`` after one more token a row; see `glm_runtime_torch.families.LanguageModel`."""
@@ -139,10 +177,18 @@ class NativeModel(nn.Module):
         """Where the tokens of a sequence stand; see `CausalLayout`."""
         return CausalLayout()
 
-    def _enter(self, input_ids: Tensor, position_ids: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        wanted: Tensor = self.model.norm.weight
-        h = self.model.embed_tokens(input_ids).to(wanted.dtype)
-        return h, self.model.rotary_emb(h, position_ids=position_ids[:, 0])
+    def _enter(self, input_ids: Tensor, position_ids: Tensor) -> tuple[Tensor, Rotary]:
+        """Embeddings ``[B, T, D]``, and angles as transformers has them: ``[B, T, rotary_dim]``."""
+        h = self.model.embed_tokens(input_ids).to(self.model.norm.weight.dtype)
+        if self.model.rotary_emb.inv_freq.device != h.device:  # once; a recorded step must not copy
+            self.model.rotary_emb.to(h.device)
+        return h, Rotary(*self.model.rotary_emb(h, position_ids=position_ids[:, 0]))
+
+    def _leave(self, h: Tensor, wanted: Tensor | None = None) -> Tensor:
+        route = self.transformer.route
+        h = self.model.norm(h if route is None else route.to_norm(h))
+        h = h if wanted is None else h[wanted]
+        return self.lm_head(h if route is None else route.to_head(h))
 
 
 class Expert(nn.Module):
