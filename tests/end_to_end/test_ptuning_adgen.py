@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from fake_plugins import run_glm
+from web_support import BROWSER_ARGUMENTS, chromium
 
 import glm_core
 import glm_core.compat as ChatGLM6Bpkg  # as the original's users write it
@@ -115,3 +124,65 @@ def test_the_loaded_checkpoint_answers_as_in_the_engine(trained: Path) -> None:
         base, _ = served.chat(question, do_sample=False, max_length=96)
     assert answer == expected
     assert answer != base
+
+
+@contextlib.contextmanager
+def serving(*arguments: str) -> Iterator[str]:
+    """The address of ``glm run web --with-api`` in a process of its own."""
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "glm_core",
+            "run",
+            "web",
+            "--with-api",
+            "--port",
+            "0",
+            "--no-inbrowser",
+            *arguments,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "GLM_LANG": "en", "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    try:
+        yield next(
+            found[0] for line in process.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+", line))
+        )
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+def test_the_adapter_chats_in_terminal_api_and_page(trained: Path) -> None:
+    """One trained adapter gives the same answer through ``glm chat``, the HTTP API and the browser's page."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    from web_page import ChatPage  # imports playwright
+
+    path = chromium()
+    if path is None:
+        pytest.skip("chromium is not installed")
+    question = "类型#裙*颜色#红色"
+    asked = ("--adapter", f"ads={trained}", "--device", "cpu")
+    told = run_glm("chat", question, "--greedy", *asked)
+    expected = told.stdout.strip()
+    assert expected, told.stderr
+    untuned = run_glm("chat", question, "--greedy", "--device", "cpu").stdout.strip()
+    assert expected != untuned
+    with serving(*asked) as url:
+        body = {"model": "demo:ads", "messages": [{"role": "user", "content": question}], "temperature": 0}
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120).json()
+        assert answer["choices"][0]["message"]["content"] == expected
+        with playwright.sync_playwright() as driver:
+            driver.selectors.set_test_id_attribute("id")
+            browser = driver.chromium.launch(executable_path=path, args=list(BROWSER_ARGUMENTS))
+            page = browser.new_page(locale="en-GB")
+            page.goto(url)
+            page.wait_for_function("document.documentElement.dataset.glm === 'ready'")
+            chat = ChatPage(page)
+            chat.ask(question)
+            playwright.expect(chat.finished).to_have_text(expected, timeout=120_000)
+            browser.close()
