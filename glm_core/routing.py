@@ -249,15 +249,17 @@ def _directories(adapters: Mapping[str, str | Path]) -> dict[str, Path]:
 def _choose_automatically(
     ranked: Sequence[tuple[str, BackendInfo]], notify: Notify
 ) -> tuple[str, tuple[DeviceInfo, ...]]:
-    passed_over: list[str] = []
+    passed_over: list[DeviceInfo] = []
     for plugin, backend in ranked:
         for device in backend.devices:
             if device.available:
-                because = f"; {'; '.join(passed_over)}" if passed_over else ""
-                notify(f"device auto: {device.name} ({device.label}{because})")
+                # Why, without what to do about it: nobody asked for those.
+                reasons = [f"{each.name}: {each.reason.partition(';')[0]}" for each in passed_over]
+                notify(f"device auto: {device.name} ({'; '.join([device.label, *reasons])})")
                 return plugin, (device,)
-            passed_over.append(f"{device.name}: {device.reason}")
-    raise DeviceError(f"no device is available: {'; '.join(passed_over) or 'the backends see none'}")
+            passed_over.append(device)
+    reasons = [f"{device.name}: {device.reason}" for device in passed_over]
+    raise DeviceError(f"no device is available: {'; '.join(reasons) or 'the backends see none'}")
 
 
 def _pick(wanted: str, devices: tuple[DeviceInfo, ...], indices: str) -> tuple[DeviceInfo, ...]:

@@ -28,7 +28,9 @@ from glm_core.testing import host_of, null_backend
 
 CPU = DeviceInfo("cpu", "cpu", "a processor", dtypes=("bfloat16", "float32"), dtype_reason="it is fast")
 GPUS = tuple(DeviceInfo(f"cuda:{index}", "cuda", f"card {index}") for index in range(3))
-ABSENT_GPU = DeviceInfo("cuda:0", "cuda", "", available=False, reason="the driver is too old")
+ABSENT_GPU = DeviceInfo(
+    "cuda:0", "cuda", "", available=False, reason="the driver is too old; install a newer one"
+)
 
 
 def ignore(line: str) -> None:
@@ -68,7 +70,9 @@ def test_equal_priority_is_decided_by_name() -> None:
 
 def test_auto_without_an_available_device_lists_the_reasons() -> None:
     """When nothing can be used, the reasons are the message."""
-    with pytest.raises(DeviceError, match="^no device is available: cuda:0: the driver is too old$"):
+    with pytest.raises(
+        DeviceError, match="^no device is available: cuda:0: the driver is too old; install a newer one$"
+    ):
         choose_devices(host_of(b=backend(ABSENT_GPU)), "auto", ignore)
     with pytest.raises(DeviceError, match="^no device is available: the backends see none$"):
         choose_devices(host_of(b=backend()), "auto", ignore)

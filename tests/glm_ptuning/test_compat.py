@@ -14,7 +14,7 @@ from tiny_training import write_rows
 
 import glm_core
 import glm_core.compat as ChatGLM6Bpkg
-from glm_core import CheckpointError, ConfigError, GlmError
+from glm_core import AdapterError, CheckpointError, ConfigError, GlmError
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,19 @@ def test_the_readmes_training_and_inference_run(
     assert len(answers) == 8
     everything = json.loads((tmp_path / "output" / "all_results.json").read_text("utf-8"))
     assert {"train_loss", "predict_bleu-4"} <= everything.keys()
+    with pytest.raises(
+        AdapterError, match="pre_seq_len 8, but pre_seq_len 7 is asked for; pass pre_seq_len=8"
+    ):
+        readme_call(
+            model,
+            tmp_path,
+            rows,
+            do_train=False,
+            do_predict=True,
+            test_file=str(rows),
+            ptuning_checkpoint=str(checkpoint),
+            pre_seq_len=7,
+        )
 
 
 def test_evaluation_scores_answers_if_asked_for(model: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from glm_runtime_torch.adapters import find_adapter, require_length
 from glm_runtime_torch.directory import read_json
 from glm_runtime_torch.model import TorchModel
 
@@ -56,6 +57,8 @@ def ptuning(**keywords: Any) -> dict[str, float]:
     core = _core_settings(settings)
     metrics: dict[str, float] = {}
     adapter = None if settings.ptuning_checkpoint is None else expand(settings.ptuning_checkpoint)
+    if adapter is not None and settings.pre_seq_len is not None:
+        require_length(find_adapter(adapter), settings.pre_seq_len)
     if settings.do_train:
         last = _train(settings, core)
         metrics |= last.metrics

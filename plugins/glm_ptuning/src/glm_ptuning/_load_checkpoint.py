@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from glm_runtime_torch.adapter_files import BaseModel, fingerprint_of_checkpoint
-from glm_runtime_torch.adapters import find_adapter, load_prefix_encoder
+from glm_runtime_torch.adapters import find_adapter, load_prefix_encoder, require_length
 from glm_runtime_torch.checkpoints.reader import Checkpoint
 from glm_runtime_torch.directory import read_config, read_json, recognised_family
 from glm_runtime_torch.families import CHATGLM
@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from glm_core import resolve_model
 from glm_core.config import expand
-from glm_core.errors import AdapterError, CheckpointError, ConfigError
+from glm_core.errors import CheckpointError, ConfigError
 
 BITS = (4, 8)
 
@@ -56,11 +56,7 @@ def load_ptuning_checkpoint(
     source = find_adapter(expand(ptuning_checkpoint))
     base = BaseModel(model_name_or_path, fingerprint_of_checkpoint(Checkpoint(directory)))
     encoder = load_prefix_encoder(source, CHATGLM, read_config(directory, raw, CHATGLM), base)
-    if encoder.pre_seq_len != pre_seq_len:
-        raise AdapterError(
-            f"{source} was trained with pre_seq_len {encoder.pre_seq_len}, but pre_seq_len {pre_seq_len} is "
-            f"asked for; pass pre_seq_len={encoder.pre_seq_len}"
-        )
+    require_length(source, pre_seq_len)
     settings = {"pre_seq_len": pre_seq_len, "prefix_projection": encoder.trans is not None}
     config = AutoConfig.from_pretrained(directory, **settings)
     model = AutoModel.from_pretrained(directory, config=config, dtype=torch.float16)

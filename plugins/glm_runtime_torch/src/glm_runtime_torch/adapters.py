@@ -99,6 +99,24 @@ def open_adapter(directory: Path) -> Checkpoint:
         raise AdapterError(f"adapter: {error}") from error
 
 
+def require_length(directory: Path, pre_seq_len: int) -> None:
+    """Refuse an adapter that has another length than its user says; nothing but its shape is read.
+
+    Raises:
+        AdapterError: naming both, or what is wrong with the files.
+    """
+    checkpoint = open_adapter(directory)
+    start = _start_of_names(checkpoint)
+    if start is None:
+        raise _no_prefix(directory)
+    found = checkpoint.facts(f"{start}embedding.weight").shape[0]
+    if found != pre_seq_len:
+        raise AdapterError(
+            f"{directory} was trained with pre_seq_len {found}, but pre_seq_len {pre_seq_len} is asked for; "
+            f"pass pre_seq_len={found}"
+        )
+
+
 def prefix_encoder_in(
     checkpoint: Checkpoint, family: Family, config: Any, stated: AdapterConfig | None = None
 ) -> PrefixEncoder | None:
