@@ -178,6 +178,20 @@ def test_loss_and_gradients_equal_the_original(case: Case) -> None:
         torch.testing.assert_close(gradients[name], case[f"grad.{start}{name}"], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("case", both("rotary", at_least=2))
+def test_angles_are_the_originals(case: Case) -> None:
+    """Cosine and sine of each pair in float32; in float16 those of ChatGLM3, which ChatGLM2's code rounds."""
+    table = case["cache_fp32"]  # [positions, pairs, 2]
+    positions = case["positions"] if "positions" in case.tensors else torch.arange(len(table))
+    pairs = table.shape[1]
+    cos, sin = RotaryEmbedding(2 * pairs).cos_sin(positions, torch.float32)
+    torch.testing.assert_close(torch.stack((cos, sin), dim=-1)[:, :pairs], table, rtol=0, atol=2e-4)
+    if case.folder == "chatglm3-6b":
+        cos, sin = RotaryEmbedding(2 * pairs).cos_sin(positions, torch.float16)
+        ours = torch.stack((cos, sin), dim=-1)[:, :pairs]
+        torch.testing.assert_close(ours, case["cache_fp16"], rtol=0, atol=2e-3)
+
+
 def test_reordered_channels_give_the_same_products() -> None:
     """Turning neighbours, as published, and halves of reordered channels give equal attention scores."""
     torch.manual_seed(0)

@@ -45,6 +45,18 @@ def test_ids_and_pieces_equal_the_original(family: str, tokenizer: ChatGLM2Token
             assert tokenizer.tokenize(golden["text"]) == golden["tokens"]
 
 
+def test_pairs_and_batches_equal_the_original(family: str, tokenizer: ChatGLM2Tokenizer) -> None:
+    """A prompt with its answer and an end, and left-padded prompts, have the original's ids."""
+    for golden in GOLDENS[family]["pairs"]:
+        ids = [*tokenizer.completion_prompt(golden["text"]), *tokenizer.encode(golden["text_pair"])]
+        assert [*ids, tokenizer.eos_token_id] == golden["ids"]
+    for golden in GOLDENS[family]["batches"]:
+        prompts = [tokenizer.completion_prompt(text) for text in golden["texts"]]
+        width = len(golden["input_ids"][0])
+        padded = [[tokenizer.pad_token_id] * (width - len(ids)) + ids for ids in prompts]
+        assert padded == golden["input_ids"]
+
+
 def test_control_tokens_have_the_published_ids(family: str, tokenizer: ChatGLM2Tokenizer) -> None:
     """Control tokens follow the vocabulary; padding and end are the vocabulary's own."""
     golden = GOLDENS[family]["special_ids"]
