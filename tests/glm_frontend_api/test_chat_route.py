@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from api_support import ScriptedRuntime, Served, chat_body, events, serving
+from api_support import NOTHING_CACHED, ScriptedRuntime, Served, chat_body, events, serving
+from tiny_models import tiny_checkpoint2
 
+import glm_core
 from glm_core import Message, Usage
 
 
@@ -45,7 +48,12 @@ def test_whole_answer_has_openais_fields(served: Served) -> None:
             "finish_reason": "stop",
         }
     ]
-    assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    assert answer["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "total_tokens": 5,
+        **NOTHING_CACHED,
+    }
     assert "dropped_messages" not in answer
 
 
@@ -67,7 +75,7 @@ def test_stream_tells_usage_when_asked(served: Served) -> None:
     """With include_usage one more chunk without choices has the tokens."""
     *others, last = streamed(served, "say hello", stream_options={"include_usage": True})
     assert last["choices"] == []
-    assert last["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    assert last["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, **NOTHING_CACHED}
     assert all(chunk["usage"] is None for chunk in others)
 
 
@@ -76,7 +84,12 @@ def test_several_answers_have_seeds_of_their_own(served: Served, runtime: Script
     answer = served.chat("say hello", n=3, seed=7).json()
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
     assert sorted(request.seed or 0 for request in runtime.requests) == [7, 8, 9]
-    assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9}
+    assert answer["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 6,
+        "total_tokens": 9,
+        **NOTHING_CACHED,
+    }
 
 
 def test_several_answers_stream_side_by_side(served: Served) -> None:
@@ -272,3 +285,16 @@ def test_unicode_line_ends_stay_inside_their_event(served: Served) -> None:
     chunks = streamed(served, "say a\u2028b\x85c d")
     text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
     assert text == "a\u2028b\x85c d"
+
+
+def test_reused_tokens_are_counted(tmp_path: Path) -> None:
+    """A conversation's second question reports how much of its prompt the model still held."""
+    directory = tiny_checkpoint2(tmp_path / "chatglm3")
+    with glm_core.load(directory, device="cpu", slots=2) as model, serving(model) as served:
+        body = chat_body("how do I quantise a model? " * 30, max_tokens=2)
+        cached = [
+            served.http.post("/v1/chat/completions", json=body).json()["usage"]["prompt_tokens_details"]
+            for _ in range(2)
+        ]
+    assert cached[0] == {"cached_tokens": 0}
+    assert cached[1]["cached_tokens"] >= 128

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from api_support import ScriptedRuntime, Served, events
+from api_support import NOTHING_CACHED, ScriptedRuntime, Served, events
 
 
 def completion(served: Served, **fields: Any) -> Any:
@@ -29,7 +29,12 @@ def test_several_prompts_and_answers_are_numbered(served: Served, runtime: Scrip
     """Answers to prompt p have indexes p*n to p*n + n - 1; each prompt counts once."""
     answer = completion(served, prompt=["say a", "say b"], n=2, seed=10)
     assert [choice["text"] for choice in answer["choices"]] == ["a", "a", "b", "b"]
-    assert answer["usage"] == {"prompt_tokens": 6, "completion_tokens": 8, "total_tokens": 14}
+    assert answer["usage"] == {
+        "prompt_tokens": 6,
+        "completion_tokens": 8,
+        "total_tokens": 14,
+        **NOTHING_CACHED,
+    }
     seeds = {(request.prompt, request.seed) for request in runtime.requests}
     assert seeds == {("say a", 10), ("say a", 11), ("say b", 12), ("say b", 13)}
 

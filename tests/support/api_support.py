@@ -44,6 +44,9 @@ REFUSALS: dict[str, Exception] = {
     "broken": ValueError("secret words of a prompt"),
 }
 
+# What an answer's usage says where the model reused nothing.
+NOTHING_CACHED = {"prompt_tokens_details": {"cached_tokens": 0}}
+
 
 @dataclass(eq=False)  # pluggy keeps plugins in sets
 class ScriptedRuntime:

@@ -226,13 +226,15 @@ def _envelope(job: Job, kind: str) -> dict[str, Any]:
     }
 
 
-def _usage(generation: Generation, job: Job) -> dict[str, int]:
+def _usage(generation: Generation, job: Job) -> dict[str, Any]:
     """Tokens of all answers; a prompt that is answered ``n`` times counts once."""
     usages = generation.usages
-    prompt = sum(usages[index].prompt_tokens for index in range(0, len(job.requests), job.n))
+    prompts = [usages[index] for index in range(0, len(job.requests), job.n)]
+    prompt = sum(usage.prompt_tokens for usage in prompts)
     completion = sum(usage.completion_tokens for usage in usages.values())
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(usage.cached_tokens for usage in prompts)},
     }

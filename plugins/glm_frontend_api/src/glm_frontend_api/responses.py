@@ -41,12 +41,19 @@ class OriginalResponse(Strict):
     time: str
 
 
+class PromptTokensResponse(Strict):
+    """Of the prompt's tokens, those whose keys and values were there already."""
+
+    cached_tokens: int
+
+
 class UsageResponse(Strict):
     """Tokens used."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensResponse
 
 
 class FunctionCallResponse(Strict):
