@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.model.torch_model import TorchModel
 from random_checkpoint import write_checkpoint
 from reporting import busy_cores, machine, machine_line, markdown_table, write_report
 from safetensors.torch import save_file

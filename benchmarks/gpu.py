@@ -31,9 +31,9 @@ from typing import Any
 
 import torch
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
-from glm_runtime_torch.empty_weights import empty_weights
-from glm_runtime_torch.families import CHATGLM, family_of
-from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.checkpoints.empty_weights import empty_weights
+from glm_runtime_torch.families.registry import CHATGLM, family_of
+from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import QuantizedEmbedding, QuantizedLinear, expect_stored_form
 from reporting import machine, machine_line, markdown_table, write_report
 from torch import Tensor, nn
@@ -133,7 +133,7 @@ class Bench:
 
     @torch.inference_mode()
     def _forward_difference(self, case: Case) -> float:
-        from glm_runtime_torch.layout import batch_layout
+        from glm_runtime_torch.network.layout import batch_layout
 
         overrides = case.settings.get("config_override", {})
         kept = tuple((key, value) for key, value in overrides.items() if key == "position_encoding_2d")
@@ -336,7 +336,7 @@ def _open(directory: Path, dtype: str, stop: Sequence[int], adapter: str | None 
     assert known is not None
     ids: Any = _Ids(config["vocab_size"], [config["eos_token_id"]])
     family = dataclasses.replace(known, tokenizer=lambda _: ids)
-    from glm_runtime_torch.directory import open_directory
+    from glm_runtime_torch.model.directory import open_directory
 
     adapters = {adapter: DATA / "chatglm-6b" / f"ptuning-{adapter}"} if adapter else {}
     source = ModelSource("golden", directory, adapters)

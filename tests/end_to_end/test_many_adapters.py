@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from glm_backend_cpu._native import native
-from glm_runtime_torch.directory import open_directory, recognised_family
-from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.model.directory import open_directory, recognised_family
+from glm_runtime_torch.model.torch_model import TorchModel
 from tiny_adapters import write_adapter
 
 import glm_core

@@ -8,7 +8,7 @@ import pytest
 import torch
 from glm_backend_cpu._attention import NativeDecodeAttention
 from glm_backend_cpu._native import Native
-from glm_runtime_torch.attention import TorchDecodeAttention
+from glm_runtime_torch.network.attention import TorchDecodeAttention
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

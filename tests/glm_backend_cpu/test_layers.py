@@ -9,7 +9,7 @@ import torch
 from glm_backend_cpu._layers import NativeLayers, NativeLinear, activation_group
 from glm_backend_cpu._native import Native
 from glm_backend_cpu._torch_layers import TorchInt4Linear, TorchInt8Linear, TorchLayers
-from glm_runtime_torch.fused import linear_gelu
+from glm_runtime_torch.network.fused import linear_gelu
 from glm_runtime_torch.quantization import QuantizedLinear, dequantize_rows, quantize_rows
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from glm_backend_cuda._attention import TorchDeviceAttention, chunk_size
-from glm_runtime_torch.attention import TorchDecodeAttention
+from glm_runtime_torch.network.attention import TorchDecodeAttention
 from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed")

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from glm_runtime_torch.fused import linear_gelu
+from glm_runtime_torch.network.fused import linear_gelu
 from glm_runtime_torch.quantization import (
     QuantizedLinear,
     dequantize_rows,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from glm_runtime_torch.fused import norm_of_sum
+from glm_runtime_torch.network.fused import norm_of_sum
 from torch import nn
 
 pytest.importorskip("triton", reason="Triton is not installed")

@@ -8,7 +8,7 @@ from glm_backend_cuda._choice import choose_kernels
 from glm_backend_cuda._replacement import replace_integers
 from glm_backend_cuda._torch_layers import Products, TorchLayers
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
-from glm_runtime_torch.kv_cache import KVCache
+from glm_runtime_torch.network.kv_cache import KVCache
 from glm_runtime_torch.quantization import QuantizedEmbedding, QuantizedLinear, quantize_in_place
 from torch import Tensor, nn
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from glm_ptuning._data import Columns, Row, Table, read_rows
 from glm_ptuning._examples import Lengths, MicroBatches, collate, report, tokenize
-from glm_runtime_torch.architectures.decoder import IGNORED_LABEL
+from glm_runtime_torch.network.decoder import IGNORED_LABEL
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
 from goldens import cases
 from tiny_models import train_vocabulary

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from glm_ptuning._load_checkpoint import load_ptuning_checkpoint
-from glm_runtime_torch.adapter_files import BaseModel, save_adapter
-from glm_runtime_torch.adapters import read_adapter
+from glm_runtime_torch.adapters.files import BaseModel, save_adapter
+from glm_runtime_torch.adapters.loading import read_adapter
 from goldens import DATA, cases
 from tiny_adapters import write_adapter
 from tiny_models import tiny_checkpoint, train_vocabulary

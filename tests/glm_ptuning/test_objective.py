@@ -10,11 +10,11 @@ import pytest
 import torch
 from glm_ptuning._examples import Batch
 from glm_ptuning._objective import token_losses, use_gradient_checkpointing
-from glm_runtime_torch.adapters import load_prefix_encoder
-from glm_runtime_torch.architectures.decoder import IGNORED_LABEL
-from glm_runtime_torch.directory import open_directory
-from glm_runtime_torch.families import FAMILIES
-from glm_runtime_torch.prefix_encoder import PrefixEncoder
+from glm_runtime_torch.adapters.loading import load_prefix_encoder
+from glm_runtime_torch.families.registry import FAMILIES
+from glm_runtime_torch.model.directory import open_directory
+from glm_runtime_torch.network.decoder import IGNORED_LABEL
+from glm_runtime_torch.network.prefix_encoder import PrefixEncoder
 from glm_runtime_torch.quantization import quantize_in_place
 from glm_runtime_torch.quantization.layers import QuantizedLinear
 from goldens import DATA, Case, cases, network2_of, network_of

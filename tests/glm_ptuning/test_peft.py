@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from glm_ptuning._peft import export_peft
-from glm_runtime_torch.adapters import read_adapter
+from glm_runtime_torch.adapters.loading import read_adapter
 from goldens import DATA, cases
 
 from glm_core import AdapterError, ConfigError

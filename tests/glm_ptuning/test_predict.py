@@ -15,7 +15,7 @@ from glm_ptuning._predict_options import predict_settings
 from glm_ptuning._predictions_file import NAME
 from glm_ptuning._scores import mean, score
 from glm_ptuning._source import source_ids
-from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.model.torch_model import TorchModel
 from tiny_adapters import write_adapter
 from tiny_models import tiny_checkpoint
 

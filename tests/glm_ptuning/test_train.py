@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from glm_ptuning._checkpoints import Checkpoints
-from glm_runtime_torch.adapter_files import read_adapter_config
+from glm_runtime_torch.adapters.files import read_adapter_config
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
 from tiny_training import losses, options, reports, train, trained_files, write_rows
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from glm_runtime_torch.attention import scaled_product
-from glm_runtime_torch.rotary import Rotary
+from glm_runtime_torch.network.attention import scaled_product
+from glm_runtime_torch.network.rotary import Rotary
 from torch import Tensor
 
 
@@ -27,7 +27,7 @@ class TensorAttention:
         slots: Tensor,
         lengths: Tensor,
     ) -> Tensor:
-        """See `glm_runtime_torch.attention.DecodeAttention.decode`."""
+        """See `glm_runtime_torch.network.attention.DecodeAttention.decode`."""
         rotary = Rotary(cos, sin)
         q, k = rotary.turn(q), rotary.turn(k)
         real = lengths > 0

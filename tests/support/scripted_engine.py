@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from glm_runtime_torch.generation.engine import Engine
-from glm_runtime_torch.kv_cache import KVCache
+from glm_runtime_torch.network.kv_cache import KVCache
 from tiny_models import ScriptedTokenizer
 
 from glm_core import ChatRequest, Message, Sampling

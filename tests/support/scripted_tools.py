@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from glm_runtime_torch import plugin
 from glm_runtime_torch.architectures.chatglm2 import ChatGLM2Config
-from glm_runtime_torch.families import CHATGLM3
-from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.families.registry import CHATGLM3
+from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM3Tokenizer
 from scripted_engine import CausalLayout
 

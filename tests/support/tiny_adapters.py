@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from glm_runtime_torch.directory import read_config, recognised_family
+from glm_runtime_torch.model.directory import read_config, recognised_family
 from safetensors.torch import save_file
 
 STORED_NAME = "transformer.prefix_encoder.embedding.weight"

@@ -13,12 +13,12 @@ import sentencepiece
 import torch
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
 from glm_runtime_torch.architectures.chatglm2 import ChatGLM2, ChatGLM2Config
-from glm_runtime_torch.directory import open_directory
-from glm_runtime_torch.families import family_of
-from glm_runtime_torch.generation.reply import ReplyFilter
-from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.families.registry import family_of
+from glm_runtime_torch.model.directory import open_directory
+from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
 from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM3Tokenizer
+from glm_runtime_torch.tokenizers.reply import ReplyFilter
 from safetensors.torch import save_file
 
 from glm_core import Message

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from dialogues import Dialogues
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
-from glm_runtime_torch.attention import visibility_mask
+from glm_runtime_torch.network.attention import visibility_mask
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
 from torch import Tensor
 

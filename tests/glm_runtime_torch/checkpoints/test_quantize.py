@@ -12,16 +12,16 @@ from typing import Any
 
 import filelock
 import glm_runtime_torch  # noqa: F401 - registers the auto classes
-import glm_runtime_torch.checkpoints.partial as partial
-import glm_runtime_torch.checkpoints.quantize as job_module
+import glm_runtime_torch.quantize_job.job as job_module
+import glm_runtime_torch.quantize_job.partial as partial
 import pytest
 import torch
-from glm_runtime_torch.checkpoints.quantize import quantize_checkpoint
 from glm_runtime_torch.checkpoints.reader import Checkpoint
 from glm_runtime_torch.checkpoints.writer import SafetensorsWriter
-from glm_runtime_torch.families import CHATGLM
-from glm_runtime_torch.loading import open_source
+from glm_runtime_torch.families.registry import CHATGLM
+from glm_runtime_torch.model.loading import open_source
 from glm_runtime_torch.quantization import dequantize_rows, quantize_rows
+from glm_runtime_torch.quantize_job.job import quantize_checkpoint
 from goldens import DATA
 from safetensors.torch import load_file, save_file
 from tiny_models import open_with_prompt, tiny_checkpoint

@@ -23,7 +23,7 @@ import json, sys
 from pathlib import Path
 import psutil, torch
 from peak_memory import peak_bytes
-from glm_runtime_torch.checkpoints.quantize import quantize_checkpoint
+from glm_runtime_torch.quantize_job.job import quantize_checkpoint
 from glm_core.records import ModelSource, QuantizationScheme, QuantizeJob
 
 torch.ones(64, 64) @ torch.ones(64, 64)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from glm_runtime_torch import families
-from glm_runtime_torch.directory import open_directory
-from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.families.registry import registry as families
+from glm_runtime_torch.model.directory import open_directory
+from glm_runtime_torch.model.torch_model import TorchModel
 from goldens import DATA, PAD, Case, cases, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

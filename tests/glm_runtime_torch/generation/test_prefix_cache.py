@@ -10,7 +10,7 @@ import pytest
 import torch
 from glm_runtime_torch.generation import engine as engine_module
 from glm_runtime_torch.generation.prefix_cache import PrefixCache
-from glm_runtime_torch.kv_cache import KVCache
+from glm_runtime_torch.network.kv_cache import KVCache
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
 
 import glm_core

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.model.torch_model import TorchModel
 from tiny_models import tiny_checkpoint
 
 from glm_core import ChatModel, ChatRequest, Message, RequestError, Sampling

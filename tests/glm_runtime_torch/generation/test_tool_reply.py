@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from glm_runtime_torch.generation.beginning import Beginning
-from glm_runtime_torch.generation.reply import ReplyFilter
 from glm_runtime_torch.generation.sampling import Sampler
-from glm_runtime_torch.generation.tool_reply import MAX_CALL_CHARACTERS, ToolReply
 from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM3Tokenizer
+from glm_runtime_torch.tokenizers.reply import ReplyFilter
+from glm_runtime_torch.tokenizers.tool_reply import MAX_CALL_CHARACTERS, ToolReply
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_tools import TIME, WEATHER, Turn, answers_in_turn, call_turn, written_answer

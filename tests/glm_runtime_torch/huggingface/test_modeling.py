@@ -14,7 +14,7 @@ import pytest
 import torch
 from glm_runtime_torch.huggingface import modeling, placing
 from glm_runtime_torch.huggingface.modeling import ChatGLMForConditionalGeneration
-from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import QuantizedLinear
 from goldens import DATA, Case, fixtures_or_skip, named, real_positions
 from safetensors.torch import load_file, save_file

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from glm_runtime_torch.directory import open_directory
-from glm_runtime_torch.families import NATIVE, Family, family_of
-from glm_runtime_torch.huggingface.native import build_prefix_encoder
-from glm_runtime_torch.huggingface.native_tokenizer import NativeTokenizer
-from glm_runtime_torch.layout import batch_layout
-from glm_runtime_torch.model import TorchModel
-from glm_runtime_torch.prefix_encoder import PrefixedKeyValues
+from glm_runtime_torch.architectures.native import build_prefix_encoder
+from glm_runtime_torch.families.registry import NATIVE, Family, family_of
+from glm_runtime_torch.model.directory import open_directory
+from glm_runtime_torch.model.torch_model import TorchModel
+from glm_runtime_torch.network.layout import batch_layout
+from glm_runtime_torch.network.prefix_encoder import PrefixedKeyValues
+from glm_runtime_torch.tokenizers.native import NativeTokenizer
 from tiny_native import byte_tokenizer, native_checkpoint
 from transformers import AutoModelForCausalLM, DynamicCache
 

@@ -7,7 +7,7 @@ import os
 
 import psutil
 import torch
-from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import TABLE_SCHEME
 
 from glm_core import DeviceError, OutOfMemoryError

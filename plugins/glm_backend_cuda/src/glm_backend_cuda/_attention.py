@@ -6,13 +6,13 @@ Axes: B rows · N query heads · G key/value heads · H head dim · R blocks tha
 from __future__ import annotations
 
 import torch
-from glm_runtime_torch.attention import RowNumbers, scaled_product
-from glm_runtime_torch.rotary import Rotary
+from glm_runtime_torch.network.attention import RowNumbers, scaled_product
+from glm_runtime_torch.network.rotary import Rotary
 from torch import Tensor
 
 
 class TorchDeviceAttention:
-    """`glm_runtime_torch.attention.DecodeAttention` in plain PyTorch that can be captured.
+    """`glm_runtime_torch.network.attention.DecodeAttention` in plain PyTorch that can be captured.
 
     Nothing tells PyTorch a length that only the device knows, so each row attends over its whole slot with
     a mask. Rows are worked on one after the other, each with the same operations as alone.
@@ -32,7 +32,7 @@ class TorchDeviceAttention:
         slots: RowNumbers,
         lengths: RowNumbers,
     ) -> Tensor:
-        """See `glm_runtime_torch.attention.DecodeAttention.decode`; a row of length 0 stores nothing."""
+        """See `DecodeAttention.decode`; a row of length 0 stores nothing."""
         slots, lengths = row_numbers(slots, q.device), row_numbers(lengths, q.device)
         rotary = Rotary(cos, sin)
         q, k = rotary.turn(q), rotary.turn(k)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from glm_runtime_torch.attention import DecodeAttention
+from glm_runtime_torch.network.attention import DecodeAttention
 from glm_runtime_torch.quantization import QuantizedLayers
 from torch import nn
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
-from glm_runtime_torch.families import LanguageModel
 from glm_runtime_torch.generation.executor import DecodeExecutor, EagerExecutor
-from glm_runtime_torch.kv_cache import KVCache
+from glm_runtime_torch.network.kv_cache import KVCache
+from glm_runtime_torch.network.language_model import LanguageModel
 from torch import Tensor
 
 _log = logging.getLogger("glm")
@@ -86,7 +86,7 @@ class RecordedExecutor:
 
     Args:
         network: in evaluation mode.
-        cache: its attention takes tensors; see `glm_runtime_torch.attention.DecodeAttention`.
+        cache: its attention takes tensors; see `glm_runtime_torch.network.attention.DecodeAttention`.
         device: where both are.
         recorder: what records.
     """

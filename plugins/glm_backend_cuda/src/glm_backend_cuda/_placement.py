@@ -6,14 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 
 import torch
-from glm_runtime_torch.attention import takes_tensors
-from glm_runtime_torch.device_map import DeviceMap, map_of
-from glm_runtime_torch.families import LanguageModel
-from glm_runtime_torch.fitting import fit
 from glm_runtime_torch.generation.executor import DecodeExecutor, MakeExecutor
-from glm_runtime_torch.kv_cache import KVCache
-from glm_runtime_torch.model import TorchModel
-from glm_runtime_torch.parameters import sharing_copy
+from glm_runtime_torch.model.device_map import DeviceMap, map_of
+from glm_runtime_torch.model.fitting import fit
+from glm_runtime_torch.model.torch_model import TorchModel
+from glm_runtime_torch.network.attention import takes_tensors
+from glm_runtime_torch.network.kv_cache import KVCache
+from glm_runtime_torch.network.language_model import LanguageModel
+from glm_runtime_torch.network.parameters import sharing_copy
 from glm_runtime_torch.quantization import TABLE_SCHEME, QuantizedLinear
 
 from glm_core import DeviceError

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from glm_runtime_torch.attention import TorchDecodeAttention
+from glm_runtime_torch.network.attention import TorchDecodeAttention
 from glm_runtime_torch.quantization import dequantize_rows, quantize_rows
 from torch import Tensor
 

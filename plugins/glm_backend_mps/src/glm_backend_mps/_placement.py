@@ -6,10 +6,10 @@ import logging
 from typing import cast
 
 import torch
-from glm_runtime_torch.device_map import one_device
-from glm_runtime_torch.fitting import fit
-from glm_runtime_torch.model import TorchModel
-from glm_runtime_torch.parameters import sharing_copy
+from glm_runtime_torch.model.device_map import one_device
+from glm_runtime_torch.model.fitting import fit
+from glm_runtime_torch.model.torch_model import TorchModel
+from glm_runtime_torch.network.parameters import sharing_copy
 from glm_runtime_torch.quantization import TABLE_SCHEME, QuantizedLinear
 from glm_runtime_torch.quantization.replacing import replace_quantized
 from torch import nn

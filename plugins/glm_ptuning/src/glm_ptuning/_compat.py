@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from glm_runtime_torch.adapters import find_adapter, require_length
-from glm_runtime_torch.directory import read_json
-from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.adapters.loading import find_adapter, require_length
+from glm_runtime_torch.checkpoints.config_file import read_json
+from glm_runtime_torch.model.torch_model import TorchModel
 
 from glm_core import resolve_model
 from glm_core.config import Settings as CoreSettings

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from glm_runtime_torch.adapter_files import BaseModel, fingerprint_of_checkpoint
-from glm_runtime_torch.adapters import find_adapter, load_prefix_encoder, require_length
+from glm_runtime_torch.adapters.files import BaseModel, fingerprint_of_checkpoint
+from glm_runtime_torch.adapters.loading import find_adapter, load_prefix_encoder, require_length
+from glm_runtime_torch.checkpoints.config_file import read_json
 from glm_runtime_torch.checkpoints.reader import Checkpoint
-from glm_runtime_torch.directory import read_config, read_json, recognised_family
-from glm_runtime_torch.families import CHATGLM
+from glm_runtime_torch.families.registry import CHATGLM
+from glm_runtime_torch.model.directory import read_config, recognised_family
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from glm_core import resolve_model

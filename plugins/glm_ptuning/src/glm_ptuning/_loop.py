@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_runtime_torch.parameters import resident_bytes
+from glm_runtime_torch.network.parameters import resident_bytes
 from glm_runtime_torch.tokenizers.training import TrainingIds
 from torch import Tensor
 

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from glm_runtime_torch.architectures.decoder import IGNORED_LABEL
-from glm_runtime_torch.layout import batch_layout
-from glm_runtime_torch.prefix_encoder import PrefixedKeyValues, PrefixEncoder
+from glm_runtime_torch.network.decoder import IGNORED_LABEL
+from glm_runtime_torch.network.layout import batch_layout
+from glm_runtime_torch.network.prefix_encoder import PrefixedKeyValues, PrefixEncoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.model.torch_model import TorchModel
 
 from glm_core import ChatRequest
 from glm_core.chat_model import collect

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_runtime_torch.model import TorchModel
+from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.tokenizers.training import TrainingIds
 
 from glm_core.config import expand

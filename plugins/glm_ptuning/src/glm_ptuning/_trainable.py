@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from glm_runtime_torch.adapter_files import BaseModel, save_adapter
-from glm_runtime_torch.adapters import load_prefix_encoder
+from glm_runtime_torch.adapters.files import BaseModel, save_adapter
+from glm_runtime_torch.adapters.loading import load_prefix_encoder
 from glm_runtime_torch.checkpoints.reader import Checkpoint
 from glm_runtime_torch.checkpoints.writer import Entry, SafetensorsWriter, write_text
-from glm_runtime_torch.model import TorchModel
-from glm_runtime_torch.parameters import unique_parameters
-from glm_runtime_torch.prefix_encoder import PrefixEncoder
+from glm_runtime_torch.model.torch_model import TorchModel
+from glm_runtime_torch.network.parameters import unique_parameters
+from glm_runtime_torch.network.prefix_encoder import PrefixEncoder
 from torch import Tensor
 
 from glm_core.config import expand
@@ -78,7 +78,7 @@ class TrainedPrefix:
         return list(self._encoder.named_parameters())
 
     def write(self, directory: Path) -> None:
-        """An adapter's directory; see `glm_runtime_torch.adapter_files`."""
+        """An adapter's directory; see `glm_runtime_torch.adapters.files`."""
         family = self._model.family.name
         save_adapter(directory, self._encoder, family=family, base=self._base, training=self._training)
 

@@ -42,7 +42,7 @@ def train(model: LoadedModel, job: TrainJob) -> Iterator[TrainProgress] | None:
 @hookimpl
 def predict(model: LoadedModel, job: PredictJob) -> Iterator[PredictProgress] | None:
     """Answer and score the rows of a file with a model of the torch runtime."""
-    from glm_runtime_torch.model import TorchModel
+    from glm_runtime_torch.model.torch_model import TorchModel
 
     from ._predict import predict
 

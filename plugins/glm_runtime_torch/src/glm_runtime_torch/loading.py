@@ -6,8 +6,8 @@ import torch
 
 from glm_core.records import ModelSource
 
-from .directory import open_directory, recognised_family
-from .model import TorchModel
+from .model.directory import open_directory, recognised_family
+from .model.torch_model import TorchModel
 
 
 def open_source(source: ModelSource, dtype: str) -> TorchModel | None:

@@ -9,7 +9,7 @@ from glm_core import hookimpl
 from glm_core.records import ChatRequest, Delta, ModelCard, ModelSource, QuantizeJob, QuantizeProgress
 
 if TYPE_CHECKING:
-    from .model import TorchModel
+    from .model.torch_model import TorchModel
 
 GLM_API_VERSION = 1
 
@@ -17,7 +17,7 @@ GLM_API_VERSION = 1
 @hookimpl
 def describe_models() -> tuple[ModelCard, ...]:
     """The published models that this runtime can run."""
-    from .catalogue import CARDS
+    from .families.catalogue import CARDS
 
     return CARDS
 
@@ -33,7 +33,7 @@ def load_model(source: ModelSource, dtype: str) -> TorchModel | None:
 @hookimpl
 def chat_stream(model: object, request: ChatRequest) -> Iterator[Delta] | None:
     """Stream from the model's engine."""
-    from .model import TorchModel  # loaded already if the model is ours
+    from .model.torch_model import TorchModel  # loaded already if the model is ours
 
     return model.stream(request) if isinstance(model, TorchModel) else None
 
@@ -41,6 +41,6 @@ def chat_stream(model: object, request: ChatRequest) -> Iterator[Delta] | None:
 @hookimpl
 def quantize_checkpoint(source: ModelSource, job: QuantizeJob) -> Iterator[QuantizeProgress] | None:
     """Write a quantised copy of a checkpoint directory of a known family."""
-    from .checkpoints.quantize import quantize_checkpoint as write  # here: start-up does not pay for torch
+    from .quantize_job.job import quantize_checkpoint as write  # here: start-up does not pay for torch
 
     return write(source, job)

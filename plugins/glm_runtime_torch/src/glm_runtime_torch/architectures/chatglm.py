@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..fused import linear_gelu, norm_of_sum
-from ..prefix_encoder import PrefixEncoder
-from ..rotary import RotaryEmbedding
-from .decoder import BlockStack, CausalHead, DecoderBlock
+from ..network.decoder import BlockStack, CausalHead, DecoderBlock
+from ..network.fused import linear_gelu, norm_of_sum
+from ..network.prefix_encoder import PrefixEncoder
+from ..network.rotary import RotaryEmbedding
 
 # sqrt(2 * 28). The original never passes its layer count to the block, whose default is 28, so
 # this is the constant that all weights of the family were trained with, also smaller models'.
@@ -80,7 +80,7 @@ class ChatGLMConfig:
 
 
 class ChatGLMAttention(nn.Module):
-    """The two projections around multi-head attention; the product is `glm_runtime_torch.attention`'s."""
+    """The two projections around multi-head attention; the product is `network.attention`'s."""
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ How they differ from ChatGLM-6B (v1), and from the common decoder:
 - **RMSNorm** before attention and MLP with ordinary residuals, and a **SwiGLU** MLP.
 - The head has weights of its own.
 
-`glm_runtime_torch.attention` and every backend's kernel turn channel ``i`` with ``i + d/2``. So the
+`glm_runtime_torch.network.attention` and every backend's kernel turn channel ``i`` with ``i + d/2``. So the
 turned channels of queries and keys are reordered once after their projection, even ones first: the
 products of queries and keys do not change. The half that is not turned has a row of positions that is
 always 0.
@@ -29,10 +29,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layout import CausalLayout
-from ..prefix_encoder import PrefixEncoder
-from ..rotary import RotaryEmbedding
-from .decoder import BlockStack, CausalHead, DecoderBlock
+from ..network.decoder import BlockStack, CausalHead, DecoderBlock
+from ..network.layout import CausalLayout
+from ..network.prefix_encoder import PrefixEncoder
+from ..network.rotary import RotaryEmbedding
 
 ROPE_BASE = 10000.0
 
@@ -116,7 +116,7 @@ _SAME_NAMES = (
 
 
 class ChatGLM2Attention(nn.Module):
-    """The two projections around grouped attention; the product is `glm_runtime_torch.attention`'s."""
+    """The two projections around grouped attention; the product is `network.attention`'s."""
 
     def __init__(self, config: ChatGLM2Config) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from glm_core.errors import CheckpointError
 
-from ..memory import release_pages
+from ..network.memory import release_pages
 from .integrity import check_not_lfs_pointer
 
 # Small, because temporaries of this size stay on the C library's heap: pieces of 4 MB left it 100 MB

@@ -34,8 +34,8 @@ from glm_core import (
     Sampling,
 )
 
-from ..families import LanguageModel
-from ..kv_cache import KVCache
+from ..network.kv_cache import KVCache
+from ..network.language_model import LanguageModel
 from ..tokenizers import ChatTokenizer
 from .candidates import rows_to_choose_from
 from .executor import DecodeExecutor, EagerExecutor

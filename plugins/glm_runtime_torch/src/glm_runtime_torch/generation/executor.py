@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..families import LanguageModel
-from ..kv_cache import KVCache
+from ..network.kv_cache import KVCache
+from ..network.language_model import LanguageModel
 
 
 class DecodeExecutor(Protocol):

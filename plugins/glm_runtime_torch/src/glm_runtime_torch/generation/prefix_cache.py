@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..kv_cache import KVCache
+from ..network.kv_cache import KVCache
 
 
 @dataclass
@@ -37,7 +37,7 @@ class PrefixCache:
 
     Args:
         cache: whose slots.
-        chunk_size: tokens that pass the network at once, see `glm_runtime_torch.prefill`.
+        chunk_size: tokens that pass the network at once, see `glm_runtime_torch.network.prefill`.
     """
 
     def __init__(self, cache: KVCache, chunk_size: int) -> None:

@@ -10,14 +10,14 @@ from torch import Tensor
 from glm_core import ChatRequest, Delta, Sampling, Usage
 from glm_core.records import FinishReason
 
-from ..layout import Layout
+from ..network.layout import Layout
 from ..tokenizers import ChatTokenizer, ToolTokenizer
+from ..tokenizers.tool_reply import PlainReply, ReplyPiece, ToolReply
 from .beginning import Beginning
 from .detokenizer import IncrementalDetokenizer
 from .prompt import Prompt
 from .sampling import Candidates, Sampler
 from .stop import StopStrings
-from .tool_reply import PlainReply, ReplyPiece, ToolReply
 
 
 @dataclass

@@ -20,18 +20,18 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from glm_core.records import ChatRequest, Message, QuantizationScheme, Sampling, as_messages
 
 from ..architectures.chatglm import ChatGLM, ChatGLMLayout, ChatGLMTransformer
-from ..architectures.decoder import language_model_loss
-from ..device_map import map_of
-from ..families import CHATGLM
-from ..layout import batch_layout
-from ..model import TorchModel
-from ..prefix_encoder import PrefixedKeyValues
+from ..families.registry import CHATGLM
+from ..model.device_map import map_of
+from ..model.torch_model import TorchModel
+from ..network.decoder import language_model_loss
+from ..network.layout import batch_layout
+from ..network.prefix_encoder import PrefixedKeyValues
 from ..quantization import expect_stored_form, quantize_in_place
 from .configuration import ChatGLMConfig
 from .placing import placed_by_backend, require_device
 
 if TYPE_CHECKING:
-    from ..prefix_encoder import PrefixEncoder
+    from ..network.prefix_encoder import PrefixEncoder
     from .tokenization import ChatGLMTokenizer
 
 PREFIX_DROPOUT = 0.1

@@ -13,7 +13,7 @@ from glm_core.plugins import default_host
 from glm_core.records import ModelSource
 from glm_core.routing import choose_devices, run_stages
 
-from ..model import TorchModel
+from ..model.torch_model import TorchModel
 
 if TYPE_CHECKING:
     from .modeling import ChatGLMForConditionalGeneration

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from ..architectures.chatglm import ChatGLM
-from ..device_map import DeviceMap, Parts, parts_of, read_map, split
-from ..devices import Move, move_tensor
-from ..empty_weights import empty_weights
-from ..families import CHATGLM
-from ..kv_cache import bytes_per_slot
-from ..parameters import unique_parameters
+from ..checkpoints.empty_weights import empty_weights
+from ..families.registry import CHATGLM
+from ..model.device_map import DeviceMap, Parts, parts_of, read_map, split
+from ..network.kv_cache import bytes_per_slot
+from ..network.parameters import unique_parameters
+from ..network.route import Move, move_tensor
 from ..quantization import expect_stored_form
 from .configuration import ChatGLMConfig
 from .modeling import ChatGLMForConditionalGeneration
@@ -47,7 +47,7 @@ def load_on_devices(
     Args:
         checkpoint_path: directory or hub id.
         free_bytes: device to its free memory, in the order in which blocks are dealt out.
-        device_map: the user's own map; see `glm_runtime_torch.device_map.read_map`.
+        device_map: the user's own map; see `glm_runtime_torch.model.device_map.read_map`.
         put: moves a module to a device.
         move: copies a tensor to a device, at every hop of the hidden states.
         **settings: passed on to ``from_pretrained``.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from glm_core import Message
 from glm_core.errors import ConfigError
 
-from ..attention import visibility_mask
+from ..network.attention import visibility_mask
 from ..tokenizers import ChatTokenizer
 from .gptq import InputStatistics
 from .network import blocks, embedding_place

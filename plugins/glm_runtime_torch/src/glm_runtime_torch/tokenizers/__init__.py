@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from glm_core import Message, Tool
 
-    from ..generation.reply import ReplyFilter
-    from ..generation.tool_reply import ToolReply
+    from .reply import ReplyFilter
+    from .tool_reply import ToolReply
 
 
 class ChatTokenizer(Protocol):

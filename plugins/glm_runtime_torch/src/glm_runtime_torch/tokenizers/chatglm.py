@@ -14,7 +14,7 @@ from pathlib import Path
 from glm_core import Message
 from glm_core.errors import CheckpointError
 
-from ..generation.reply import FullWidthPunctuation, ReplyFilter
+from .reply import FullWidthPunctuation, ReplyFilter
 from .training import TrainingIds
 from .vocabulary import load_vocabulary
 

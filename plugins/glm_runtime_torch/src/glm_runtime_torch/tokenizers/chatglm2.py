@@ -12,10 +12,10 @@ from typing import ClassVar
 
 from glm_core import Message, Tool
 
-from ..generation.reply import ReplyFilter
-from ..generation.tool_reply import ToolReply, callable_names
 from . import chatglm3_tools
 from .chatglm import REPLY_REPLACEMENTS
+from .reply import ReplyFilter
+from .tool_reply import ToolReply, callable_names
 from .training import TrainingIds, prompt_and_answer
 from .vocabulary import load_vocabulary
 

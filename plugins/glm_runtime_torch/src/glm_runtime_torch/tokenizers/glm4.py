@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from glm_core import CheckpointError, Message, PluginError
 
 from ..checkpoints.integrity import check_not_lfs_pointer
-from ..generation.reply import ReplyFilter
+from .reply import ReplyFilter
 from .training import TrainingIds, prompt_and_answer
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Adapters: their files, how they are found, checked and loaded."""

@@ -1,0 +1,266 @@
+"""Families whose networks transformers defines itself, behind this runtime's interface: glm, glm4, glm4_moe.
+
+The blocks are transformers' own; what is ours is the walk through them and where keys and values go: an
+attention function that transformers calls with rotated queries, keys and values of the new tokens. These
+families are causal, so a chunk of a prompt passes a block at once.
+
+Axes: B batch · T new tokens · S key positions · N query heads · G key/value heads · H head dim
+      D hidden · V vocabulary · P prefix length
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.modeling_utils import AttentionInterface
+
+from ..network.attention import AttendingStore, KeyValueStore, scaled_product
+from ..network.kv_cache import PrefillRows
+from ..network.language_model import Dimensions
+from ..network.layout import CausalLayout
+from ..network.prefix_encoder import PrefixEncoder
+from ..network.rotary import Rotary
+from ..network.route import Route
+
+ATTENTION = "glm_runtime_torch"
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Where the keys and values of a piece of a prompt go."""
+
+    rows: PrefillRows
+    start: int
+
+
+Store = KeyValueStore | AttendingStore | _Chunk | None
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    store: Store = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """What the blocks call: rotated q ``[B, N, T, H]``, k and v ``[B, G, T, H]`` to ``[B, T, N * H]``."""
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    if isinstance(store, _Chunk):
+        store.rows.put(key, value, layer, store.start)
+        return store.rows.attend(query, layer, store.start), None
+    if isinstance(store, AttendingStore):
+        return store.attend(query, key, value, _no_rotation(query), layer), None
+    if store is not None:
+        key, value = store.update(key, value, layer)
+    return scaled_product(query, key, value, attention_mask), None
+
+
+def _no_rotation(query: Tensor) -> Rotary:
+    """Angles of zero for decode kernels, which turn what they are given."""
+    shape = (query.shape[0], 1, 1, 1, query.shape[-1])
+    return Rotary(query.new_ones(shape), query.new_zeros(shape))
+
+
+AttentionInterface.register(ATTENTION, _attend)
+
+
+class NativeStack:
+    """Names the parts of transformers' network as `glm_runtime_torch.network.decoder.BlockStack` does.
+
+    Attributes:
+        route: where they and the head stand; ``None`` = all on one device.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.route: Route | None = None
+
+    @property
+    def embedding_table(self) -> nn.Module:
+        """Ids to rows."""
+        return self._model.embed_tokens
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The blocks in order."""
+        return self._model.layers
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """What stands after the last block."""
+        return self._model.norm
+
+
+class NativeModel(nn.Module):
+    """A causal language model of transformers as `LanguageModel` asks for.
+
+    Args:
+        config: transformers' configuration.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        causal = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
+        self.model = causal.model
+        self.lm_head = causal.lm_head
+        with torch.device("cpu"):  # its frequencies are no weights: no checkpoint would fill them
+            self.model.rotary_emb = type(self.model.rotary_emb)(config=config)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        for block in self.model.layers:
+            if hasattr(block.mlp, "experts"):
+                _use_own_experts(block.mlp, config)
+        self.transformer = NativeStack(self.model)
+
+    @property
+    def head(self) -> nn.Module:
+        """Hidden states ``[..., D]`` to logits ``[..., V]``."""
+        return self.lm_head
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        attention_mask: Tensor | None,
+        store: KeyValueStore | AttendingStore | None = None,
+        *,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """Logits ``[B, T, V]`` of every position, or ``[n, V]`` of the wanted ones.
+
+        Args:
+            input_ids: ``[B, T]`` int64.
+            position_ids: ``[B, 1, T]`` int64.
+            attention_mask: ``[B, 1, T, S]`` bool, True = visible; ``None`` = every key is.
+            store: earlier keys and values; ``None`` for a single pass without a cache.
+            wanted: ``[B, T]`` bool, whose logits to compute; ``None`` = all.
+        """
+        h, angles = self._enter(input_ids, position_ids)
+        for layer, block in enumerate(self.model.layers):
+            if self.transformer.route is not None:
+                h, angles, attention_mask = self.transformer.route.to_block(layer, h, angles, attention_mask)
+            turned = angles.cos, angles.sin
+            h = block(h, attention_mask=attention_mask, position_embeddings=turned, store=store)
+        return self._leave(h, wanted)
+
+    def prefill(
+        self, input_ids: Tensor, position_ids: Tensor, rows: PrefillRows, chunk_size: int
+    ) -> Generator[None, None, Tensor]:
+        """Take in one prompt in short steps; see `LanguageModel`."""
+        h, angles = self._enter(input_ids, position_ids)
+        for layer, block in enumerate(self.model.layers):
+            if self.transformer.route is not None:
+                h, angles, _ = self.transformer.route.to_block(layer, h, angles)
+            for start in range(0, h.shape[1], chunk_size):
+                span = slice(start, start + chunk_size)
+                turned = angles.cos[:, span], angles.sin[:, span]
+                chunk = _Chunk(rows, start)
+                h[:, span] = block(h[:, span], attention_mask=None, position_embeddings=turned, store=chunk)
+                yield
+        return self._leave(h[:, -1])
+
+    def decode(self, input_ids: Tensor, position_ids: Tensor, rows: AttendingStore) -> Tensor:
+        """Logits ``[B, V]`` after one more token a row; see `LanguageModel`."""
+        return self.forward(input_ids, position_ids, None, rows)[:, 0]
+
+    def layout(self, prompt: Sequence[int]) -> CausalLayout:
+        """Where the tokens of a sequence stand; see `CausalLayout`."""
+        return CausalLayout()
+
+    def _enter(self, input_ids: Tensor, position_ids: Tensor) -> tuple[Tensor, Rotary]:
+        """Embeddings ``[B, T, D]``, and angles as transformers has them: ``[B, T, rotary_dim]``."""
+        h = self.model.embed_tokens(input_ids).to(self.model.norm.weight.dtype)
+        if self.model.rotary_emb.inv_freq.device != h.device:  # once; a recorded step must not copy
+            self.model.rotary_emb.to(h.device)
+        return h, Rotary(*self.model.rotary_emb(h, position_ids=position_ids[:, 0]))
+
+    def _leave(self, h: Tensor, wanted: Tensor | None = None) -> Tensor:
+        route = self.transformer.route
+        h = self.model.norm(h if route is None else route.to_norm(h))
+        h = h if wanted is None else h[wanted]
+        return self.lm_head(h if route is None else route.to_head(h))
+
+
+class Expert(nn.Module):
+    """One gated MLP of a mixture, under its published names."""
+
+    def __init__(self, hidden_size: int, inner_size: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_size, inner_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, inner_size, bias=False)
+        self.down_proj = nn.Linear(inner_size, hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[T, D]`` to ``[T, D]``."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Experts(nn.ModuleList):
+    """A mixture's experts as linear layers, which can be read one by one and quantised like all others.
+
+    Transformers stacks them into two tensors, which no published file holds.
+    """
+
+    def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """The weighted sum of each token's experts, added in the order of their numbers.
+
+        Args:
+            x: ``[T, D]``.
+            chosen: ``[T, K]`` int64, numbers of each token's experts.
+            weights: ``[T, K]``.
+        """
+        result = torch.zeros_like(x)
+        for number in chosen.unique().tolist():
+            tokens, place = (chosen == number).nonzero(as_tuple=True)
+            part = self[number](x[tokens]) * weights[tokens, place, None]
+            result.index_add_(0, tokens, part.to(result.dtype))
+        return result
+
+
+def _use_own_experts(mlp: Any, config: Any) -> None:
+    count, inner = config.n_routed_experts, config.moe_intermediate_size
+    mlp.experts = Experts(Expert(config.hidden_size, inner) for _ in range(count))
+    bias = mlp.gate.e_score_correction_bias  # stored like a weight, so it is one here
+    del mlp.gate.e_score_correction_bias
+    mlp.gate.e_score_correction_bias = nn.Parameter(bias, requires_grad=False)
+
+
+def read_config(raw: Mapping[str, Any]) -> Any:
+    """Transformers' configuration of a ``config.json``.
+
+    Raises:
+        ValueError: a value of a wrong type.
+    """
+    kept = {key: value for key, value in raw.items() if key not in ("model_type", "pre_seq_len")}
+    return AutoConfig.for_model(raw["model_type"], **kept)
+
+
+def dimensions(config: Any) -> Dimensions:
+    """What the runtime needs of a configuration; see `Dimensions`."""
+    ends = config.eos_token_id
+    return Dimensions(
+        num_layers=config.num_hidden_layers,
+        num_kv_heads=config.num_key_value_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        vocab_size=config.vocab_size,
+        context_length=config.max_position_embeddings,
+        eos_token_id=ends[0] if isinstance(ends, list) else ends,
+    )
+
+
+def build_prefix_encoder(config: Any, pre_seq_len: int, prefix_projection: bool) -> PrefixEncoder:
+    """A prefix encoder of this model's shape."""
+    sizes = dimensions(config)
+    kv_size = sizes.num_layers * 2 * sizes.num_kv_heads * sizes.head_dim
+    inner = (kv_size, config.hidden_size) if prefix_projection else None
+    return PrefixEncoder(pre_seq_len, sizes.num_layers, sizes.num_kv_heads, sizes.head_dim, inner)

@@ -1,0 +1,1 @@
+"""From a directory to a model that answers: opening, fitting, device maps, the handle for backends."""

@@ -1,0 +1,118 @@
+"""Opening a checkpoint directory: every file and shape is checked, and no weight is read yet."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from glm_core import CheckpointError, RequestError, Sampling
+from glm_core.records import ModelSource
+
+from ..adapters.files import BaseModel, fingerprint_of_checkpoint
+from ..adapters.loading import load_prefix_encoder, prefix_encoder_in
+from ..checkpoints.config_file import read_json
+from ..checkpoints.empty_weights import empty_weights
+from ..checkpoints.reader import Checkpoint
+from ..families.registry import Family, family_of
+from ..network.language_model import Dimensions
+from ..network.parameters import count_parameters, unique_parameters
+from ..quantization import expect_stored_form
+from ..tokenizers import ChatTokenizer
+from .torch_model import TorchModel
+
+
+def recognised_family(directory: Path) -> Family | None:
+    """The family of a checkpoint directory, from ``config.json`` alone; ``None`` if it is not ours."""
+    config = read_json(directory / "config.json") if (directory / "config.json").is_file() else None
+    return None if config is None else family_of(config)
+
+
+def open_directory(source: ModelSource, directory: Path, family: Family, dtype: torch.dtype) -> TorchModel:
+    """Read configuration and tokenizer, check every file and shape; read no weights yet.
+
+    Raises:
+        CheckpointError: something is missing, damaged, unsafe or does not fit.
+        AdapterError: an adapter does not fit the model.
+    """
+    raw = read_json(directory / "config.json")
+    config = read_config(directory, raw, family)
+    tokenizer = family.tokenizer(directory)
+    _check_vocabulary(directory, tokenizer, family.dimensions(config))
+    checkpoint = Checkpoint(directory)
+    with empty_weights():
+        network = family.build(config)
+        num_parameters = count_parameters(network)
+        _expect_stored_form(directory, raw, network)
+    checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
+    base = BaseModel(source.name, fingerprint_of_checkpoint(checkpoint)) if source.adapters else None
+    adapters = {
+        name: load_prefix_encoder(path, family, config, base) for name, path in source.adapters.items()
+    }
+    return TorchModel(
+        source.name,
+        family,
+        config,
+        network,
+        tokenizer,
+        dtype,
+        checkpoint=checkpoint,
+        adapters=adapters,
+        base_prefix=prefix_encoder_in(checkpoint, family, config),
+        sampling=_sampling_defaults(directory, family.sampling),
+        num_parameters=num_parameters,
+    )
+
+
+def _sampling_defaults(directory: Path, family: Sampling) -> Sampling:
+    """The family's defaults, with what the checkpoint's ``generation_config.json`` says on top."""
+    path = directory / "generation_config.json"
+    if not path.is_file():
+        return family
+    said = read_json(path)
+    known = {field.name for field in dataclasses.fields(Sampling)}
+    try:
+        return Sampling(**{name: value for name, value in said.items() if name in known}).or_else(family)
+    except RequestError as error:
+        raise CheckpointError(f"{path}: {error}; correct or delete the file.") from error
+
+
+def read_config(directory: Path, raw: Mapping[str, Any], family: Family) -> Any:
+    """The family's configuration of a ``config.json``, without a prefix.
+
+    Raises:
+        CheckpointError: it does not describe a possible network.
+    """
+    try:
+        return family.read_config({**raw, "pre_seq_len": None})
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
+        raise CheckpointError(
+            f"{directory / 'config.json'} does not describe a {family.name} model: {reason}; "
+            "download it again."
+        ) from error
+
+
+def _expect_stored_form(directory: Path, raw: Mapping[str, Any], network: nn.Module) -> None:
+    try:
+        expect_stored_form(network, raw)
+    except ValueError as error:
+        raise CheckpointError(f"{directory / 'config.json'}: {error}") from error
+
+
+def _check_vocabulary(directory: Path, tokenizer: ChatTokenizer, sizes: Dimensions) -> None:
+    if tokenizer.vocab_size > sizes.vocab_size:
+        found = f"has {tokenizer.vocab_size} pieces, the model's embedding only {sizes.vocab_size} rows"
+    elif sizes.eos_token_id not in tokenizer.stop_token_ids:
+        ends = ", ".join(map(str, sorted(tokenizer.stop_token_ids)))
+        found = f"ends answers with token {ends}, config.json with {sizes.eos_token_id}"
+    else:
+        return
+    raise CheckpointError(
+        f"{directory}: the vocabulary {found}; they are of different models. "
+        "Take the vocabulary that was published with these weights."
+    )

@@ -1,0 +1,390 @@
+"""The handle that this runtime gives to core and backends: a model from its files to its engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glm_core import (
+    CheckpointError,
+    ClosedError,
+    ConfigError,
+    ModelInfo,
+    ModelLoad,
+    OutOfMemoryError,
+    Sampling,
+)
+from glm_core.records import ChatRequest, DeltaStream, QuantizationScheme
+
+from ..adapters.files import BaseModel, fingerprint_of_checkpoint, fingerprint_of_parameters
+from ..adapters.loading import load_prefix_encoder
+from ..checkpoints.reader import Checkpoint
+from ..families.registry import Family
+from ..generation.engine import Engine, is_out_of_memory
+from ..generation.executor import MakeExecutor
+from ..network.attention import DecodeAttention
+from ..network.kv_cache import KVCache, bytes_per_slot, choose_slots
+from ..network.parameters import (
+    KEPT_IN_FLOAT32,
+    count_parameters,
+    replace_parameter,
+    resident_bytes,
+    unique_parameters,
+)
+from ..network.prefix_encoder import PrefixEncoder
+from ..quantization import (
+    REFERENCE,
+    QuantizedLayers,
+    block_linears,
+    quantize_from_files,
+    quantize_in_place,
+)
+from ..tokenizers import ChatTokenizer, ToolTokenizer
+from .device_map import DeviceMap, Parts, parts_of
+
+CPU = torch.device("cpu")
+
+
+class TorchModel:
+    """A model of this runtime, before and after its weights have a place.
+
+    Backends work on it in two steps: `materialize` (and whatever they replace in ``network``
+    before or after), then `start`.
+
+    Args:
+        name: as the user wrote it.
+        family: the model's family.
+        config: the family's configuration.
+        network: on the meta device if ``checkpoint`` holds its weights.
+        tokenizer: of the same model.
+        dtype: to compute in.
+        checkpoint: where the weights are; ``None`` if they are in ``network`` already.
+        adapters: adapter name to its prefix encoder.
+        base_prefix: a prefix encoder that is part of the model itself.
+        sampling: the model's own defaults; ``None`` takes the family's.
+        num_parameters: weights of the network before quantisation; ``None`` counts them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        family: Family,
+        config: Any,
+        network: nn.Module,
+        tokenizer: ChatTokenizer,
+        dtype: torch.dtype,
+        *,
+        checkpoint: Checkpoint | None = None,
+        adapters: Mapping[str, PrefixEncoder] | None = None,
+        base_prefix: PrefixEncoder | None = None,
+        sampling: Sampling | None = None,
+        num_parameters: int | None = None,
+    ) -> None:
+        self.family = family
+        self.config = config
+        self.network = network
+        self.tokenizer = tokenizer
+        self.dtype = dtype
+        self._checkpoint = checkpoint
+        self._adapters = dict(adapters or {})
+        self._base_prefix = base_prefix
+        self._engine: Engine | None = None
+        self._closed = False
+        self._naming = threading.Lock()
+        self.info = ModelInfo(
+            name=name,
+            family=family.name,
+            num_parameters=count_parameters(network) if num_parameters is None else num_parameters,
+            context_length=family.dimensions(config).context_length,
+            sampling=family.sampling if sampling is None else sampling,
+            adapters=tuple(self._adapters),
+            tools=isinstance(tokenizer, ToolTokenizer),
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that answers requests.
+
+        Raises:
+            ClosedError: the model was not placed yet, or was closed.
+        """
+        if self._engine is None:
+            state = "was closed" if self._closed else "has not been placed on a device yet"
+            raise ClosedError(f"the model {state}")
+        return self._engine
+
+    @property
+    def base(self) -> BaseModel:
+        """What adapters say of the model that they belong to; a few megabytes are read to tell."""
+        if self._checkpoint is not None:
+            return BaseModel(self.info.name, fingerprint_of_checkpoint(self._checkpoint))
+        if self.dtype == torch.bfloat16:  # rounded differently, so nothing can be told
+            return BaseModel(self.info.name)
+        return BaseModel(self.info.name, fingerprint_of_parameters(self.network.named_parameters()))
+
+    def weight_bytes(self, *, unread_only: bool = False) -> int:
+        """Memory of all weights once they are in it, or only of those that are still to be read."""
+        return sum(
+            parameter.numel() * self._dtype_of(name, parameter).itemsize
+            for name, parameter in unique_parameters(self.network)
+            if parameter.is_meta or not unread_only
+        )
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the blocks' linear layers are stored integers."""
+        return next(block_linears(self.network), None) is None
+
+    @property
+    def prefix_length(self) -> int:
+        """Positions of the longest prefix that is loaded."""
+        return max((encoder.pre_seq_len for encoder in self._encoders), default=0)
+
+    @property
+    def prefix_bytes(self) -> int:
+        """Memory of all loaded prefixes once they are laid out."""
+        sizes = self.family.dimensions(self.config)
+        return sum(
+            bytes_per_slot(
+                sizes.num_layers, sizes.num_kv_heads, encoder.pre_seq_len, sizes.head_dim, self.dtype
+            )
+            for encoder in self._encoders
+        )
+
+    @property
+    def _encoders(self) -> list[PrefixEncoder]:
+        return [*self._adapters.values(), *([] if self._base_prefix is None else [self._base_prefix])]
+
+    @property
+    def directory(self) -> Path | None:
+        """Where its files are; ``None`` for a model that somebody else holds."""
+        return None if self._checkpoint is None else self._checkpoint.directory
+
+    @property
+    def is_borrowed(self) -> bool:
+        """Whether the weights are of a model that somebody else holds, and may want to train or save."""
+        return self._checkpoint is None
+
+    @property
+    def parts(self) -> Parts:
+        """What of the network may stand on different devices, with the memory that it will take."""
+        sizes = {
+            name: parameter.numel() * self._dtype_of(name, parameter).itemsize
+            for name, parameter in unique_parameters(self.network)
+        }
+        return parts_of(self.network, sizes)  # type: ignore[arg-type]  # every family's network is one
+
+    def materialize(
+        self, place: torch.device | DeviceMap, modules: Iterable[nn.Module] | None = None
+    ) -> None:
+        """Read every weight that is still on the meta device, one at a time, straight to its device.
+
+        Weights that are real already are moved as they are. Memory peaks at the result plus a few
+        megabytes.
+
+        Args:
+            place: where they go.
+            modules: only the weights of these; a backend that gives each layer another form reads
+                and replaces them one by one.
+        """
+        self.network.eval()
+        if self._checkpoint is None:
+            if isinstance(place, DeviceMap):
+                place.move(self.network)
+            else:
+                self.network.to(place)
+            return
+        self.network.requires_grad_(False)
+        wanted = None
+        if modules is not None:
+            wanted = {id(parameter) for module in modules for parameter in module.parameters()}
+        for name, parameter in unique_parameters(self.network):
+            if wanted is not None and id(parameter) not in wanted:
+                continue
+            device = place.of(name) if isinstance(place, DeviceMap) else place
+            if parameter.is_meta:
+                value = self._checkpoint.read(name, dtype=self._dtype_of(name, parameter), device=device)
+                replace_parameter(self.network, parameter, value)
+            elif parameter.device != device:
+                replace_parameter(self.network, parameter, parameter.to(device))
+
+    def quantize(
+        self,
+        scheme: QuantizationScheme | int,
+        layers: QuantizedLayers = REFERENCE,
+        *,
+        embeddings: QuantizationScheme | None = None,
+    ) -> None:
+        """Quantise every linear layer of the blocks straight from its file, one at a time.
+
+        Args:
+            scheme: of these layers; a bare number of bits means one scale per row.
+            layers: makes a backend's own modules; the reference's otherwise.
+            embeddings: scheme of the embedding table and the head, where they are one table;
+                ``None`` leaves them as they are.
+
+        Raises:
+            CheckpointError: the weights are quantised already.
+            ConfigError: a scheme does not suit the model; nothing was changed.
+        """
+        scheme = QuantizationScheme(scheme) if isinstance(scheme, int) else scheme
+        if next(block_linears(self.network), None) is None:
+            raise CheckpointError(
+                f"{self.info.name} is quantised already; leave --quantize out, or load the float16 one."
+            )
+        try:
+            if self._checkpoint is None:
+                quantize_in_place(self.network, scheme, layers, embeddings=embeddings)
+            else:
+                quantize_from_files(
+                    self.network, self._checkpoint, scheme, layers, embeddings=embeddings, dtype=self.dtype
+                )
+        except ValueError as error:
+            raise ConfigError(f"--quantize {scheme}: {error}") from error
+
+    @torch.no_grad()
+    def start(
+        self,
+        place: torch.device | DeviceMap,
+        *,
+        slots: int = 0,
+        context_length: int = 0,
+        kv_memory_bytes: int = 0,
+        attention: DecodeAttention | None = None,
+        executor: MakeExecutor | None = None,
+    ) -> None:
+        """Reserve the KV cache and make the model ready to answer.
+
+        Args:
+            place: where the weights are; of a map the network's walk learns where to hop.
+            slots: sequences to answer at the same time; 0 = as many as the memory takes.
+            context_length: tokens that one request may use; 0 = what the model was made for.
+            kv_memory_bytes: memory that the KV cache may take; 0 = no limit.
+            attention: the backend's own decode attention.
+            executor: makes the backend's own executor of decode steps.
+
+        Raises:
+            OutOfMemoryError: not even one conversation fits.
+        """
+        sizes = self.family.dimensions(self.config)
+        device, layer_devices, devices = self._settled(place)
+        encoders = {name: encoder.laid_out(device, self.dtype) for name, encoder in self._adapters.items()}
+        base = None if self._base_prefix is None else self._base_prefix.laid_out(device, self.dtype)
+        prefixes = [prefix for prefix in [*encoders.values(), base] if prefix is not None]
+        self.info = dataclasses.replace(
+            self.info,
+            context_length=context_length or self.info.context_length,
+            weight_bytes=resident_bytes(self.network),
+            devices=tuple(map(str, devices)),
+            dtype=str(self.dtype).removeprefix("torch."),
+        )
+        capacity = self.info.context_length + max((prefix.shape[3] for prefix in prefixes), default=0)
+        slot_bytes = bytes_per_slot(
+            sizes.num_layers, sizes.num_kv_heads, capacity, sizes.head_dim, self.dtype
+        )
+        cache = KVCache(
+            num_layers=sizes.num_layers,
+            num_slots=choose_slots(slots, slot_bytes, kv_memory_bytes),
+            num_kv_heads=sizes.num_kv_heads,
+            capacity=capacity,
+            head_dim=sizes.head_dim,
+            dtype=self.dtype,
+            device=device,
+            layer_devices=layer_devices,
+            attention=attention,
+        )
+        self._engine = Engine(
+            self.network,  # type: ignore[arg-type]  # every family's network is a LanguageModel
+            self.tokenizer,
+            cache,
+            capacity=self.info.context_length,
+            sampling=self.info.sampling,
+            prefixes=encoders,
+            base_prefix=base,
+            device=device,
+            executor=None if executor is None else executor(self.network, cache),  # type: ignore[arg-type]
+        )
+        self._adapters.clear()  # the engine has what they amount to
+
+    def _settled(
+        self, place: torch.device | DeviceMap
+    ) -> tuple[torch.device, tuple[torch.device, ...] | None, tuple[torch.device, ...]]:
+        """Where inputs go, where each block stands (``None`` = there), and all devices."""
+        if not isinstance(place, DeviceMap):
+            return place, None, (place,)
+        parts = parts_of(self.network)  # type: ignore[arg-type]  # every family's network is one
+        if not self.is_borrowed:  # one that somebody else divided has its route
+            self.network.transformer.route = place.route(parts)  # type: ignore[union-attr]
+        return place.places[parts.units[0].name], place.blocks(parts), place.devices
+
+    def add_adapter(self, name: str, directory: Path) -> None:
+        """Load an adapter beside those there are; running answers go on meanwhile.
+
+        A slot of the KV cache is as large as it was at the start: what the adapter's positions take
+        of it beyond the room that adapters at the start were given, its requests have less.
+
+        Raises:
+            AdapterError: the name is taken, the adapter is damaged or of another model, or it is
+                longer than a slot of the KV cache.
+            OutOfMemoryError: its keys and values do not fit.
+            ClosedError: the model has no engine.
+        """
+        engine = self.engine
+        engine.prefixes.check(name)
+        encoder = load_prefix_encoder(directory, self.family, self.config, self.base)
+        engine.prefixes.check(name, encoder.pre_seq_len)
+        try:
+            prefix = encoder.laid_out(engine.device, self.dtype)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(
+                f"adapter {name!r}: {engine.device} has no memory for its {encoder.pre_seq_len} positions. "
+                "Remove another adapter first, or start with fewer --slots."
+            ) from error
+        with self._naming:
+            self.engine.prefixes.add(name, prefix)  # the model may have been closed meanwhile
+            self._list_adapters()
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter; requests that were accepted with it end as they would have.
+
+        Raises:
+            AdapterError: there is none of that name.
+            ClosedError: the model has no engine.
+        """
+        with self._naming:
+            self.engine.prefixes.remove(name)
+            self._list_adapters()
+
+    def _list_adapters(self) -> None:
+        self.info = dataclasses.replace(self.info, adapters=self.engine.prefixes.names)
+
+    def _dtype_of(self, name: str, parameter: Tensor) -> torch.dtype:
+        if not parameter.is_floating_point():
+            return parameter.dtype
+        return torch.float32 if name.endswith(KEPT_IN_FLOAT32) else self.dtype
+
+    def stream(self, request: ChatRequest) -> DeltaStream:
+        """Answer one request; see `Engine.stream`."""
+        return self.engine.stream(request)
+
+    @property
+    def load(self) -> ModelLoad:
+        """How busy the engine is; see `Engine.load`."""
+        return self.engine.load
+
+    def close(self) -> None:
+        """Drop weights and cache; running and waiting answers end with `ClosedError`."""
+        self._closed = True
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+        self._checkpoint = None
+        self.network = nn.Module()

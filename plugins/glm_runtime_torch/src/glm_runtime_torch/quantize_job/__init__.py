@@ -1,0 +1,1 @@
+"""Writing a quantised copy of a checkpoint, block by block."""

@@ -1,0 +1,201 @@
+"""Writing a quantised checkpoint: streamed from the source, resumable, complete or not there at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from glm_core.errors import CheckpointError, ConfigError
+from glm_core.records import ModelSource, QuantizeJob, QuantizeProgress
+
+from ..checkpoints.config_file import read_json
+from ..checkpoints.empty_weights import empty_weights
+from ..checkpoints.reader import Checkpoint
+from ..checkpoints.writer import SafetensorsWriter, sha256_of, write_text
+from ..families.registry import Family
+from ..model.directory import read_config, recognised_family
+from ..network.parameters import unique_parameters
+from ..quantization import StoredForm, check_linears, expect_stored_form, quantize_stored
+from ..quantization.calibration import read_passages
+from .block_gptq import BlockGPTQ
+from .partial import INDEX_FILE, PartialCheckpoint, check_destination, check_disk, companions
+from .plan import SINGLE_FILE, Item, Shard, items, plan
+
+MAX_SHARD_BYTES = 2 * 10**9
+RESULT_VERSION = 1  # to be raised when the same settings give other bytes than before
+SMALL_FILES_BYTES = 2**20  # headers and configuration
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job whose every input was checked."""
+
+    job: QuantizeJob
+    source: Path
+    family: Family
+    raw: dict[str, Any]
+    network: nn.Module
+    checkpoint: Checkpoint
+    form: StoredForm
+    shards: list[Shard]
+
+
+def quantize_checkpoint(source: ModelSource, job: QuantizeJob) -> Iterator[QuantizeProgress] | None:
+    """Check everything now; write while the result is iterated. See the hook of that name.
+
+    Returns:
+        ``None`` if the source is no directory of a family that this runtime knows.
+
+    Raises:
+        ConfigError: scheme, method, calibration file or destination cannot be used.
+        CheckpointError: the source is damaged or quantised already.
+    """
+    family = None if source.path is None else recognised_family(source.path)
+    if source.path is None or family is None:
+        return None
+    prepared = _prepare(source.path, family, job)
+    gptq = _gptq(prepared) if job.method == "gptq" else None
+    return _run(prepared, gptq)
+
+
+def _prepare(source: Path, family: Family, job: QuantizeJob) -> Prepared:
+    raw = read_json(source / "config.json")
+    if raw.get("quantization_bit"):
+        raise CheckpointError(
+            f"{source} is quantised already (quantization_bit {raw['quantization_bit']} in config.json); "
+            "quantise the float16 original."
+        )
+    form = StoredForm(job.scheme.bits, job.scheme.group_size, job.embeddings)
+    with empty_weights():
+        network = family.build(read_config(source, raw, family))
+    try:
+        check_linears(network, job.scheme)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    check_destination(job.destination, source)
+    checkpoint = Checkpoint(source)
+    checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
+    shards = plan(checkpoint, network, form, MAX_SHARD_BYTES)
+    copied = sum(path.stat().st_size for path in companions(source))
+    check_disk(job.destination, sum(shard.num_bytes for shard in shards) + copied + SMALL_FILES_BYTES)
+    return Prepared(job, source, family, raw, network, checkpoint, form, shards)
+
+
+def _gptq(prepared: Prepared) -> BlockGPTQ:
+    job = prepared.job
+    if job.calibration is None:
+        raise ConfigError(
+            "gptq needs example text: pass --calibration FILE, one passage a line, or use --method rtn"
+        )
+    passages = read_passages(job.calibration, prepared.family.tokenizer(prepared.source))
+    return BlockGPTQ(prepared.network, prepared.checkpoint, prepared.form, passages)
+
+
+def _run(prepared: Prepared, gptq: BlockGPTQ | None) -> Iterator[QuantizeProgress]:
+    partial = PartialCheckpoint(prepared.job.destination)
+    try:
+        with partial:
+            yield from _write(prepared, gptq, partial)
+    except OSError as error:
+        if error.errno in FULL:
+            raise CheckpointError(
+                f"the disk is full. {partial.directory} keeps the files that are finished, nothing stands at "
+                f"{partial.destination}; free some space and run the same command again to go on."
+            ) from error
+        raise ConfigError(
+            f"{partial.directory} cannot be written: {error.strerror or error}; choose another destination"
+        ) from error
+
+
+def _write(
+    prepared: Prepared, gptq: BlockGPTQ | None, partial: PartialCheckpoint
+) -> Iterator[QuantizeProgress]:
+    total = sum(item.num_bytes for item in items(prepared.shards))
+    done = 0
+    yield QuantizeProgress(0, total, message=partial.resume(_settings(prepared)))
+    for shard in prepared.shards:
+        if partial.has(shard.name):
+            if gptq is not None:
+                gptq.pass_through(shard, partial.directory / shard.name)
+            done += sum(item.num_bytes for item in items([shard]))
+            yield QuantizeProgress(done, total, message=f"{shard.name} is there already")
+            continue
+        with SafetensorsWriter(partial.directory / shard.name, shard.entries) as writer:
+            for unit in shard.units:
+                quantized = {} if gptq is None or unit.block is None else gptq.quantize(unit)
+                for message in [] if gptq is None else gptq.notices():
+                    yield QuantizeProgress(done, total, message=message)
+                for item in unit.items:
+                    _write_item(writer, item, quantized, prepared)
+                    done += item.num_bytes
+                    yield QuantizeProgress(done, total, item.source)
+        partial.finished(shard.name)
+    _write_small_files(prepared, partial.directory)
+    _verify(prepared, partial.directory)
+    partial.complete()
+    yield QuantizeProgress(total, total, finished=True)
+
+
+def _write_item(
+    writer: SafetensorsWriter,
+    item: Item,
+    quantized: dict[str, tuple[Tensor, Tensor]],
+    prepared: Prepared,
+) -> None:
+    if not item.quantized:
+        writer.write(item.source, prepared.checkpoint.pieces(item.source))
+        return
+    found = quantized.get(item.source)
+    if found is None:
+        found = quantize_stored(prepared.checkpoint, item.source, prepared.job.scheme)
+    for index, entry in enumerate(item.entries):
+        writer.write(entry.name, [found[index % 2]])
+
+
+def _settings(prepared: Prepared) -> dict[str, Any]:
+    """Everything that the result depends on; another value of any begins a job anew."""
+    job = prepared.job
+    weights = [path.stat() for path in prepared.checkpoint.paths]
+    return {
+        "version": RESULT_VERSION,
+        "source": str(prepared.source.resolve()),
+        "files": [
+            [path.name, facts.st_size, facts.st_mtime_ns]
+            for path, facts in zip(prepared.checkpoint.paths, weights, strict=True)
+        ],
+        "scheme": str(job.scheme),
+        "embeddings": job.embeddings,
+        "method": job.method,
+        "calibration": None if job.calibration is None else sha256_of(job.calibration),
+        "shards": [[shard.name, shard.num_bytes] for shard in prepared.shards],
+    }
+
+
+def _write_small_files(prepared: Prepared, directory: Path) -> None:
+    for path in companions(prepared.source):
+        shutil.copyfile(path, directory / path.name)
+    config = prepared.raw | prepared.form.as_config()
+    write_text(directory / "config.json", json.dumps(config, ensure_ascii=False, indent=2) + "\n")
+    if [shard.name for shard in prepared.shards] != [SINGLE_FILE]:
+        index = {
+            "metadata": {"total_size": sum(shard.num_bytes for shard in prepared.shards)},
+            "weight_map": {entry.name: shard.name for shard in prepared.shards for entry in shard.entries},
+        }
+        write_text(directory / INDEX_FILE, json.dumps(index, indent=2) + "\n")
+
+
+def _verify(prepared: Prepared, directory: Path) -> None:
+    """Open the result as a reader would, before it gets its name."""
+    raw = read_json(directory / "config.json")
+    with empty_weights():
+        network = prepared.family.build(read_config(directory, raw, prepared.family))
+        expect_stored_form(network, raw)
+    Checkpoint(directory).require({name: tuple(value.shape) for name, value in unique_parameters(network)})

@@ -1,0 +1,177 @@
+"""The directory beside the destination in which a quantised checkpoint grows until it is complete."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from glm_core.errors import ConfigError
+
+from ..checkpoints.integrity import check_not_lfs_pointer
+from ..checkpoints.writer import flush_directory, sha256_of, write_text
+
+STATE_FILE = "job.json"
+LOCK_FILE = "job.lock"
+INDEX_FILE = "model.safetensors.index.json"
+# What belongs to a model besides its weights; code that some repositories add is left out.
+COMPANIONS = (".json", ".model", ".txt", ".md")
+
+
+class PartialCheckpoint:
+    """``NAME.partial`` beside the destination: finished shards, and what they were made with.
+
+    As a context manager it keeps other processes out.
+
+    Args:
+        destination: final directory; absent or empty.
+    """
+
+    def __init__(self, destination: Path) -> None:
+        self.destination = destination
+        self.directory = partial_directory(destination)
+        self._lock = filelock.FileLock(self.directory / LOCK_FILE)
+        self._state: dict[str, Any] = {}
+
+    def __enter__(self) -> PartialCheckpoint:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise ConfigError(
+                f"another process is writing {self.directory}; wait for it, or choose another destination"
+            ) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def resume(self, settings: Mapping[str, Any]) -> str:
+        """Take up what an earlier job with the same settings left, or begin anew.
+
+        Returns:
+            A sentence about what was found; empty if there was nothing.
+
+        Raises:
+            ConfigError: the directory holds what no such job wrote.
+        """
+        found = self._read_state()
+        fits = isinstance(found, dict) and found.get("settings") == json.loads(json.dumps(settings))
+        self._state = {"settings": dict(settings), "shards": dict(found["shards"]) if fits else {}}
+        damaged = [name for name in self._state["shards"] if not self._is_intact(name)]
+        for name in damaged:
+            del self._state["shards"][name]
+        self._remove_unfinished()
+        self._save()
+        if found is not None and not fits:
+            return f"{self.directory} was begun with other settings or another source; beginning anew"
+        if damaged:
+            return f"{', '.join(damaged)} in {self.directory} changed since it was written; writing it again"
+        if self._state["shards"]:
+            return f"going on where {self.directory} ends: {len(self._state['shards'])} files are finished"
+        return ""
+
+    def has(self, shard: str) -> bool:
+        """Whether a shard is finished."""
+        return shard in self._state["shards"]
+
+    def finished(self, shard: str) -> None:
+        """Note that a shard is complete."""
+        flush_directory(self.directory)
+        self._state["shards"][shard] = sha256_of(self.directory / shard)
+        self._save()
+
+    def complete(self) -> None:
+        """Give the directory its final name."""
+        (self.directory / STATE_FILE).unlink()
+        self._lock.release()
+        (self.directory / LOCK_FILE).unlink(missing_ok=True)
+        flush_directory(self.directory)
+        if self.destination.exists():
+            self.destination.rmdir()  # checked to be empty
+        self.directory.rename(self.destination)
+        flush_directory(self.destination.parent)
+
+    def _read_state(self) -> Any:
+        try:
+            return json.loads((self.directory / STATE_FILE).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            others = [path.name for path in self.directory.iterdir() if path.name != LOCK_FILE]
+            if others:
+                raise ConfigError(
+                    f"{self.directory} holds {others[0]}, which is no unfinished job of `glm quantize`; "
+                    "move it away, or choose another destination"
+                ) from error
+            return None
+
+    def _is_intact(self, shard: str) -> bool:
+        path = self.directory / shard
+        return path.is_file() and sha256_of(path) == self._state["shards"][shard]
+
+    def _remove_unfinished(self) -> None:
+        keep = {STATE_FILE, LOCK_FILE, *self._state["shards"]}
+        for path in self.directory.iterdir():
+            if path.name not in keep and path.is_file():
+                path.unlink()
+
+    def _save(self) -> None:
+        write_text(self.directory / STATE_FILE, json.dumps(self._state, indent=1))
+
+
+def partial_directory(destination: Path) -> Path:
+    """Where a result grows."""
+    return destination.with_name(f"{destination.name}.partial")
+
+
+def check_destination(destination: Path, source: Path) -> None:
+    """Refuse a destination that holds something already.
+
+    Raises:
+        ConfigError: it does, or it cannot be a directory.
+    """
+    try:
+        if destination.is_dir() and any(destination.iterdir()):
+            if destination.resolve() == source.resolve():
+                raise ConfigError(f"{destination} is the source itself; choose another destination")
+            raise ConfigError(
+                f"{destination} exists and is not empty; choose another destination, or delete it first"
+            )
+        if destination.exists() and not destination.is_dir():
+            raise ConfigError(f"{destination} is a file; choose a directory that does not exist yet")
+    except OSError as error:
+        raise ConfigError(f"{destination} cannot be used: {error.strerror or error}") from error
+
+
+def check_disk(destination: Path, needed: int) -> None:
+    """Refuse a job that the disk has no room for; what an earlier run wrote already counts as room.
+
+    Raises:
+        ConfigError: naming the bytes needed and the bytes free.
+    """
+    there = next(path for path in destination.absolute().parents if path.exists())
+    written = sum(path.stat().st_size for path in partial_directory(destination).glob("*.safetensors"))
+    free = shutil.disk_usage(there).free + written
+    if needed > free:
+        raise ConfigError(
+            f"the result needs {needed / 1e9:.2f} GB, {there} has room for {free / 1e9:.2f} GB; "
+            "free some space or choose another disk"
+        )
+
+
+def companions(source: Path) -> list[Path]:
+    """The files of a checkpoint that are copied as they are: vocabulary, settings, licence.
+
+    Raises:
+        CheckpointError: one of them is a Git LFS pointer.
+    """
+    found = []
+    for path in sorted(source.iterdir()):
+        wanted = path.suffix in COMPANIONS or "LICENSE" in path.name.upper()
+        if path.is_file() and wanted and path.name != "config.json" and not path.name.endswith(".index.json"):
+            check_not_lfs_pointer(path)
+            found.append(path)
+    return found

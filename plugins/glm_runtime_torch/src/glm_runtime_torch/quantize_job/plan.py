@@ -1,0 +1,168 @@
+"""What a quantised checkpoint will hold, and in which file: decided before anything is read or written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from glm_core.errors import CheckpointError, ConfigError
+
+from ..checkpoints.reader import Checkpoint
+from ..checkpoints.writer import Entry
+from ..quantization.formats import check_format, scale_dtype, scale_shape, stored_shape
+from ..quantization.network import StoredForm, block_linears, blocks, embedding_place, tied_table
+
+STORED_INTEGERS = "weight"
+STORED_SCALES = "weight_scale"
+SINGLE_FILE = "model.safetensors"
+_INT8 = torch.int8
+
+
+@dataclass(frozen=True)
+class Item:
+    """One tensor of the source, and what becomes of it.
+
+    Attributes:
+        source: its name.
+        num_bytes: its size in the source.
+        entries: what is written for it: itself, or integers and scales in turn, of a tied table twice.
+        quantized: whether it is integers and scales.
+    """
+
+    source: str
+    num_bytes: int
+    entries: tuple[Entry, ...]
+    quantized: bool
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Items that are written one after the other to the same file.
+
+    Attributes:
+        items: in the order of the source.
+        block: index of the transformer block that they are; ``None`` for what is outside.
+    """
+
+    items: tuple[Item, ...]
+    block: int | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """What it takes in the result."""
+        return sum(entry.num_bytes for item in self.items for entry in item.entries)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of the result."""
+
+    name: str
+    units: tuple[Unit, ...]
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Every tensor in it."""
+        return tuple(entry for unit in self.units for item in unit.items for entry in item.entries)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(entry.num_bytes for entry in self.entries)
+
+
+def plan(checkpoint: Checkpoint, network: nn.Module, form: StoredForm, max_shard_bytes: int) -> list[Shard]:
+    """Lay out the result.
+
+    A block is never split, and a file has at least one unit, so it may be larger than asked for.
+    A head that is the embedding table is left out, since whoever reads ties it; of a quantised
+    table it is written as well, because the original reads its scales under both names.
+
+    Raises:
+        CheckpointError: a matrix to quantise holds no floating-point numbers.
+        ConfigError: the table is to be quantised and cannot be.
+    """
+    matrices = {f"{name}.weight" for name, _, _, _ in block_linears(network)}
+    tables = _table_names(network, form) if form.embeddings else ()
+    aliases = _aliases(network)
+    prefix = f"{blocks(network)[0]}."
+    outside: list[Unit] = []
+    inside: dict[int, list[Item]] = {index: [] for index in range(len(blocks(network)[1]))}
+    for name in checkpoint:
+        if name in aliases:
+            continue
+        targets = tables if name in tables[:1] else (name,) if name in matrices else ()
+        item = _item(checkpoint, name, targets, form)
+        if name.startswith(prefix):
+            inside[int(name.removeprefix(prefix).partition(".")[0])].append(item)
+        else:
+            outside.append(Unit((item,)))
+    embedding = f"{embedding_place(network).name}.{STORED_INTEGERS}"
+    outside.sort(key=lambda unit: unit.items[0].source != embedding)  # first, the rest as it was
+    in_order = [*outside[:1], *(Unit(tuple(items), index) for index, items in inside.items()), *outside[1:]]
+    return _shards(in_order, max_shard_bytes)
+
+
+def _table_names(network: nn.Module, form: StoredForm) -> tuple[str, ...]:
+    places = tied_table(network)
+    if places is None:
+        raise ConfigError(
+            "this model's embeddings and head are two tables, which are not quantised; "
+            "leave --quantize-embeddings out"
+        )
+    try:
+        check_format(form.bits, places[0].module.embedding_dim, form.group_size)
+    except ValueError as error:
+        raise ConfigError(f"{places[0].name}: {error}") from error
+    return tuple(f"{place.name}.{STORED_INTEGERS}" for place in places)
+
+
+def _aliases(network: nn.Module) -> set[str]:
+    """Names of parameters that are another one."""
+    every = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    return every - {name for name, _ in network.named_parameters()}
+
+
+def _item(checkpoint: Checkpoint, name: str, targets: Sequence[str], form: StoredForm) -> Item:
+    facts = checkpoint.facts(name)
+    itself = Entry(name, facts.dtype, facts.shape)
+    if not targets:
+        return Item(name, itself.num_bytes, (itself,), quantized=False)
+    if not facts.dtype.is_floating_point:
+        dtype = str(facts.dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{checkpoint.directory}: {name} holds {dtype} numbers, so it is quantised already; "
+            "quantise the float16 original."
+        )
+    entries: list[Entry] = []
+    for target in targets:
+        scales = f"{target.removesuffix(STORED_INTEGERS)}{STORED_SCALES}"
+        entries.append(Entry(target, _INT8, stored_shape(facts.shape, form.bits)))
+        entries.append(Entry(scales, scale_dtype(facts.dtype), scale_shape(facts.shape, form.group_size)))
+    return Item(name, itself.num_bytes, tuple(entries), quantized=True)
+
+
+def _shards(units: Iterable[Unit], max_bytes: int) -> list[Shard]:
+    files: list[list[Unit]] = [[]]
+    size = 0
+    for unit in units:
+        if files[-1] and size + unit.num_bytes > max_bytes:
+            files.append([])
+            size = 0
+        files[-1].append(unit)
+        size += unit.num_bytes
+    if len(files) == 1:
+        return [Shard(SINGLE_FILE, tuple(files[0]))]
+    count = len(files)
+    return [
+        Shard(f"model-{number:05}-of-{count:05}.safetensors", tuple(file))
+        for number, file in enumerate(files, 1)
+    ]
+
+
+def items(shards: Iterable[Shard]) -> Iterator[Item]:
+    """Every item of some shards."""
+    return (item for shard in shards for unit in shard.units for item in unit.items)
