@@ -1,41 +1,24 @@
-"""``glm plugin new KIND NAME``: write a complete package for a new plugin."""
+"""``glm plugin new KIND NAME``: hand over to the package that writes new plugins."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from importlib.metadata import entry_points
 
-from ..config import expand
-from ..language import language
-from ..plugins import default_host
-from ..scaffold import KINDS, PackageNames, refuse_taken, write_package
-from ._options import command_parser
+from ..errors import ConfigError
+
+GROUP = "glm.scaffold"
 
 
 def run(arguments: list[str]) -> int:
-    """Write the package and say what to type next; never touches the network."""
-    parser = command_parser("plugin", "Write a complete package for a new plugin.")
-    actions = parser.add_subparsers(dest="action", metavar="new", required=True)
-    new = actions.add_parser(
-        "new", description="Write a complete package for a new plugin.", allow_abbrev=False, help="write one"
+    """Call the scaffold's own command.
+
+    Raises:
+        ConfigError: the package that holds the templates is not installed.
+    """
+    for entry_point in entry_points(group=GROUP, name="new"):
+        status: int = entry_point.load()(arguments)
+        return status
+    raise ConfigError(
+        "glm plugin new needs the templates of glm-testing, which is not installed: "
+        'pip install "glm-core[testing]"'
     )
-    new.add_argument("kind", choices=KINDS, help="what it will be")
-    new.add_argument("name", metavar="NAME", help="the package's name, such as glm-backend-npu")
-    new.add_argument("--directory", metavar="DIR", help="where to write it; new or empty (./NAME)")
-    parsed = parser.parse_args(arguments)
-    names = PackageNames.of(parsed.kind, parsed.name)
-    directory = expand(parsed.directory) if parsed.directory else Path(names.distribution)
-    refuse_taken(names, default_host())
-    files = write_package(names, directory)
-    print(_report(directory, len(files)))
-    return 0
-
-
-def _report(directory: Path, count: int) -> str:
-    place = directory if directory.is_absolute() else Path(".") / directory
-    shown = str(place) if place.is_absolute() else f"./{place.as_posix()}"
-    quoted = f'"{shown}[test]"'
-    if language() == "zh":
-        head, then = f"已写入 {shown}（{count} 个文件）", "下一步："
-    else:
-        head, then = f"wrote {shown} ({count} files)", "next:"
-    return "\n".join([head, then, f"  pip install -e {quoted}", f'  pytest "{shown}"'])

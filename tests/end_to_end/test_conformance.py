@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import torch
 from frontend_drivers import HttpDriver, OneQuestionDriver, PageDriver, TerminalDriver
+from glm_testing import null_backend, null_frontend, null_trainer
+from glm_testing.conformance import ConformanceTests
 from tiny_models import tiny_checkpoint
 
 import glm_core
-from glm_core.testing import null_backend, null_frontend, null_trainer
-from glm_core.testing.conformance import ConformanceTests
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 
@@ -158,4 +158,4 @@ def test_every_plugin_of_this_repository_is_checked() -> None:
     assert {plugin for plugin in ours if isinstance(plugin, str)} == {
         path.name.removeprefix("glm_") for path in PLUGINS.iterdir() if (path / "pyproject.toml").exists()
     }
-    assert modules == {f"glm_core.testing.null_{kind}" for kind in ("backend", "frontend", "trainer")}
+    assert modules == {f"glm_testing.null_{kind}" for kind in ("backend", "frontend", "trainer")}

@@ -11,7 +11,7 @@ from fake_plugins import run_glm, run_python, write_package
 from packages import run_kit
 
 SUPPORT = Path(__file__).parents[1] / "support"
-NULL = "from glm_core.testing.null_backend import *"
+NULL = "from glm_testing.null_backend import *"
 
 
 def test_frontend_keeps_every_promise(installed: Path, tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from api_support import ScriptedRuntime, Served, serving
 from fake_plugins import run_glm, run_python
+from glm_testing import host_of, null_backend
 from packages import run_kit
 
 from glm_core import ChatModel
 from glm_core.records import ModelSource, Placement
-from glm_core.testing import host_of, null_backend
 
 
 @pytest.fixture(scope="module")

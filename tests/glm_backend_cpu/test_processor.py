@@ -11,10 +11,10 @@ from glm_backend_cpu import _processor
 from glm_backend_cpu._native import found
 from glm_backend_cpu._placement import num_threads, place_on_cpu, quantize_on_cpu
 from glm_backend_cpu._processor import describe, fastest_dtype, read_cpuinfo, usable_cores
+from glm_testing.null_backend import NullModel
 
 from glm_core import ConfigError
 from glm_core.records import Placement, QuantizationScheme
-from glm_core.testing.null_backend import NullModel
 
 SCHEMES = ("int8", "int4", "int4-g128", "int4-g64", "int4-g32")
 CPUINFO = """processor\t: 0

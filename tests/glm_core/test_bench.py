@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from fake_plugins import FakeModel, plugin
+from glm_testing import host_of
 
 from glm_core import ChatModel, ChatRequest, ConfigError, ModelLoad, Sampling
 from glm_core.bench import Cell, Plan, Spread, benchmark, measure
 from glm_core.bench.streams import Timeline
 from glm_core.records import Delta, Usage
-from glm_core.testing import host_of
 
 
 class Machine:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from fake_plugins import FakeModel, runtime
+from glm_testing import host_of, null_backend
+from glm_testing.null_backend import NullModel
 
 from glm_core import AdapterError, ChatModel, ClosedError, Message, PluginError, RequestError, Sampling
 from glm_core.chat_model import collect
 from glm_core.records import ChatRequest, Delta, Usage
-from glm_core.testing import host_of, null_backend
-from glm_core.testing.null_backend import NullModel
 
 LAST = Delta("", finish_reason="stop", usage=Usage())
 

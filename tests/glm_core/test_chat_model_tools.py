@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from glm_testing import host_of
 
 from glm_core import (
     ChatModel,
@@ -22,7 +23,6 @@ from glm_core import (
 )
 from glm_core.chat_model import collect
 from glm_core.records import ToolCallDelta
-from glm_core.testing import host_of
 
 QUESTION = (Message("user", "weather?"),)
 CALL = ToolCall("c1", "get_weather", '{"city": "x"}')

@@ -9,11 +9,11 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from glm_testing import host_of, null_backend, plugin_of
 
 import glm_core.compat as ChatGLM6Bpkg
 from glm_core import ConfigError, PluginError, hookimpl
 from glm_core.records import FrontendInfo, ModelSource, OpenModel, Option
-from glm_core.testing import host_of, null_backend, plugin_of
 
 CALLS: list[tuple[str, Mapping[str, Any], str]] = []
 

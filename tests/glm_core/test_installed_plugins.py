@@ -10,7 +10,7 @@ import pytest
 from fake_plugins import run_glm, run_python, write_package
 
 WORKING = """
-from glm_core.testing.null_backend import *
+from glm_testing.null_backend import *
 """
 RAISING = """
 raise RuntimeError("no luck today")

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from fake_plugins import FakeModel, backend, host_loading, plugin, run_glm, run_python, runtime, write_package
+from glm_testing import host_of, null_backend
 
 from glm_core import ChatModel, Delta, PluginError, Usage
 from glm_core._conflicts import name_conflicts
@@ -32,7 +33,6 @@ from glm_core.records import (
     TrainProgress,
 )
 from glm_core.routing import choose_devices
-from glm_core.testing import host_of, null_backend
 
 CPU = DeviceInfo("cpu", "cpu", "a processor")
 
@@ -474,7 +474,7 @@ def test_printing_while_describing_is_kept_off_standard_output(capsys: pytest.Ca
 
 def test_program_that_a_plugin_starts_does_not_print_among_results(tmp_path: Path) -> None:
     """``glm plugins --json`` stays JSON; the text is on standard error."""
-    source = "import os\nos.system('echo from a program')\nfrom glm_core.testing.null_backend import *\n"
+    source = "import os\nos.system('echo from a program')\nfrom glm_testing.null_backend import *\n"
     write_package(tmp_path, "loud", source)
     done = run_glm("plugins", "--json", folder=tmp_path, environ={"GLM_PLUGINS": "loud"})
     assert "loud" in [report["name"] for report in json.loads(done.stdout)]
@@ -507,7 +507,7 @@ def test_locale_is_put_back() -> None:
     program = (
         "import locale\n"
         "from fake_plugins import host_loading\n"
-        "from glm_core.testing import null_backend\n"
+        "from glm_testing import null_backend\n"
         "before = locale.setlocale(locale.LC_ALL)\n"
         "def load():\n"
         "    locale.setlocale(locale.LC_ALL, 'POSIX')\n"
@@ -542,7 +542,7 @@ def test_signal_handler_at_import_is_refused() -> None:
 @pytest.mark.parametrize("place", ["import", "description"])
 def test_heavy_import_is_remarked_on(place: str, tmp_path: Path) -> None:
     """``glm plugins`` names the plugin that makes every command slow."""
-    source = "from glm_core.testing.null_backend import *\n"
+    source = "from glm_testing.null_backend import *\n"
     if place == "import":
         source += "import numpy\n"
     else:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from fake_plugins import plugin
+from glm_testing import host_of, null_backend
 
 import glm_core
 from glm_core import CheckpointError, ModelNotFoundError, routing
 from glm_core.records import ModelCard
-from glm_core.testing import host_of, null_backend
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from fake_plugins import host_loading, plugin
+from glm_testing import host_of
 
 from glm_core import ModelNotFoundError
 from glm_core.models import Resolved, known_models, resolve
 from glm_core.plugins import PluginHost
 from glm_core.records import ModelCard
-from glm_core.testing import host_of
 
 
 def host_knowing(*cards: ModelCard) -> PluginHost:

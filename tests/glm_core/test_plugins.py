@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from fake_plugins import backend, host_loading, plugin
+from glm_testing import host_of, null_backend
 
 from glm_core import DeviceError, PluginError
 from glm_core.plugins import Candidate, PluginHost
 from glm_core.records import BackendInfo, DeviceInfo, FrontendInfo, ModelCard
-from glm_core.testing import host_of, null_backend
 
 CPU = DeviceInfo("cpu", "cpu", "a processor")
 CARD = ModelCard("m", "a model")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fake_plugins import FakeModel, backend, host_loading, plugin, runtime
+from glm_testing import host_of, null_backend
 
 import glm_core
 from glm_core import AdapterError, CheckpointError, DeviceError, PluginError
@@ -24,7 +25,6 @@ from glm_core.routing import (
     open_model,
     run_stages,
 )
-from glm_core.testing import host_of, null_backend
 
 CPU = DeviceInfo("cpu", "cpu", "a processor", dtypes=("bfloat16", "float32"), dtype_reason="it is fast")
 GPUS = tuple(DeviceInfo(f"cuda:{index}", "cuda", f"card {index}") for index in range(3))

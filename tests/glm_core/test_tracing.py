@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 from fake_plugins import host_loading, plugin, run_glm, run_python, write_package
+from glm_testing import host_of, null_backend
 
 from glm_core import ChatModel, PluginError
 from glm_core._progress import checked_progress
 from glm_core._tracing import tracing
 from glm_core.records import BackendInfo, ModelCard, ModelSource, TrainProgress
-from glm_core.testing import host_of, null_backend
 
 LINE = re.compile(r"trace  (\S+) +(\S+(?: end)?) +[\d.]+ ms  (.*)")
-NULL = "from glm_core.testing.null_backend import *"
+NULL = "from glm_testing.null_backend import *"
 
 
 def calls(text: str) -> list[tuple[str, ...]]:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_plugins import run_glm, run_python
-
-from glm_core.scaffold import KINDS, PackageNames, write_package
+from glm_testing.scaffold import KINDS, PackageNames, write_package
 
 HEAVY = ("torch", "transformers", "gradio", "fastapi", "numpy")
 WORKING = [f"good-{number}" for number in range(10)]

@@ -12,12 +12,12 @@ import httpx
 import pytest
 from api_support import ScriptedRuntime, Served, events, serving, until
 from glm_frontend_api.app import asgi_app
+from glm_testing import host_of
 from starlette.testclient import TestClient
 from tiny_adapters import write_adapter
 
 import glm_core
 from glm_core import ChatModel, ModelInfo, Sampling
-from glm_core.testing import host_of
 
 KEY = "a-key"
 

@@ -6,9 +6,9 @@ import sys
 
 from glm_frontend_api import plugin
 from glm_frontend_api.config import ApiConfig, config_of
+from glm_testing import host_of
 
 from glm_core.records import FrontendInfo
-from glm_core.testing import host_of
 
 
 def test_api_frontend_describes_itself():

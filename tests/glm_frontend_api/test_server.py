@@ -18,12 +18,12 @@ import pytest
 from api_support import PATIENCE, ScriptedRuntime, chat_body, events, serving, until
 from glm_frontend_api import server
 from glm_frontend_api.config import ApiConfig
+from glm_testing import host_of
 from tiny_adapters import write_adapter
 
 import glm_core
 import glm_core.compat as ChatGLM6Bpkg
 from glm_core import ChatModel, ConfigError
-from glm_core.testing import host_of
 
 
 def never_opened() -> ChatModel:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from api_support import ScriptedRuntime, Served, chat_body, events, serving
+from glm_testing import host_of
 
 from glm_core import (
     ChatModel,
@@ -22,7 +23,6 @@ from glm_core import (
     hookimpl,
 )
 from glm_core.records import ToolCallDelta
-from glm_core.testing import host_of
 
 WEATHER = {
     "type": "function",

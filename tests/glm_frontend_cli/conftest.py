@@ -14,9 +14,9 @@ from glm_frontend_cli._conversation import Conversation, Turn
 from glm_frontend_cli._session import Session
 from glm_frontend_cli._texts import Texts
 from glm_frontend_cli._view import Line
+from glm_testing import host_of
 
 from glm_core import ChatModel, ChatRequest, Delta, GlmError, ModelInfo, Sampling, Usage, hookimpl
-from glm_core.testing import host_of
 
 
 @dataclass(eq=False)  # pluggy keeps plugins in sets

@@ -3,9 +3,9 @@
 import importlib
 
 from glm_frontend_cli import plugin
+from glm_testing import host_of
 
 from glm_core.records import FrontendInfo
-from glm_core.testing import host_of
 
 
 def test_cli_frontend_describes_itself():

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 from glm_frontend_web import plugin
+from glm_testing import host_of
 
 from glm_core.records import FrontendInfo
-from glm_core.testing import host_of
 
 
 def test_web_frontend_describes_itself():

@@ -341,8 +341,8 @@ def test_a_diverging_job_keeps_its_last_checkpoint(
 def test_a_model_of_another_runtime_is_declined() -> None:
     """The trainer answers None for what is no model of the torch runtime."""
     from glm_ptuning.plugin import train as hook
+    from glm_testing.null_backend import NullModel
 
     from glm_core.records import TrainJob
-    from glm_core.testing.null_backend import NullModel
 
     assert hook(model=NullModel("null"), job=TrainJob("ptuning", Path("out"))) is None

@@ -14,6 +14,7 @@ import httpx
 from glm_frontend_api.config import ApiConfig
 from glm_frontend_api.server import DrainingServer, address_of, bind
 from glm_frontend_api.service import Service
+from glm_testing import host_of
 
 from glm_core import (
     AdapterError,
@@ -30,7 +31,6 @@ from glm_core import (
     Usage,
     hookimpl,
 )
-from glm_core.testing import host_of
 
 PATIENCE = 20.0
 """Seconds after which something that should have happened counts as never happening."""

@@ -7,10 +7,10 @@ import socket
 from pathlib import Path
 
 from broken_plugins import breaks, frontend, subject_of
+from glm_testing.conformance import Subject
+from glm_testing.driver import FrontendDriver
 
 from glm_core.records import Option
-from glm_core.testing.conformance import Subject
-from glm_core.testing.driver import FrontendDriver
 
 PATIENCE = 4.0
 """Seconds; a process must be able to start meanwhile."""

@@ -13,6 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from glm_testing import null_backend, plugin_of
+from glm_testing.conformance import Subject
+from glm_testing.null_backend import NullModel, NullStream, deltas_of
+
 from glm_core import hookimpl
 from glm_core.errors import AdapterError, BusyError, CheckpointError, ClosedError, ConfigError
 from glm_core.records import (
@@ -29,9 +33,6 @@ from glm_core.records import (
     QuantizeProgress,
     Sampling,
 )
-from glm_core.testing import null_backend, plugin_of
-from glm_core.testing.conformance import Subject
-from glm_core.testing.null_backend import NullModel, NullStream, deltas_of
 
 HOOKS = ("describe_backend", "describe_models", "load_model", "place", "chat_stream")
 Maker = Callable[[Path], Subject]
@@ -101,7 +102,7 @@ def another_version(folder: Path) -> Subject:
 def written(folder: Path, source: str) -> Subject:
     """A plugin in a file, found because the test puts the folder on ``sys.path``."""
     name = f"plugin_in_{folder.name}".replace("-", "_")
-    folder.joinpath(f"{name}.py").write_text(f"from glm_core.testing.null_backend import *\n{source}\n")
+    folder.joinpath(f"{name}.py").write_text(f"from glm_testing.null_backend import *\n{source}\n")
     return subject_of(name)
 
 
@@ -116,7 +117,7 @@ def heavy_description(folder: Path) -> Subject:
     """Imports numpy to describe its devices."""
     source = """
 from glm_core import hookimpl
-from glm_core.testing import null_backend
+from glm_testing import null_backend
 @hookimpl
 def describe_backend():
     import numpy

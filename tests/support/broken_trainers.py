@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from broken_plugins import breaks, subject_of
+from glm_testing import null_trainer, plugin_of
+from glm_testing.conformance import Subject
+from glm_testing.null_backend import NullModel
 
 from glm_core import hookimpl
 from glm_core.errors import ConfigError
 from glm_core.records import PredictJob, PredictProgress, TrainJob, TrainProgress
-from glm_core.testing import null_trainer, plugin_of
-from glm_core.testing.conformance import Subject
-from glm_core.testing.null_backend import NullModel
 
 LINES = "one two three\nfour\nfive six\nseven\neight\nnine ten\n"
 

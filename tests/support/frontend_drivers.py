@@ -11,8 +11,7 @@ from html import unescape
 from typing import Any, ClassVar
 
 import httpx
-
-from glm_core.testing.driver import FrontendDriver, FrontendGoneError
+from glm_testing.driver import FrontendDriver, FrontendGoneError
 
 
 class OneQuestionDriver(FrontendDriver):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
-from glm_core.testing.driver import FrontendDriver, FrontendProcess
+from glm_testing.driver import FrontendDriver, FrontendProcess
 
 
 class Driver(FrontendDriver):

@@ -10,7 +10,7 @@ from pathlib import Path
 from fake_plugins import run_python
 
 KIT = '''
-from glm_core.testing.conformance import ConformanceTests
+from glm_testing.conformance import ConformanceTests
 {imports}
 
 class TestKit(ConformanceTests):

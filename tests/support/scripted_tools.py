@@ -13,10 +13,10 @@ from glm_runtime_torch.architectures.chatglm2 import ChatGLM2Config
 from glm_runtime_torch.families.registry import CHATGLM3
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM3Tokenizer
+from glm_testing import host_of
 from scripted_engine import CausalLayout
 
 from glm_core import ChatModel, Tool
-from glm_core.testing import host_of
 
 CPU = torch.device("cpu")
 WEATHER = Tool(

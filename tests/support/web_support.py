@@ -19,6 +19,7 @@ from typing import Any
 
 from glm_frontend_web._options import Options, free_port
 from glm_frontend_web._serving import serving
+from glm_testing import host_of
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -26,7 +27,6 @@ from starlette.routing import Route
 
 import glm_core
 from glm_core import ChatModel, ChatRequest, Delta, GlmError, ModelInfo, Sampling, Usage, hookimpl
-from glm_core.testing import host_of
 
 BROWSER_ARGUMENTS = (
     "--no-sandbox",

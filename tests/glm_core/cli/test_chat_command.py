@@ -11,11 +11,11 @@ from typing import Any
 import pyte
 import pytest
 from fake_plugins import FakeModel, backend, plugin, runtime
+from glm_testing import host_of
 
 from glm_core import BusyError, ChatRequest, Message, Sampling, cli
 from glm_core.cli import chat
 from glm_core.records import Delta, DeviceInfo, ModelCard, Usage
-from glm_core.testing import host_of
 
 CPU = DeviceInfo("cpu", "cpu", "a processor")
 

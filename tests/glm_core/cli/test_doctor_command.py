@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 from fake_plugins import plugin
+from glm_testing import host_of, null_backend, null_frontend
 
 from glm_core import cli
 from glm_core.cli import doctor
 from glm_core.plugins import Candidate, PluginHost
 from glm_core.records import ModelCard
-from glm_core.testing import host_of, null_backend, null_frontend
 
 Findings = dict[str, tuple[str, str]]
 

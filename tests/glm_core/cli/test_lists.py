@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from fake_plugins import backend, plugin
+from glm_testing import host_of, null_backend
 
 from glm_core import cli
 from glm_core.cli import devices, models, plugins
 from glm_core.plugins import Candidate, PluginHost
 from glm_core.records import DeviceInfo, ModelCard
-from glm_core.testing import host_of, null_backend
 
 Lines = Callable[..., list[str]]
 GPU = DeviceInfo(

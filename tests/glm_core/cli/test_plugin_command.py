@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from glm_testing import host_of, null_backend
 
 from glm_core import cli
 from glm_core.cli import plugin
-from glm_core.testing import host_of, null_backend
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from fake_plugins import FakeModel, backend, plugin, run_glm, runtime
+from glm_testing import host_of
 
 from glm_core import AdapterError, ConfigError, cli
 from glm_core.cli import predict
 from glm_core.plugins import PluginHost
 from glm_core.records import DeviceInfo, Option, PredictJob, PredictProgress, TrainerInfo
-from glm_core.testing import host_of
 
 INFO = TrainerInfo(
     "poems", "for tests", predict_options=(Option("test_file", "rows"), Option("rows", "how many", int))

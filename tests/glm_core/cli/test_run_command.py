@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from fake_plugins import host_loading, plugin
+from glm_testing import host_of, null_backend, null_frontend
 
 from glm_core import ChatModel, cli
 from glm_core.cli import run
 from glm_core.plugins import PluginHost
 from glm_core.records import FrontendInfo, Option
-from glm_core.testing import host_of, null_backend, null_frontend
 
 Started = list[tuple[Callable[[], ChatModel], Mapping[str, Any]]]
 WEB = FrontendInfo(
@@ -146,8 +146,8 @@ def test_frontend_that_is_broken_is_not_called_missing(
     [
         ("no_such_module:run", "ModuleNotFoundError: No module named 'no_such_module'"),
         (
-            "glm_core.testing.null_frontend:start",
-            "AttributeError: module 'glm_core.testing.null_frontend' has no",
+            "glm_testing.null_frontend:start",
+            "AttributeError: module 'glm_testing.null_frontend' has no",
         ),
     ],
 )

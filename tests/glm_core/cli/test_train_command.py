@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from fake_plugins import plugin, run_python
+from glm_testing import host_of, null_backend, null_trainer
 
 from glm_core import cli
 from glm_core.cli import train
 from glm_core.plugins import PluginHost
 from glm_core.records import Option, TrainerInfo, TrainJob, TrainProgress
-from glm_core.testing import host_of, null_backend, null_trainer
 
 Reports = Callable[[TrainJob], Iterator[TrainProgress] | None]
 

@@ -16,6 +16,7 @@ from glm_runtime_torch.huggingface import modeling, placing
 from glm_runtime_torch.huggingface.modeling import ChatGLMForConditionalGeneration
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import QuantizedLinear
+from glm_testing import host_of, plugin_of
 from goldens import DATA, Case, fixtures_or_skip, named, real_positions
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_checkpoint
@@ -24,7 +25,6 @@ from transformers.generation import LogitsProcessorList
 
 from glm_core import CheckpointError, DeviceError, hookimpl
 from glm_core.records import BackendInfo, DeviceInfo, Placement
-from glm_core.testing import host_of, plugin_of
 
 V1 = "chatglm-6b"
 TOLERANCE = {"float32": 2e-4, "float16": 0.05}

@@ -18,12 +18,12 @@ import pytest
 import torch
 from glm_runtime_torch.huggingface.modeling import ChatGLMForConditionalGeneration
 from glm_runtime_torch.quantization import quantize_in_place
+from glm_testing import host_of, plugin_of
 from tiny_models import tiny_checkpoint
 
 import glm_core.compat
 from glm_core import hookimpl
 from glm_core.records import FrontendInfo, OpenModel, QuantizationScheme
-from glm_core.testing import host_of, plugin_of
 
 IMPORTS = """
 import glm_runtime_torch

@@ -14,6 +14,7 @@ import pytest
 import torch
 from glm_runtime_torch.model.loading import open_source
 from glm_runtime_torch.quantization import QuantizedLinear
+from glm_testing import host_of
 from goldens import DATA, cases
 from safetensors.torch import load_file, save_file
 from tiny_models import open_with_prompt, tiny_checkpoint
@@ -30,7 +31,6 @@ from glm_core import (
 from glm_core.config import Settings
 from glm_core.records import ModelSource, QuantizationScheme
 from glm_core.routing import open_model
-from glm_core.testing import host_of
 
 V1 = DATA / "chatglm-6b"
 

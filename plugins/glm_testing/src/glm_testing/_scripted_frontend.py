@@ -1,0 +1,50 @@
+"""Run in a process of its own: one frontend on the scripted model, as ``glm run`` would start it.
+
+The first argument is a folder with ``start.json`` (``run`` and ``options``); what happens to the model
+is written there as lines of ``events.jsonl``. Ends with 2 and one sentence for what the user can mend,
+and with 130 after Ctrl-C, as the ``glm`` command does.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from glm_core.chat_model import ChatModel
+from glm_core.errors import GlmError
+from glm_core.frontends import start_frontend
+from glm_core.records import FrontendInfo
+
+from .scripted_model import ScriptedModel
+
+
+def main(folder: Path) -> int:
+    """Start the frontend; its exit status."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    wanted = json.loads((folder / "start.json").read_text("utf-8"))
+    lock = threading.Lock()
+
+    def note(event: str, question: str) -> None:
+        line = json.dumps({"event": event, "question": question})
+        with lock, (folder / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+    def open_model() -> ChatModel:
+        note("opened", "")
+        return ScriptedModel(note=note).model
+
+    try:
+        start_frontend(FrontendInfo("checked", "", wanted["run"]), open_model, wanted["options"])
+    except GlmError as error:
+        print(f"glm: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,26 @@
+"""The conformance kit: does a plugin do what `docs/plugins/promises.md` says?
+
+From the command line, without any test file::
+
+    pytest --glm-plugin my_backend
+
+or as part of the plugin's own tests::
+
+    from glm_testing.conformance import ConformanceTests
+
+
+    class TestConformance(ConformanceTests):
+        plugin = "glm_backend_mine.plugin"
+
+Modules: ``_promises`` says what a check is and lists them all; ``subject`` is the plugin under test
+with all that it needs; the checks are in ``_plugin_checks``, ``_lifecycle_checks``, ``_answer_checks``,
+``_cancel_checks``, ``_adapter_checks``, ``_checkpoint_checks``, ``_frontend_checks`` and
+``_training_checks``; ``_test_class`` is the class above, and `glm_testing.pytest_plugin` the
+command line.
+"""
+
+from ._promises import BrokenPromiseError, Check, NotApplicableError, all_checks
+from ._test_class import ConformanceTests
+from .subject import Subject
+
+__all__ = ["BrokenPromiseError", "Check", "ConformanceTests", "NotApplicableError", "Subject", "all_checks"]

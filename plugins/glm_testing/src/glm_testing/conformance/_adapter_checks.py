@@ -1,0 +1,101 @@
+"""Adapters: named when the model is loaded, chosen by requests, and where possible coming and going."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glm_core.errors import AdapterError, GlmError
+from glm_core.records import AdapterHolder
+
+from ._answers import ANSWERING, QUESTIONS, ask, question
+from ._promises import BrokenError, NotApplicableError, check, expect
+
+if TYPE_CHECKING:
+    from .subject import Subject
+
+_DAMAGED = b"\xff\xfedamaged by the conformance kit\x00"
+
+
+def _given(subject: Subject) -> dict[str, Path]:
+    if not subject.adapters:
+        raise NotApplicableError("no adapter is given; name one with --glm-adapter NAME=DIR")
+    return subject.adapters
+
+
+@check("adapters", "a request that names no adapter is answered by the base model", *ANSWERING)
+def adapters(subject: Subject) -> None:
+    """Named ones answer too, and differ from the base for some question."""
+    names = list(_given(subject))
+    with subject.fresh(adapters={}) as base:
+        plain = [ask(subject, question(text), base).text for text in QUESTIONS]
+    with subject.fresh() as model:
+        expect(
+            sorted(model.info.adapters) == sorted(names),
+            f"info.adapters is {model.info.adapters!r}; loaded were {tuple(names)!r}",
+        )
+        chosen = {
+            name: [ask(subject, question(text, adapter=name), model).text for text in QUESTIONS]
+            for name in names
+        }
+        unchosen = [ask(subject, question(text), model).text for text in QUESTIONS]
+    expect(
+        unchosen == plain,
+        f"with adapters loaded but none chosen the answers are {unchosen!r}, without any {plain!r}",
+    )
+    for name, answers in chosen.items():
+        expect(answers != plain, f"adapter {name!r} answers every question just as the base model does")
+
+
+@check("adapters-come-and-go", "adapters may be added and removed while the model runs", *ANSWERING)
+def adapters_come_and_go(subject: Subject) -> None:
+    """One that is added answers as if it had been there from the start; a removed one is unknown."""
+    name, directory = next(iter(_given(subject).items()))
+    with subject.fresh() as model:
+        from_the_start = ask(subject, question(adapter=name), model).text
+    with subject.fresh(adapters={}) as model:
+        if not isinstance(model.loaded, AdapterHolder):
+            raise NotApplicableError("its models take adapters only when they are loaded")
+        plain = ask(subject, question(), model).text
+        model.add_adapter(name, directory)
+        expect(name in model.info.adapters, f"added {name!r}, but info.adapters is {model.info.adapters!r}")
+        added = ask(subject, question(adapter=name), model).text
+        expect(
+            added == from_the_start,
+            f"an added adapter answers {added!r}; loaded with the model it answers {from_the_start!r}",
+        )
+        model.remove_adapter(name)
+        expect(
+            name not in model.info.adapters, f"removed {name!r}, but info.adapters is {model.info.adapters!r}"
+        )
+        try:
+            ask(subject, question(adapter=name), model)
+        except AdapterError:
+            after = ask(subject, question(), model).text
+            expect(after == plain, f"the base model now answers {after!r}, before {plain!r}")
+            return
+        raise BrokenError("a removed adapter still answers")
+
+
+@check("damaged-adapters", "a damaged adapter is refused with AdapterError", *ANSWERING)
+def damaged_adapters(subject: Subject) -> None:
+    """Every file of a good one is overwritten, and the model is opened with that."""
+    name, directory = next(iter(_given(subject).items()))
+    with tempfile.TemporaryDirectory() as folder:
+        damaged = Path(folder) / "damaged"
+        shutil.copytree(directory, damaged)
+        for file in damaged.rglob("*"):
+            if file.is_file():
+                file.write_bytes(_DAMAGED)
+        try:
+            model = subject.open(adapters={name: damaged})
+        except AdapterError:
+            return
+        except GlmError as error:
+            raise BrokenError(
+                f"a damaged adapter raises {type(error).__name__}: {error}; expected AdapterError"
+            ) from error
+        model.close()
+        raise BrokenError("a model opens with an adapter whose files are damaged")

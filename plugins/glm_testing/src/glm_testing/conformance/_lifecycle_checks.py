@@ -1,0 +1,169 @@
+"""From a source to a placed model and back: facts, devices, dtypes, schemes, kernels, memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import weakref
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from glm_core.errors import ConfigError, DeviceError
+from glm_core.records import ModelInfo, Placement, Sampling
+
+from ._answers import ANSWERING, ask, question, until
+from ._promises import BrokenError, NotApplicableError, check, expect
+
+if TYPE_CHECKING:
+    from .subject import Subject
+
+_UNSET = {"max_new_tokens", "presence_penalty", "frequency_penalty", "ignore_eos"}
+
+
+@check("model-info", "a model's facts are complete, before it is placed and after", "load_model", "place")
+def model_info(subject: Subject) -> None:
+    """Its name, family, context length and sampling defaults can be shown and relied upon."""
+    fresh = subject.loaded()
+    try:
+        _expect_complete(subject, fresh.info)
+    finally:
+        fresh.close()
+    _expect_complete(subject, subject.model.info)
+
+
+def _expect_complete(subject: Subject, info: Any) -> None:
+    expect(isinstance(info, ModelInfo), f"info is {info!r}; expected a ModelInfo")
+    expect(
+        info.name == subject.model_name,
+        f"info.name is {info.name!r}; the user asked for {subject.model_name!r}",
+    )
+    expect(info.family, "info.family is empty")
+    expect(info.context_length > 0, f"info.context_length is {info.context_length}")
+    missing = [
+        field.name
+        for field in dataclasses.fields(Sampling)
+        if field.name not in _UNSET and getattr(info.sampling, field.name) is None
+    ]
+    expect(
+        not missing, f"info.sampling leaves {', '.join(missing)} unset; frontends show the model's defaults"
+    )
+    expect(
+        sorted(info.adapters) == sorted(subject.adapters),
+        f"info.adapters is {info.adapters!r}; loaded were {tuple(sorted(subject.adapters))!r}",
+    )
+
+
+@check("placed-where", "a placed model names the devices that it is on and what it computes in", "place")
+def placed_where(subject: Subject) -> None:
+    """In the spelling of ``glm devices`` and ``--dtype``."""
+    info, device = subject.model.info, subject.settings().device
+    expect(info.devices == (device,), f"info.devices is {info.devices!r}; it was placed on {device!r}")
+    expect(info.dtype, "info.dtype is empty")
+
+
+@check("placing-again", "placing a placed model again leaves it answering", "place")
+def placing_again(subject: Subject) -> None:
+    """A second call may also be refused, but breaks nothing."""
+    with subject.fresh() as model:
+        before = ask(subject, question(), model)
+        with_again = Placement((subject.settings().device,))
+        try:
+            again = subject.call("place", model=model.loaded, placement=with_again)
+        except DeviceError:
+            again = model.loaded
+        expect(again is not None, "place declines a model that it placed itself")
+        after = ask(subject, question(), model)
+        expect(before.text == after.text, f"the answer was {before.text!r}, and is now {after.text!r}")
+
+
+@check("dtypes", "every dtype that a device lists works there", "describe_backend")
+def dtypes(subject: Subject) -> None:
+    """A model is opened in each and answers."""
+    _expect_all_work(subject, "dtype", subject.device.dtypes)
+
+
+@check("kernels", "every kernel choice that the backend lists works", "describe_backend")
+def kernels(subject: Subject) -> None:
+    """A model is opened with each and answers."""
+    if not subject.backend.kernels:
+        raise NotApplicableError("the backend lists no kernels to choose from")
+    _expect_all_work(subject, "kernels", subject.backend.kernels)
+
+
+@check("schemes", "every quantisation scheme that the backend lists works", "describe_backend")
+def schemes(subject: Subject) -> None:
+    """A model is quantised to each and answers; one that does not suit it is refused with ConfigError."""
+    offered = subject.backend.schemes
+    if not offered:
+        raise NotApplicableError("the backend lists no schemes")
+    suited = [scheme for scheme in offered if _suits(subject, scheme)]
+    if not suited:
+        raise NotApplicableError(
+            f"none of {', '.join(offered)} suits model {subject.model_name!r}; try another"
+        )
+    plain = subject.model.info.weight_bytes
+    for scheme in suited:
+        with subject.fresh(quantize=scheme) as model:
+            ask(subject, question(), model)
+            size = model.info.weight_bytes
+            expect(
+                not plain or size < plain,
+                f"quantised to {scheme} the weights take {size} bytes, unquantised {plain}",
+            )
+
+
+def _suits(subject: Subject, scheme: str) -> bool:
+    try:
+        subject.open(quantize=scheme).close()
+    except ConfigError:
+        return False
+    return True
+
+
+def _expect_all_work(subject: Subject, setting: str, values: Iterable[str]) -> None:
+    if not subject.model_name:
+        raise NotApplicableError("there is no model to try")
+    for value in values:
+        try:
+            with subject.fresh(**{setting: value}) as model:
+                ask(subject, question(), model)
+                worked = model.info.dtype
+        except Exception as error:  # whatever it raises, this value does not work
+            raise BrokenError(
+                f"{setting} {value!r} is listed, but {type(error).__name__}: {error}"
+            ) from error
+        if setting == "dtype":
+            expect(worked == value, f"opened in {value}, the model says that it computes in {worked!r}")
+
+
+@check("memory-returned", "nothing keeps a closed model in memory", *ANSWERING)
+def memory_returned(subject: Subject) -> None:
+    """Once its caller forgets it, the model object and what it holds are gone."""
+    subject.close()
+    model = subject.open()
+    ask(subject, question(), model)
+    try:
+        left = weakref.ref(model.loaded)
+    except TypeError:
+        raise NotApplicableError("its model objects take no weak references") from None
+    model.close()
+    del model
+
+    def gone() -> bool:
+        gc.collect()
+        return left() is None
+
+    expect(
+        until(subject, gone),
+        f"{subject.patience:g} seconds after it was closed something still holds {left()!r}",
+    )
+
+
+@check("bandwidth", "measured bandwidth is a number of bytes a second", "measure_bandwidth")
+def bandwidth(subject: Subject) -> None:
+    """Or ``None``, where the backend cannot say."""
+    measured = subject.call("measure_bandwidth", device=subject.device.name)
+    if measured is None:
+        raise NotApplicableError("the backend cannot measure here")
+    number = isinstance(measured, (int, float)) and not isinstance(measured, bool)
+    expect(number and measured > 1e6, f"measure_bandwidth answers {measured!r}; expected bytes a second")

@@ -1,0 +1,399 @@
+"""The plugin that is checked, and everything needed to make it work: other plugins, a model, a device."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from glm_core._candidates import ENTRY_POINT_GROUP
+from glm_core.chat_model import ChatModel
+from glm_core.config import Settings
+from glm_core.errors import ConfigError, GlmError
+from glm_core.models import adapter_directory, known_models, resolve
+from glm_core.plugins import Candidate, PluginHost, PluginReport, installed_candidates
+from glm_core.records import (
+    BackendInfo,
+    DeviceInfo,
+    FrontendInfo,
+    LoadedModel,
+    ModelCard,
+    ModelSource,
+    Option,
+    Placement,
+    TrainerInfo,
+    TrainJob,
+)
+from glm_core.routing import choose_devices, open_model
+
+from .. import null_backend
+from ..driver import FrontendDriver, FrontendProcess
+from ..hosts import plugin_of
+from ._promises import Check, NotApplicableError, all_checks
+
+PATIENCE = 20.0
+"""Seconds that the kit waits for something that should happen."""
+
+_NEEDED_HOOKS = {"load_model", "chat_stream", "describe_backend", "describe_models"}
+_NULL_NAME = "glm_null"
+
+
+class Subject:
+    """A plugin under test, with the installed plugins that it needs beside it.
+
+    Args:
+        plugin: the name of its entry point, its module's path, or the module itself.
+        model: what to try it on; ``None`` = a model of its own, the installed demo model, or the null model.
+        device: where; ``None`` = its first available device, or the best there is.
+        adapters: adapter name to its directory, for models that take adapters.
+        run_options: options that the frontend needs beside those that its driver gives.
+        driver: the class that talks to the frontend.
+        train_options: what a short training job needs.
+        predict_options: likewise for predictions.
+        patience: seconds to wait for something that should happen.
+
+    Raises:
+        ConfigError: there is no such plugin.
+    """
+
+    def __init__(
+        self,
+        plugin: str | ModuleType,
+        *,
+        model: str | None = None,
+        device: str | None = None,
+        adapters: Mapping[str, str | Path] | None = None,
+        run_options: Mapping[str, Any] | None = None,
+        driver: type[FrontendDriver] | None = None,
+        train_options: Mapping[str, Any] | None = None,
+        predict_options: Mapping[str, Any] | None = None,
+        patience: float = PATIENCE,
+    ) -> None:
+        self.adapters = {
+            name: adapter_directory(name, path).resolve() for name, path in (adapters or {}).items()
+        }
+        self.run_options = dict(run_options or {})
+        self.driver = driver
+        self.train_options = dict(train_options or {})
+        self.predict_options = dict(predict_options or {})
+        self.patience = patience
+        self.time_limit = 10 * patience
+        self._wanted_model = model
+        self._wanted_device = device
+        self._own = _candidate(plugin)
+        self._module = plugin
+        self.module_name = _module_name(plugin)
+        self.name = self._own.name
+        self.probed: dict[str, list[str]] | None = None
+        self._opened: ChatModel | None = None
+        self._driving: FrontendDriver | None = None
+        self._running = contextlib.ExitStack()
+
+    @cached_property
+    def report(self) -> PluginReport:
+        """What became of the plugin when it was loaded alone."""
+        return PluginHost([self._own]).reports[0]
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """The hooks that it answers; none if it could not be loaded."""
+        return self.report.hooks
+
+    def checks(self) -> list[Check]:
+        """The checks that concern it, in the order of the document."""
+        return [check for check in all_checks() if check.concerns(self.hooks)]
+
+    @cached_property
+    def host(self) -> PluginHost:
+        """The plugin, and what it needs of the installed ones: backends for a runtime, and so on.
+
+        Where it is a backend it is the only one, and where it is a runtime likewise.
+        """
+        taken = {"describe_backend", "load_model"} & set(self.hooks)
+        candidates = installed_candidates()
+        companions = []
+        for candidate, report in zip(candidates, PluginHost(candidates).reports, strict=True):
+            answered = set(report.hooks)
+            if candidate.name != self.name and answered & _NEEDED_HOOKS and not answered & taken:
+                companions.append(candidate)
+        runtime = ("load_model", "chat_stream", "describe_models")
+        members = [name for name in (*runtime, "place", "describe_backend") if name not in taken]
+        if "describe_backend" in taken:
+            members = [name for name in members if name != "place"]
+        if "load_model" in taken:
+            members = [name for name in members if name not in runtime]
+        if self._module is not null_backend and members:
+            null = plugin_of(**{name: getattr(null_backend, name) for name in members})
+            companions.append(Candidate(_NULL_NAME, "glm-core", "", lambda: null))
+        return PluginHost([self._own, *companions])
+
+    def call(self, hook: str, **arguments: Any) -> Any:
+        """Call one hook of the plugin; its answer, ``None`` if it declined."""
+        return self.host.call(self.name, hook, **arguments)
+
+    def answers(self, *hooks: str) -> bool:
+        """Whether it answers all of these."""
+        return set(hooks) <= set(self.hooks)
+
+    @cached_property
+    def device(self) -> DeviceInfo:
+        """Where models run in these checks.
+
+        Raises:
+            NotApplicableError: the backend sees no device that could be used here.
+        """
+        wanted = self._wanted_device
+        if wanted is None and self.answers("describe_backend"):
+            devices = self.backend.devices
+            there = [device for device in devices if device.available]
+            if not there:
+                reasons = "; ".join(f"{device.name}: {device.reason}" for device in devices)
+                raise NotApplicableError(
+                    f"no device of this backend is available here ({reasons or 'none seen'})"
+                )
+            return there[0]
+        if wanted is None:
+            wanted = "null" if self._wanted_model == "null" else "auto"
+        return choose_devices(self.host, wanted, lambda _: None)[1][0]
+
+    @property
+    def backend(self) -> BackendInfo:
+        """What the plugin says of itself as a backend."""
+        described = self.host.describe("describe_backend", BackendInfo)
+        if self.name not in described:
+            raise NotApplicableError("describe_backend has no usable answer; another check says why")
+        return described[self.name]
+
+    @cached_property
+    def model_name(self) -> str:
+        """The model that these checks use.
+
+        Raises:
+            NotApplicableError: the plugin takes none of those that are there.
+        """
+        if self._wanted_model is not None:
+            return self._wanted_model
+        tried = []
+        for name in self._likely_models():
+            if self._takes(name):
+                return name
+            tried.append(name)
+        raise NotApplicableError(
+            f"it takes none of the models {', '.join(tried) or 'that are here'}; "
+            "name one that it runs with --glm-model"
+        )
+
+    def _likely_models(self) -> list[str]:
+        cards = self.host.describe_many("describe_models", ModelCard)
+        own = [
+            card.name
+            for card in cards.get(self.name, ())
+            if card.path or not (card.hub_id or card.modelscope_id)
+        ]
+        known = [card.name for card in known_models(self.host) if card.name in ("demo", "null")]
+        return list(dict.fromkeys([*own, *known]))
+
+    def _takes(self, name: str) -> bool:
+        """Whether the plugin's own hooks accept a model."""
+        device = "null" if name == "null" and not self.answers("describe_backend") else self.device.name
+        try:
+            model = self._load(name, device)
+        except GlmError:
+            return False
+        if model is None:
+            return False
+        with contextlib.closing(model):
+            if self.answers("place"):
+                return self.call("place", model=model, placement=Placement((device,))) is not None
+            return not self.answers("train") or self._trains(model)
+
+    def _trains(self, model: LoadedModel) -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                job = TrainJob(self.trainer_info.name, Path(folder), {}, (self.device.name,))
+                return self.call("train", model=model, job=job) is not None
+            except ConfigError:  # of the missing options: otherwise it would
+                return True
+
+    def source(self, name: str | None = None) -> ModelSource:
+        """What ``load_model`` is called with."""
+        resolved = resolve(self.host, name or self.model_name, offline=True)
+        return ModelSource(resolved.name, resolved.path, self.adapters)
+
+    def _load(self, name: str, device: str, *, adapters: bool = False) -> LoadedModel | None:
+        source = self.source(name) if adapters else replace(self.source(name), adapters={})
+        runtimes = [self.name] if self.answers("load_model") else self.host.answering("load_model")
+        for runtime in runtimes:
+            model: LoadedModel | None = self.host.call(
+                runtime, "load_model", source=source, device=device, dtype="float32"
+            )
+            if model is not None:
+                return model
+        return None
+
+    def loaded(self) -> LoadedModel:
+        """A fresh model of ``load_model``, before ``place``; the caller closes it."""
+        model = self._load(self.model_name, self.settings().device, adapters=True)
+        if model is None:
+            raise NotApplicableError(f"no runtime here opens {self.model_name!r}")
+        return model
+
+    def settings(self, **changes: Any) -> Settings:
+        """How to open the model, with changes."""
+        device = self._wanted_device
+        if device is None and self.model_name == "null" and not self.answers("describe_backend"):
+            device = "null"
+        return Settings(
+            **{"model": self.model_name, "device": device or self.device.name, "offline": True, **changes}
+        )
+
+    def open(self, *, adapters: Mapping[str, Path] | None = None, **changes: Any) -> ChatModel:
+        """Open the model through every stage, as ``glm run`` does; the caller closes it."""
+        chosen = self.adapters if adapters is None else adapters
+        return open_model(self.host, self.settings(**changes), adapters=chosen)
+
+    @property
+    def model(self) -> ChatModel:
+        """One open model, shared by the checks that do not change it."""
+        if self._opened is None:
+            self._opened = self.open()
+        return self._opened
+
+    @contextlib.contextmanager
+    def fresh(self, **changes: Any) -> Iterator[ChatModel]:
+        """A model of one check's own."""
+        with self.open(**changes) as model:
+            yield model
+
+    @property
+    def frontend_info(self) -> FrontendInfo:
+        """What the plugin says of itself as a frontend."""
+        described = self.host.describe("describe_frontend", FrontendInfo)
+        if self.name not in described:
+            raise NotApplicableError("describe_frontend has no usable answer; another check says why")
+        return described[self.name]
+
+    @contextlib.contextmanager
+    def frontend_process(self) -> Iterator[FrontendProcess]:
+        """A process for the frontend, not started yet."""
+        info = self.frontend_info
+        with tempfile.TemporaryDirectory(prefix="glm-conformance-", ignore_cleanup_errors=True) as folder:
+            options = option_values(info.options, self.run_options)
+            process = FrontendProcess(info.run, options, Path(folder), self.patience)
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    @property
+    def frontend(self) -> FrontendDriver:
+        """One running frontend, shared by the checks that leave it running.
+
+        Raises:
+            NotApplicableError: nobody said how to talk to it.
+        """
+        if self.driver is None:
+            raise NotApplicableError("no driver is given; name one with --glm-driver MODULE:CLASS")
+        if self._driving is not None and self._driving.frontend.process.poll() is not None:
+            self.forget_frontend()  # its last user has gone, and it with them
+        if self._driving is None:
+            process = self._running.enter_context(self.frontend_process())
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = free.getsockname()[1]
+            driver = self.driver(process, port)
+            try:
+                driver.start()
+            except BaseException:
+                self.forget_frontend()
+                raise
+            self._running.callback(driver.close)
+            self._driving = driver
+        return self._driving
+
+    def forget_frontend(self) -> None:
+        """End the shared frontend; the next check gets another."""
+        self._driving = None
+        self._running.close()
+
+    @property
+    def trainer_info(self) -> TrainerInfo:
+        """What the plugin says of itself as a trainer."""
+        described = self.host.describe("describe_trainer", TrainerInfo)
+        if self.name not in described:
+            raise NotApplicableError("describe_trainer has no usable answer; another check says why")
+        return described[self.name]
+
+    def trainer_options(
+        self, kind: Literal["options", "predict_options"], given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Values of the described options, and of further ones that are given as text."""
+        return option_values(getattr(self.trainer_info, kind), given)
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+        self.forget_frontend()
+
+
+def option_values(options: tuple[Option, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Option values as core hands them to a plugin: defaults, and text in the described type.
+
+    Raises:
+        ConfigError: a text is no value of that type.
+    """
+    values = {option.name: option.default for option in options}
+    types = {option.name: option.type for option in options}
+    for name, value in given.items():
+        kind = types.get(name, str)
+        try:
+            if isinstance(value, str) and kind is bool:
+                value = {"true": True, "1": True, "false": False, "0": False}[value.lower()]
+            values[name] = kind(value) if isinstance(value, str) else value
+        except (KeyError, ValueError):
+            raise ConfigError(f"option {name}: {value!r} is no {kind.__name__}") from None
+    return values
+
+
+def _candidate(plugin: str | ModuleType) -> Candidate:
+    if not isinstance(plugin, str):
+        return Candidate(plugin.__name__, plugin.__name__, "", lambda: plugin)
+    for candidate in installed_candidates():
+        if candidate.name == plugin:
+            return candidate
+    if not _can_be_found(plugin):
+        names = ", ".join(candidate.name for candidate in installed_candidates()) or "none"
+        raise ConfigError(
+            f"{plugin!r} is neither an installed plugin ({names}) nor a module that can be imported; "
+            "pass the name of an entry point or the path of a module such as glm_backend_mine.plugin"
+        )
+    return Candidate(plugin, plugin.partition(".")[0], "", lambda: importlib.import_module(plugin))
+
+
+def _can_be_found(module_name: str) -> bool:
+    try:
+        return importlib.util.find_spec(module_name) is not None
+    except (ImportError, ValueError):
+        return False
+    except Exception:  # of the package around it: it is there, and a check will name what is wrong with it
+        return True
+
+
+def _module_name(plugin: str | ModuleType) -> str | None:
+    """The path by which another process can import the plugin, if there is one."""
+    if not isinstance(plugin, str):
+        return None if plugin.__spec__ is None else plugin.__spec__.name
+    for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        if point.name == plugin:
+            return point.module
+    return plugin
