@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pyte
 import pytest
-from glm_frontend_cli._conversation import Conversation, Turn
 from glm_frontend_cli._session import Session
 from glm_frontend_cli._terminal import TerminalView, _fitting, _keys_unseen
 from glm_frontend_cli._texts import Texts
@@ -18,6 +17,8 @@ from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from rich.console import Console
+
+from glm_core.conversation import Conversation, Turn
 
 PASTE = "\n".join(f"第 {number} 行" for number in range(200))
 ENTER_PASTE = f"\x1b[200~{PASTE}\x1b[201~"

@@ -53,7 +53,7 @@ def _choose(session: Session, name: str | None) -> None:
 
 def _add(session: Session, argument: str) -> None:
     name, separator, directory = argument.partition("=")
-    path = _files.path_of(directory.strip() if separator else argument)
+    path = _files.parse_path(directory.strip() if separator else argument)
     name = name.strip() if separator else path.resolve().name
     if not name or not (directory.strip() if separator else argument):
         session.view.error(session.say("usage", usage="/adapter add [NAME=]DIR"))

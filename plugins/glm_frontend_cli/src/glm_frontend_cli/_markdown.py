@@ -17,8 +17,9 @@ from rich.syntax import Syntax, SyntaxTheme
 from rich.table import Table
 from rich.text import Text
 
+from glm_core.cleaning import clean_text
+
 from ._blocks import Block, parse
-from ._cleaning import clean
 from ._colours import CODE
 from ._colours import MARKDOWN as _STYLES
 from ._wrapping import wrap
@@ -53,7 +54,7 @@ class MarkdownRenderer:
     def code_lines(self, node: SyntaxTreeNode, width: int) -> list[list[Text]]:
         """For each source line of a code block, the lines it takes on the screen."""
         language = node.info.split()[0] if node.info.strip() else "text"
-        code = clean(node.content).removesuffix("\n").expandtabs(4)
+        code = clean_text(node.content).removesuffix("\n").expandtabs(4)
         highlighted = Syntax("", language, theme=self._code_theme).highlight(code)
         plain_lines = code.split("\n")
         # Some lexers drop or add lines; better no colours than wrong code.
@@ -155,10 +156,10 @@ def _append(text: Text, node: SyntaxTreeNode) -> None:
     if node.type in ("softbreak", "hardbreak"):  # models mean the line breaks they write
         text.append("\n")
     elif node.type == "code_inline":
-        text.append(clean(node.content), _STYLES["code"])
+        text.append(clean_text(node.content), _STYLES["code"])
     elif node.type in ("link", "image"):
         label = _inline(node)
-        target = clean(str(node.attrs.get("href") or node.attrs.get("src") or ""))
+        target = clean_text(str(node.attrs.get("href") or node.attrs.get("src") or ""))
         text.append_text(label)
         if target and target not in (label.plain, f"mailto:{label.plain}"):
             text.append(f" ({target})" if label else target, _STYLES["url"])
@@ -168,4 +169,4 @@ def _append(text: Text, node: SyntaxTreeNode) -> None:
             inner.stylize(_STYLES[node.type])
         text.append_text(inner)
     else:
-        text.append(clean(node.content))  # entities such as &#8238; are decoded by now
+        text.append(clean_text(node.content))  # entities such as &#8238; are decoded by now

@@ -15,12 +15,16 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 
+from glm_core.cleaning import clean_text
+from glm_core.conversation import SETTINGS
+
 from ._adapter_command import CHANGES
-from ._cleaning import clean
 from ._commands import COMMANDS
-from ._conversation import SETTINGS, SWITCHES
 from ._pasting import Pastes
 from ._texts import Texts
+
+SWITCHES = ("do_sample", "ignore_eos")
+"""The settings that are true or false."""
 
 
 class QuestionHistory(FileHistory):
@@ -29,7 +33,7 @@ class QuestionHistory(FileHistory):
     def store_string(self, string: str) -> None:
         """Append one entry."""
         with contextlib.suppress(OSError):
-            super().store_string(clean(string))
+            super().store_string(clean_text(string))
 
 
 def open_history(say: Texts, notice: Callable[[str], None], *, keep: bool) -> History:

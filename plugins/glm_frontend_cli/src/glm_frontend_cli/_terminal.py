@@ -21,10 +21,11 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from glm_core.cleaning import clean_text
+from glm_core.conversation import Turn
+
 from . import _clipboard
-from ._answering import Answer, AnswerStream
-from ._cleaning import clean
-from ._conversation import Turn
+from ._answering import AnswerReader
 from ._live import AnswerPainter
 from ._markdown import MarkdownRenderer
 from ._pasting import ExpandingHistory, Pastes
@@ -127,32 +128,33 @@ class TerminalView:
                 self._console.print(line, soft_wrap=True)
             self._console.line()
 
-    def show_answer(self, stream: AnswerStream) -> Answer:
+    def show_answer(self, reader: AnswerReader) -> None:
         """Paint an answer as it comes."""
         self._console.line()
+        progress = reader.progress
 
         def note(empty: bool, seconds: float) -> str:
-            if stream.stopping:
+            if reader.is_stopping:
                 text = self._say("stopping")
-            elif stream.queue_position:
-                text = self._say("waiting", count=stream.queue_position, seconds=seconds)
+            elif progress.queue_position:
+                text = self._say("waiting", count=progress.queue_position, seconds=seconds)
             elif empty:
                 text = self._say("thinking", seconds=seconds)
             else:
-                text = self._say("answering", count=stream.tokens, speed=stream.tokens_per_second)
+                speed = progress.usage.tokens_per_second
+                text = self._say("answering", count=progress.num_tokens, speed=speed)
             step = int(seconds * _SPINNER_STEPS_PER_SECOND)
             return f"{self._spinner[step % len(self._spinner)]} {text}"
 
         painter = AnswerPainter(self._console, self._renderer, self._write, self._size, note)
         with _keys_unseen():
             try:
-                for piece in stream.pieces():
+                for piece in reader.pieces():
                     painter.feed(piece)
             finally:
                 painter.finish()
                 if not painter.empty:
                     self._console.line()
-        return stream.answer()
 
     def clear(self) -> None:
         """Empty the screen."""
@@ -163,7 +165,7 @@ class TerminalView:
         return _clipboard.copy(text, self._write)
 
     def _print(self, text: str, style: str) -> None:
-        self._console.print(Text(clean(text), style=style))
+        self._console.print(Text(clean_text(text), style=style))
 
     def _write(self, text: str) -> None:
         self._console.file.write(text)
