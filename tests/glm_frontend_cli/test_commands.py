@@ -105,7 +105,7 @@ def test_commands_about_the_past_need_one(session, view, name):
 
 def test_undo_command_says_what_it_took_back(session, view):
     """Long questions are shortened to one line."""
-    session.conversation.record("first\n" + "x" * 100, "a")
+    session.conversation.record(Turn("first\n" + "x" * 100, "a"))
     run_command(session, "/undo")
     assert session.conversation.turns == []
     assert view.last[1].startswith("Taken back: first xxx")

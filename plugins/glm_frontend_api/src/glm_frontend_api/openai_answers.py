@@ -14,11 +14,10 @@ from starlette.responses import JSONResponse, Response
 from glm_core import ChatRequest, Delta, Sampling, ToolCall
 from glm_core.records import ToolCallDelta, joined_calls
 
-from .answers import Piece
 from .config import ApiConfig
 from .errors import invalid
 from .event_stream import COMMENT, DONE, EventStream, event, gone_aware
-from .generation import Generation
+from .generation import Generation, Piece
 from .schemas import MAX_SEED, GenerationRequest
 from .service import ServedModel, Service
 

@@ -15,22 +15,22 @@ from typing import Any
 import gradio as gr
 
 from glm_core import ChatModel, GlmError
+from glm_core.cleaning import clean_text
+from glm_core.conversation import MAX_FILE_BYTES, Conversation, parse_conversation, to_json, to_markdown
 
-from . import _files
-from ._cleaning import clean
-from ._conversation import Conversation, Settings
 from ._log import Log
 from ._page import (
     Page,
     adapter_menu,
     adapter_value,
-    in_language,
-    initial_language,
+    choose_language,
     is_demo,
+    read_settings,
     setting_values,
-    settings_of,
+    translate_page,
 )
-from ._session import Session, answer
+from ._session import Session, answer, question_at
+from ._settings import PageSettings, reset_hidden_settings
 from ._texts import SAY
 
 Updates = dict[Any, Any]
@@ -73,7 +73,7 @@ class Handlers:
     def __init__(self, model: ChatModel, page: Page) -> None:
         self._model = model
         self._page = page
-        self._first_adapter = Settings.of_model(model.info).adapter
+        self._first_adapter = PageSettings.from_model(model.info).adapter
 
     def connect(self, blocks: gr.Blocks) -> None:
         """Bind every event."""
@@ -114,7 +114,7 @@ class Handlers:
     def load(self, remembered: str | None, session: Session, request: gr.Request) -> Updates:
         """A page was opened: speak the visitor's language."""
         say = SAY.get(remembered) if remembered in SAY else None
-        updates = self._speak(session, say or initial_language(request.headers.get("accept-language")))
+        updates = self._speak(session, say or choose_language(request.headers.get("accept-language")))
         return {**updates, **self._menu(session, self._defaults().adapter)}
 
     def change_language(self, language: str, session: Session) -> Updates:
@@ -129,11 +129,11 @@ class Handlers:
         adapter: str,
         length: float,
         top_p: float,
-        heat: float,
+        temperature: float,
     ) -> AsyncGenerator[Updates]:
         """A question was typed."""
-        settings = settings_of(system, adapter, length, top_p, heat)
-        question = clean(question or "").strip()
+        settings = read_settings(system, adapter, length, top_p, temperature)
+        question = clean_text(question or "").strip()
         if not question:
             yield self._note(session.say("empty_question"))
             return
@@ -148,11 +148,11 @@ class Handlers:
         adapter: str,
         length: float,
         top_p: float,
-        heat: float,
+        temperature: float,
         event: gr.EventData,
     ) -> AsyncGenerator[Updates]:
         """An example was chosen."""
-        settings = settings_of(system, adapter, length, top_p, heat)
+        settings = read_settings(system, adapter, length, top_p, temperature)
         examples = session.say.examples(demo=is_demo(self._model.info))
         index = getattr(event, "index", None)
         if isinstance(index, int) and 0 <= index < len(examples):
@@ -167,14 +167,14 @@ class Handlers:
         adapter: str,
         length: float,
         top_p: float,
-        heat: float,
+        temperature: float,
         event: gr.EventData,
     ) -> AsyncGenerator[Updates]:
         """An answer is wanted again."""
-        settings = settings_of(system, adapter, length, top_p, heat)
+        settings = read_settings(system, adapter, length, top_p, temperature)
         try:
             index = getattr(event, "index", None)
-            question = session.conversation.question_at(index)
+            question = question_at(session.conversation, index)
         except GlmError as error:
             yield self._note(session.say("error", message=error))
             return
@@ -211,13 +211,14 @@ class Handlers:
     def reset(self, session: Session) -> Updates:
         """The sliders and the adapter go back to the model's own defaults; the system prompt stays."""
         defaults = self._defaults()
+        reset_hidden_settings(session.conversation)
         updates = setting_values(self._page, defaults)
         del updates[self._page.system]
         return {**updates, **self._menu(session, defaults.adapter), **self._note(session.say("reset_done"))}
 
     def refresh_adapters(self, adapter: str, session: Session) -> Updates:
         """The visitor looks at the menu of adapters: show those that there are now."""
-        loaded, chosen = self._model.info.adapters, settings_of("", adapter, 0, 1, 1).adapter
+        loaded, chosen = self._model.info.adapters, read_settings("", adapter, 0, 1, 1).adapter
         if chosen is not None and chosen not in loaded:
             note = self._note(session.say("adapter_removed_choice", name=chosen))
             return {**self._menu(session, None), **note}
@@ -227,12 +228,16 @@ class Handlers:
 
     def export(self, kind: str, session: Session, *settings: Any) -> Updates:
         """The conversation as a file, which the browser makes itself: nothing is left on the server."""
-        name = self._model.info.name
-        now, say = settings_of(*settings), session.say
+        conversation, say = session.conversation, session.say
+        try:
+            read_settings(*settings).apply_to(conversation)
+        except GlmError as error:
+            return self._note(say("error", message=error))
+        conversation.model = self._model.info.name
         if kind == "json":
-            text, media_type = _files.to_json(session.conversation, now, name), "application/json"
+            text, media_type = to_json(conversation), "application/json"
         else:
-            text, media_type = _files.to_markdown(session.conversation, now, name, say), "text/markdown"
+            text, media_type = to_markdown(conversation, say.language), "text/markdown"
         file = {"name": time.strftime(f"conversation-%Y%m%d-%H%M%S.{kind}"), "type": media_type, "text": text}
         return {self._page.download: json.dumps(file), **self._note(say("exported"))}
 
@@ -241,7 +246,7 @@ class Handlers:
         return self._changed(session, partial(self._import, Path(path)))
 
     async def _answer(
-        self, question: str, session: Session, settings: Settings, *, at: int | None, again: bool = False
+        self, question: str, session: Session, settings: PageSettings, *, at: int | None, again: bool = False
     ) -> AsyncGenerator[Updates]:
         if session.answer is not None:
             yield self._note(session.say("still_answering"))
@@ -273,11 +278,11 @@ class Handlers:
                 yield updates or {page.log: gr.skip()}
                 updates = {}
 
-    def _defaults(self) -> Settings:
+    def _defaults(self) -> PageSettings:
         """The model's own; of the adapters the only one that was there at the start, while it is there."""
         info = self._model.info
         adapter = self._first_adapter if self._first_adapter in info.adapters else None
-        return dataclasses.replace(Settings.of_model(info), adapter=adapter)
+        return dataclasses.replace(PageSettings.from_model(info), adapter=adapter)
 
     def _menu(self, session: Session, chosen: str | None) -> Updates:
         """The menu of the adapters that there are now, with one of them chosen or the base model."""
@@ -297,7 +302,7 @@ class Handlers:
         session.say = say
         session.log = Log(say, demo=is_demo(self._model.info))
         session.adapters = self._model.info.adapters
-        updates = in_language(self._page, self._model, say)
+        updates = translate_page(self._page, self._model, say)
         if session.answer is None:
             log = session.log.pieces(session.conversation.turns)
             updates[self._page.log] = gr.update(label=say("log_label"), value=log)
@@ -315,12 +320,13 @@ class Handlers:
         return {self._page.log: pieces, **self._editing(session), **updates}
 
     def _edit(self, index: Any, session: Session) -> Updates:
-        question = session.conversation.question_at(index)
+        question = question_at(session.conversation, index)
         session.editing = index
         return {self._page.question: question, **self._note("")}
 
     def _delete(self, index: Any, session: Session) -> Updates:
-        session.conversation.delete(index)
+        question_at(session.conversation, index)  # refuses what is no index
+        del session.conversation.turns[index]
         session.editing = None
         return self._note(session.say("deleted", number=index + 1))
 
@@ -337,19 +343,23 @@ class Handlers:
 
     def _import(self, path: Path, session: Session) -> Updates:
         try:
-            data = path.read_bytes()[: _files.MAX_BYTES + 1]
+            with path.open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
         finally:
             path.unlink(missing_ok=True)  # gradio's copy of the file; nothing of a visitor stays
             with suppress(OSError):
                 path.parent.rmdir()
         info = self._model.info
-        conversation, settings, lost = _files.from_bytes(data, info.adapters, session.say)
-        session.conversation, session.editing = conversation, None
+        conversation = parse_conversation(data, clean_text(path.name), session.say.language)
         note = session.say("imported", count=len(conversation.turns))
-        if lost:
-            note += " · " + session.say("adapter_dropped", name=lost)
-        values = setting_values(self._page, settings)
-        return {**values, **self._menu(session, settings.adapter), **self._note(note)}
+        if conversation.adapter is not None and conversation.adapter not in info.adapters:
+            note += " · " + session.say("adapter_dropped", name=conversation.adapter)
+            conversation.adapter = None
+        updates = setting_values(self._page, PageSettings.from_conversation(conversation, info))
+        if conversation.unanswered is not None:  # to be sent again, or changed
+            updates[self._page.question], conversation.unanswered = conversation.unanswered, None
+        session.conversation, session.editing = conversation, None
+        return {**updates, **self._menu(session, conversation.adapter), **self._note(note)}
 
 
 def _bind(
