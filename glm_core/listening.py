@@ -128,7 +128,7 @@ class StreamListener:
         try:
             self._read()
         except BaseException as raised:  # whatever it is, it is the listener's to hear and not this thread's
-            # What a stream raises because it was closed under its reader is no fault of the answer.
+            # What a stream raises because it was closed under its reader is not a failure of the answer.
             error = None if self._cancelled.is_set() else raised
         self._close_stream()
         self._emit(Ended(error))

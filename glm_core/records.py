@@ -37,7 +37,7 @@ from .messages import (
     check_conversation,
     check_tools,
     has_tool_messages,
-    joined_calls,
+    join_calls,
 )
 
 __all__ = [
@@ -75,7 +75,7 @@ __all__ = [
     "Usage",
     "as_messages",
     "has_tool_messages",
-    "joined_calls",
+    "join_calls",
 ]
 
 FinishReason = Literal["stop", "length", "tool_calls"]

@@ -29,7 +29,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     ),
     "no_messages": (
         "{file} 不是对话文件：缺少 messages。请载入由 glm 导出的文件",
-        "{file} is no conversation: it has no messages. Load a file that glm exported",
+        "{file} is not a conversation: it has no messages. Load a file that glm exported",
     ),
     "wrong_version": (
         "{file} 的格式版本（version）是 {version}，这里只能读取版本 {expected}",

@@ -111,8 +111,8 @@ def test_typed_paths_lose_quotes_and_tilde(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"\x89PNG\x00\x00", "is no text file"),
-        (b"abc\xff\xff\xff", "is no text file"),
+        (b"\x89PNG\x00\x00", "is not a text file"),
+        (b"abc\xff\xff\xff", "is not a text file"),
         (b" \n", "is empty"),
         (b"x" * 1_000_001, "is larger than 1 MB"),
     ],

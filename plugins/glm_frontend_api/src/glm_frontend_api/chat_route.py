@@ -11,10 +11,10 @@ from glm_core import ChatRequest, Message, ToolCall
 from glm_core.conversation import message_to_json
 
 from .bodies import JsonRoute
-from .documentation import ANSWERS, streamed
+from .documentation import ANSWERS, describe_stream
 from .errors import invalid
 from .messages import check_tools_supported, read_messages, read_tool_choice, read_tools
-from .openai_answers import Choice, Job, check_stream_options, respond, sampling_of, with_seeds
+from .openai_answers import Choice, Job, check_stream_options, read_sampling, respond, with_seeds
 from .responses import ChatCompletionResponse
 from .schemas import ChatCompletionRequest
 from .service import Service
@@ -49,7 +49,7 @@ class ChatShape:
 @router.post(
     "/v1/chat/completions",
     response_model=None,
-    responses={200: streamed(ChatCompletionResponse), **ANSWERS},
+    responses={200: describe_stream(ChatCompletionResponse), **ANSWERS},
     summary="Answer a conversation",
 )
 async def chat_completions(request: Request, body: ChatCompletionRequest) -> Response:
@@ -60,7 +60,7 @@ async def chat_completions(request: Request, body: ChatCompletionRequest) -> Res
     check_tools_supported(service, body)
     chat = ChatRequest(
         messages=read_messages(body),
-        sampling=sampling_of(body, service.config, _wanted_tokens(body)),
+        sampling=read_sampling(body, service.config, _wanted_tokens(body)),
         adapter=served.adapter,
         stop=body.stops,
         tools=read_tools(body),

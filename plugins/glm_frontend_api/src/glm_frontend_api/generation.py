@@ -138,7 +138,7 @@ class Generation:
             return False
         usage = delta.usage or Usage()
         self.usages[piece.index] = usage
-        self._service.metrics.answered(usage, self._requests[piece.index].adapter)
+        self._service.metrics.count_answer(usage, self._requests[piece.index].adapter)
         return True
 
     async def _next_piece(self, silence: float | None) -> Piece | None:
@@ -166,7 +166,7 @@ class Generation:
         service = self._service
         is_gone = adapter is not None and adapter not in service.model.info.adapters
         if isinstance(error, AdapterError) and adapter is not None and is_gone:
-            return service.no_such_model(service.full_name(adapter))
+            return service.model_not_found(service.join_name(adapter))
         return error
 
     def _emit(self, index: int, event: ListenerEvent) -> None:

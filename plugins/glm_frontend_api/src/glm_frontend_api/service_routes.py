@@ -50,5 +50,5 @@ async def ready(request: Request) -> JSONResponse:
 async def metrics(request: Request) -> Response:
     """Return all counters in Prometheus' text format."""
     service: Service = request.app.state.service
-    text = await anyio.to_thread.run_sync(service.metrics.text)  # a runtime may have to wait for a lock
+    text = await anyio.to_thread.run_sync(service.metrics.render)  # a runtime may have to wait for a lock
     return Response(text, media_type=CONTENT_TYPE)

@@ -15,9 +15,9 @@ CHANGES = ("add", "remove")
 
 
 def adapter(session: Session, argument: str) -> None:
-    """``/adapter``, followed by nothing, a name, ``off``, ``add [NAME=]DIR`` or ``remove NAME``.
+    """Run ``/adapter``, followed by nothing, a name, ``off``, ``add [NAME=]DIR`` or ``remove NAME``.
 
-    An adapter that is called like one of these words is chosen by its name.
+    An adapter whose name is one of these words is chosen by that name.
     """
     loaded = session.model.info.adapters
     word, _, rest = argument.partition(" ")

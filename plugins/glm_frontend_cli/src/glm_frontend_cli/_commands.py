@@ -60,7 +60,7 @@ def run_command(session: Session, line: str) -> None:
 
 
 def show_help(session: Session, argument: str) -> None:
-    """``/help``"""
+    """Run ``/help``: list all commands."""
     typed = [f"/{command.name} {command.usage}".strip() for command in COMMANDS]
     column = max(map(len, typed)) + 2
     lines = [
@@ -71,7 +71,7 @@ def show_help(session: Session, argument: str) -> None:
 
 
 def clear(session: Session, argument: str) -> None:
-    """``/clear``"""
+    """Run ``/clear``: forget the conversation."""
     session.conversation.clear()
     session.usage = None
     session.view.clear()
@@ -79,12 +79,12 @@ def clear(session: Session, argument: str) -> None:
 
 
 def quit_chat(session: Session, argument: str) -> None:
-    """``/exit``"""
+    """Run ``/exit``: end the chat."""
     session.quit()
 
 
 def regenerate(session: Session, argument: str) -> None:
-    """``/regenerate``"""
+    """Run ``/regenerate``: answer the last question again."""
     question, seed = session.last_question, session.conversation.seed
     if question is None:
         session.view.notice(session.say("nothing_yet"))
@@ -95,7 +95,7 @@ def regenerate(session: Session, argument: str) -> None:
 
 
 def undo(session: Session, argument: str) -> None:
-    """``/undo``"""
+    """Run ``/undo``: take back the last question and its answer."""
     question = session.conversation.undo()
     if question is None:
         session.view.notice(session.say("nothing_yet"))
@@ -104,7 +104,7 @@ def undo(session: Session, argument: str) -> None:
 
 
 def edit(session: Session, argument: str) -> None:
-    """``/edit``, or ``/edit TEXT`` to give the new question at once"""
+    """Run ``/edit [TEXT]``: change the last question, to ``TEXT`` if it is given."""
     question = session.last_question
     if question is None:
         session.view.notice(session.say("nothing_yet"))
@@ -117,7 +117,7 @@ def edit(session: Session, argument: str) -> None:
 
 
 def ask_about_file(session: Session, argument: str) -> None:
-    """``/file FILE [QUESTION]``"""
+    """Run ``/file FILE [QUESTION]``: send a text file, with a question about it."""
     name, question = _split_first_word(argument)
     if not name:
         session.view.error(session.say("usage", usage="/file FILE [QUESTION]"))
@@ -141,7 +141,7 @@ def _split_first_word(text: str) -> tuple[str, str]:
 
 
 def copy(session: Session, argument: str) -> None:
-    """``/copy [code]``"""
+    """Run ``/copy [code]``: copy the last answer, or its last block of code."""
     turns = session.conversation.turns
     if not turns:
         session.view.notice(session.say("nothing_yet"))
@@ -164,12 +164,12 @@ def copy(session: Session, argument: str) -> None:
 
 
 def save(session: Session, argument: str) -> None:
-    """``/save FILE``"""
+    """Run ``/save FILE``: write the conversation to a new file."""
     _save(session, argument, overwrite=False)
 
 
 def save_over(session: Session, argument: str) -> None:
-    """``/save! FILE``"""
+    """Run ``/save! FILE``: write the conversation, over a file that exists."""
     _save(session, argument, overwrite=True)
 
 
@@ -188,7 +188,7 @@ def _save(session: Session, argument: str, *, overwrite: bool) -> None:
 
 
 def load(session: Session, argument: str) -> None:
-    """``/load FILE``"""
+    """Run ``/load FILE``: go on with a conversation from a file."""
     if not argument:
         session.view.error(session.say("usage", usage="/load FILE"))
         return
@@ -200,7 +200,7 @@ def load(session: Session, argument: str) -> None:
 
 
 def system(session: Session, argument: str) -> None:
-    """``/system [TEXT|off]``"""
+    """Run ``/system [TEXT|off]``: show, set or remove the system prompt."""
     conversation = session.conversation
     if not argument:
         text = conversation.system
@@ -214,7 +214,7 @@ def system(session: Session, argument: str) -> None:
 
 
 def set_value(session: Session, argument: str) -> None:
-    """``/set [NAME [VALUE|default]]``"""
+    """Run ``/set [NAME [VALUE|default]]``: show or change settings."""
     name, _, value = argument.replace("=", " ").partition(" ")
     name, value = name.replace("-", "_"), value.strip()
     if not name:
@@ -255,7 +255,7 @@ def _format_setting(session: Session, name: str) -> str:
 
 
 def info(session: Session, argument: str) -> None:
-    """``/info``"""
+    """Run ``/info``: show facts about the model and the last answer."""
     facts, usage = session.model.info, session.usage
     lines = [
         session.say(
@@ -284,7 +284,7 @@ def info(session: Session, argument: str) -> None:
 
 
 def history(session: Session, argument: str) -> None:
-    """``/history``"""
+    """Run ``/history``: show the whole conversation."""
     if session.conversation.turns:
         session.view.show_turns(session.conversation.turns)
     else:

@@ -40,11 +40,11 @@ class MarkdownRenderer:
         self._code_theme = code_theme
 
     def document(self, source: str, width: int) -> list[Text]:
-        """The lines of a whole text."""
+        """Return the lines of a whole text."""
         return [line for block in parse(source) for line in self.block(block, width)]
 
     def block(self, block: Block, width: int) -> list[Text]:
-        """The lines of one block, the empty line before it included."""
+        """Return the lines of one block, the empty line before it included."""
         if block.list_key is not None:
             lines = self._item(block.node, block.number, width)
         else:
@@ -52,7 +52,7 @@ class MarkdownRenderer:
         return [Text(), *lines] if block.gap else lines
 
     def code_lines(self, node: SyntaxTreeNode, width: int) -> list[list[Text]]:
-        """For each source line of a code block, the lines it takes on the screen."""
+        """Return, for each source line of a code block, the lines that it takes on the screen."""
         language = node.info.split()[0] if node.info.strip() else "text"
         code = clean_text(node.content).removesuffix("\n").expandtabs(4)
         highlighted = Syntax("", language, theme=self._code_theme).highlight(code)
@@ -126,7 +126,7 @@ class MarkdownRenderer:
 
 
 def _apart(before: SyntaxTreeNode, after: SyntaxTreeNode) -> bool:
-    """Whether an empty line belongs between two blocks: where there is one, and around code."""
+    """Return whether an empty line belongs between two blocks: where there is one, and around code."""
     if "fence" in (before.type, after.type):
         return True
     return before.map is not None and after.map is not None and after.map[0] > before.map[1]
@@ -138,14 +138,14 @@ def _alignment(cell: SyntaxTreeNode) -> JustifyMethod:
 
 
 def _joined(prefix: str, line: Text, style: Style | None = None) -> Text:
-    """``line`` after ``prefix``; where both are blank, nothing."""
+    """Return ``line`` after ``prefix``; where both are blank, nothing."""
     if not line and not prefix.strip():
         return line
     return Text().append(prefix, style).append_text(line)
 
 
 def _inline(node: SyntaxTreeNode) -> Text:
-    """The text of a node that holds inline content."""
+    """Return the text of a node that holds inline content."""
     text = Text()
     for child in node.children:
         _append(text, child)

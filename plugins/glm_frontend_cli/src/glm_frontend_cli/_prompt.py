@@ -37,7 +37,7 @@ class QuestionHistory(FileHistory):
 
 
 def open_history(say: Texts, notice: Callable[[str], None], *, keep: bool) -> History:
-    """The history file in the user's state directory, readable by its owner only.
+    """Open the history file in the user's state directory, readable by its owner only.
 
     Args:
         say: the texts.
@@ -72,7 +72,7 @@ class CommandCompleter(Completer):
         self._directories = PathCompleter(expanduser=True, only_directories=True)
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        """What may stand at the cursor."""
+        """Yield what may stand at the cursor."""
         text = document.text_before_cursor
         if not text.startswith("/") or "\n" in text:
             return
@@ -135,7 +135,7 @@ class PromptKeys:
         self.bindings.add(Keys.BracketedPaste, filter=~is_searching)(self._paste)
 
     def start(self) -> None:
-        """A new prompt appears."""
+        """Forget what Ctrl-C has done, since a new prompt appears."""
         self.about_to_quit = self.cleared = False
 
     def _send(self, event: KeyPressEvent) -> None:
@@ -153,11 +153,11 @@ class PromptKeys:
 
     def _paste(self, event: KeyPressEvent) -> None:
         text = event.data.replace("\r\n", "\n").replace("\r", "\n")
-        event.current_buffer.insert_text(self._pastes.shortened(text))
+        event.current_buffer.insert_text(self._pastes.shorten(text))
 
     def _delete(self, event: KeyPressEvent) -> None:
         buffer = event.current_buffer
-        mark = self._pastes.mark_before(buffer.document.text_before_cursor)
+        mark = self._pastes.find_mark(buffer.document.text_before_cursor)
         buffer.delete_before_cursor(len(mark) or event.arg)
 
     def _interrupt(self, event: KeyPressEvent) -> None:

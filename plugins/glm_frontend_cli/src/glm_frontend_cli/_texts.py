@@ -196,7 +196,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "cannot_read": ("无法读取 {path}：{reason}", "Cannot read {path}: {reason}"),
     "no_such_file": ("没有 {path} 这个文件", "There is no file {path}"),
     "too_large": ("{path} 超过 {limit} MB，不予载入", "{path} is larger than {limit} MB and was not loaded"),
-    "not_text": ("{path} 不是文本文件", "{path} is no text file"),
+    "not_text": ("{path} 不是文本文件", "{path} is not a text file"),
     "empty_file": ("{path} 是空的", "{path} is empty"),
 }
 

@@ -10,7 +10,7 @@ GLM_API_VERSION = 1
 
 @hookimpl
 def describe_frontend() -> FrontendInfo:
-    """``glm run cli``."""
+    """Describe ``glm run cli``."""
     return FrontendInfo(
         "cli",
         "chat in the terminal; reads questions line by line when piped",

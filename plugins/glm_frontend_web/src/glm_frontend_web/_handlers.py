@@ -112,13 +112,13 @@ class Handlers:
         page.theme.click(None, None, None, js=_TOGGLE_THEME, queue=False, api_visibility="private")
 
     def load(self, remembered: str | None, session: Session, request: gr.Request) -> Updates:
-        """A page was opened: speak the visitor's language."""
+        """Show a page that was opened in the visitor's language."""
         say = SAY.get(remembered) if remembered in SAY else None
         updates = self._speak(session, say or choose_language(request.headers.get("accept-language")))
         return {**updates, **self._menu(session, self._defaults().adapter)}
 
     def change_language(self, language: str, session: Session) -> Updates:
-        """The visitor chose a language."""
+        """Show the page in the language that the visitor chose."""
         return self._speak(session, SAY["zh" if language == "zh" else "en"])
 
     async def send(
@@ -131,7 +131,7 @@ class Handlers:
         top_p: float,
         temperature: float,
     ) -> AsyncGenerator[Updates]:
-        """A question was typed."""
+        """Answer the question that was typed."""
         settings = read_settings(system, adapter, length, top_p, temperature)
         question = clean_text(question or "").strip()
         if not question:
@@ -151,7 +151,7 @@ class Handlers:
         temperature: float,
         event: gr.EventData,
     ) -> AsyncGenerator[Updates]:
-        """An example was chosen."""
+        """Answer the example that was chosen."""
         settings = read_settings(system, adapter, length, top_p, temperature)
         examples = session.say.examples(demo=is_demo(self._model.info))
         index = getattr(event, "index", None)
@@ -170,7 +170,7 @@ class Handlers:
         temperature: float,
         event: gr.EventData,
     ) -> AsyncGenerator[Updates]:
-        """An answer is wanted again."""
+        """Regenerate an answer."""
         settings = read_settings(system, adapter, length, top_p, temperature)
         try:
             index = getattr(event, "index", None)
@@ -183,33 +183,33 @@ class Handlers:
                 yield updates
 
     def stop(self, session: Session) -> None:
-        """The running answer shall end; its own event shows the rest."""
+        """Stop the running answer; its own event shows the rest."""
         if session.answer is not None:
             session.answer.stop()
 
     def edit(self, session: Session, event: gr.EventData) -> Updates:
-        """A question goes into the input box to be changed."""
+        """Put a question into the input box to be changed."""
         return self._changed(session, partial(self._edit, getattr(event, "index", None)))
 
     def cancel_edit(self, session: Session) -> Updates:
-        """The question stays as it was."""
+        """Leave the question as it was."""
         session.editing = None
         return {**self._editing(session), self._page.question: ""}
 
     def delete(self, session: Session, event: gr.EventData) -> Updates:
-        """A turn is taken out."""
+        """Delete a turn."""
         return self._changed(session, partial(self._delete, getattr(event, "index", None)))
 
     def undo(self, session: Session) -> Updates:
-        """The last turn is taken back, its question returns to the input box."""
+        """Take back the last turn and return its question to the input box."""
         return self._changed(session, self._undo)
 
     def clear(self, session: Session) -> Updates:
-        """A new conversation begins."""
+        """Begin a new conversation."""
         return self._changed(session, self._clear)
 
     def reset(self, session: Session) -> Updates:
-        """The sliders and the adapter go back to the model's own defaults; the system prompt stays."""
+        """Reset settings and adapter to the model's own defaults; the system prompt stays."""
         defaults = self._defaults()
         reset_hidden_settings(session.conversation)
         updates = setting_values(self._page, defaults)
@@ -217,7 +217,7 @@ class Handlers:
         return {**updates, **self._menu(session, defaults.adapter), **self._note(session.say("reset_done"))}
 
     def refresh_adapters(self, adapter: str, session: Session) -> Updates:
-        """The visitor looks at the menu of adapters: show those that there are now."""
+        """Show the adapters that are loaded now, since the visitor looks at their menu."""
         loaded, chosen = self._model.info.adapters, read_settings("", adapter, 0, 1, 1).adapter
         if chosen is not None and chosen not in loaded:
             note = self._note(session.say("adapter_removed_choice", name=chosen))
@@ -227,7 +227,7 @@ class Handlers:
         return self._menu(session, chosen)
 
     def export(self, kind: str, session: Session, *settings: Any) -> Updates:
-        """The conversation as a file, which the browser makes itself: nothing is left on the server."""
+        """Export the conversation as a file that the browser makes, so that nothing is left on the server."""
         conversation, say = session.conversation, session.say
         try:
             read_settings(*settings).apply_to(conversation)
@@ -242,7 +242,7 @@ class Handlers:
         return {self._page.download: json.dumps(file), **self._note(say("exported"))}
 
     def import_file(self, path: str, session: Session) -> Updates:
-        """A file was chosen to go on with."""
+        """Go on with the conversation of a file."""
         return self._changed(session, partial(self._import, Path(path)))
 
     async def _answer(
@@ -279,13 +279,13 @@ class Handlers:
                 updates = {}
 
     def _defaults(self) -> PageSettings:
-        """The model's own; of the adapters the only one that was there at the start, while it is there."""
+        """Return the model's own settings, with the only adapter of the start while that is loaded."""
         info = self._model.info
         adapter = self._first_adapter if self._first_adapter in info.adapters else None
         return dataclasses.replace(PageSettings.from_model(info), adapter=adapter)
 
     def _menu(self, session: Session, chosen: str | None) -> Updates:
-        """The menu of the adapters that there are now, with one of them chosen or the base model."""
+        """Return the update of the menu of adapters, with one of them chosen or the base model."""
         info = self._model.info
         session.adapters = info.adapters
         return {self._page.adapter: gr.update(**adapter_menu(info, session.say), value=adapter_value(chosen))}
@@ -325,7 +325,7 @@ class Handlers:
         return {self._page.question: question, **self._note("")}
 
     def _delete(self, index: Any, session: Session) -> Updates:
-        question_at(session.conversation, index)  # refuses what is no index
+        question_at(session.conversation, index)  # refuses a wrong index
         del session.conversation.turns[index]
         session.editing = None
         return self._note(session.say("deleted", number=index + 1))
@@ -367,7 +367,7 @@ def _bind(
 ) -> Any:
     """Bind one function to several events, as this page wants all of its events.
 
-    They are no part of gradio's own API: the page is for people, programs have ``glm run api``. There is
+    They are not part of gradio's own API: the page is for people, programs have ``glm run api``. There is
     no limit on how many run, since the engine has a queue of its own.
     """
     return gr.on(

@@ -17,7 +17,7 @@ from glm_core.records import OpenModel
 
 from ._api import Beside, find_api, make_api
 from ._guard import Guard
-from ._options import Options, free_port
+from ._options import Options, find_port
 from ._settings import PageSettings
 from ._texts import SAY, Texts
 
@@ -33,7 +33,7 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
         GlmError: an option is wrong, the port is in use, or the model cannot be opened.
     """
     checked = Options.parse(options)
-    port = free_port(checked.host, checked.port)
+    port = find_port(checked.host, checked.port)
     factory = find_api() if checked.with_api else None
     say = SAY[language()]
     print(say("loading"), file=sys.stderr, flush=True)
