@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from glm_runtime_torch.adapters.prefix import PrefixAdapter
-from glm_runtime_torch.families.registry import registry as families
+from glm_runtime_torch.families import registry as families
 from glm_runtime_torch.generation.request_stream import RequestStream
 from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from glm_runtime_torch.families.registry import registry as families
+from glm_runtime_torch.families import registry as families
 from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel
 from goldens import DATA, PAD, Case, cases, named

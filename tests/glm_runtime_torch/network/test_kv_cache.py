@@ -1,4 +1,4 @@
-"""The slotted KV cache: prompts in pieces, rows of different lengths, several tokens a step, prefixes, room."""
+"""The slotted KV cache: prompts in pieces, rows of different lengths, several tokens a step, room."""
 
 from __future__ import annotations
 
@@ -96,10 +96,9 @@ def test_what_is_written_behind_something_leaves_that_alone() -> None:
     cache.write(1, first)
     cache.write(1, second, start=3)
     for layer in range(2):
-        assert torch.equal(cache._keys[layer][1, :, :5], torch.cat((first[layer, 0], second[layer, 0]), dim=1))
-        assert torch.equal(
-            cache._values[layer][1, :, :5], torch.cat((first[layer, 1], second[layer, 1]), dim=1)
-        )
+        for part, stored in enumerate((cache._keys, cache._values)):
+            both = torch.cat((first[layer, part], second[layer, part]), dim=1)
+            assert torch.equal(stored[layer][1, :, :5], both)
 
 
 @pytest.mark.parametrize("attention", [TorchDecodeAttention(), TensorAttention()], ids=["plain", "tensors"])
