@@ -16,7 +16,7 @@ def check_tools_supported(service: Service, body: ChatCompletionRequest) -> None
     Raises:
         ApiError: 400, naming the field.
     """
-    if service.model.info.tools:
+    if "tools" in service.model.info.features:
         return
     if body.tools:
         raise _not_supported(service, "tools")
