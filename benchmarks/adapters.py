@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from glm_runtime_torch.adapters.prefix import PrefixAdapter
 from glm_runtime_torch.model.torch_model import TorchModel
 from random_checkpoint import write_checkpoint
 from reporting import busy_cores, machine, machine_line, markdown_table, write_report
@@ -156,9 +157,9 @@ def _measure_memory(directory: Path, adapters: Path, count: int) -> dict[str, An
 def _prefix_bytes(model: ChatModel, name: str) -> int:
     """Bytes of an adapter's keys and values."""
     assert isinstance(model.loaded, TorchModel)
-    prefix = model.loaded.engine.prefixes.of(name)
-    assert prefix is not None
-    return prefix.numel() * prefix.element_size()
+    adapter = model.loaded.engine.adapters.get(name)
+    assert isinstance(adapter, PrefixAdapter)
+    return adapter.key_values.nbytes
 
 
 def _own_bytes() -> int:

@@ -360,11 +360,11 @@ def _steps(model: TorchModel, prompt: Sequence[int], forced: Sequence[int]) -> T
     engine = model.engine
     sampling = Sampling(do_sample=False, max_new_tokens=len(forced) + 1)
     sequence = engine.prepare(ChatRequest(prompt=tuple(prompt), sampling=sampling))
-    slot = engine.cache.acquire()
-    found = [_finished(engine.prefill(sequence, slot)).float().cpu()]
+    slot = engine.slots.acquire()
+    found = [_finished(engine.runner.prefill(sequence, slot)).float().cpu()]
     for token in forced:
         sequence.generated.append(token)
-        found.append(engine.decode([sequence], [slot])[0].float().cpu())
+        found.append(engine.runner.decode([sequence], [slot])[0].float().cpu())
     return torch.stack(found)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.device_map import parts_of, read_map, split
-from glm_runtime_torch.model.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.kv_cache import KVCache
 from glm_runtime_torch.network.rotary import Rotary
@@ -172,6 +172,6 @@ def test_prefix_reaches_every_device() -> None:
         device=CPU,
         layer_devices=[CPU, torch.device("meta")],
     )
-    cache.write_prefix(0, torch.ones(2, 2, 1, 3, 2))
+    cache.write(0, torch.ones(2, 2, 1, 3, 2))
     assert cache._keys[0][0, :, :3].eq(1).all()
     assert cache._keys[1].is_meta
