@@ -65,7 +65,7 @@ def _attend(
 
 def _no_rotation(query: Tensor) -> Rotary:
     """Return angles of zero for decode kernels, which rotate what they are given."""
-    shape = (query.shape[0], 1, 1, 1, query.shape[-1])
+    shape = (query.shape[0], 1, query.shape[2], 1, query.shape[-1])
     return Rotary(query.new_ones(shape), query.new_zeros(shape))
 
 
@@ -133,8 +133,8 @@ class NativeModel(LanguageModel):
         return self._compute_logits(h[:, -1])
 
     def decode(self, input_ids: Tensor, position_ids: Tensor, rows: AttendingStore) -> Tensor:
-        """Return logits ``[B, V]`` after one more token a row; see `LanguageModel.decode`."""
-        return self.forward(input_ids, position_ids, None, rows)[:, 0]
+        """Return logits ``[B, T, V]`` after T more tokens a row; see `LanguageModel.decode`."""
+        return self.forward(input_ids, position_ids, None, rows)
 
     def layout(self, prompt: Sequence[int]) -> CausalLayout:
         """Return where the tokens of a sequence stand; see `CausalLayout`."""

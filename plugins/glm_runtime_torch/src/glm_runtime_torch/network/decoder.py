@@ -105,8 +105,8 @@ class DecoderModel(LanguageModel):
         return self.compute_logits(h[0])
 
     def decode(self, input_ids: Tensor, position_ids: Tensor, rows: AttendingStore) -> Tensor:
-        """Return logits ``[B, V]`` after one more token a row; see `LanguageModel.decode`."""
-        return self.compute_logits(self.compute_hidden_states(input_ids, position_ids, None, rows)[:, 0])
+        """Return logits ``[B, T, V]`` after T more tokens a row; see `LanguageModel.decode`."""
+        return self.compute_logits(self.compute_hidden_states(input_ids, position_ids, None, rows))
 
     def compute_hidden_states(
         self,

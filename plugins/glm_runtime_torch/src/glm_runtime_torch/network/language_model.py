@@ -193,7 +193,7 @@ class LanguageModel(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, input_ids: Tensor, position_ids: Tensor, rows: AttendingStore) -> Tensor:
-        """Feed one token a row, ``[B, 1]`` at ``[B, R, 1]``, and return the logits ``[B, V]`` of the next."""
+        """Feed T tokens a row, ``[B, T]`` at ``[B, R, T]``; return the logits ``[B, T, V]`` after each."""
 
     @abstractmethod
     def layout(self, prompt: Sequence[int]) -> Layout:
