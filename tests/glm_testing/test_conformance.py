@@ -122,7 +122,9 @@ def test_a_check_that_hangs_is_given_up() -> None:
         broken_plugins.RELEASE.wait()
 
     broken_plugins.RELEASE.clear()
-    subject = broken_plugins.subject_of(broken_plugins.null_with(identify_model=identify_model), patience=0.05)
+    subject = broken_plugins.subject_of(
+        broken_plugins.null_with(identify_model=identify_model), patience=0.05
+    )
     check = next(check for check in CHECKS if check.name == "declines-sources")
     try:
         with pytest.raises(BrokenPromiseError, match="nothing came back within 0.5 seconds"):
