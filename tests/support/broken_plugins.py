@@ -163,7 +163,8 @@ def restless_description(folder: Path) -> Subject:
     @hookimpl
     def describe_backend() -> BackendInfo:
         asked.append(1)
-        return BackendInfo("null", (DeviceInfo("null", "null", f"asked {len(asked)} times"),))
+        device = DeviceInfo("null", "null", f"asked {len(asked)} times")
+        return BackendInfo("null", (device,), kinds=("null",))
 
     return subject_of(null_with(describe_backend=describe_backend))
 
@@ -196,12 +197,14 @@ def claims_every_directory(folder: Path) -> Subject:
 
 
 @breaks("identifies")
-def opens_what_it_did_not_identify(folder: Path) -> Subject:
-    """Answers identify_model with a word."""
+def restless_identification(folder: Path) -> Subject:
+    """Counts how often it was asked."""
+    asked: list[int] = []
 
     @hookimpl
-    def identify_model(source: ModelSource) -> Any:
-        return "null" if source.name == "null" else None
+    def identify_model(source: ModelSource) -> ModelMatch | None:
+        asked.append(1)
+        return ModelMatch("null", f"asked {len(asked)} times") if source.name == "null" else None
 
     return subject_of(null_with(identify_model=identify_model))
 
