@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ._isolation import said
+from ._isolation import format_error
 
 _lock = threading.Lock()
 _users = 0  # who wants a trace now; a plain number, because hooks run on many threads
@@ -71,13 +71,13 @@ def traced(plugin: str, hook: str) -> Iterator[Outcome]:
     try:
         yield outcome
     except BaseException as error:
-        outcome.text = f"raised {said(error)}"
+        outcome.text = f"raised {format_error(error)}"
         raise
     finally:
-        write(plugin, hook, time.perf_counter() - started, outcome.text)
+        _write(plugin, hook, time.perf_counter() - started, outcome.text)
 
 
-def write(plugin: str, hook: str, seconds: float, text: str) -> None:
+def _write(plugin: str, hook: str, seconds: float, text: str) -> None:
     """Print one line, where tracing is on and there is a standard error."""
     if _users and sys.stderr is not None:
         line = f"trace  {plugin:20}  {hook:20}  {1000 * seconds:9.1f} ms  {text}\n"
@@ -109,7 +109,7 @@ class _TracedItems(Iterator[Any]):
             self._end(self._reason or "ended")
             raise
         except BaseException as error:
-            self._end(f"raised {said(error)}")
+            self._end(f"raised {format_error(error)}")
             raise
         if not self._count:
             self._first = time.perf_counter() - self._started
@@ -127,4 +127,4 @@ class _TracedItems(Iterator[Any]):
         if self._over.acquire(blocking=False):  # once, whoever is first
             seconds = time.perf_counter() - self._started
             first = f"first after {1000 * self._first:.1f} ms, " if self._count else ""
-            write(self._plugin, f"{self._hook} end", seconds, f"{self._count} items, {first}{text}")
+            _write(self._plugin, f"{self._hook} end", seconds, f"{self._count} items, {first}{text}")

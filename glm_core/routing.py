@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ._conflicts import OWNERS, without_others_devices
-from ._isolation import blamed, shown
+from ._isolation import plugin_errors, safe_repr
 from .chat_model import ChatModel
 from .config import Settings, load_settings
 from .errors import CheckpointError, DeviceError, ModelNotFoundError, PluginError
@@ -308,11 +308,11 @@ def _advance(host: PluginHost, backend: str, hook: str, runtime: str, **argument
 
 
 def _checked(plugin: str, hook: str, model: Any) -> LoadedModel:
-    with blamed(plugin, hook):
+    with plugin_errors(plugin, hook):
         right = callable(getattr(model, "close", None)) and hasattr(model, "info")
     if not right:
         raise PluginError(
-            f"plugin {plugin!r}: {hook} returned {shown(model)}, which has no info and close(); "
+            f"plugin {plugin!r}: {hook} returned {safe_repr(model)}, which has no info and close(); "
             "report this to its author"
         )
     loaded: LoadedModel = model

@@ -54,9 +54,9 @@ def runtime(model: LoadedModel | None, chat_stream: Callable[..., Any] = lambda 
     return plugin(load_model=lambda source: model, chat_stream=chat_stream)
 
 
-def host_loading(load: Callable[[], object], *, name: str = "broken", time_limit: float = 5.0) -> PluginHost:
+def host_loading(load: Callable[[], object], *, name: str = "broken") -> PluginHost:
     """A host of one plugin that is loaded by ``load``."""
-    return PluginHost([Candidate(name, f"glm-{name}", "1.2.3", load)], time_limit=time_limit)
+    return PluginHost([Candidate(name, f"glm-{name}", "1.2.3", load)])
 
 
 def write_package(
