@@ -106,6 +106,18 @@ def written(folder: Path, source: str) -> Subject:
     return subject_of(name)
 
 
+@breaks("loads")
+def endless_import(folder: Path) -> Subject:
+    """Waits at import for what never comes; not even the kit waits with it."""
+    return written(folder, "import time\ntime.sleep(3600)")
+
+
+@breaks("loads")
+def fatal_import(folder: Path) -> Subject:
+    """Ends the process that imports it, past every handler."""
+    return written(folder, "import os\nos._exit(3)")
+
+
 @breaks("light-import")
 def heavy_import(folder: Path) -> Subject:
     """Imports numpy at module level."""

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from glm_core.errors import GlmError
 from glm_core.records import BackendInfo, ModelCard
 
-from .._import_probe import DESCRIPTIONS
+from .._import_process import DESCRIPTIONS
 from ._foreign import foreign_calls, foreign_sources
+from ._imports import ImportReport
 from ._promises import NotApplicableError, check, expect
 
 if TYPE_CHECKING:
     from .subject import Subject
-
-_PROBE_SECONDS = 120
 
 
 @check("loads", "the module imports, states the API version, and its hooks have the right shape")
@@ -33,7 +28,7 @@ def loads(subject: Subject) -> None:
 @check("light-import", "importing the plugin loads nothing heavy")
 def light_import(subject: Subject) -> None:
     """A fresh process that imported it has no torch and the like."""
-    found = _probed(subject)["imported"]
+    found = _import_report(subject).heavy_at_import
     expect(
         not found,
         f"importing {subject.module_name} loads {', '.join(found)}; import them inside the hooks",
@@ -50,16 +45,15 @@ def light_import(subject: Subject) -> None:
 )
 def light_descriptions(subject: Subject) -> None:
     """A fresh process that asked for all descriptions has no torch and the like."""
-    probed = _probed(subject)
-    found = [name for name in probed["described"] if name not in probed["imported"]]
+    found = _import_report(subject).heavy_in_descriptions
     expect(not found, f"its descriptions load {', '.join(found)}, which slows every command")
 
 
 @check("no-side-effects", "importing the plugin and asking what it is change nothing in the process")
 def no_side_effects(subject: Subject) -> None:
-    """Core remarks on nothing."""
-    remarks = [remark for remark in _probed(subject)["remarks"] if "before use" not in remark]
-    expect(not remarks, f"it {'; it '.join(remarks)}")
+    """A fresh process looks as before: working directory, locale, environment, streams, signals, threads."""
+    effects = _import_report(subject).effects
+    expect(not effects, f"it {'; it '.join(effects)}")
 
 
 @check(
@@ -186,22 +180,9 @@ def _settled(described: dict[str, Any]) -> dict[str, Any]:
     return described
 
 
-def _probed(subject: Subject) -> dict[str, list[str]]:
-    """What a process of its own saw; looked at once."""
-    if subject.module_name is None:
+def _import_report(subject: Subject) -> ImportReport:
+    if subject.import_report is None:
         raise NotApplicableError("the plugin is no module that another process could import")
     if subject.report.status != "ok":
         raise NotApplicableError("the plugin cannot be loaded; another check says why")
-    if subject.probed is None:
-        done = subprocess.run(  # noqa: S603  # this very interpreter
-            [sys.executable, "-m", "glm_testing._import_probe", subject.module_name],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_SECONDS,
-            check=False,
-        )
-        said = done.stderr.strip().splitlines()
-        expect(done.returncode == 0, f"it ends a process that imports it: {said[-1] if said else ''}")
-        subject.probed = json.loads(done.stdout)
-    return subject.probed
+    return subject.import_report

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from glm_core._candidates import ENTRY_POINT_GROUP
 from glm_core.chat_model import ChatModel
 from glm_core.config import Settings
-from glm_core.errors import ConfigError, GlmError
+from glm_core.errors import ConfigError, GlmError, PluginError
 from glm_core.models import adapter_directory, known_models, resolve
 from glm_core.plugins import Candidate, PluginHost, PluginReport, installed_candidates
 from glm_core.records import (
@@ -38,6 +34,8 @@ from glm_core.routing import choose_devices, open_model
 from .. import null_backend
 from ..driver import FrontendDriver, FrontendProcess
 from ..hosts import plugin_of
+from ._finding import find_candidate, find_module_name
+from ._imports import ImportReport, import_report
 from ._promises import Check, NotApplicableError, all_checks
 
 PATIENCE = 20.0
@@ -89,14 +87,25 @@ class Subject:
         self.time_limit = 10 * patience
         self._wanted_model = model
         self._wanted_device = device
-        self._own = _candidate(plugin)
+        self._candidate = find_candidate(plugin)
+        self._own = replace(self._candidate, load=self._load_plugin)
         self._module = plugin
-        self.module_name = _module_name(plugin)
+        self.module_name = find_module_name(plugin)
         self.name = self._own.name
-        self.probed: dict[str, list[str]] | None = None
         self._opened: ChatModel | None = None
         self._driving: FrontendDriver | None = None
         self._running = contextlib.ExitStack()
+
+    @cached_property
+    def import_report(self) -> ImportReport | None:
+        """What importing the plugin does to a process; ``None`` for a module that only this one has."""
+        return None if self.module_name is None else import_report(self.module_name, self.patience)
+
+    def _load_plugin(self) -> object:
+        """Import the plugin here, unless it has spoilt a process of its own already."""
+        if self.import_report is not None and self.import_report.failure:
+            raise PluginError(self.import_report.failure)
+        return self._candidate.load()
 
     @cached_property
     def report(self) -> PluginReport:
@@ -363,37 +372,3 @@ def option_values(options: tuple[Option, ...], given: Mapping[str, Any]) -> dict
         except (KeyError, ValueError):
             raise ConfigError(f"option {name}: {value!r} is no {kind.__name__}") from None
     return values
-
-
-def _candidate(plugin: str | ModuleType) -> Candidate:
-    if not isinstance(plugin, str):
-        return Candidate(plugin.__name__, plugin.__name__, "", lambda: plugin)
-    for candidate in installed_candidates():
-        if candidate.name == plugin:
-            return candidate
-    if not _can_be_found(plugin):
-        names = ", ".join(candidate.name for candidate in installed_candidates()) or "none"
-        raise ConfigError(
-            f"{plugin!r} is neither an installed plugin ({names}) nor a module that can be imported; "
-            "pass the name of an entry point or the path of a module such as glm_backend_mine.plugin"
-        )
-    return Candidate(plugin, plugin.partition(".")[0], "", lambda: importlib.import_module(plugin))
-
-
-def _can_be_found(module_name: str) -> bool:
-    try:
-        return importlib.util.find_spec(module_name) is not None
-    except (ImportError, ValueError):
-        return False
-    except Exception:  # of the package around it: it is there, and a check will name what is wrong with it
-        return True
-
-
-def _module_name(plugin: str | ModuleType) -> str | None:
-    """The path by which another process can import the plugin, if there is one."""
-    if not isinstance(plugin, str):
-        return None if plugin.__spec__ is None else plugin.__spec__.name
-    for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
-        if point.name == plugin:
-            return point.module
-    return plugin
