@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from glm_core.plugins import Candidate, PluginHost
-from glm_core.records import BackendInfo, FrontendInfo, ModelCard, TrainerInfo
+from glm_core.records import BackendInfo, FrontendInfo, ModelCard, RuntimeInfo, TrainerInfo
 
 HEAVY = ("torch", "transformers", "tensorflow", "jax", "numpy", "pandas", "gradio", "fastapi")
 """Packages that take long to import, or much memory."""
@@ -26,6 +26,7 @@ HEAVY = ("torch", "transformers", "tensorflow", "jax", "numpy", "pandas", "gradi
 DESCRIPTIONS = {
     "describe_backend": BackendInfo,
     "describe_frontend": FrontendInfo,
+    "describe_runtime": RuntimeInfo,
     "describe_trainer": TrainerInfo,
 }
 """Hooks that are answered with one record, and the record."""
