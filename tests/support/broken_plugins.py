@@ -142,6 +142,20 @@ def describe_backend():
     return written(folder, source)
 
 
+@breaks("light-identification")
+def heavy_identification(folder: Path) -> Subject:
+    """Imports numpy before it looks at a model."""
+    source = """
+from glm_core import hookimpl
+from glm_testing import null_backend
+@hookimpl
+def identify_model(source):
+    import numpy
+    return null_backend.identify_model(source)
+"""
+    return written(folder, source)
+
+
 @breaks("no-side-effects")
 def prints_at_import(folder: Path) -> Subject:
     """Greets whoever imports it."""
@@ -175,7 +189,8 @@ def restless_description(folder: Path) -> Subject:
     @hookimpl
     def describe_backend() -> BackendInfo:
         asked.append(1)
-        return BackendInfo("null", (DeviceInfo("null", "null", f"asked {len(asked)} times"),))
+        device = DeviceInfo("null", "null", f"asked {len(asked)} times")
+        return BackendInfo("null", (device,), kinds=("null",))
 
     return subject_of(null_with(describe_backend=describe_backend))
 
@@ -208,14 +223,23 @@ def claims_every_directory(folder: Path) -> Subject:
 
 
 @breaks("identifies")
-def opens_what_it_did_not_identify(folder: Path) -> Subject:
-    """Answers identify_model with a word."""
+def kind_of_two_words(folder: Path) -> Subject:
+    """Calls the kind of its models what nobody could list."""
 
     @hookimpl
-    def identify_model(source: ModelSource) -> Any:
-        return "null" if source.name == "null" else None
+    def identify_model(source: ModelSource) -> ModelMatch | None:
+        return ModelMatch("null and void", "its name") if source.name == "null" else None
 
-    return subject_of(null_with(identify_model=identify_model))
+    info = replace(null_backend.describe_backend(), kinds=("null and void",))
+    describe_backend = hookimpl(lambda: info)
+    return subject_of(null_with(identify_model=identify_model, describe_backend=describe_backend))
+
+
+@breaks("kinds")
+def backend_of_no_kind(folder: Path) -> Subject:
+    """Describes devices, and not for which models they are."""
+    info = BackendInfo("null", (DeviceInfo("null", "null", "none"),))
+    return subject_of(plugin_of(describe_backend=hookimpl(lambda: info), place=hookimpl(lambda: None)))
 
 
 @breaks("declines-models")

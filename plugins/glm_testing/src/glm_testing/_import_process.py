@@ -1,4 +1,4 @@
-"""Import one plugin and ask what it is, in a process of its own; report what that did to the process.
+"""Import one plugin in a process of its own, ask what it is, and report what that did to the process.
 
 Run as ``python -m glm_testing._import_process MODULE FILE SECONDS``: writes one JSON object to FILE, the
 fields of an ``ImportReport``. Standard output is left to the plugin: whatever arrives there, it printed.
@@ -6,6 +6,7 @@ fields of an ``ImportReport``. Standard output is left to the plugin: whatever a
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import locale
@@ -17,8 +18,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from glm_core.errors import GlmError
 from glm_core.plugins import Candidate, PluginHost
 from glm_core.records import BackendInfo, FrontendInfo, ModelCard, RuntimeInfo, TrainerInfo
+
+from ._foreign import foreign_sources
 
 HEAVY = ("torch", "transformers", "tensorflow", "jax", "numpy", "pandas", "gradio", "fastapi")
 """Packages that take long to import, or much memory."""
@@ -55,10 +59,17 @@ def main(module_name: str, file: Path, seconds: float) -> None:
         host.describe(stage, record)
     stage = "describe_models"
     host.describe_many(stage, ModelCard)
+    heavy_so_far = _heavy_packages()
+    stage = "identify_model"
+    if host.answering(stage):
+        for source in foreign_sources(file.parent).values():
+            with contextlib.suppress(GlmError):  # what it answers is another check's business
+                host.call("plugin", stage, source=source)
     watchdog.cancel()
     finish(
         heavy_at_import=heavy_at_import,
-        heavy_in_descriptions=[name for name in _heavy_packages() if name not in heavy_at_import],
+        heavy_in_descriptions=[name for name in heavy_so_far if name not in heavy_at_import],
+        heavy_in_identification=[name for name in _heavy_packages() if name not in heavy_so_far],
         effects=list(_effects(before, environment, threads)),
     )
 

@@ -29,12 +29,14 @@ class ImportReport:
         failure: why that did not come to an end; empty if it did.
         heavy_at_import: heavy packages in memory after the import.
         heavy_in_descriptions: those that came with the ``describe_*`` hooks.
+        heavy_in_identification: those that came with ``identify_model`` of models that are nobody's.
         effects: what it changed in the process, as ends of sentences: ``"changes the locale"``.
     """
 
     failure: str = ""
     heavy_at_import: tuple[str, ...] = ()
     heavy_in_descriptions: tuple[str, ...] = ()
+    heavy_in_identification: tuple[str, ...] = ()
     effects: tuple[str, ...] = ()
 
 

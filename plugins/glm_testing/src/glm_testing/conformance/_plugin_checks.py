@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from glm_core.errors import GlmError
 from glm_core.records import BackendInfo, ModelCard, ModelMatch, RuntimeInfo
 
+from .._foreign import foreign_calls, foreign_sources
 from .._import_process import DESCRIPTIONS
-from ._foreign import foreign_calls, foreign_sources
 from ._imports import ImportReport
 from ._promises import NotApplicableError, check, expect
 
 if TYPE_CHECKING:
     from .subject import Subject
+
+DESCRIBING = tuple(sorted([*DESCRIPTIONS, "describe_models"]))
+"""The hooks by which a plugin says what it is."""
 
 
 @check("loads", "the module imports, states the API version, and its hooks have the right shape")
@@ -38,16 +41,19 @@ def light_import(subject: Subject) -> None:
 @check(
     "light-descriptions",
     "describe hooks load nothing heavy",
-    "describe_backend",
-    "describe_frontend",
-    "describe_models",
-    "describe_runtime",
-    "describe_trainer",
+    *DESCRIBING,
 )
 def light_descriptions(subject: Subject) -> None:
     """A fresh process that asked for all descriptions has no torch and the like."""
     found = _import_report(subject).heavy_in_descriptions
     expect(not found, f"its descriptions load {', '.join(found)}, which slows every command")
+
+
+@check("light-identification", "identify_model loads nothing heavy", "identify_model")
+def light_identification(subject: Subject) -> None:
+    """A fresh process that asked it about models of nobody has no torch and the like."""
+    found = _import_report(subject).heavy_in_identification
+    expect(not found, f"identify_model loads {', '.join(found)} to decline what is not its own")
 
 
 @check("no-side-effects", "importing the plugin and asking what it is change nothing in the process")
@@ -60,11 +66,7 @@ def no_side_effects(subject: Subject) -> None:
 @check(
     "descriptions",
     "describe hooks answer with the records that they are made for",
-    "describe_backend",
-    "describe_frontend",
-    "describe_models",
-    "describe_runtime",
-    "describe_trainer",
+    *DESCRIBING,
 )
 def descriptions(subject: Subject) -> None:
     """Each answer has the type that the hook's signature names."""
@@ -80,15 +82,11 @@ def descriptions(subject: Subject) -> None:
 @check(
     "descriptions-repeat",
     "describe hooks answer the same as long as nothing changes",
-    "describe_backend",
-    "describe_frontend",
-    "describe_models",
-    "describe_runtime",
-    "describe_trainer",
+    *DESCRIBING,
 )
 def descriptions_repeat(subject: Subject) -> None:
     """Two calls in a row agree, free memory aside."""
-    first, second = (_settled(_described(subject)) for _ in range(2))
+    first, second = (_without_free_memory(_described(subject)) for _ in range(2))
     for hook in first:
         expect(first[hook] == second[hook], f"{hook} first answers {first[hook]!r}, then {second[hook]!r}")
 
@@ -146,6 +144,16 @@ def identifies(subject: Subject) -> None:
         isinstance(match, ModelMatch),
         f"identify_model answers {match!r} for {subject.model_name!r}, which load_model opens",
     )
+    expect(len(match.kind.split()) == 1, f"it calls the kind of its models {match.kind!r}; expected one word")
+
+
+@check("kinds", "a backend names the kinds of models that it places", "describe_backend")
+def kinds(subject: Subject) -> None:
+    """Core asks it for models of these kinds only."""
+    described = _described(subject)["describe_backend"]
+    if not isinstance(described, BackendInfo):
+        raise NotApplicableError("describe_backend answers with no BackendInfo; another check says so")
+    expect(described.kinds, "BackendInfo.kinds is empty; no model reaches it, not even one of kind 'torch'")
 
 
 @check(
@@ -176,12 +184,12 @@ def _any_device(subject: Subject) -> str:
 
 
 def _described(subject: Subject) -> dict[str, Any]:
-    """The plugin's own answers to all describe hooks."""
+    """Return the plugin's own answers to all describe hooks."""
     return {hook: subject.call(hook) for hook in subject.hooks if hook.startswith("describe_")}
 
 
-def _settled(described: dict[str, Any]) -> dict[str, Any]:
-    """Without what may change from one moment to the next."""
+def _without_free_memory(described: dict[str, Any]) -> dict[str, Any]:
+    """Return the answers without what may change from one moment to the next."""
     for hook, info in described.items():
         if isinstance(info, (BackendInfo, RuntimeInfo)):
             still = tuple(dataclasses.replace(device, free_memory_bytes=0) for device in info.devices)
