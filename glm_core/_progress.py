@@ -1,4 +1,4 @@
-"""Reports of long jobs as a plugin gives them, checked one by one."""
+"""Check the reports of a long job one by one, as a plugin gives them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ R = TypeVar("R", bound=_Report)
 
 
 def checked_progress(plugin: str, hook: str, reports: object, record: type[R]) -> Generator[R, None, None]:
-    """The same reports; whatever is wrong with them or raised between them names the plugin.
+    """Yield the same reports; whatever is wrong with them or raised between them names the plugin.
 
     Closing the iterator closes the plugin's own.
 

@@ -1,4 +1,4 @@
-"""What ``--trace-hooks`` prints: every hook call with plugin, hook, time and outcome, on standard error.
+"""Print every hook call with plugin, hook, time and outcome on standard error, for ``--trace-hooks``.
 
 One line a call, as it returns::
 
@@ -53,7 +53,7 @@ class Outcome:
     text = ""
 
     def answered(self, answer: object) -> None:
-        """Note the kind of the answer; ``None`` declines."""
+        """Note the type of the answer; ``None`` declines."""
         if isinstance(answer, (list, tuple)):
             self.text = f"{len(answer)} x {type(answer[0]).__name__}" if answer else "nothing"
         else:
@@ -87,12 +87,12 @@ def _write(plugin: str, hook: str, seconds: float, text: str) -> None:
 
 
 def traced_items(plugin: str, hook: str, items: Any) -> Any:
-    """The same iterator; where tracing is on, one that prints a line when it ends."""
+    """Return the iterator; where tracing is on, one that prints a line when it ends."""
     return _TracedItems(plugin, hook, items) if _users else items
 
 
 class _TracedItems(Iterator[Any]):
-    """Counts what an iterator gives and prints one line at its end."""
+    """An iterator that counts what another gives and prints one line at its end."""
 
     def __init__(self, plugin: str, hook: str, items: Any) -> None:
         self._plugin, self._hook, self._items = plugin, hook, items

@@ -64,7 +64,7 @@ class PluginReport:
 
 
 class PluginHost:
-    """The loaded plugins and what became of the others.
+    """The loaded plugins, and reports on all.
 
     Args:
         candidates: what may be loaded.
@@ -97,7 +97,7 @@ class PluginHost:
         return f" (Installed, but not used: {', '.join(names)}; glm plugins says why.)" if names else ""
 
     def with_status(self, status: Status) -> tuple[str, ...]:
-        """Return the names of the plugins of which this became, as far as that is known by now."""
+        """Return the names of the plugins with this status, as far as it is known by now."""
         return tuple(report.name for report in self.reports if report.status == status)
 
     def answering(self, hook: str) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ DESCRIPTIONS = {
 
 
 def main(module_name: str, file: Path, seconds: float) -> None:
-    """Look at a plugin, write the report, and end the process whatever the plugin left running."""
+    """Load a plugin, write the report, and end the process whatever the plugin left running."""
     stage = "import"
 
     def give_up() -> None:

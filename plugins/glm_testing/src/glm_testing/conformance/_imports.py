@@ -1,4 +1,4 @@
-"""What importing a plugin does to a process, found out in one that may be spoilt.
+"""Find out what importing a plugin does to a process, in one that may be spoilt.
 
 Commands import plugins without any of this, so that a slow but honest one is never refused. The kit is
 the place for strictness: it sees a plugin before its users do, and a fresh process for each plugin has

@@ -1,4 +1,4 @@
-"""What every plugin promises, and what it says of itself."""
+"""Checks of what every plugin promises, and of what it says of itself."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ DESCRIBING = tuple(sorted([*DESCRIPTIONS, "describe_models"]))
 
 @check("loads", "the module imports, states the API version, and its hooks have the right shape")
 def loads(subject: Subject) -> None:
-    """Core admits it."""
+    """Check that core admits it."""
     expect(subject.report.status == "ok", f"it is {subject.report.status}: {subject.report.reason}")
 
 
 @check("light-import", "importing the plugin loads nothing heavy")
 def light_import(subject: Subject) -> None:
-    """A fresh process that imported it has no torch and the like."""
+    """Check that a fresh process that imported it has no torch and the like."""
     found = _import_report(subject).heavy_at_import
     expect(
         not found,
@@ -44,21 +44,21 @@ def light_import(subject: Subject) -> None:
     *DESCRIBING,
 )
 def light_descriptions(subject: Subject) -> None:
-    """A fresh process that asked for all descriptions has no torch and the like."""
+    """Check that a fresh process that asked for all descriptions has no torch and the like."""
     found = _import_report(subject).heavy_in_descriptions
     expect(not found, f"its descriptions load {', '.join(found)}, which slows every command")
 
 
 @check("light-identification", "identify_model loads nothing heavy", "identify_model")
 def light_identification(subject: Subject) -> None:
-    """A fresh process that asked it about models of nobody has no torch and the like."""
+    """Check that a fresh process that asked it about models of nobody has no torch and the like."""
     found = _import_report(subject).heavy_in_identification
     expect(not found, f"identify_model loads {', '.join(found)} to decline what is not its own")
 
 
 @check("no-side-effects", "importing the plugin and asking what it is change nothing in the process")
 def no_side_effects(subject: Subject) -> None:
-    """A fresh process looks as before: working directory, locale, environment, streams, signals, threads."""
+    """Check working directory, locale, environment, streams, signals and threads of a fresh process."""
     effects = _import_report(subject).effects
     expect(not effects, f"it {'; it '.join(effects)}")
 
@@ -69,7 +69,7 @@ def no_side_effects(subject: Subject) -> None:
     *DESCRIBING,
 )
 def descriptions(subject: Subject) -> None:
-    """Each answer has the type that the hook's signature names."""
+    """Check that each answer has the type that the hook's signature names."""
     for hook, answer in _described(subject).items():
         record = DESCRIPTIONS.get(hook)
         if record is not None:
@@ -85,7 +85,7 @@ def descriptions(subject: Subject) -> None:
     *DESCRIBING,
 )
 def descriptions_repeat(subject: Subject) -> None:
-    """Two calls in a row agree, free memory aside."""
+    """Check that two calls in a row agree, free memory aside."""
     first, second = (_without_free_memory(_described(subject)) for _ in range(2))
     for hook in first:
         expect(first[hook] == second[hook], f"{hook} first answers {first[hook]!r}, then {second[hook]!r}")
@@ -93,7 +93,7 @@ def descriptions_repeat(subject: Subject) -> None:
 
 @check("devices", "devices are named once, and absent ones say why", "describe_backend", "describe_runtime")
 def devices(subject: Subject) -> None:
-    """What people read in ``glm devices`` is usable."""
+    """Check that what people read in ``glm devices`` is usable."""
     described = subject.backend
     names = [device.name for device in described.devices]
     expect(len(set(names)) == len(names), f"a device is named twice: {', '.join(names)}")
@@ -111,7 +111,7 @@ def devices(subject: Subject) -> None:
 
 @check("model-cards", "named models have one name each, and shipped ones are there", "describe_models")
 def model_cards(subject: Subject) -> None:
-    """Every path is a directory and no name or alias stands twice."""
+    """Check that every path is a directory and no name or alias stands twice."""
     cards = _described(subject)["describe_models"]
     names = [name for card in cards for name in (card.name, *card.aliases)]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -126,7 +126,7 @@ def model_cards(subject: Subject) -> None:
 
 @check("declines-sources", "sources that it does not know are declined with None", "identify_model")
 def declines_sources(subject: Subject) -> None:
-    """Another runtime may know them."""
+    """Check that it leaves what is not its own to other runtimes."""
     with tempfile.TemporaryDirectory() as folder:
         for what, source in foreign_sources(Path(folder)).items():
             try:
@@ -138,7 +138,7 @@ def declines_sources(subject: Subject) -> None:
 
 @check("identifies", "a model that it opens it has identified before", "identify_model")
 def identifies(subject: Subject) -> None:
-    """Core finds backends by the kind, and asks for a model only who knows it."""
+    """Check that it knows the model that it opens, and calls its kind by a word."""
     match = subject.call("identify_model", source=subject.source())
     expect(
         isinstance(match, ModelMatch),
@@ -149,7 +149,7 @@ def identifies(subject: Subject) -> None:
 
 @check("kinds", "a backend names the kinds of models that it places", "describe_backend")
 def kinds(subject: Subject) -> None:
-    """Core asks it for models of these kinds only."""
+    """Check that there are some, since core asks it for models of these kinds only."""
     described = _described(subject)["describe_backend"]
     if not isinstance(described, BackendInfo):
         raise NotApplicableError("describe_backend answers with no BackendInfo; another check says so")
@@ -167,7 +167,7 @@ def kinds(subject: Subject) -> None:
     "quantize_checkpoint",
 )
 def declines_models(subject: Subject) -> None:
-    """Core then says who cannot work with whom."""
+    """Check that it declines, so that core can say who cannot work with whom."""
     with tempfile.TemporaryDirectory() as folder:
         for hook, arguments in foreign_calls(Path(folder), _any_device(subject)).items():
             if not subject.answers(hook):
