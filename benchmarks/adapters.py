@@ -30,6 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from glm_bench.prompts import text_of, words_for
+from glm_bench.rates import decode_rate
+from glm_bench.streams import run_together
 from glm_runtime_torch.adapters.prefix import PrefixAdapter
 from glm_runtime_torch.model.torch_model import TorchModel
 from random_checkpoint import write_checkpoint
@@ -38,9 +41,6 @@ from safetensors.torch import save_file
 
 import glm_core
 from glm_core import ChatModel, ChatRequest, Message, Sampling
-from glm_core.bench.prompts import text_of, words_for
-from glm_core.bench.rates import decode_rate
-from glm_core.bench.streams import run_together
 
 STATUS = Path("/proc/self/status")
 STORED_NAME = "transformer.prefix_encoder.embedding.weight"

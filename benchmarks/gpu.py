@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from glm_bench import Plan, measure
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
 from glm_runtime_torch.checkpoints.empty_weights import empty_weights
 from glm_runtime_torch.families.registry import CHATGLM, family_of
@@ -40,7 +41,6 @@ from torch import Tensor, nn
 
 import glm_core
 from glm_core import ChatModel, ChatRequest, DeviceError, GlmError, Message, Sampling
-from glm_core.bench import Plan, measure
 from glm_core.plugins import default_host
 from glm_core.records import DeviceInfo, ModelSource, Placement
 from glm_core.routing import choose_devices

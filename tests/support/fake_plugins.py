@@ -67,9 +67,9 @@ def loader(
     )
 
 
-def host_loading(load: Callable[[], object], *, name: str = "broken", time_limit: float = 5.0) -> PluginHost:
+def host_loading(load: Callable[[], object], *, name: str = "broken") -> PluginHost:
     """A host of one plugin that is loaded by ``load``."""
-    return PluginHost([Candidate(name, f"glm-{name}", "1.2.3", load)], time_limit=time_limit)
+    return PluginHost([Candidate(name, f"glm-{name}", "1.2.3", load)])
 
 
 def write_package(

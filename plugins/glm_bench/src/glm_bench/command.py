@@ -9,12 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from ..bench import Cell, Plan, Spread, measure, peak_memory_bytes
-from ..chat_model import ChatModel
-from ..errors import ConfigError
-from ..language import language
-from ..plugins import default_host
-from ._options import (
+from glm_core.chat_model import ChatModel
+from glm_core.cli._options import (
     add_model_options,
     command_parser,
     model_opener,
@@ -23,6 +19,11 @@ from ._options import (
     print_table,
     settings_of,
 )
+from glm_core.errors import ConfigError
+from glm_core.language import language
+from glm_core.plugins import default_host
+
+from . import Cell, Plan, Spread, measure, peak_memory_bytes
 
 # key: English and Chinese
 TEXTS = {

@@ -1,4 +1,4 @@
-"""Tests of ``glm plugin new``."""
+"""Tests of ``glm plugin new``: what it writes and says."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from glm_testing import host_of, null_backend
+from glm_testing.scaffold import command
 
 from glm_core import cli
-from glm_core.cli import plugin
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty working directory and one plugin."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GLM_LANG", "en")
-    monkeypatch.setattr(plugin, "default_host", lambda: host_of(null=null_backend))
+    monkeypatch.setattr(command, "default_host", lambda: host_of(null=null_backend))
 
 
 def test_package_is_written_and_the_next_commands_said(

@@ -1,4 +1,4 @@
-"""Things that belong to no plugin, to see whether one claims them."""
+"""Make models and sources that belong to no plugin, to see whether one claims them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class ForeignModel:
         self.info = ModelInfo("foreign", "foreign", 0, 16, Sampling())
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to give back."""
 
 
 def foreign_sources(folder: Path) -> dict[str, ModelSource]:
-    """Sources that no runtime knows, by what they are.
+    """Return sources that no runtime knows, by what they are.
 
     Args:
         folder: an empty directory to write them into.
@@ -40,7 +40,7 @@ def foreign_sources(folder: Path) -> dict[str, ModelSource]:
 
 
 def foreign_calls(folder: Path, device: str) -> Mapping[str, Mapping[str, Any]]:
-    """For each hook that is handed a model, arguments with a model of another runtime.
+    """Return, for each hook that is handed a model, arguments with another runtime's model.
 
     Args:
         folder: where jobs would write.
