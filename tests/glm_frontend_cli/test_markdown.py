@@ -11,7 +11,7 @@ from rich.console import Console
 def rendered(source, width=40):
     """Lines as plain text."""
     renderer = MarkdownRenderer(Console(file=io.StringIO(), width=width))
-    return [line.plain for line in renderer.document(source, width)]
+    return [line.plain for line in renderer.render_document(source, width)]
 
 
 @pytest.mark.parametrize(
