@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from glm_runtime_torch.adapters.files import BaseModel, save_adapter
 from glm_runtime_torch.adapters.loading import load_prefix_encoder
+from glm_runtime_torch.checkpoints.companions import copy_companions
 from glm_runtime_torch.checkpoints.reader import Checkpoint
 from glm_runtime_torch.checkpoints.writer import Entry, SafetensorsWriter, write_text
 from glm_runtime_torch.model.torch_model import TorchModel
@@ -24,9 +23,6 @@ from glm_core.errors import AdapterError, ConfigError
 from glm_core.records import QuantizationScheme
 
 from ._settings import Settings
-
-# Of a model's directory, what belongs to it beside its weights.
-_COPIED_ENDINGS = (".json", ".model", ".jinja", ".txt")
 
 
 class Trainable(Protocol):
@@ -114,11 +110,7 @@ class TrainedModel:
         with SafetensorsWriter(directory / "model.safetensors", entries) as writer:
             for name, value in self._parameters:
                 writer.write(name, [value.detach().cpu()])
-        for path in sorted(self._directory.iterdir()):
-            if path.suffix in _COPIED_ENDINGS and not path.name.endswith(".index.json") and path.is_file():
-                shutil.copyfile(path, directory / path.name)
-                with (directory / path.name).open("rb+") as copy:
-                    os.fsync(copy.fileno())
+        copy_companions(self._directory, directory)
         config = json.loads((self._directory / "config.json").read_text("utf-8"))
         config["torch_dtype"] = "float32"
         write_text(directory / "config.json", json.dumps(config, indent=2, ensure_ascii=False))
