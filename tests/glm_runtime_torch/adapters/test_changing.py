@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from glm_runtime_torch.families.registry import registry as families
+from glm_runtime_torch.families import registry as families
 from glm_runtime_torch.generation.request_stream import RequestStream
+from glm_runtime_torch.model import torch_model as model_module
 from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.model.torch_model import torch_model as model_module
 from glm_runtime_torch.network.prefix_encoder import PrefixEncoder
 from scripted_engine import Gate
 from tiny_adapters import write_adapter

@@ -16,11 +16,10 @@ import torch
 from glm_runtime_torch.adapters.files import (
     CONFIG_FILE,
     BaseModel,
-    fingerprint_of_checkpoint,
-    fingerprint_of_parameters,
     read_adapter_config,
     save_adapter,
 )
+from glm_runtime_torch.adapters.fingerprint import fingerprint_of_checkpoint, fingerprint_of_parameters
 from glm_runtime_torch.adapters.loading import load_prefix_encoder, read_adapter
 from glm_runtime_torch.checkpoints.reader import Checkpoint
 from glm_runtime_torch.families.registry import CHATGLM
@@ -158,7 +157,7 @@ def test_a_full_disk_leaves_the_old_adapter(
         ({"format": "peft"}, r"does not describe an adapter: its format is not 'glm-adapter'$"),
         (
             {"pre_seq_len": "6"},
-            r"pre_seq_len is '6', a whole number is expected; copy or train",
+            r"pre_seq_len is '6', an integer is expected; copy or train",
         ),
     ],
 )

@@ -13,8 +13,9 @@ from torch import nn
 from glm_core import CheckpointError, RequestError, Sampling
 from glm_core.records import ModelSource
 
-from ..adapters.files import BaseModel, fingerprint_of_checkpoint
-from ..adapters.loading import load_prefix_encoder, prefix_encoder_in
+from ..adapters.files import BaseModel
+from ..adapters.fingerprint import fingerprint_of_checkpoint
+from ..adapters.loading import load_prefix_encoder, load_stored_prefix
 from ..checkpoints.config_file import read_json
 from ..checkpoints.empty_weights import empty_weights
 from ..checkpoints.reader import Checkpoint
@@ -62,7 +63,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         dtype,
         checkpoint=checkpoint,
         adapters=adapters,
-        base_prefix=prefix_encoder_in(checkpoint, family, config),
+        base_prefix=load_stored_prefix(checkpoint, family, config),
         sampling=_sampling_defaults(directory, family.sampling),
         num_parameters=num_parameters,
     )

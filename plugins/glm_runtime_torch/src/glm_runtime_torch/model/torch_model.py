@@ -22,7 +22,8 @@ from glm_core import (
 )
 from glm_core.records import ChatRequest, DeltaStream, QuantizationScheme
 
-from ..adapters.files import BaseModel, fingerprint_of_checkpoint, fingerprint_of_parameters
+from ..adapters.files import BaseModel
+from ..adapters.fingerprint import fingerprint_of_checkpoint, fingerprint_of_parameters
 from ..adapters.loading import load_prefix_encoder
 from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family
