@@ -12,7 +12,7 @@ from glm_core.records import FinishReason
 
 from ..network.layout import Layout
 from ..tokenizers import ChatTokenizer, ToolTokenizer
-from ..tokenizers.tool_reply import PlainReply, ReplyPiece, ToolReply
+from ..tokenizers.reply import PlainReply, Reply, ReplyPiece
 from .beginning import Beginning
 from .detokenizer import IncrementalDetokenizer
 from .prompt import Prompt
@@ -48,7 +48,7 @@ class Sequence:
     generated: list[int] = field(default_factory=list)
     is_chat: bool = True
     ignore_eos: bool = False
-    tool_reply: ToolReply | None = None
+    tool_reply: Reply | None = None
     parallel_calls: bool = True
     cached_tokens: int = 0
     prefix_length: int = field(init=False)
@@ -57,7 +57,7 @@ class Sequence:
         self.prefix_length = 0 if self.prefix is None else self.prefix.shape[3]
         self._text = IncrementalDetokenizer(self.tokenizer.decode)
         plain = PlainReply(self.tokenizer.reply_filter() if self.is_chat else None)
-        self._reply = self.tool_reply or plain
+        self._reply: Reply = self.tool_reply or plain
         self._asked = self._began = self._first_token = time.perf_counter()
 
     @classmethod

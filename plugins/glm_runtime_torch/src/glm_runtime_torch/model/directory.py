@@ -17,9 +17,9 @@ from ..adapters.files import BaseModel
 from ..adapters.fingerprint import fingerprint_of_checkpoint
 from ..adapters.loading import load_prefix_encoder, load_stored_prefix
 from ..checkpoints.config_file import read_json
-from ..checkpoints.empty_weights import empty_weights
 from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family, family_of
+from ..network.empty_weights import empty_weights
 from ..network.language_model import Dimensions
 from ..network.parameters import count_parameters, unique_parameters
 from ..quantization import expect_stored_form

@@ -17,11 +17,11 @@ from glm_core.records import ModelSource, QuantizeJob, QuantizeProgress
 
 from ..checkpoints.companions import checked_companions, copy_companions
 from ..checkpoints.config_file import read_json
-from ..checkpoints.empty_weights import empty_weights
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.writer import SafetensorsWriter, sha256_of, write_text
 from ..families.registry import Family
 from ..model.directory import read_config, recognised_family
+from ..network.empty_weights import empty_weights
 from ..network.parameters import unique_parameters
 from ..quantization import StoredForm, check_linears, expect_stored_form, quantize_stored
 from ..quantization.calibration import read_passages

@@ -27,7 +27,7 @@ from ..model.torch_model import TorchModel
 from ..network.decoder import IGNORED_LABEL
 from ..network.parameters import resident_bytes
 from ..network.prefix_encoder import PrefixEncoder
-from ..tokenizers.training import TrainingIds, TrainingTokenizer
+from ..tokenizers.training_rows import TrainingIds, TrainingTokenizer
 from ._files import read_parameters, write_model
 from ._loss import token_losses, use_gradient_checkpointing
 from ._models import (

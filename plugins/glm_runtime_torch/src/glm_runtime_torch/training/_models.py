@@ -17,7 +17,7 @@ from ..checkpoints.config_file import read_json
 from ..model.directory import recognised_family
 from ..model.torch_model import TorchModel
 from ..network.parameters import unique_parameters
-from ..tokenizers.training import TrainingTokenizer
+from ..tokenizers.training_rows import TrainingTokenizer
 
 
 def as_torch_model(model: object) -> TorchModel | None:
