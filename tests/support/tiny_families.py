@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 from glm_runtime_torch.architectures.chatglm2 import ChatGLM2, ChatGLM2Config
-from glm_runtime_torch.families.registry import FAMILIES, GLM4_VOCABULARY
+from glm_runtime_torch.families.recognition import GLM4_VOCABULARY
+from glm_runtime_torch.families.registry import FAMILIES
 from safetensors.torch import save_file
 from tiny_models import DATA, tiny_checkpoint, tiny_checkpoint2
 from tiny_native import native_checkpoint

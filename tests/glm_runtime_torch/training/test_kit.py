@@ -15,7 +15,7 @@ NAMES = [
     "TorchModel",
     "TrainingIds",
     "TrainingTokenizer",
-    "adapter_digest",
+    "adapter_key",
     "as_torch_model",
     "check_request",
     "family_name_of",

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from glm_runtime_torch.training import TorchModel, adapter_digest, check_request, training_tokenizer
+from glm_runtime_torch.training import TorchModel, adapter_key, check_request, training_tokenizer
 
 from glm_core import ChatRequest
 from glm_core.chat_model import collect
@@ -202,7 +202,7 @@ def _identity(
     texts = [[row.prompt, row.response, row.history] for row in rows]
     return {
         "model": [*dataclasses.astuple(model.base), model.info.dtype, model.info.weight_bytes],
-        "prefix": adapter_digest(model, job.adapter),
+        "adapter": adapter_key(model, job.adapter),
         "rows": hashlib.sha256(repr(texts).encode("utf-8", "surrogatepass")).hexdigest(),
         "settings": [
             settings.job.max_source_length,

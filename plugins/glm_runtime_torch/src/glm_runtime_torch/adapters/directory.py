@@ -37,8 +37,8 @@ _log = logging.getLogger("glm")
 
 
 @dataclass(frozen=True)
-class StoredPrefix:
-    """A prefix encoder among the tensors of a checkpoint: its place and its shape; no value is read yet.
+class PrefixTensors:
+    """The tensors of a prefix encoder in a checkpoint: where they are and their shapes; no value is read yet.
 
     Attributes:
         checkpoint: an adapter's, or that of a model that has a prefix among its weights.
@@ -110,7 +110,7 @@ class AdapterDirectory:
     """
 
     path: Path
-    prefix: StoredPrefix
+    prefix: PrefixTensors
     stated: AdapterConfig | None
     published: Mapping[str, Any]
 
@@ -158,7 +158,7 @@ def open_adapter(directory: Path) -> AdapterDirectory:
     return AdapterDirectory(path, prefix, stated, _read_published_config(path))
 
 
-def find_prefix(checkpoint: Checkpoint) -> StoredPrefix | None:
+def find_prefix(checkpoint: Checkpoint) -> PrefixTensors | None:
     """Return the prefix encoder stored in a checkpoint, or ``None`` if it has none.
 
     Raises:
@@ -174,7 +174,7 @@ def find_prefix(checkpoint: Checkpoint) -> StoredPrefix | None:
             "the prefix's positions is expected; the adapter is damaged, copy it again"
         )
     first = f"{start}trans.0.weight"
-    return StoredPrefix(
+    return PrefixTensors(
         checkpoint,
         start,
         pre_seq_len=shape[0],
@@ -209,7 +209,7 @@ def _find_weights(directory: Path) -> Path:
     return newest
 
 
-def _compare_settings(path: Path, stated: AdapterConfig, prefix: StoredPrefix) -> None:
+def _compare_settings(path: Path, stated: AdapterConfig, prefix: PrefixTensors) -> None:
     for name in ("pre_seq_len", "prefix_projection"):
         in_file, in_weights = getattr(stated, name), getattr(prefix, name)
         if in_file != in_weights:

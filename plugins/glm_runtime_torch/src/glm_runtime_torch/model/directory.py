@@ -15,7 +15,8 @@ from glm_core.records import ModelSource
 
 from ..adapters.files import BaseModel
 from ..adapters.fingerprint import fingerprint_of_checkpoint
-from ..adapters.loading import load_prefix_encoder, load_stored_prefix
+from ..adapters.loading import load_prefix_encoder
+from ..adapters.prefix import StoredPrefix
 from ..checkpoints.config_file import read_json
 from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family, family_of
@@ -52,8 +53,10 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
     checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
     base = BaseModel(source.name, fingerprint_of_checkpoint(checkpoint)) if source.adapters else None
     adapters = {
-        name: load_prefix_encoder(path, family, config, base) for name, path in source.adapters.items()
+        name: StoredPrefix(load_prefix_encoder(path, family, config, base))
+        for name, path in source.adapters.items()
     }
+    built_in = load_stored_prefix(checkpoint, family, config)
     return TorchModel(
         source.name,
         family,
@@ -63,7 +66,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         dtype,
         checkpoint=checkpoint,
         adapters=adapters,
-        base_prefix=load_stored_prefix(checkpoint, family, config),
+        base_adapter=None if built_in is None else StoredPrefix(built_in),
         sampling=_sampling_defaults(directory, family.sampling),
         num_parameters=num_parameters,
     )

@@ -7,7 +7,7 @@ where a backend's kernels would give no gradient at all.
 
 Models:
     `TorchModel`, `as_torch_model`, `prepare_frozen`, `prepare_trainable`, `use_gradient_checkpointing`,
-    `resident_bytes`, `check_request`, `adapter_digest`, `family_name_of`, `stored_bits`.
+    `resident_bytes`, `check_request`, `adapter_key`, `family_name_of`, `stored_bits`.
 Rows and losses:
     `TrainingIds`, `TrainingTokenizer`, `training_tokenizer`, `IGNORED_LABEL`, `token_losses`.
 Prefixes and their files:
@@ -31,7 +31,7 @@ from ..tokenizers.training_rows import TrainingIds, TrainingTokenizer
 from ._files import read_parameters, write_model
 from ._loss import token_losses, use_gradient_checkpointing
 from ._models import (
-    adapter_digest,
+    adapter_key,
     as_torch_model,
     check_request,
     family_name_of,
@@ -51,7 +51,7 @@ __all__ = [
     "TorchModel",
     "TrainingIds",
     "TrainingTokenizer",
-    "adapter_digest",
+    "adapter_key",
     "as_torch_model",
     "check_request",
     "family_name_of",

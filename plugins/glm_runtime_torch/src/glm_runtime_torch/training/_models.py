@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -91,19 +90,17 @@ def check_request(model: TorchModel, request: ChatRequest) -> None:
     model.engine.prepare(request)
 
 
-def adapter_digest(model: TorchModel, name: str | None) -> str | None:
-    """Return a SHA-256 of a loaded adapter's keys and values, or ``None`` for the base model.
+def adapter_key(model: TorchModel, name: str | None) -> str | None:
+    """Return the content key of a loaded adapter, or ``None`` for the base model.
 
-    Two runs with the same digest give the same answers, whatever the adapter's directory is called.
+    Two adapters with the same key give the same answers, whatever they and their directories are called.
 
     Args:
         model: placed.
         name: of the adapter; ``None`` = the base model.
     """
-    prefix = model.engine.prefixes.of(name)
-    if prefix is None:
-        return None
-    return hashlib.sha256(prefix.cpu().contiguous().view(torch.uint8).numpy().data).hexdigest()
+    adapter = model.engine.adapters.get(name)
+    return None if adapter is None else adapter.content_key
 
 
 def family_name_of(directory: Path) -> str | None:

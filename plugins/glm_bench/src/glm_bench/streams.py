@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ..chat_model import ChatModel
-from ..errors import PluginError
-from ..records import ChatRequest, Delta, Usage
+from glm_core.chat_model import ChatModel
+from glm_core.errors import PluginError
+from glm_core.records import ChatRequest, Delta, Usage
 
 Clock = Callable[[], float]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from glm_bench.prompts import text_of, words_for
 
 from glm_core import ConfigError
-from glm_core.bench.prompts import text_of, words_for
 
 
 def test_questions_differ_early() -> None:

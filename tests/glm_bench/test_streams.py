@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from fake_plugins import FakeModel, plugin
+from glm_bench import streams
+from glm_bench.streams import run_together
 from glm_testing import host_of
 
 from glm_core import BusyError, ChatModel, ChatRequest, Message
-from glm_core.bench import streams
-from glm_core.bench.streams import run_together
 from glm_core.records import Delta, Usage
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from fake_plugins import FakeModel, plugin
+from glm_bench import Cell, Plan, Spread, benchmark, measure
+from glm_bench.streams import Timeline
 from glm_testing import host_of
 
 from glm_core import ChatModel, ChatRequest, ConfigError, ModelLoad, Sampling
-from glm_core.bench import Cell, Plan, Spread, benchmark, measure
-from glm_core.bench.streams import Timeline
 from glm_core.records import Delta, Usage
 
 

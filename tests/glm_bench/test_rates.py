@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from glm_core import PluginError
-from glm_core.bench.rates import (
+from glm_bench.rates import (
     Spread,
     decode_rate,
     lead,
@@ -15,7 +13,9 @@ from glm_core.bench.rates import (
     tokens_at,
     total_rate,
 )
-from glm_core.bench.streams import Timeline, timeline_of
+from glm_bench.streams import Timeline, timeline_of
+
+from glm_core import PluginError
 from glm_core.records import Delta, Usage
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..errors import ConfigError
+from glm_core.errors import ConfigError
 
 WORDS = ("the", "of", "and", "to", "in", "it", "for", "on", "as", "we", "so", "at")
 VARIED_WORDS = 4

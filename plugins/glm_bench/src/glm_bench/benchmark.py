@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..chat_model import ChatModel
-from ..errors import ConfigError
-from ..records import ChatRequest, Message, Sampling
+from glm_core.chat_model import ChatModel
+from glm_core.errors import ConfigError
+from glm_core.records import ChatRequest, Message, Sampling
+
 from .prompts import TOLERANCE, text_of, words_for
 from .rates import Spread, decode_rate, lead, prefill_rate, time_to_first_token, total_rate
 from .streams import Clock, Timeline, run_together
