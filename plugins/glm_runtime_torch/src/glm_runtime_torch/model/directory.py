@@ -15,7 +15,7 @@ from glm_core.records import ModelSource
 
 from ..adapters.files import BaseModel
 from ..adapters.fingerprint import fingerprint_of_checkpoint
-from ..adapters.loading import load_prefix_encoder
+from ..adapters.loading import load_prefix_encoder, load_stored_prefix
 from ..adapters.prefix import StoredPrefix
 from ..checkpoints.config_file import read_json
 from ..checkpoints.reader import Checkpoint
