@@ -26,7 +26,7 @@ from .records import (
     ToolCallDelta,
     as_messages,
     has_tool_messages,
-    joined_calls,
+    join_calls,
 )
 
 if TYPE_CHECKING:
@@ -344,7 +344,7 @@ def collect_message(stream: Iterable[Delta]) -> tuple[Message, Delta]:
         last = delta
     if last is None or last.finish_reason is None:
         raise PluginError("the answer ended without a finish_reason; report this to the runtime's author")
-    calls = joined_calls(pieces)
+    calls = join_calls(pieces)
     try:
         return Message("assistant", "".join(text), calls), last
     except RequestError as error:

@@ -47,7 +47,7 @@ from .messages import (
     check_conversation,
     check_tools,
     has_tool_messages,
-    joined_calls,
+    join_calls,
 )
 
 __all__ = [
@@ -89,7 +89,7 @@ __all__ = [
     "Usage",
     "as_messages",
     "has_tool_messages",
-    "joined_calls",
+    "join_calls",
 ]
 
 FinishReason = Literal["stop", "length", "tool_calls"]

@@ -4,12 +4,12 @@ import io
 import sys
 
 import pytest
-from glm_frontend_cli._conversation import Turn
 from glm_frontend_cli._session import Session, run
 from glm_frontend_cli._texts import Texts
 from glm_frontend_cli._view import Line
 
 from glm_core import BusyError, ClosedError, ConfigError, RequestError, Usage
+from glm_core.conversation import Turn
 
 
 def test_question_is_answered_and_kept(session, runtime, view):
@@ -363,7 +363,7 @@ def test_words_of_other_chats_quit_where_a_person_types(session, runtime, view, 
 @pytest.mark.parametrize("line", ["、undo", "／undo"])
 def test_slash_of_a_chinese_keyboard_is_a_slash(session, runtime, line):
     """Before the name of a command; other text that begins so is a question."""
-    session.conversation.record("q", "a")
+    session.conversation.record(Turn("q", "a"))
     session.handle(Line(line))
     assert session.conversation.turns == []
     session.handle(Line("、是什么标点"))

@@ -2,13 +2,13 @@
 
 import io
 
-from glm_frontend_cli._conversation import Conversation, Turn
 from glm_frontend_cli._session import Session
 from glm_frontend_cli._view import Line, PlainView
 from glm_testing import host_of, null_backend
 
 from glm_core import RequestError
 from glm_core.chat_model import ChatModel
+from glm_core.conversation import Conversation, Turn
 
 
 class FlushCounter(io.StringIO):

@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 import pytest
-from glm_frontend_web._answering import Answer
+from glm_frontend_web._answering import PageAnswer
 
 from glm_core import Delta, PluginError, RequestError, Usage
 
@@ -33,7 +33,7 @@ def read(answer):
     """Run an answer to its end; the texts at every pause."""
 
     async def texts():
-        return [answer.text async for _ in answer.grow()]
+        return [answer.progress.text async for _ in answer.updates()]
 
     return asyncio.run(texts())
 
@@ -42,9 +42,10 @@ def test_an_answer_is_read_to_its_end():
     """The text is joined and cleaned, the usage is the runtime's, and the stream is closed."""
     usage = Usage(completion_tokens=9)
     stream = Stream([Delta("a\x1b", (1,)), Delta("b", (2,)), Delta("", (), "stop", usage)])
-    answer = Answer(lambda: stream)
+    answer = PageAnswer(lambda: stream)
     read(answer)
-    assert (answer.text, answer.finish_reason, answer.usage) == ("ab", "stop", usage)
+    progress = answer.progress
+    assert (progress.text, progress.finish_reason, progress.usage) == ("ab", "stop", usage)
     assert not answer.was_stopped
     assert stream.closed.wait(20)
 
@@ -52,15 +53,16 @@ def test_an_answer_is_read_to_its_end():
 def test_a_stopped_answer_keeps_what_came_and_counts_it():
     """Stop closes the stream although the runtime is silent; the tokens so far are the usage."""
     stream = Stream([Delta("a", (1, 2)), Delta("never", (3,))], hold_after=1)
-    answer = Answer(lambda: stream)
+    answer = PageAnswer(lambda: stream)
 
     async def stop_at_first_text():
-        async for _ in answer.grow():
-            if answer.text:
+        async for _ in answer.updates():
+            if answer.progress.text:
                 answer.stop()
 
     asyncio.run(stop_at_first_text())
-    assert (answer.text, answer.was_stopped, answer.usage.completion_tokens) == ("a", True, 2)
+    assert answer.was_stopped
+    assert (answer.progress.text, answer.progress.usage.completion_tokens) == ("a", 2)
     assert stream.closed.wait(20)
     stream.go_on.set()
 
@@ -77,15 +79,15 @@ def test_a_generator_that_is_busy_is_closed_at_its_next_delta():
         finally:
             closed.set()
 
-    answer = Answer(busy)
+    answer = PageAnswer(busy)
 
     async def stop_at_first_text():
-        async for _ in answer.grow():
-            if answer.text:
+        async for _ in answer.updates():
+            if answer.progress.text:
                 answer.stop()
 
     asyncio.run(stop_at_first_text())
-    assert answer.text == "a"
+    assert answer.progress.text == "a"
     go_on.set()
     assert closed.wait(20)
 
@@ -93,10 +95,10 @@ def test_a_generator_that_is_busy_is_closed_at_its_next_delta():
 def test_a_page_that_goes_away_closes_the_stream():
     """Closing the reading, as gradio does when a visitor leaves, ends the stream."""
     stream = Stream([Delta("a", (1,)), *(Delta("", ()) for _ in range(3))], hold_after=2)
-    answer = Answer(lambda: stream)
+    answer = PageAnswer(lambda: stream)
 
     async def leave():
-        growth = answer.grow()
+        growth = answer.updates()
         await anext(growth)
         await growth.aclose()
 
@@ -108,18 +110,18 @@ def test_a_page_that_goes_away_closes_the_stream():
 def test_a_silent_runtime_still_lets_gradio_notice_a_visitor_who_left():
     """Reading pauses now and then although nothing has come."""
     stream = Stream([Delta("a", (1,), "stop", Usage())], hold_after=0)
-    answer = Answer(lambda: stream)
+    answer = PageAnswer(lambda: stream)
 
     async def pause_once():
-        growth = answer.grow()
+        growth = answer.updates()
         await anext(growth)
-        assert answer.text == ""
+        assert answer.progress.text == ""
         stream.go_on.set()
         async for _ in growth:
             pass
 
     asyncio.run(pause_once())
-    assert answer.text == "a"
+    assert answer.progress.text == "a"
 
 
 def test_the_queue_position_is_known_while_waiting():
@@ -127,17 +129,17 @@ def test_the_queue_position_is_known_while_waiting():
     stream = Stream(
         [Delta("", queue_position=3), Delta("a", (1,)), Delta("", (), "stop", Usage())], hold_after=1
     )
-    answer = Answer(lambda: stream)
+    answer = PageAnswer(lambda: stream)
     positions = []
 
     async def follow():
-        async for _ in answer.grow():
-            positions.append(answer.queue_position)
+        async for _ in answer.updates():
+            positions.append(answer.progress.queue_position)
             stream.go_on.set()
 
     asyncio.run(follow())
     assert positions[0] == 3
-    assert answer.queue_position == 0
+    assert answer.progress.queue_position == 0
 
 
 def test_errors_reach_the_page():
@@ -147,6 +149,6 @@ def test_errors_reach_the_page():
         raise RequestError("too long")
 
     with pytest.raises(RequestError, match="too long"):
-        read(Answer(refuse))
+        read(PageAnswer(refuse))
     with pytest.raises(PluginError, match="without a finish_reason"):
-        read(Answer(lambda: Stream([Delta("a", (1,))])))
+        read(PageAnswer(lambda: Stream([Delta("a", (1,))])))

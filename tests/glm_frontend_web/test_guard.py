@@ -4,7 +4,7 @@ import base64
 import hashlib
 
 import pytest
-from glm_frontend_web._guard import Guard, policy
+from glm_frontend_web._guard import Guard, build_policy
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
@@ -57,7 +57,7 @@ def test_other_responses_pass_unchanged(app):
 
 def test_a_page_without_scripts_allows_none():
     """No hash, no inline script."""
-    assert "sha256" not in policy(b"<p>no script</p>")
+    assert "sha256" not in build_policy(b"<p>no script</p>")
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@
 
 import copy
 
-from glm_frontend_web._conversation import Turn
 from glm_frontend_web._log import Log
 from glm_frontend_web._texts import SAY
+
+from glm_core.conversation import Turn
 
 TURNS = [Turn("a <b>", "A **x**"), Turn("b", "")]
 

@@ -9,7 +9,7 @@ import sys
 import urllib.request
 
 import pytest
-from glm_frontend_web._options import free_port
+from glm_frontend_web._options import find_port
 from glm_frontend_web._serving import run
 from tiny_adapters import write_adapter
 from web_support import site
@@ -133,7 +133,7 @@ def test_adapters_are_changed_through_the_api_beside_the_page(tmp_path):
 def test_the_page_can_listen_on_ipv6():
     """The address is written with brackets, and is answered to."""
     try:
-        free_port("::1", 0)
+        find_port("::1", 0)
     except ConfigError:
         pytest.skip("this machine has no IPv6 loopback")
     with site(options={"host": "::1"}) as there:

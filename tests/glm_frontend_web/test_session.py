@@ -4,13 +4,14 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
-from glm_frontend_web._conversation import Conversation, Settings, Turn
 from glm_frontend_web._log import Log
-from glm_frontend_web._session import Session, answer
+from glm_frontend_web._session import Session, answer, question_at
+from glm_frontend_web._settings import PageSettings
 from glm_frontend_web._texts import SAY
 from web_support import Script, ScriptedRuntime
 
 from glm_core import BusyError, RequestError
+from glm_core.conversation import Conversation, Turn
 
 EN = SAY["en"]
 
@@ -32,7 +33,7 @@ def ask(runtime, session, question, **more):
 
     async def progress():
         shown = []
-        async for one in answer(runtime.model, session, question, Settings(), **{"at": None} | more):
+        async for one in answer(runtime.model, session, question, PageSettings(), **{"at": None} | more):
             shown.append(one)
         return shown
 
@@ -86,14 +87,35 @@ def test_an_edit_that_fails_goes_on(session, runtime):
     assert session.conversation.turns == [Turn("new", "fine")]
 
 
-def test_our_own_faults_are_logged_and_not_shown(session, caplog):
+def test_our_own_faults_are_logged_and_not_shown(session, runtime, caplog):
     """A fault inside gives one sentence to the visitor and the trace to the operator."""
 
     def broken(request):
         raise ZeroDivisionError("secret detail")
 
-    runtime = SimpleNamespace(model=SimpleNamespace(stream=broken))
+    runtime = SimpleNamespace(model=SimpleNamespace(stream=broken, info=runtime.model.info))
     last = ask(runtime, session, "q")[-1]
     assert "secret" not in last.status
     assert last.given_back == "q"
     assert "secret detail" in caplog.text
+
+
+@pytest.mark.parametrize("index", [-1, 1, None, "0", 0.0, True, [0]])
+def test_an_index_from_a_browser_may_be_anything(session, index):
+    """Whatever is no index of a turn is refused."""
+    assert question_at(session.conversation, 0) == "old"
+    with pytest.raises(RequestError, match="no turn"):
+        question_at(session.conversation, index)
+
+
+def test_a_wrong_setting_is_told_and_gives_the_question_back(session, runtime):
+    """A browser may send anything for a slider; the conversation stays as it was."""
+
+    async def progress():
+        asking = answer(runtime.model, session, "q", PageSettings(top_p=2), at=None)
+        return [one async for one in asking]
+
+    last = asyncio.run(progress())[-1]
+    assert "top_p" in last.status
+    assert last.given_back == "q"
+    assert session.conversation == Conversation([Turn("old", "OLD")])

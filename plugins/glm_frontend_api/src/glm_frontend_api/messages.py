@@ -1,15 +1,16 @@
-"""From OpenAI's messages and tools to the core's."""
+"""OpenAI's messages and tools as the core's."""
 
 from __future__ import annotations
 
-from glm_core import Message, RequestError, Tool, ToolCall
+from glm_core import Message, RequestError, Tool
+from glm_core.conversation import message_from_json
 
 from .errors import ApiError, invalid
 from .schemas import ChatCompletionRequest, ChatMessage, NamedToolChoice, ToolDefinition
 from .service import Service
 
 
-def check_tools_known(service: Service, body: ChatCompletionRequest) -> None:
+def check_tools_supported(service: Service, body: ChatCompletionRequest) -> None:
     """Refuse tools, and conversations with them, where the model has no format for them.
 
     Raises:
@@ -28,26 +29,28 @@ def check_tools_known(service: Service, body: ChatCompletionRequest) -> None:
             raise _not_supported(service, f"messages[{number}].role")
 
 
-def messages_of(body: ChatCompletionRequest) -> tuple[Message, ...]:
-    """The conversation.
+def read_messages(body: ChatCompletionRequest) -> tuple[Message, ...]:
+    """Return the messages of a conversation.
 
     Raises:
         ApiError: 400, naming the message that is wrong.
     """
-    return tuple(_message(message, f"messages[{number}]") for number, message in enumerate(body.messages))
+    return tuple(
+        _read_message(message, f"messages[{number}]") for number, message in enumerate(body.messages)
+    )
 
 
-def tools_of(body: ChatCompletionRequest) -> tuple[Tool, ...]:
-    """The tools that are offered.
+def read_tools(body: ChatCompletionRequest) -> tuple[Tool, ...]:
+    """Return the tools that are offered.
 
     Raises:
         ApiError: 400, naming the tool that is wrong.
     """
-    return tuple(_tool(tool, f"tools[{number}]") for number, tool in enumerate(body.tools or ()))
+    return tuple(_read_tool(tool, f"tools[{number}]") for number, tool in enumerate(body.tools or ()))
 
 
-def choice_of(body: ChatCompletionRequest) -> str:
-    """Which tool has to be called, or whether any may.
+def read_tool_choice(body: ChatCompletionRequest) -> str:
+    """Return which tool has to be called, or whether any may.
 
     Raises:
         ApiError: 400, where the choice does not fit the tools.
@@ -58,30 +61,22 @@ def choice_of(body: ChatCompletionRequest) -> str:
         return body.tool_choice or "auto"
     name = body.tool_choice.function.name
     if name not in {tool.function.name for tool in body.tools or ()}:
-        raise invalid(f"tool_choice: {name} is none of the tools that the request has", "tool_choice")
+        raise invalid(f"tool_choice: {name} is not among the tools of the request", "tool_choice")
     return name
 
 
-def _message(message: ChatMessage, param: str) -> Message:
+def _read_message(message: ChatMessage, param: str) -> Message:
     if message.content is None and not message.tool_calls:
         if "content" not in message.model_fields_set:
             raise invalid(f"{param}.content is missing", f"{param}.content", "missing_field")
         raise invalid(f"{param}.content: must be a string or a list, got null", f"{param}.content")
     try:
-        return Message(
-            "system" if message.role == "developer" else message.role,
-            message.text,
-            tuple(
-                ToolCall(call.id, call.function.name, call.function.arguments)
-                for call in message.tool_calls or ()
-            ),
-            message.tool_call_id or "",
-        )
+        return message_from_json(message.model_dump())
     except RequestError as error:
         raise invalid(f"{param}: {error}", param) from error
 
 
-def _tool(tool: ToolDefinition, param: str) -> Tool:
+def _read_tool(tool: ToolDefinition, param: str) -> Tool:
     function = tool.function
     try:
         if function.parameters is None:
