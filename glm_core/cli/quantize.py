@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from .._progress import checked_progress
 from ..config import HUBS, expand, load_settings
@@ -87,7 +87,7 @@ def _job(parsed: argparse.Namespace) -> QuantizeJob:
 
 def _reports(
     host: PluginHost, resolved: Resolved, job: QuantizeJob, wanted: str
-) -> Iterator[QuantizeProgress]:
+) -> Generator[QuantizeProgress, None, None]:
     """Return what the runtime reports that knows the source.
 
     Raises:
