@@ -63,7 +63,7 @@ def painted(terminal, source, step):
     )
     renderer = MarkdownRenderer(console)
     painter = AnswerPainter(
-        console, renderer, terminal.write, terminal.size, lambda empty, seconds: "…" if empty else ""
+        console, renderer, terminal.write, terminal.size, lambda empty: "…" if empty else ""
     )
     for start in range(0, len(source), step):
         painter._next_frame = 0.0  # every piece is a frame
@@ -113,7 +113,7 @@ def test_note_is_painted_until_text_comes():
         MarkdownRenderer(console),
         terminal.write,
         terminal.size,
-        lambda empty, seconds: "thinking" if empty else "",
+        lambda empty: "thinking" if empty else "",
     )
     painter.feed("")
     assert terminal.screen.display[0].rstrip() == "thinking"
@@ -130,7 +130,7 @@ def test_unchanged_frame_writes_nothing():
     written = []
     console = Console(file=io.StringIO(), width=40, force_terminal=True)
     painter = AnswerPainter(
-        console, MarkdownRenderer(console), written.append, lambda: (40, 10), lambda empty, seconds: ""
+        console, MarkdownRenderer(console), written.append, lambda: (40, 10), lambda empty: ""
     )
     painter.feed("text")
     count = len(written)
@@ -144,7 +144,7 @@ def test_resize_in_the_middle_repaints_what_is_live():
     terminal = Terminal(60, 12)
     console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
     renderer = MarkdownRenderer(console)
-    painter = AnswerPainter(console, renderer, terminal.write, terminal.size, lambda empty, seconds: "")
+    painter = AnswerPainter(console, renderer, terminal.write, terminal.size, lambda empty: "")
     painter.feed("one two three four five six seven")
     terminal.screen.resize(12, 80)
     painter._next_frame = 0.0
@@ -161,7 +161,7 @@ def test_note_takes_one_line_on_a_narrow_terminal():
     terminal = Terminal(20, 10)
     console = Console(file=io.StringIO(), width=20, force_terminal=True, color_system=None)
     painter = AnswerPainter(
-        console, MarkdownRenderer(console), terminal.write, terminal.size, lambda empty, seconds: "字" * 30
+        console, MarkdownRenderer(console), terminal.write, terminal.size, lambda empty: "字" * 30
     )
     painter.feed("")
     assert terminal.screen.display[0].replace(" ", "") == "字" * 9 + "…"
@@ -178,7 +178,7 @@ def test_note_below_text_keeps_its_distance_where_there_is_room(rows, shown):
     terminal = Terminal(20, rows)
     console = Console(file=io.StringIO(), width=20, force_terminal=True, color_system=None)
     painter = AnswerPainter(
-        console, MarkdownRenderer(console), terminal.write, terminal.size, lambda empty, seconds: "note"
+        console, MarkdownRenderer(console), terminal.write, terminal.size, lambda empty: "note"
     )
     painter.feed("text")
     assert [line.rstrip() for line in terminal.screen.display[: len(shown)]] == shown
