@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM2Tokenizer, ChatGLM3Tokenizer, format_chat
+from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM2Tokenizer, format_chat
+from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
 from goldens import DATA, fixtures_or_skip
 
 from glm_core import CheckpointError, Message
