@@ -65,6 +65,7 @@ def _checked(
             yield report
     finally:
         if (close := getattr(reports, "close", None)) is not None:
-            close()
+            with plugin_errors(plugin, "close"):
+                close()
     if not finished:
         raise PluginError(f"{what} ended without being finished; report this to its author")

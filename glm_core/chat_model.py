@@ -84,7 +84,8 @@ class ChatStream(Iterator[Delta]):
     def close(self) -> None:
         """Cancel the answer and free what it holds; after its end this does nothing."""
         self._closed = True
-        self._deltas.close()
+        with plugin_errors(self._plugin, "close"):
+            self._deltas.close()
 
     def _broken(self, what: str) -> PluginError:
         self.close()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fake_plugins import backend, host_loading, plugin
 from glm_testing import host_of, null_backend
+from patience import PATIENCE_SECONDS
 
 from glm_core import DeviceError, PluginError
 from glm_core.plugins import Candidate, PluginHost
@@ -26,7 +27,7 @@ def hang() -> Iterator[Callable[[], None]]:
     over = threading.Event()
 
     def wait() -> None:
-        over.wait(60)
+        over.wait(PATIENCE_SECONDS)
 
     yield wait
     over.set()
@@ -356,7 +357,7 @@ def test_plugin_that_hangs_while_describing_is_left_out(hang: Callable[[], None]
         calls.append(1)
         hang()
 
-    host = host_loading(lambda: plugin(describe_frontend=describe), time_limit=0.05)
+    host = host_loading(lambda: plugin(describe_frontend=describe), time_limit=2.0)
     assert host.describe("describe_frontend", FrontendInfo) == {}
     assert host.describe("describe_frontend", FrontendInfo) == {}
     assert calls == [1]

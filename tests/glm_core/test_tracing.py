@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fake_plugins import host_loading, plugin, run_glm, run_python, write_package
 from glm_testing import host_of, null_backend
+from patience import PATIENCE_SECONDS
 
 from glm_core import ChatModel, PluginError
 from glm_core._progress import checked_progress
@@ -59,7 +60,9 @@ def test_plugin_that_hangs_has_its_line(capsys: pytest.CaptureFixture[str]) -> N
     """With the time that it was waited for."""
     over = threading.Event()
     try:
-        host = host_loading(lambda: plugin(describe_backend=lambda: over.wait(30)), time_limit=0.2)
+        host = host_loading(
+            lambda: plugin(describe_backend=lambda: over.wait(PATIENCE_SECONDS)), time_limit=2.0
+        )
         host.describe("describe_backend", BackendInfo)
     finally:
         over.set()

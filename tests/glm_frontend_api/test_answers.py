@@ -7,6 +7,7 @@ import threading
 import pytest
 from api_support import ScriptedRuntime, until
 from glm_frontend_api.answers import Answer, Event, Failed, Opened, Piece
+from patience import PATIENCE_SECONDS
 
 from glm_core import ChatRequest, Message, PluginError
 
@@ -88,7 +89,7 @@ def test_answer_cancelled_while_it_is_opened_is_closed(
 
     def slowly(self: ScriptedRuntime, command: str, rest: str) -> object:
         opening.set()
-        go_on.wait(20)
+        go_on.wait(PATIENCE_SECONDS)
         return start(self, command, rest)
 
     monkeypatch.setattr(ScriptedRuntime, "_answer", slowly)

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 from glm_frontend_web._answering import Answer
+from patience import PATIENCE_SECONDS
 
 from glm_core import Delta, PluginError, RequestError, Usage
 
@@ -21,7 +22,7 @@ class Stream:
     def __iter__(self):
         for number, delta in enumerate(self.deltas):
             if number == self.hold_after:
-                self.go_on.wait(20)
+                self.go_on.wait(PATIENCE_SECONDS)
             yield delta
 
     def close(self):
@@ -46,7 +47,7 @@ def test_an_answer_is_read_to_its_end():
     read(answer)
     assert (answer.text, answer.finish_reason, answer.usage) == ("ab", "stop", usage)
     assert not answer.was_stopped
-    assert stream.closed.wait(20)
+    assert stream.closed.wait(PATIENCE_SECONDS)
 
 
 def test_a_stopped_answer_keeps_what_came_and_counts_it():
@@ -61,7 +62,7 @@ def test_a_stopped_answer_keeps_what_came_and_counts_it():
 
     asyncio.run(stop_at_first_text())
     assert (answer.text, answer.was_stopped, answer.usage.completion_tokens) == ("a", True, 2)
-    assert stream.closed.wait(20)
+    assert stream.closed.wait(PATIENCE_SECONDS)
     stream.go_on.set()
 
 
@@ -72,7 +73,7 @@ def test_a_generator_that_is_busy_is_closed_at_its_next_delta():
     def busy():
         try:
             yield Delta("a", (1,))
-            go_on.wait(20)
+            go_on.wait(PATIENCE_SECONDS)
             yield Delta("never", (2,))
         finally:
             closed.set()
@@ -87,7 +88,7 @@ def test_a_generator_that_is_busy_is_closed_at_its_next_delta():
     asyncio.run(stop_at_first_text())
     assert answer.text == "a"
     go_on.set()
-    assert closed.wait(20)
+    assert closed.wait(PATIENCE_SECONDS)
 
 
 def test_a_page_that_goes_away_closes_the_stream():
@@ -101,7 +102,7 @@ def test_a_page_that_goes_away_closes_the_stream():
         await growth.aclose()
 
     asyncio.run(leave())
-    assert stream.closed.wait(20)
+    assert stream.closed.wait(PATIENCE_SECONDS)
     stream.go_on.set()
 
 
