@@ -65,7 +65,6 @@ def _checked(
             yield report
     finally:
         if (close := getattr(reports, "close", None)) is not None:
-            with plugin_errors(plugin, "close"):
-                close()
+            close()
     if not finished:
         raise PluginError(f"{what} ended without being finished; report this to its author")

@@ -84,8 +84,7 @@ class ChatStream(Iterator[Delta]):
     def close(self) -> None:
         """Cancel the answer and free what it holds; after its end this does nothing."""
         self._closed = True
-        with plugin_errors(self._plugin, "close"):
-            self._deltas.close()
+        self._deltas.close()
 
     def _broken(self, what: str) -> PluginError:
         self.close()
