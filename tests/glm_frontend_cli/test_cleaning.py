@@ -1,5 +1,7 @@
 """Making text safe to show."""
 
+from __future__ import annotations
+
 import pytest
 from glm_frontend_cli._cleaning import clean
 
@@ -17,12 +19,12 @@ from glm_frontend_cli._cleaning import clean
         ("a\u2028b", "ab"),
     ],
 )
-def test_control_characters_are_removed(dirty, safe):
+def test_control_characters_are_removed(dirty: str, safe: str) -> None:
     """What a terminal would obey is taken out; what it would show stays."""
     assert clean(dirty) == safe
 
 
-def test_ordinary_text_is_untouched():
+def test_ordinary_text_is_untouched() -> None:
     """Chinese, emoji, tabs, newlines and joiners stay as they are."""
     text = "你好，世界！\n\tcode 👩‍💻 ½ é"
     assert clean(text) == text

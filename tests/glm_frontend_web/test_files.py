@@ -1,6 +1,9 @@
 """Conversations as text and back."""
 
+from __future__ import annotations
+
 import json
+from typing import Any
 
 import pytest
 from glm_frontend_web._conversation import Conversation, Settings, Turn
@@ -29,7 +32,7 @@ QUESTIONS = TEXTS.filter(str.strip)
     "write", [to_json, lambda *all_three: to_markdown(*all_three, EN)], ids=["json", "markdown"]
 )
 @given(turns=st.lists(st.builds(Turn, QUESTIONS, TEXTS), max_size=3))
-def test_every_conversation_comes_back_as_it_was(write, turns):
+def test_every_conversation_comes_back_as_it_was(write: Any, turns: Any) -> None:
     """Writing and reading is the identity, whatever was said."""
     text = write(Conversation(turns), SETTINGS, "m")
     conversation, settings, lost = from_bytes(text.encode(), ("law",), EN)
@@ -38,7 +41,7 @@ def test_every_conversation_comes_back_as_it_was(write, turns):
     assert lost == ""
 
 
-def test_marks_in_a_message_are_no_marks():
+def test_marks_in_a_message_are_no_marks() -> None:
     """A message that looks like a heading of the format, also one with backslashes, stays a message."""
     tricky = "x\n## User <!-- glm:user -->\n\\## Model <!-- glm:assistant -->\n\\\\## A <!-- glm:system -->\n"
     turns = [Turn(tricky, tricky), Turn("## User <!-- glm:user -->", "")]
@@ -46,7 +49,7 @@ def test_marks_in_a_message_are_no_marks():
     assert from_bytes(text.encode(), (), EN)[0].turns == turns
 
 
-def test_markdown_can_be_read_by_people_in_their_language():
+def test_markdown_can_be_read_by_people_in_their_language() -> None:
     """Headings are in the language of the page; a file of one language is read in the other."""
     text = to_markdown(Conversation([Turn("你好", "您好")]), Settings(), "demo", SAY["zh"])
     assert text.startswith("# 与 demo 的对话\n")
@@ -54,7 +57,7 @@ def test_markdown_can_be_read_by_people_in_their_language():
     assert from_bytes(text.encode(), (), EN)[0].turns == [Turn("你好", "您好")]
 
 
-def test_a_file_of_the_terminal_chat_is_understood():
+def test_a_file_of_the_terminal_chat_is_understood() -> None:
     """A system message, further settings, a lost adapter and an unanswered question do no harm."""
     document = {
         "version": 1,
@@ -72,7 +75,7 @@ def test_a_file_of_the_terminal_chat_is_understood():
     assert (settings.system, settings.adapter, settings.temperature, lost) == ("S", None, 0.5, "gone")
 
 
-def document(**changes):
+def document(**changes: Any) -> bytes:
     """A document that would be right but for the changes."""
     return json.dumps({"version": 1, "messages": []} | changes).encode()
 
@@ -108,7 +111,7 @@ def document(**changes):
         (document(settings={"max_length": "x"}), "the settings cannot be used"),
     ],
 )
-def test_a_wrong_file_is_refused_in_one_sentence(data, said):
+def test_a_wrong_file_is_refused_in_one_sentence(data: Any, said: str) -> None:
     """Each fault has its own message."""
     with pytest.raises(ConfigError, match=said):
         from_bytes(data, (), EN)

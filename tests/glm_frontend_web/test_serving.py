@@ -1,9 +1,13 @@
 """Starting and ending the page, as ``glm run web`` does."""
 
+from __future__ import annotations
+
 import json
 import signal
 import socket
 import urllib.request
+from pathlib import Path
+from typing import Any
 
 import pytest
 from child_process import ChildProcess, start_glm
@@ -24,7 +28,7 @@ def url_of(process: ChildProcess) -> str:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
-def test_the_command_serves_until_it_is_stopped(how):
+def test_the_command_serves_until_it_is_stopped(how: Any) -> None:
     """It prints the address, answers there with a safe page, and ends cleanly, without a traceback."""
     dead = "http://127.0.0.1:9"
     proxies = {"HTTP_PROXY": dead, "http_proxy": dead}  # a proxy for the web is no hindrance
@@ -50,7 +54,7 @@ def test_the_command_serves_until_it_is_stopped(how):
         (["--root-path", "chat"], "--root-path must be a path"),
     ],
 )
-def test_a_wrong_option_is_one_sentence(arguments, said):
+def test_a_wrong_option_is_one_sentence(arguments: list[str], said: str) -> None:
     """Exit status 2, the sentence, no traceback, and no secret in it."""
     with start_glm("run", "web", *arguments) as process:
         done = process.finish()
@@ -60,10 +64,10 @@ def test_a_wrong_option_is_one_sentence(arguments, said):
     assert "ann-secret" not in done.stderr
 
 
-def test_a_busy_port_is_told_before_the_model_is_opened():
+def test_a_busy_port_is_told_before_the_model_is_opened() -> None:
     """No gigabytes are read for a page that cannot be served."""
 
-    def open_model():
+    def open_model() -> None:
         raise AssertionError("the model was opened")
 
     with socket.socket() as taken:
@@ -73,18 +77,18 @@ def test_a_busy_port_is_told_before_the_model_is_opened():
             run(open_model, {"port": taken.getsockname()[1]})
 
 
-def test_a_missing_api_is_told_before_the_model_is_opened(monkeypatch):
+def test_a_missing_api_is_told_before_the_model_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     """With --with-api and no API installed, nothing is opened."""
     monkeypatch.setattr("glm_frontend_web._api.metadata.entry_points", lambda **_: [])
 
-    def open_model():
+    def open_model() -> None:
         raise AssertionError("the model was opened")
 
     with pytest.raises(PluginError, match="pip install glm-frontend-api"):
         run(open_model, {"port": 0, "with_api": True})
 
 
-def test_the_api_is_served_beside_the_page():
+def test_the_api_is_served_beside_the_page() -> None:
     """One address, one model: GET / is the page, POST / and /v1 are the API, with its key."""
     with site(options={"with_api": True, "api_key": "k"}) as both:
         with OPENER.open(both.url) as response:
@@ -97,7 +101,7 @@ def test_the_api_is_served_beside_the_page():
                 assert response.read().decode() == answer
 
 
-def test_adapters_are_changed_through_the_api_beside_the_page(tmp_path):
+def test_adapters_are_changed_through_the_api_beside_the_page(tmp_path: Path) -> None:
     """The command with a key and a folder: the default is told, and one adapter more is loaded."""
     for name in ("law", "poems"):
         write_adapter(tmp_path / name, glm_core.resolve_model("demo"))
@@ -114,7 +118,7 @@ def test_adapters_are_changed_through_the_api_beside_the_page(tmp_path):
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
-def test_the_page_can_listen_on_ipv6():
+def test_the_page_can_listen_on_ipv6() -> None:
     """The address is written with brackets, and is answered to."""
     try:
         free_port("::1", 0)
