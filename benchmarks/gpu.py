@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from glm_bench import Plan, measure
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
 from glm_runtime_torch.checkpoints.empty_weights import empty_weights
 from glm_runtime_torch.families.registry import CHATGLM, family_of
@@ -40,10 +41,10 @@ from torch import Tensor, nn
 
 import glm_core
 from glm_core import ChatModel, ChatRequest, DeviceError, GlmError, Message, Sampling
-from glm_core.bench import Plan, measure
 from glm_core.plugins import default_host
 from glm_core.records import DeviceInfo, ModelSource, Placement
 from glm_core.routing import choose_devices
+from glm_core.survey import take_survey
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 from goldens import DATA, PAD, Case, cases, network, real_positions
@@ -64,7 +65,7 @@ def main() -> int:
     options = _options()
     host = default_host()
     try:
-        backend, (device, *_) = choose_devices(host, options.device, lambda line: None)
+        backend, (device, *_) = choose_devices(take_survey(host), options.device)
     except DeviceError as error:
         print(f"benchmarks/gpu.py: {error}", file=sys.stderr)
         return 2
@@ -359,11 +360,11 @@ def _steps(model: TorchModel, prompt: Sequence[int], forced: Sequence[int]) -> T
     engine = model.engine
     sampling = Sampling(do_sample=False, max_new_tokens=len(forced) + 1)
     sequence = engine.prepare(ChatRequest(prompt=tuple(prompt), sampling=sampling))
-    slot = engine.cache.acquire()
-    found = [_finished(engine.prefill(sequence, slot)).float().cpu()]
+    slot = engine.slots.acquire()
+    found = [_finished(engine.runner.prefill(sequence, slot)).float().cpu()]
     for token in forced:
         sequence.generated.append(token)
-        found.append(engine.decode([sequence], [slot])[0].float().cpu())
+        found.append(engine.runner.decode([sequence], [slot])[0].float().cpu())
     return torch.stack(found)
 
 

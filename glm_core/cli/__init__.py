@@ -19,6 +19,7 @@ from .._tracing import tracing
 from ..config import wants_debug
 from ..errors import GlmError
 from ..language import language
+from ._packaged import PACKAGES, run_packaged
 
 # command: English and Chinese summary
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -111,6 +112,8 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"glm: {_unknown(command)}", file=sys.stderr)
         return EXIT_USER_ERROR
     try:
+        if command in PACKAGES:
+            return run_packaged(command, rest)
         status: int = importlib.import_module(f"{__name__}.{command}").run(rest)
     except SystemExit as stop:  # argparse, after printing help or an error; or a frontend
         return _status_of(stop)

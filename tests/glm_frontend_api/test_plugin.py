@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from glm_frontend_api import plugin
-from glm_frontend_api.config import ApiConfig, config_of
+from glm_frontend_api.config import ApiConfig, parse_config
 from glm_testing import host_of
 
 from glm_core.records import FrontendInfo
@@ -26,7 +26,7 @@ def test_options_and_configuration_have_the_same_defaults() -> None:
     """Every option has help and a field, and not giving it is the same as its default."""
     options = plugin.describe_frontend().options
     assert all(option.help for option in options)
-    assert config_of({option.name: option.default for option in options}, {}) == ApiConfig()
+    assert parse_config({option.name: option.default for option in options}, {}) == ApiConfig()
     fields = set(ApiConfig.__dataclass_fields__) | {"cors_origin"}
     assert {option.name for option in options} <= fields
     assert len(options) == 14

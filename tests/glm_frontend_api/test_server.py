@@ -55,7 +55,7 @@ def test_wrong_options_are_found_before_the_model_is_opened(options: Any, messag
 def test_address_is_shown_as_a_url(host: str, shown: str) -> None:
     """The URL has the port that was given by the system."""
     with server.bind(ApiConfig(host=host, port=0)) as listener:
-        assert server.address_of(listener) == f"http://{shown}:{listener.getsockname()[1]}"
+        assert server.format_url(listener) == f"http://{shown}:{listener.getsockname()[1]}"
 
 
 def test_small_pieces_are_sent_at_once(runtime: ScriptedRuntime) -> None:

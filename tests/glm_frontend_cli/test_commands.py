@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from glm_frontend_cli._commands import BY_NAME, COMMANDS, human_count, run_command
-from glm_frontend_cli._conversation import Turn
+from glm_frontend_cli._commands import BY_NAME, COMMANDS, parse_value, run_command
 from glm_frontend_cli._session import Session
 from glm_frontend_cli._view import Line
 
 from glm_core import RequestError, Usage
+from glm_core.conversation import Turn
 
 if TYPE_CHECKING:
     from tests.glm_frontend_cli.conftest import RecordingView, ScriptedRuntime
@@ -56,7 +56,7 @@ def test_command_names_are_case_insensitive(session: Session, view: RecordingVie
 
 def test_clear_command_forgets_and_empties_the_screen(session: Session, view: RecordingView) -> None:
     """Nothing of what was said is left."""
-    session.conversation.record("q", "a")
+    session.conversation.record(Turn("q", "a"))
     run_command(session, "/clear")
     assert session.conversation.turns == []
     assert view.shown == [("cleared screen", ""), ("notice", "The conversation was cleared")]
@@ -97,7 +97,7 @@ def test_failed_regenerate_keeps_the_old_answer(session: Session, runtime: Scrip
 
 def test_regenerate_command_warns_of_a_fixed_seed(session: Session, view: RecordingView) -> None:
     """With a seed the answer cannot change, and the user is told."""
-    session.conversation.record("q", "a")
+    session.conversation.record(Turn("q", "a"))
     session.conversation.seed = 3
     run_command(session, "/regenerate")
     assert view.shown[0] == (
@@ -115,7 +115,7 @@ def test_commands_about_the_past_need_one(session: Session, view: RecordingView,
 
 def test_undo_command_says_what_it_took_back(session: Session, view: RecordingView) -> None:
     """Long questions are shortened to one line."""
-    session.conversation.record("first\n" + "x" * 100, "a")
+    session.conversation.record(Turn("first\n" + "x" * 100, "a"))
     run_command(session, "/undo")
     assert session.conversation.turns == []
     assert view.last[1].startswith("Taken back: first xxx")
@@ -126,7 +126,7 @@ def test_edit_command_puts_the_question_into_the_next_input_line(
     session: Session, view: RecordingView
 ) -> None:
     """The turn stays until the edited question is answered."""
-    session.conversation.record("q", "a")
+    session.conversation.record(Turn("q", "a"))
     run_command(session, "/edit")
     session.loop()
     assert view.prefills == ["q"]
@@ -135,7 +135,7 @@ def test_edit_command_puts_the_question_into_the_next_input_line(
 
 def test_edit_command_with_text_asks_at_once(session: Session) -> None:
     """``/edit TEXT`` replaces the last question, on any view."""
-    session.conversation.record("q", "a")
+    session.conversation.record(Turn("q", "a"))
     run_command(session, "/edit q, please")
     assert session.conversation.turns == [Turn("q, please", "hello")]
 
@@ -143,7 +143,7 @@ def test_edit_command_with_text_asks_at_once(session: Session) -> None:
 def test_edit_command_without_an_input_line_says_how(session: Session, view: RecordingView) -> None:
     """The plain view cannot fill an input line."""
     view.can_prefill = False
-    session.conversation.record("q", "a")
+    session.conversation.record(Turn("q", "a"))
     run_command(session, "/edit")
     assert view.last == ("error", "Usage: /edit TEXT")
 
@@ -156,7 +156,7 @@ def test_save_command_does_not_overwrite(session: Session, view: RecordingView, 
     assert path.read_text() == "mine"
     assert view.last == ("error", f"{path} exists. Use /save! {path} to overwrite it, or another name")
     run_command(session, f"/save! {path}")
-    session.conversation.record("q", "a")
+    session.conversation.record(Turn("q", "a"))
     run_command(session, f"/save {path}")
     assert view.last == ("notice", f"Saved to {path}")
     assert len(json.loads(path.read_text())["messages"]) == 2
@@ -166,7 +166,7 @@ def test_load_command_replaces_the_conversation(
     session: Session, view: RecordingView, tmp_path: Path
 ) -> None:
     """Loading goes on where the file ends."""
-    session.conversation.record("q", "a")
+    session.conversation.record(Turn("q", "a"))
     run_command(session, f"/save {tmp_path / 'a.json'}")
     session.conversation.clear()
     run_command(session, f"/load {tmp_path / 'a.json'}")
@@ -208,7 +208,7 @@ def test_system_command_shows_sets_and_removes(session: Session, view: Recording
         "System prompt: be brief",
         "The system prompt was removed",
     ]
-    assert session.conversation.system is None
+    assert session.conversation.system == ""
 
 
 def test_adapter_command_chooses_among_the_loaded(
@@ -358,7 +358,7 @@ def test_info_command_shows_what_the_last_answer_took(
 
 def test_history_command_shows_the_turns(session: Session, view: RecordingView) -> None:
     """The whole conversation is handed to the view."""
-    session.conversation.record("q", "a")
+    session.conversation.record(Turn("q", "a"))
     run_command(session, "/history")
     assert view.last == ("turns", "[('q', 'a')]")
 
@@ -369,11 +369,13 @@ def test_command_names_and_aliases_do_not_collide() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "text"), [(0, "0"), (999, "999"), (1_500, "1.5K"), (6_173_286_400, "6.17B"), (340_000, "340K")]
+    ("typed", "value"),
+    [("3", 3), ("0.5", 0.5), ("1e-2", 0.01), ("true", True), ("OFF", False), ("maybe", "maybe")],
 )
-def test_counts_are_shortened_for_people(number: int, text: str) -> None:
-    """Parameters are shown as papers do."""
-    assert human_count(number) == text
+def test_typed_values_become_the_most_specific_type(typed: str, value: Any) -> None:
+    """Numbers and switches are recognised; anything else stays text for core to refuse."""
+    assert parse_value(typed) == value
+    assert type(parse_value(typed)) is type(value)
 
 
 @pytest.mark.parametrize("typed", ["/copy", "/copy code"])
@@ -399,7 +401,7 @@ def test_copy_command_copies_the_last_answer(
 def test_copy_command_says_when_there_is_nothing_to_copy(session: Session, view: RecordingView) -> None:
     """No answer, no code, or a word it does not know."""
     run_command(session, "/copy")
-    session.conversation.record("q", "no code here")
+    session.conversation.record(Turn("q", "no code here"))
     run_command(session, "/copy code")
     run_command(session, "/copy everything")
     assert view.shown == [

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from glm_frontend_cli._conversation import Turn
 from glm_frontend_cli._session import Session, run
 from glm_frontend_cli._texts import Texts
 from glm_frontend_cli._view import Line
 
 from glm_core import BusyError, ClosedError, ConfigError, RequestError, Usage
+from glm_core.conversation import Turn
 
 if TYPE_CHECKING:
     from tests.glm_frontend_cli.conftest import RecordingView, ScriptedRuntime
@@ -406,7 +406,7 @@ def test_slash_of_a_chinese_keyboard_is_a_slash(
     session: Session, runtime: ScriptedRuntime, line: str
 ) -> None:
     """Before the name of a command; other text that begins so is a question."""
-    session.conversation.record("q", "a")
+    session.conversation.record(Turn("q", "a"))
     session.handle(Line(line))
     assert session.conversation.turns == []
     session.handle(Line("、是什么标点"))

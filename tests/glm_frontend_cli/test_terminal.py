@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyte
 import pytest
-from glm_frontend_cli._conversation import Conversation, Turn
 from glm_frontend_cli._session import Session
-from glm_frontend_cli._terminal import TerminalView, _fitting, _keys_unseen
+from glm_frontend_cli._terminal import TerminalView, _fit_status, _hide_keys
 from glm_frontend_cli._texts import Texts
 from glm_frontend_cli._view import Line
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from rich.console import Console
+
+from glm_core.conversation import Conversation, Turn
 
 if TYPE_CHECKING:
     from tests.glm_frontend_cli.conftest import ScriptedRuntime
@@ -211,9 +212,9 @@ def test_search_calls_quitting_off(keyboard: Any) -> None:
 
 def test_status_loses_its_last_parts_where_there_is_no_room() -> None:
     """Parts are shown whole or not at all; the first always."""
-    assert _fitting("模型 · b · c", 12) == "模型 · b · c"
-    assert _fitting("模型 · b · c", 11) == "模型 · b"
-    assert _fitting("模型 · b · c", 2) == "模型"
+    assert _fit_status("模型 · b · c", 12) == "模型 · b · c"
+    assert _fit_status("模型 · b · c", 11) == "模型 · b"
+    assert _fit_status("模型 · b · c", 2) == "模型"
 
 
 @pytest.fixture
@@ -283,7 +284,7 @@ def test_keys_pressed_during_an_answer_wait_as_they_were_pressed(monkeypatch: py
     ours, theirs = os.openpty()
     with open(theirs, "rb", buffering=0) as terminal:
         monkeypatch.setattr("sys.stdin", terminal)
-        with _keys_unseen():
+        with _hide_keys():
             os.write(ours, b"x\r")
             assert select.select([theirs], [], [], 60)[0]
         tty.setraw(theirs, termios.TCSANOW)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from glm_frontend_cli._conversation import Conversation, Turn
 from glm_frontend_cli._session import Session
 from glm_frontend_cli._texts import Texts
 from glm_frontend_cli._view import Line, PlainView
@@ -13,6 +12,7 @@ from glm_testing import host_of, null_backend
 
 from glm_core import RequestError
 from glm_core.chat_model import ChatModel
+from glm_core.conversation import Conversation, Turn
 
 if TYPE_CHECKING:
     from tests.glm_frontend_cli.conftest import ScriptedRuntime

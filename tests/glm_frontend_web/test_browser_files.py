@@ -54,7 +54,7 @@ def test_a_file_that_is_no_conversation_is_refused_and_nothing_is_lost(
     page.ask_and_wait("alpha")
     page.open_settings()
     page.import_file("wrong.json", json.dumps({"hello": "world"}))
-    expect(page.status).to_contain_text("The file is no conversation")
+    expect(page.status).to_contain_text("wrong.json is not a conversation")
     expect(page.questions).to_have_text(["alpha"])
 
 

@@ -7,7 +7,7 @@ import hashlib
 from typing import Any
 
 import pytest
-from glm_frontend_web._guard import Guard, policy
+from glm_frontend_web._guard import Guard, build_policy
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
@@ -60,7 +60,7 @@ def test_other_responses_pass_unchanged(app: Any) -> None:
 
 def test_a_page_without_scripts_allows_none() -> None:
     """No hash, no inline script."""
-    assert "sha256" not in policy(b"<p>no script</p>")
+    assert "sha256" not in build_policy(b"<p>no script</p>")
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 
-from glm_frontend_web._conversation import Turn
 from glm_frontend_web._log import Log
 from glm_frontend_web._texts import SAY
+
+from glm_core.conversation import Turn
 
 TURNS = [Turn("a <b>", "A **x**"), Turn("b", "")]
 

@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from glm_frontend_web._cleaning import clean
 from glm_frontend_web._markdown import MarkdownRenderer
 from glm_frontend_web._math import MAX_LENGTH, to_mathml
 from glm_frontend_web._texts import SAY
@@ -170,8 +169,3 @@ def test_formulas_are_escaped() -> None:
 def test_no_formula_breaks_anything(tex: Any) -> None:
     """Any TeX gives safe MathML or nothing."""
     assert Inspector(to_mathml(tex, display=True) or "").faults == []
-
-
-def test_cleaning_takes_out_what_reorders_or_controls() -> None:
-    """Overrides of direction, escapes and lone surrogates go; tabs, lines and all scripts stay."""
-    assert clean("a\u202eb\x1b\x00\ud800\r\nc\t你好") == "ab\nc\t你好"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from glm_frontend_web._options import Options, free_port
+from glm_frontend_web._options import Options, find_port
 
 from glm_core import ConfigError
 
@@ -53,7 +53,7 @@ def test_a_folder_of_adapters_is_for_an_api_with_a_key(tmp_path: Path) -> None:
     for more in ({}, {"with_api": True}, {"api_key": "k"}):
         with pytest.raises(ConfigError, match="add --with-api and set GLM_API_KEY, or leave it out"):
             parse(adapters_dir=folder, **more)
-    with pytest.raises(ConfigError, match="--adapters-dir .*/none is no directory"):
+    with pytest.raises(ConfigError, match="--adapters-dir .*/none is not a directory"):
         parse(adapters_dir=f"{folder}/none", with_api=True, api_key="k")
 
 
@@ -109,12 +109,12 @@ def test_a_busy_port_is_one_sentence() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"port {port} on 127.0.0.1 cannot be used .* --port"):
-            free_port("127.0.0.1", port)
-    assert free_port("127.0.0.1", port) == port
+            find_port("127.0.0.1", port)
+    assert find_port("127.0.0.1", port) == port
 
 
 def test_port_0_is_a_free_one_and_foreign_addresses_are_refused() -> None:
     """0 gives a real port number; an address that is not this machine's is an error."""
-    assert 0 < free_port("localhost", 0) < 65536
+    assert 0 < find_port("localhost", 0) < 65536
     with pytest.raises(ConfigError, match=r"on 192\.0\.2\.1 cannot be used"):
-        free_port("192.0.2.1", 7860)
+        find_port("192.0.2.1", 7860)

@@ -6,15 +6,14 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
-from glm_frontend_web._conversation import Settings
 from glm_frontend_web._page import (
     adapter_menu,
-    human_bytes,
-    human_count,
-    initial_language,
+    choose_language,
+    format_bytes,
     labels,
-    settings_of,
+    read_settings,
 )
+from glm_frontend_web._settings import PageSettings
 from glm_frontend_web._texts import SAY
 from web_support import ScriptedRuntime
 
@@ -35,14 +34,14 @@ from glm_core import ModelInfo, Sampling
 )
 def test_the_language_of_the_browser_counts(accepted: str | None, language: str) -> None:
     """The first of Chinese and English that the browser names; English where it names neither."""
-    assert initial_language(accepted).language == language
+    assert choose_language(accepted).language == language
 
 
 def test_settings_are_read_from_what_components_hold() -> None:
     """An adapter's name may be anything, also that of the entry for the base model."""
-    assert settings_of(None, "base", 10.0, 1, 0) == Settings("", None, 10, 1.0, 0.0)
-    assert settings_of(" x\x00 ", "=base", 0, 0.5, 0.5) == Settings("x", "base", 0, 0.5, 0.5)
-    assert settings_of("", "==", 0, 0.5, 0.5).adapter == "="
+    assert read_settings(None, "base", 10.0, 1, 0) == PageSettings("", None, 10, 1.0, 0.0)
+    assert read_settings(" x\x00 ", "=base", 0, 0.5, 0.5) == PageSettings("x", "base", 0, 0.5, 0.5)
+    assert read_settings("", "==", 0, 0.5, 0.5).adapter == "="
 
 
 def test_header_says_what_answers_and_on_what() -> None:
@@ -69,8 +68,7 @@ def test_menu_of_adapters_is_there_where_there_are_some() -> None:
 
 def test_numbers_are_written_for_people() -> None:
     """Parameters and bytes with three digits and a unit."""
-    assert [human_count(number) for number in (6_200_000_000, 3_040_000, 999)] == ["6.2B", "3.04M", "999"]
-    assert [human_bytes(number) for number in (12_400_000_000, 6_090_000, 12)] == [
+    assert [format_bytes(number) for number in (12_400_000_000, 6_090_000, 12)] == [
         "12.4 GB",
         "6.09 MB",
         "12 B",

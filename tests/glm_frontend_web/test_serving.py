@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from child_process import ChildProcess, start_glm
-from glm_frontend_web._options import free_port
+from glm_frontend_web._options import find_port
 from glm_frontend_web._serving import run
 from tiny_adapters import write_adapter
 from web_support import site
@@ -121,7 +121,7 @@ def test_adapters_are_changed_through_the_api_beside_the_page(tmp_path: Path) ->
 def test_the_page_can_listen_on_ipv6() -> None:
     """The address is written with brackets, and is answered to."""
     try:
-        free_port("::1", 0)
+        find_port("::1", 0)
     except ConfigError:
         pytest.skip("this machine has no IPv6 loopback")
     with site(options={"host": "::1"}) as there:

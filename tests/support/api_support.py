@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 from glm_frontend_api.config import ApiConfig
-from glm_frontend_api.server import DrainingServer, address_of, bind
+from glm_frontend_api.server import DrainingServer, bind, format_url
 from glm_frontend_api.service import Service
 from glm_testing import host_of
 
@@ -72,7 +72,7 @@ class ScriptedRuntime:
     requests: list[ChatRequest] = field(default_factory=list)
     open_streams: set[Any] = field(default_factory=set)
     directories: dict[str, Path] = field(default_factory=dict)
-    GLM_API_VERSION = 1
+    GLM_API_VERSION = 2
 
     @property
     def info(self) -> ModelInfo:
@@ -211,7 +211,7 @@ def serving(model: ChatModel, **config: Any) -> Iterator[Served]:
     """A real server on a free port of loopback, in a thread of its own."""
     settings = ApiConfig(**{"port": 0, "drain_seconds": 0.0, **config})
     with bind(settings) as listener:
-        url, port = address_of(listener), listener.getsockname()[1]
+        url, port = format_url(listener), listener.getsockname()[1]
         service = Service(model, settings)
         server = DrainingServer(service)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

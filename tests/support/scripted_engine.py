@@ -60,7 +60,7 @@ class CountingNetwork:
         tokens = input_ids[:, 0].tolist()
         self.log.append(("decode", tuple(tokens)))
         self.before_decode(tokens)
-        return self._logits(tokens)
+        return self._logits(tokens).unsqueeze(1)
 
     def layout(self, prompt: Sequence[int]) -> CausalLayout:
         """Causal."""
@@ -102,8 +102,6 @@ def counting_engine(network: CountingNetwork, *, slots: int = 2, queue_capacity:
         cache,
         capacity=64,
         sampling=DEFAULTS,
-        prefixes={},
-        base_prefix=None,
         device=CPU,
         queue_capacity=queue_capacity,
     )

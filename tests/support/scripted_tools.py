@@ -59,7 +59,7 @@ class ScriptedNetwork(torch.nn.Module):
 
     def decode(self, input_ids: torch.Tensor, position_ids: torch.Tensor, rows: Any) -> torch.Tensor:
         """The next token by its place."""
-        return self._scores(int(position_ids.flatten()[0]) + 1 - len(self.prompts[-1]))
+        return self._scores(int(position_ids.flatten()[0]) + 1 - len(self.prompts[-1])).unsqueeze(1)
 
     def _scores(self, place: int) -> torch.Tensor:
         scores = self._others.clone()

@@ -17,7 +17,7 @@ from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
 
-from glm_frontend_web._options import Options, free_port
+from glm_frontend_web._options import Options, find_port
 from glm_frontend_web._serving import serving
 from glm_testing import host_of
 from patience import PATIENCE_SECONDS
@@ -73,7 +73,7 @@ class ScriptedRuntime:
     requests: list[ChatRequest] = field(default_factory=list)
     steps: dict[str, threading.Semaphore] = field(default_factory=dict)
     closed: dict[str, threading.Event] = field(default_factory=dict)
-    GLM_API_VERSION = 1
+    GLM_API_VERSION = 2
 
     @property
     def info(self) -> ModelInfo:
@@ -226,7 +226,7 @@ class SiteHost:
 
     def _serve(self, model: ChatModel, options: dict[str, Any]) -> str:
         checked = Options.parse({"port": 0, **options}, environ={})
-        port = free_port(checked.host, checked.port)
+        port = find_port(checked.host, checked.port)
         factory = echo_api if checked.with_api else None
         url, _ = self._stack.enter_context(serving(model, checked, port, factory))
         return url

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from glm_runtime_torch.families.registry import registry as families
+from glm_runtime_torch.adapters.prefix import PrefixAdapter
+from glm_runtime_torch.families import registry as families
 from glm_runtime_torch.generation.request_stream import RequestStream
 from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel
@@ -84,21 +85,21 @@ def tokens(stream: Any) -> list[int]:
 
 def held(model: TorchModel) -> Gate:
     """Holds the engine's thread up before its next decode step."""
-    gate, decode = Gate(), model.engine.decode
+    gate, decode = Gate(), model.engine.runner.decode
 
     def wait_and_decode(*arguments: Any) -> torch.Tensor:
         gate()
         return decode(*arguments)
 
-    model.engine.decode = wait_and_decode  # type: ignore[method-assign]
+    model.engine.runner.decode = wait_and_decode  # type: ignore[method-assign]
     return gate
 
 
 def prefix_of(model: TorchModel, name: str) -> weakref.ref[torch.Tensor]:
     """The adapter's tensor, without keeping it."""
-    prefix = model.engine.prefixes.of(name)
-    assert prefix is not None
-    return weakref.ref(prefix)
+    adapter = model.engine.adapters.get(name)
+    assert isinstance(adapter, PrefixAdapter)
+    return weakref.ref(adapter.key_values)
 
 
 def is_gone(reference: weakref.ref[torch.Tensor]) -> bool:
@@ -236,20 +237,21 @@ def test_adapter_is_in_memory_once(
 ) -> None:
     """What the files held is let go as soon as keys and values are laid out, at the start and later."""
     encoders: weakref.WeakSet[PrefixEncoder] = weakref.WeakSet()
-    lay_out = PrefixEncoder.laid_out
+    lay_out = PrefixEncoder.lay_out
 
     def noted(encoder: PrefixEncoder, *place: Any) -> torch.Tensor:
         encoders.add(encoder)
         return lay_out(encoder, *place)
 
-    monkeypatch.setattr(PrefixEncoder, "laid_out", noted)
+    monkeypatch.setattr(PrefixEncoder, "lay_out", noted)
     model = opened(directory, {"five": adapters["five"]})
     model.add_adapter("nine", adapters["nine"])
     gc.collect()
     assert len(encoders) == 0
     for name, length in (("five", 5), ("nine", 9)):
-        prefix = model.engine.prefixes.of(name)
-        assert prefix is not None
+        adapter = model.engine.adapters.get(name)
+        assert isinstance(adapter, PrefixAdapter)
+        prefix = adapter.key_values
         assert prefix.is_contiguous()
         assert prefix.untyped_storage().nbytes() == prefix.numel() * prefix.element_size()
         assert prefix.shape[3] == length
@@ -349,7 +351,7 @@ def test_adapter_that_does_not_fit_into_memory_is_refused(
     def refuse(*_: Any) -> torch.Tensor:
         raise error
 
-    monkeypatch.setattr(PrefixEncoder, "laid_out", refuse)
+    monkeypatch.setattr(PrefixEncoder, "lay_out", refuse)
     with pytest.raises(OutOfMemoryError, match="adapter 'five': cpu has no memory for its 5 positions"):
         model.add_adapter("five", adapters["five"])
     error = RuntimeError("a bug")

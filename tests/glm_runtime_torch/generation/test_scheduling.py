@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from fake_plugins import run_python
-from glm_runtime_torch.generation import engine as engine_module
+from glm_runtime_torch.generation import scheduler as scheduler_module
+from glm_runtime_torch.generation import worker as worker_module
 from glm_runtime_torch.generation.engine import Engine
 from patience import PATIENCE_SECONDS, wait_until
 from scripted_engine import CountingNetwork, Gate, count_from, counting_engine
 
-from glm_core import BusyError, ClosedError, Delta, OutOfMemoryError, RequestError
+from glm_core import BusyError, ClosedError, Delta, OutOfMemoryError, RequestError, Sampling
 
 
 def tokens(stream: Iterator[Delta]) -> list[int]:
@@ -59,7 +60,7 @@ def test_error_in_one_row_spares_the_others(engine: Engine, network: CountingNet
     with pytest.raises(RuntimeError, match="cursed"):
         tokens(cursed)
     assert tokens(other) == [51, 52, 53, 54, 55, 56]
-    assert engine.cache.free_slots == 2
+    assert engine.slots.num_free == 2
     assert tokens(engine.stream(count_from(20))) == [21, 22, 23]
 
 
@@ -104,7 +105,7 @@ def test_error_in_sampling_ends_that_request(
     good, bad = engine.prepare(count_from(10, length=4)), engine.prepare(count_from(50, length=4))
     monkeypatch.setattr(bad.sampler, "choose", lambda *_: 1 // 0)
     prepared = iter([bad, good])
-    monkeypatch.setattr(engine, "prepare", lambda request: next(prepared))
+    monkeypatch.setattr(engine, "prepare", lambda *_: next(prepared))
     streams = [engine.stream(count_from(50)), engine.stream(count_from(10))]
     with pytest.raises(ZeroDivisionError):
         tokens(streams[0])
@@ -180,7 +181,7 @@ def test_prompt_is_cancelled_between_two_steps() -> None:
     assert gate.reached.wait(PATIENCE_SECONDS)
     stream.close()
     gate.open()
-    wait_until(lambda: engine.cache.free_slots == 2)
+    wait_until(lambda: engine.slots.num_free == 2)
     assert len(network.log) < 10
     engine.close()
 
@@ -188,7 +189,7 @@ def test_prompt_is_cancelled_between_two_steps() -> None:
 def test_running_answers_go_on_while_a_long_prompt_is_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two decode steps prefill gets its share of time and no more, so nobody stalls."""
     now = iter(range(1_000_000))
-    monkeypatch.setattr(engine_module.time, "perf_counter", lambda: float(next(now)))  # a look = a second
+    monkeypatch.setattr(scheduler_module.time, "perf_counter", lambda: float(next(now)))  # a look = a second
     network, gate = CountingNetwork(prefill_steps=1), Gate()
     network.before_decode = gate
     engine = counting_engine(network)
@@ -209,7 +210,7 @@ def test_running_answers_go_on_while_a_long_prompt_is_taken_in(monkeypatch: pyte
 def test_too_long_request_is_refused_by_arithmetic(engine: Engine, network: CountingNetwork) -> None:
     """What cannot fit its slot is refused before anything runs."""
     with pytest.raises(RequestError, match="the question has 1 tokens; with max_length 1 at most 0 fit"):
-        engine.stream(count_from(10).__class__(count_from(10).messages, engine_module.Sampling(max_length=1)))
+        engine.stream(count_from(10).__class__(count_from(10).messages, Sampling(max_length=1)))
     assert network.log == []
 
 
@@ -217,10 +218,10 @@ def test_worker_ends_when_idle_and_the_next_request_starts_another(
     network: CountingNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An idle engine keeps no thread alive, so a forgotten model can be collected."""
-    monkeypatch.setattr(engine_module, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(worker_module, "IDLE_SECONDS", 0.01)
     engine = counting_engine(network)
     assert tokens(engine.stream(count_from(10))) == [11, 12, 13]
-    wait_until(lambda: engine._worker is None)
+    wait_until(lambda: not engine._worker.is_running)
     assert tokens(engine.stream(count_from(20))) == [21, 22, 23]
     engine.close()
     with pytest.raises(ClosedError):
@@ -241,16 +242,16 @@ def test_program_may_end_in_the_middle_of_an_answer() -> None:
 def test_bug_in_the_worker_leaves_nobody_waiting(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should the scheduler itself fail, every caller gets the error, and the next request is answered."""
     broken = iter([True])
-    original = engine._decode_step
+    original = engine._scheduler.run_once
 
     def step(*arguments: Any) -> None:
         if next(broken, False):
             raise AssertionError("a bug of ours")
         original(*arguments)
 
-    monkeypatch.setattr(engine, "_decode_step", step)
+    monkeypatch.setattr(engine._scheduler, "run_once", step)
     monkeypatch.setattr("threading.excepthook", lambda _: None)
     with pytest.raises(AssertionError, match="a bug of ours"):
         tokens(engine.stream(count_from(10)))
-    assert engine.cache.free_slots == 2
+    assert engine.slots.num_free == 2
     assert tokens(engine.stream(count_from(20))) == [21, 22, 23]

@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from glm_runtime_torch.generation.beginning import Beginning
-from glm_runtime_torch.generation.sampling import Sampler
 from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM3Tokenizer
 from glm_runtime_torch.tokenizers.reply import ReplyFilter
 from glm_runtime_torch.tokenizers.tool_reply import MAX_CALL_CHARACTERS, ToolReply
@@ -238,36 +235,3 @@ def test_endless_call_is_let_go_as_text() -> None:
     assert reply.feed("f\n" + "x" * (MAX_CALL_CHARACTERS - 2)).text == ""
     assert len(reply.feed("x").text) == MAX_CALL_CHARACTERS + 1
     assert reply.feed("y").text == "y"
-
-
-def test_beginning_allows_what_is_left_of_its_ways() -> None:
-    """Token by token the open ways narrow down; at the end of one, everything is allowed again."""
-    beginning = Beginning([(1, 2, 3), (1, 4), (5, 6)])
-    assert beginning.allowed([]) == (1, 5)
-    assert beginning.allowed([1]) == (2, 4)
-    assert beginning.is_open
-    assert beginning.allowed([1, 4]) is None
-    assert not beginning.is_open
-    assert Beginning().allowed([]) is None
-
-
-@pytest.mark.parametrize(
-    "sampling",
-    [
-        Sampling(do_sample=False),
-        Sampling(do_sample=True, temperature=1.0, top_k=3, top_p=0.5),
-        Sampling(do_sample=True, temperature=1.0, top_k=0, top_p=0.9),
-        Sampling(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.3),
-    ],
-)
-def test_sampling_keeps_to_the_beginning(sampling: Sampling) -> None:
-    """However tokens are chosen, only allowed ones are, and among these the model's favourite wins."""
-    for seed in range(20):
-        sampler = Sampler(sampling, seed, Beginning([(7, 9), (8, 9)]))
-        assert sampler.candidates_needed(3000) == 0
-        logits = torch.zeros(3000)
-        logits[[3, 8]] = torch.tensor([50.0, 30.0])
-        answer = [sampler.choose(logits, [1], [])]
-        answer.append(sampler.choose(logits, [1], answer))
-        assert answer == [8, 9]
-        assert sampler.choose(logits, [1], answer) == 3

@@ -172,6 +172,6 @@ def test_prefix_reaches_every_device() -> None:
         device=CPU,
         layer_devices=[CPU, torch.device("meta")],
     )
-    cache.write_prefix(0, torch.ones(2, 2, 1, 3, 2))
+    cache.write(0, torch.ones(2, 2, 1, 3, 2))
     assert cache._keys[0][0, :, :3].eq(1).all()
     assert cache._keys[1].is_meta

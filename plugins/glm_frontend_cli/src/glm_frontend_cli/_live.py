@@ -39,7 +39,7 @@ class Line:
 
 
 def to_lines(console: Console, texts: Sequence[Text]) -> list[Line]:
-    """Styled text as the console's colours have it; each text must be one line."""
+    """Return styled text in the console's colours; each text must be one line."""
     if not texts:
         return []
     with console.capture() as capture:
@@ -157,7 +157,7 @@ class AnswerPainter:
         self._area.draw(to_lines(self._console, permanent), to_lines(self._console, live))
 
     def _gap_above_note(self) -> list[Text]:
-        """An empty line, as will stand there when the answer has ended; not where lines are dear."""
+        """Return the empty line between text and note; none where the screen has few lines."""
         return [Text()] if self._size()[1] >= MIN_ROWS_FOR_GAP else []
 
     def _finished(self, width: int, *, final: bool = False) -> list[Text]:
@@ -172,7 +172,10 @@ class AnswerPainter:
         return lines
 
     def _split_code(self, block: Block, width: int) -> tuple[list[Text], list[Text]]:
-        """A code block may outgrow the screen; its upper lines stay as they are, so print them for good."""
+        """Split a code block into lines to print for good and lines to paint again.
+
+        The block may outgrow the screen; its upper lines do not change any more.
+        """
         rows = self._renderer.code_lines(block.node, width)
         gap = [Text()] if block.gap and not self._printed_code_lines else []
         room = max(min(self._size()[1] - 2, MAX_LIVE_CODE_LINES), 1)

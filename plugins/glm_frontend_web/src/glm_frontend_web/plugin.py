@@ -5,12 +5,12 @@ from __future__ import annotations
 from glm_core import hookimpl
 from glm_core.records import FrontendInfo, Option
 
-GLM_API_VERSION = 1
+GLM_API_VERSION = 2
 
 
 @hookimpl
 def describe_frontend() -> FrontendInfo:
-    """``glm run web``."""
+    """Describe ``glm run web``."""
     return FrontendInfo(
         "web",
         "chat in the browser",

@@ -11,7 +11,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import torch
 from glm_runtime_torch.model.torch_model import TorchModel
 
 from glm_core import ChatRequest
@@ -201,12 +200,10 @@ def _identity(
 ) -> dict[str, Any]:
     """Whatever decides the answers: two runs of one identity write the same file."""
     texts = [[row.prompt, row.response, row.history] for row in rows]
-    prefix = model.engine.prefixes.of(job.adapter)
+    adapter = model.engine.adapters.get(job.adapter)
     return {
         "model": [*dataclasses.astuple(model.base), model.info.dtype, model.info.weight_bytes],
-        "prefix": None
-        if prefix is None
-        else _digest(prefix.cpu().contiguous().view(torch.uint8).numpy().data),
+        "adapter": None if adapter is None else adapter.content_key,
         "rows": _digest(repr(texts).encode("utf-8", "surrogatepass")),
         "settings": [
             settings.job.max_source_length,

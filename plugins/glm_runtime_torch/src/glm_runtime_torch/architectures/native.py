@@ -66,7 +66,7 @@ def _attend(
 
 def _no_rotation(query: Tensor) -> Rotary:
     """Angles of zero for decode kernels, which turn what they are given."""
-    shape = (query.shape[0], 1, 1, 1, query.shape[-1])
+    shape = (query.shape[0], 1, query.shape[2], 1, query.shape[-1])
     return Rotary(query.new_ones(shape), query.new_zeros(shape))
 
 
@@ -170,8 +170,8 @@ class NativeModel(nn.Module):
         return self._leave(h[:, -1])
 
     def decode(self, input_ids: Tensor, position_ids: Tensor, rows: AttendingStore) -> Tensor:
-        """Logits ``[B, V]`` after one more token a row; see `LanguageModel`."""
-        return self.forward(input_ids, position_ids, None, rows)[:, 0]
+        """Return logits ``[B, T, V]`` after T more tokens a row; see `LanguageModel`."""
+        return self.forward(input_ids, position_ids, None, rows)
 
     def layout(self, prompt: Sequence[int]) -> CausalLayout:
         """Where the tokens of a sequence stand; see `CausalLayout`."""

@@ -19,6 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from glm_core.records import ChatRequest, Message, QuantizationScheme, Sampling, as_messages
 
+from ..adapters.prefix import StoredPrefix
 from ..architectures.chatglm import ChatGLM, ChatGLMLayout, ChatGLMTransformer
 from ..families.registry import CHATGLM
 from ..model.device_map import map_of
@@ -217,7 +218,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def as_runtime_model(self, name: str, tokenizer: ChatGLMTokenizer) -> TorchModel:
         """This model as the runtime's own, sharing weights: for frontends and the engine."""
-        config = self.transformer.config
+        config, encoder = self.transformer.config, self.prefix_encoder
         return TorchModel(
             name,
             CHATGLM,
@@ -225,7 +226,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ChatGLM(config, self.transformer, self.lm_head),
             tokenizer.chat_tokenizer,
             self.dtype,
-            base_prefix=self.prefix_encoder,
+            base_adapter=None if encoder is None else StoredPrefix(encoder),
         )
 
     def chat(

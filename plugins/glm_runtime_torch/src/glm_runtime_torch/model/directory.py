@@ -15,6 +15,7 @@ from glm_core.records import ModelSource
 
 from ..adapters.files import BaseModel, fingerprint_of_checkpoint
 from ..adapters.loading import load_prefix_encoder, prefix_encoder_in
+from ..adapters.prefix import StoredPrefix
 from ..checkpoints.config_file import read_json
 from ..checkpoints.empty_weights import empty_weights
 from ..checkpoints.reader import Checkpoint
@@ -51,8 +52,10 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
     checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
     base = BaseModel(source.name, fingerprint_of_checkpoint(checkpoint)) if source.adapters else None
     adapters = {
-        name: load_prefix_encoder(path, family, config, base) for name, path in source.adapters.items()
+        name: StoredPrefix(load_prefix_encoder(path, family, config, base))
+        for name, path in source.adapters.items()
     }
+    built_in = prefix_encoder_in(checkpoint, family, config)
     return TorchModel(
         source.name,
         family,
@@ -62,7 +65,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         dtype,
         checkpoint=checkpoint,
         adapters=adapters,
-        base_prefix=prefix_encoder_in(checkpoint, family, config),
+        base_adapter=None if built_in is None else StoredPrefix(built_in),
         sampling=_sampling_defaults(directory, family.sampling),
         num_parameters=num_parameters,
     )

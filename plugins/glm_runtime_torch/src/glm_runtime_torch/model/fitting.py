@@ -13,7 +13,7 @@ import torch
 from glm_core import OutOfMemoryError
 from glm_core.records import Placement
 
-from ..generation.engine import PREFILL_CHUNK
+from ..generation.runner import PREFILL_CHUNK
 from ..network.kv_cache import MAX_SLOTS, bytes_per_slot
 from .device_map import DeviceMap, Parts, read_map, split
 from .torch_model import TorchModel
@@ -96,7 +96,7 @@ def fit(
     search = _Search(model, free_bytes, placement, is_there=places is not None)
     if device_map is not None:
         places = read_map(search.parts, device_map, list(free_bytes), next(iter(free_bytes)).type)
-    least = max(1, placement.slots)
+    least = placement.slots or 1
     refusal: OutOfMemoryError | None = None
     for context in search.contexts():
         try:
@@ -172,11 +172,11 @@ class _Search:
         Raises:
             OutOfMemoryError: it does not fit.
         """
-        capacity = context + self._model.prefix_length
+        capacity = context + self._model.adapter_positions
         layer = slots * bytes_per_slot(
             1, self._sizes.num_kv_heads, capacity, self._sizes.head_dim, self._model.dtype
         )
-        workspace = workspace_bytes(self._model, context, slots) + self._model.prefix_bytes
+        workspace = workspace_bytes(self._model, context, slots) + self._model.adapter_bytes
         usable = {device: int(size * (1 - HEADROOM_SHARE)) - workspace for device, size in self._free.items()}
         if places is None:
             try:

@@ -22,12 +22,15 @@ from glm_core import (
 )
 from glm_core.records import ChatRequest, DeltaStream, QuantizationScheme
 
+from ..adapters.adapter import StoredAdapter
 from ..adapters.files import BaseModel, fingerprint_of_checkpoint, fingerprint_of_parameters
 from ..adapters.loading import load_prefix_encoder
+from ..adapters.prefix import StoredPrefix
 from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family
-from ..generation.engine import Engine, is_out_of_memory
+from ..generation.engine import Engine
 from ..generation.executor import MakeExecutor
+from ..generation.failures import is_out_of_memory
 from ..network.attention import DecodeAttention
 from ..network.kv_cache import KVCache, bytes_per_slot, choose_slots
 from ..network.parameters import (
@@ -37,7 +40,6 @@ from ..network.parameters import (
     resident_bytes,
     unique_parameters,
 )
-from ..network.prefix_encoder import PrefixEncoder
 from ..quantization import (
     REFERENCE,
     QuantizedLayers,
@@ -49,6 +51,8 @@ from ..tokenizers import ChatTokenizer, ToolTokenizer
 from .device_map import DeviceMap, Parts, parts_of
 
 CPU = torch.device("cpu")
+# What the adapter of requests that name none is called where it has to be named.
+BUILT_IN = "built-in"
 
 
 class TorchModel:
@@ -65,8 +69,8 @@ class TorchModel:
         tokenizer: of the same model.
         dtype: to compute in.
         checkpoint: where the weights are; ``None`` if they are in ``network`` already.
-        adapters: adapter name to its prefix encoder.
-        base_prefix: a prefix encoder that is part of the model itself.
+        adapters: adapters to load, by name.
+        base_adapter: an adapter that is part of the model itself.
         sampling: the model's own defaults; ``None`` takes the family's.
         num_parameters: weights of the network before quantisation; ``None`` counts them.
     """
@@ -81,8 +85,8 @@ class TorchModel:
         dtype: torch.dtype,
         *,
         checkpoint: Checkpoint | None = None,
-        adapters: Mapping[str, PrefixEncoder] | None = None,
-        base_prefix: PrefixEncoder | None = None,
+        adapters: Mapping[str, StoredAdapter] | None = None,
+        base_adapter: StoredAdapter | None = None,
         sampling: Sampling | None = None,
         num_parameters: int | None = None,
     ) -> None:
@@ -93,7 +97,7 @@ class TorchModel:
         self.dtype = dtype
         self._checkpoint = checkpoint
         self._adapters = dict(adapters or {})
-        self._base_prefix = base_prefix
+        self._base_adapter = base_adapter
         self._engine: Engine | None = None
         self._closed = False
         self._naming = threading.Lock()
@@ -104,7 +108,7 @@ class TorchModel:
             context_length=family.dimensions(config).context_length,
             sampling=family.sampling if sampling is None else sampling,
             adapters=tuple(self._adapters),
-            tools=isinstance(tokenizer, ToolTokenizer),
+            features=frozenset({"tools"} if isinstance(tokenizer, ToolTokenizer) else ()),
         )
 
     @property
@@ -142,24 +146,18 @@ class TorchModel:
         return next(block_linears(self.network), None) is None
 
     @property
-    def prefix_length(self) -> int:
-        """Positions of the longest prefix that is loaded."""
-        return max((encoder.pre_seq_len for encoder in self._encoders), default=0)
+    def adapter_positions(self) -> int:
+        """Positions of the KV cache that the longest of the adapters takes."""
+        return max((adapter.num_positions for adapter in self._stored_adapters), default=0)
 
     @property
-    def prefix_bytes(self) -> int:
-        """Memory of all loaded prefixes once they are laid out."""
-        sizes = self.family.dimensions(self.config)
-        return sum(
-            bytes_per_slot(
-                sizes.num_layers, sizes.num_kv_heads, encoder.pre_seq_len, sizes.head_dim, self.dtype
-            )
-            for encoder in self._encoders
-        )
+    def adapter_bytes(self) -> int:
+        """Memory of all adapters once they are placed."""
+        return sum(adapter.count_bytes(self.dtype) for adapter in self._stored_adapters)
 
     @property
-    def _encoders(self) -> list[PrefixEncoder]:
-        return [*self._adapters.values(), *([] if self._base_prefix is None else [self._base_prefix])]
+    def _stored_adapters(self) -> list[StoredAdapter]:
+        return [*self._adapters.values(), *([] if self._base_adapter is None else [self._base_adapter])]
 
     @property
     def directory(self) -> Path | None:
@@ -274,9 +272,12 @@ class TorchModel:
         """
         sizes = self.family.dimensions(self.config)
         device, layer_devices, devices = self._settled(place)
-        encoders = {name: encoder.laid_out(device, self.dtype) for name, encoder in self._adapters.items()}
-        base = None if self._base_prefix is None else self._base_prefix.laid_out(device, self.dtype)
-        prefixes = [prefix for prefix in [*encoders.values(), base] if prefix is not None]
+        adapters = [
+            stored.place(name, self.network, device, self.dtype) for name, stored in self._adapters.items()
+        ]
+        base = None
+        if self._base_adapter is not None:
+            base = self._base_adapter.place(BUILT_IN, self.network, device, self.dtype)
         self.info = dataclasses.replace(
             self.info,
             context_length=context_length or self.info.context_length,
@@ -284,7 +285,7 @@ class TorchModel:
             devices=tuple(map(str, devices)),
             dtype=str(self.dtype).removeprefix("torch."),
         )
-        capacity = self.info.context_length + max((prefix.shape[3] for prefix in prefixes), default=0)
+        capacity = self.info.context_length + self.adapter_positions
         slot_bytes = bytes_per_slot(
             sizes.num_layers, sizes.num_kv_heads, capacity, sizes.head_dim, self.dtype
         )
@@ -305,12 +306,12 @@ class TorchModel:
             cache,
             capacity=self.info.context_length,
             sampling=self.info.sampling,
-            prefixes=encoders,
-            base_prefix=base,
             device=device,
+            adapters=adapters,
+            base_adapter=base,
             executor=None if executor is None else executor(self.network, cache),  # type: ignore[arg-type]
         )
-        self._adapters.clear()  # the engine has what they amount to
+        self._adapters.clear()  # the engine has what they became
 
     def _settled(
         self, place: torch.device | DeviceMap
@@ -336,20 +337,20 @@ class TorchModel:
             ClosedError: the model has no engine.
         """
         engine = self.engine
-        engine.prefixes.check(name)
-        encoder = load_prefix_encoder(directory, self.family, self.config, self.base)
-        engine.prefixes.check(name, encoder.pre_seq_len)
+        engine.adapters.check(name)
+        stored = StoredPrefix(load_prefix_encoder(directory, self.family, self.config, self.base))
+        engine.adapters.check(name, stored.num_positions)
         try:
-            prefix = encoder.laid_out(engine.device, self.dtype)
+            adapter = stored.place(name, self.network, engine.device, self.dtype)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(
-                f"adapter {name!r}: {engine.device} has no memory for its {encoder.pre_seq_len} positions. "
+                f"adapter {name!r}: {engine.device} has no memory for its {stored.num_positions} positions. "
                 "Remove another adapter first, or start with fewer --slots."
             ) from error
         with self._naming:
-            self.engine.prefixes.add(name, prefix)  # the model may have been closed meanwhile
+            self.engine.adapters.add(adapter)  # the model may have been closed meanwhile
             self._list_adapters()
 
     def remove_adapter(self, name: str) -> None:
@@ -360,11 +361,11 @@ class TorchModel:
             ClosedError: the model has no engine.
         """
         with self._naming:
-            self.engine.prefixes.remove(name)
+            self.engine.adapters.remove(name)
             self._list_adapters()
 
     def _list_adapters(self) -> None:
-        self.info = dataclasses.replace(self.info, adapters=self.engine.prefixes.names)
+        self.info = dataclasses.replace(self.info, adapters=self.engine.adapters.names)
 
     def _dtype_of(self, name: str, parameter: Tensor) -> torch.dtype:
         if not parameter.is_floating_point():

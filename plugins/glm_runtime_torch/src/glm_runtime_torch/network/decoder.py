@@ -196,8 +196,8 @@ class CausalHead(nn.Module, ABC):
         return self.to_logits(h[0])
 
     def decode(self, input_ids: Tensor, position_ids: Tensor, rows: AttendingStore) -> Tensor:
-        """Logits ``[B, V]`` after one more token a row; see `LanguageModel`."""
-        return self.to_logits(self.transformer(input_ids, position_ids, None, rows)[:, 0])
+        """Return logits ``[B, T, V]`` after T more tokens a row; see `LanguageModel`."""
+        return self.to_logits(self.transformer(input_ids, position_ids, None, rows))
 
 
 def language_model_loss(logits: Tensor, labels: Tensor) -> Tensor:

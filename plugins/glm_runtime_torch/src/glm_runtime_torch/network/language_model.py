@@ -36,7 +36,7 @@ class LanguageModel(Protocol):
         ...
 
     def decode(self, input_ids: Tensor, position_ids: Tensor, rows: AttendingStore) -> Tensor:
-        """Feed one token a row, ``[B, 1]`` at ``[B, R, 1]``; logits ``[B, V]``."""
+        """Feed T tokens a row, ``[B, T]`` at ``[B, R, T]``; return the logits ``[B, T, V]`` after each."""
         ...
 
     def layout(self, prompt: Sequence[int]) -> Layout:
