@@ -34,10 +34,10 @@ class Stream:
         self.closed.set()
 
 
-def read(answer: Any) -> Any:
+def read(answer: Any) -> list[str]:
     """Run an answer to its end; the texts at every pause."""
 
-    async def texts() -> Any:
+    async def texts() -> list[str]:
         return [answer.progress.text async for _ in answer.updates()]
 
     return asyncio.run(texts())

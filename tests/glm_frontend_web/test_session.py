@@ -20,18 +20,18 @@ EN = SAY["en"]
 
 
 @pytest.fixture
-def session() -> Any:
+def session() -> Session:
     """A visitor with one turn behind them."""
     return Session(EN, Log(EN, demo=False), Conversation([Turn("old", "OLD")]))
 
 
 @pytest.fixture
-def runtime() -> Any:
+def runtime() -> ScriptedRuntime:
     """A model that echoes, or does what a script says."""
     return ScriptedRuntime()
 
 
-def ask(runtime: Any, session: Any, question: Any, **more: Any) -> Any:
+def ask(runtime: ScriptedRuntime, session: Session, question: Any, **more: Any) -> Any:
     """Everything that is shown of one answer."""
 
     async def progress() -> Any:
@@ -43,7 +43,7 @@ def ask(runtime: Any, session: Any, question: Any, **more: Any) -> Any:
     return asyncio.run(progress())
 
 
-def test_an_answer_is_recorded_and_its_facts_are_told(session: Any, runtime: Any) -> None:
+def test_an_answer_is_recorded_and_its_facts_are_told(session: Session, runtime: ScriptedRuntime) -> None:
     """The first thing shown is the question, the last the whole turn with its usage."""
     shown = ask(runtime, session, runtime.script("q", Script(("a ", "b"))))
     assert "Thinking" in shown[0].pieces[-1]
@@ -63,7 +63,9 @@ def test_an_answer_is_recorded_and_its_facts_are_told(session: Any, runtime: Any
     ],
     ids=["busy", "refused", "late"],
 )
-def test_a_failure_gives_the_question_back(session: Any, runtime: Any, script: Any, said: str) -> None:
+def test_a_failure_gives_the_question_back(
+    session: Session, runtime: ScriptedRuntime, script: Any, said: str
+) -> None:
     """Nothing is recorded, and the question returns to the box."""
     last = ask(runtime, session, runtime.script("q", script))[-1]
     assert said in last.status
@@ -71,7 +73,9 @@ def test_a_failure_gives_the_question_back(session: Any, runtime: Any, script: A
     assert session.conversation.turns == [Turn("old", "OLD")]
 
 
-def test_a_failure_while_answering_again_gives_nothing_back(session: Any, runtime: Any) -> None:
+def test_a_failure_while_answering_again_gives_nothing_back(
+    session: Session, runtime: ScriptedRuntime
+) -> None:
     """The question stands in the conversation already, with its old answer."""
     question = runtime.script("old", Script(refusal=BusyError("full")))
     last = ask(runtime, session, question, at=0, again=True)[-1]
@@ -79,7 +83,7 @@ def test_a_failure_while_answering_again_gives_nothing_back(session: Any, runtim
     assert "OLD" in last.pieces[-1]
 
 
-def test_an_edit_that_fails_goes_on(session: Any, runtime: Any) -> None:
+def test_an_edit_that_fails_goes_on(session: Session, runtime: ScriptedRuntime) -> None:
     """After a failure the visitor is still editing; after a success no longer."""
     session.editing = 0
     ask(runtime, session, runtime.script("new", Script(refusal=BusyError("full"))), at=0)
@@ -91,7 +95,7 @@ def test_an_edit_that_fails_goes_on(session: Any, runtime: Any) -> None:
 
 
 def test_our_own_faults_are_logged_and_not_shown(
-    session: Any, runtime: Any, caplog: pytest.LogCaptureFixture
+    session: Session, runtime: ScriptedRuntime, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A fault inside gives one sentence to the visitor and the trace to the operator."""
 
@@ -106,14 +110,16 @@ def test_our_own_faults_are_logged_and_not_shown(
 
 
 @pytest.mark.parametrize("index", [-1, 1, None, "0", 0.0, True, [0]])
-def test_an_index_from_a_browser_may_be_anything(session: Any, index: Any) -> None:
+def test_an_index_from_a_browser_may_be_anything(session: Session, index: Any) -> None:
     """Whatever is no index of a turn is refused."""
     assert question_at(session.conversation, 0) == "old"
     with pytest.raises(RequestError, match="no turn"):
         question_at(session.conversation, index)
 
 
-def test_a_wrong_setting_is_told_and_gives_the_question_back(session: Any, runtime: Any) -> None:
+def test_a_wrong_setting_is_told_and_gives_the_question_back(
+    session: Session, runtime: ScriptedRuntime
+) -> None:
     """A browser may send anything for a slider; the conversation stays as it was."""
 
     async def progress() -> Any:
