@@ -6,16 +6,17 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from .._progress import checked_progress
-from ..config import HUBS, expand, load_settings
-from ..errors import CheckpointError, ConfigError
-from ..models import Resolved
-from ..pairing import identify
-from ..plugins import PluginHost, default_host
-from ..records import ModelSource, QuantizationScheme, QuantizeJob, QuantizeProgress
-from ..routing import resolve_settings
-from ..survey import take_survey
-from ._options import command_parser, notice
+from glm_core.cli.options import command_parser, notice
+from glm_core.config import HUBS, expand, load_settings
+from glm_core.errors import CheckpointError, ConfigError
+from glm_core.models import Resolved
+from glm_core.pairing import identify
+from glm_core.plugins import PluginHost, default_host
+from glm_core.records import ModelSource, QuantizationScheme, QuantizeJob, QuantizeProgress
+from glm_core.routing import resolve_settings
+from glm_core.survey import take_survey
+
+from ._progress import checked_progress
 from ._progress_bar import Drawing, draw_progress
 
 

@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
-from .._progress import checked_progress
-from ..config import HUBS, expand, is_first_process, load_settings
-from ..errors import ConfigError, PluginError
-from ..plugins import PluginHost, default_host
-from ..records import TrainerInfo, TrainJob, TrainProgress
-from ..routing import open_for_training
-from ._jobs import add_set_option, job_options, trainers
-from ._options import add_plugin_options, command_parser, notice, notice_failed
+from glm_core.cli.options import add_plugin_options, command_parser, notice, notice_failed
+from glm_core.config import HUBS, expand, is_first_process, load_settings
+from glm_core.errors import ConfigError, PluginError
+from glm_core.plugins import PluginHost, default_host
+from glm_core.records import TrainerInfo, TrainJob, TrainProgress
+from glm_core.routing import open_for_training
+
+from ._progress import checked_progress
 from ._progress_bar import Drawing, draw_progress
+from ._trainers import add_set_option, job_options, trainers
 
 LINES = 20
 MODEL_SETTINGS = ("model", "revision", "runtime", "device", "dtype", "quantize", "hub", "offline")
