@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from glm_core.errors import CheckpointError, ConfigError
 from glm_core.model_files import CONFIG, SAFETENSORS
@@ -22,6 +22,7 @@ from ..checkpoints.writer import SafetensorsWriter, sha256_of, write_text
 from ..families.registry import Family
 from ..model.directory import read_config, recognised_family
 from ..network.empty_weights import empty_weights
+from ..network.language_model import LanguageModel
 from ..network.parameters import unique_parameters
 from ..quantization import StoredForm, check_linears, expect_stored_form, quantize_stored
 from ..quantization.calibration import read_passages
@@ -43,7 +44,7 @@ class Prepared:
     source: Path
     family: Family
     raw: dict[str, Any]
-    network: nn.Module
+    network: LanguageModel
     checkpoint: Checkpoint
     form: StoredForm
     shards: list[Shard]
