@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import glm_runtime_torch.plugin
 import pytest
 import torch
+from child_process import run
 from glm_runtime_torch.architectures.chatglm import ChatGLMLayer
 from glm_runtime_torch.huggingface import modeling, placing
 from glm_runtime_torch.huggingface.modeling import ChatGLMForConditionalGeneration
@@ -317,18 +317,14 @@ def test_registration_works_in_either_import_order(tiny: Path, first: str) -> No
     ours, theirs = "import glm_runtime_torch", "from transformers import AutoModel"
     order = [ours, theirs] if first == "glm_runtime_torch" else [theirs, ours]
     script = "; ".join([*order, f"print(type(AutoModel.from_pretrained({str(tiny)!r})).__module__)"])
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
-    )
+    done = run(sys.executable, "-c", script)
     assert done.stdout.strip() == "glm_runtime_torch.huggingface.modeling"
 
 
 def test_importing_the_runtime_is_light() -> None:
     """Import glm_runtime_torch loads neither torch nor transformers."""
     script = "import sys, glm_runtime_torch; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = run(sys.executable, "-c", script)
     assert done.stdout.strip() == "[]"
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from glm_runtime_torch.checkpoints.empty_weights import empty_weights
 from glm_runtime_torch.families.registry import CHATGLM
 from glm_runtime_torch.model.fitting import SHORTEST_CONTEXT, Fit, fit, workspace_bytes
 from glm_runtime_torch.model.torch_model import TorchModel
+from glm_runtime_torch.network.empty_weights import empty_weights
 from glm_runtime_torch.network.kv_cache import MAX_SLOTS
 from glm_runtime_torch.network.parameters import unique_parameters
 from glm_runtime_torch.quantization import expect_stored_form

@@ -19,8 +19,9 @@ from ..network.language_model import Dimensions, LanguageModel
 from ..network.prefix_encoder import PrefixEncoder
 from ..tokenizers import ChatTokenizer
 from ..tokenizers.chatglm import ChatGLMTokenizer
-from ..tokenizers.chatglm2 import ChatGLM2Tokenizer, ChatGLM3Tokenizer
-from ..tokenizers.glm4 import GLM4Tokenizer
+from ..tokenizers.chatglm2 import ChatGLM2Tokenizer
+from ..tokenizers.chatglm3 import ChatGLM3Tokenizer
+from ..tokenizers.glm4_9b import GLM4Tokenizer
 from .recognition import NATIVE_FAMILIES, family_name
 
 

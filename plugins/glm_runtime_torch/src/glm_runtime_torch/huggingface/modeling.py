@@ -17,7 +17,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from glm_core.records import ChatRequest, Message, QuantizationScheme, Sampling, as_messages
+from glm_core.records import ChatRequest, Message, QuantizationScheme, Sampling, build_messages
 
 from ..adapters.prefix import StoredPrefix
 from ..architectures.chatglm import ChatGLM, ChatGLMLayout
@@ -278,7 +278,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         past = [(question, answer) for question, answer in history or []]
         seed = kwargs.pop("seed", None)
         request = ChatRequest(
-            as_messages(past, query),
+            build_messages(past, query),
             Sampling(
                 max_length=max_length, do_sample=do_sample, top_p=top_p, temperature=temperature, **kwargs
             ),
@@ -313,7 +313,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         past: Sequence[tuple[str, str]],
         settings: dict[str, Any],
     ) -> str:
-        messages: Sequence[Message] = as_messages(past, query)
+        messages: Sequence[Message] = build_messages(past, query)
         prompt = torch.tensor([tokenizer.chat_tokenizer.chat_prompt(messages)], device=self.device)
         output = self.generate(prompt, **settings)[0, prompt.shape[1] :].tolist()
         return tokenizer.chat_tokenizer.reply_filter().feed(tokenizer.decode(output), last=True)

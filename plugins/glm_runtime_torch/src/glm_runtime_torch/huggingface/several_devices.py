@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from ..architectures.chatglm import ChatGLM
-from ..checkpoints.empty_weights import empty_weights
 from ..model.device_map import DeviceMap, Parts, parts_of, read_map, split
+from ..network.empty_weights import empty_weights
 from ..network.kv_cache import bytes_per_slot
 from ..network.parameters import unique_parameters
 from ..network.route import Move, move_tensor

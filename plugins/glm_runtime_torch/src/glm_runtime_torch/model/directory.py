@@ -12,13 +12,14 @@ import torch
 from glm_core import CheckpointError, RequestError, Sampling
 from glm_core.records import ModelSource
 
-from ..adapters.files import BaseModel, fingerprint_of_checkpoint
-from ..adapters.loading import load_prefix_encoder, prefix_encoder_in
+from ..adapters.files import BaseModel
+from ..adapters.fingerprint import fingerprint_of_checkpoint
+from ..adapters.loading import load_prefix_encoder, load_stored_prefix
 from ..adapters.prefix import StoredPrefix
 from ..checkpoints.config_file import read_json
-from ..checkpoints.empty_weights import empty_weights
 from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family, family_of
+from ..network.empty_weights import empty_weights
 from ..network.language_model import Dimensions, LanguageModel
 from ..network.parameters import count_parameters, unique_parameters
 from ..quantization import expect_stored_form
@@ -55,7 +56,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         name: StoredPrefix(load_prefix_encoder(path, family, config, base))
         for name, path in source.adapters.items()
     }
-    built_in = prefix_encoder_in(checkpoint, family, config)
+    built_in = load_stored_prefix(checkpoint, family, config)
     return TorchModel(
         source.name,
         family,

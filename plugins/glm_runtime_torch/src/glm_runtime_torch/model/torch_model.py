@@ -23,7 +23,8 @@ from glm_core import (
 from glm_core.records import ChatRequest, DeltaStream, QuantizationScheme
 
 from ..adapters.adapter import StoredAdapter
-from ..adapters.files import BaseModel, fingerprint_of_checkpoint, fingerprint_of_parameters
+from ..adapters.files import BaseModel
+from ..adapters.fingerprint import fingerprint_of_checkpoint, fingerprint_of_parameters
 from ..adapters.loading import load_prefix_encoder
 from ..adapters.prefix import StoredPrefix
 from ..checkpoints.reader import Checkpoint

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from glm_core.errors import CheckpointError, ConfigError
+from glm_core.model_files import SAFETENSORS
 
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.writer import Entry
@@ -18,7 +19,6 @@ from ..quantization.network import StoredForm
 
 STORED_INTEGERS = "weight"
 STORED_SCALES = "weight_scale"
-SINGLE_FILE = "model.safetensors"
 _INT8 = torch.int8
 
 
@@ -158,7 +158,7 @@ def _shards(units: Iterable[Unit], max_bytes: int) -> list[Shard]:
         files[-1].append(unit)
         size += unit.num_bytes
     if len(files) == 1:
-        return [Shard(SINGLE_FILE, tuple(files[0]))]
+        return [Shard(SAFETENSORS.single, tuple(files[0]))]
     count = len(files)
     return [
         Shard(f"model-{number:05}-of-{count:05}.safetensors", tuple(file))
