@@ -66,7 +66,7 @@ def painted(terminal: Any, source: Any, step: Any) -> list[str]:
     )
     renderer = MarkdownRenderer(console)
     painter = AnswerPainter(
-        console, renderer, terminal.write, terminal.size, lambda empty, seconds: "…" if empty else ""
+        console, renderer, terminal.write, terminal.size, lambda empty: "…" if empty else ""
     )
     for start in range(0, len(source), step):
         painter._next_frame = 0.0  # every piece is a frame
@@ -116,7 +116,7 @@ def test_note_is_painted_until_text_comes() -> None:
         MarkdownRenderer(console),
         terminal.write,
         terminal.size,
-        lambda empty, seconds: "thinking" if empty else "",
+        lambda empty: "thinking" if empty else "",
     )
     painter.feed("")
     assert terminal.screen.display[0].rstrip() == "thinking"
@@ -133,7 +133,7 @@ def test_unchanged_frame_writes_nothing() -> None:
     written = []
     console = Console(file=io.StringIO(), width=40, force_terminal=True)
     painter = AnswerPainter(
-        console, MarkdownRenderer(console), written.append, lambda: (40, 10), lambda empty, seconds: ""
+        console, MarkdownRenderer(console), written.append, lambda: (40, 10), lambda empty: ""
     )
     painter.feed("text")
     count = len(written)
@@ -147,7 +147,7 @@ def test_resize_in_the_middle_repaints_what_is_live() -> None:
     terminal = Terminal(60, 12)
     console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
     renderer = MarkdownRenderer(console)
-    painter = AnswerPainter(console, renderer, terminal.write, terminal.size, lambda empty, seconds: "")
+    painter = AnswerPainter(console, renderer, terminal.write, terminal.size, lambda empty: "")
     painter.feed("one two three four five six seven")
     terminal.screen.resize(12, 80)
     painter._next_frame = 0.0
@@ -164,7 +164,7 @@ def test_note_takes_one_line_on_a_narrow_terminal() -> None:
     terminal = Terminal(20, 10)
     console = Console(file=io.StringIO(), width=20, force_terminal=True, color_system=None)
     painter = AnswerPainter(
-        console, MarkdownRenderer(console), terminal.write, terminal.size, lambda empty, seconds: "字" * 30
+        console, MarkdownRenderer(console), terminal.write, terminal.size, lambda empty: "字" * 30
     )
     painter.feed("")
     assert terminal.screen.display[0].replace(" ", "") == "字" * 9 + "…"
@@ -181,7 +181,7 @@ def test_note_below_text_keeps_its_distance_where_there_is_room(rows: int, shown
     terminal = Terminal(20, rows)
     console = Console(file=io.StringIO(), width=20, force_terminal=True, color_system=None)
     painter = AnswerPainter(
-        console, MarkdownRenderer(console), terminal.write, terminal.size, lambda empty, seconds: "note"
+        console, MarkdownRenderer(console), terminal.write, terminal.size, lambda empty: "note"
     )
     painter.feed("text")
     assert [line.rstrip() for line in terminal.screen.display[: len(shown)]] == shown

@@ -167,7 +167,7 @@ def test_a_full_queue_is_a_friendly_sentence(visit: Callable[..., Any], scripted
             RequestError("the question has 9 tokens; 5 fit"),
             "Something went wrong: the question has 9 tokens; 5 fit",
         ),
-        (ValueError("deep inside"), "Something went wrong: plugin 'scripted' failed while answering"),
+        (ValueError("deep inside"), "Something went wrong: plugin 'scripted' failed in chat_stream"),
     ],
     ids=["refused", "broken"],
 )

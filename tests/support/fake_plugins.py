@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any
 
 from child_process import clean_environment, run
-from patience import PATIENCE_SECONDS
 
 from glm_core import ModelInfo, Sampling, hookimpl
 from glm_core.plugins import API_VERSION, Candidate, PluginHost
@@ -69,11 +68,9 @@ def loader(
     )
 
 
-def host_loading(
-    load: Callable[[], object], *, name: str = "broken", time_limit: float = PATIENCE_SECONDS
-) -> PluginHost:
+def host_loading(load: Callable[[], object], *, name: str = "broken") -> PluginHost:
     """A host of one plugin that is loaded by ``load``."""
-    return PluginHost([Candidate(name, f"glm-{name}", "1.2.3", load)], time_limit=time_limit)
+    return PluginHost([Candidate(name, f"glm-{name}", "1.2.3", load)])
 
 
 def write_package(

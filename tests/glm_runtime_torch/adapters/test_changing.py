@@ -14,9 +14,9 @@ import torch
 from glm_runtime_torch.adapters.prefix import PrefixAdapter
 from glm_runtime_torch.families import registry as families
 from glm_runtime_torch.generation.request_stream import RequestStream
+from glm_runtime_torch.model import torch_model as model_module
 from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.model.torch_model import torch_model as model_module
 from glm_runtime_torch.network.prefix_encoder import PrefixEncoder
 from patience import PATIENCE_SECONDS, join, wait_until
 from scripted_engine import Gate
@@ -174,6 +174,24 @@ def test_slots_do_not_mistake_one_adapters_prompts_for_anothers(tmp_path: Path) 
         model.remove_adapter("it")
     assert answers == [expected[0], expected[0], expected[1], expected[1]]
     assert tokens(model.stream(ask(None))) == expected[2]
+    model.close()
+
+
+def test_adapter_that_comes_back_finds_its_prompts(tmp_path: Path) -> None:
+    """Removed and read again, under its name or another, it is the same adapter to the slots."""
+    directory = tiny_checkpoint2(tmp_path / "model")
+    path = write_adapter(tmp_path / "adapter", directory)
+    model = open_with_prompt(directory, [3 + number % 200 for number in range(300)])
+    answers, cached = [], []
+    for name in ("it", "it", "renamed"):
+        model.add_adapter(name, path)
+        deltas = list(model.stream(ask(name)))
+        assert deltas[-1].usage is not None
+        answers.append([token for delta in deltas for token in delta.token_ids])
+        cached.append(deltas[-1].usage.cached_tokens)
+        model.remove_adapter(name)
+    assert answers[0] == answers[1] == answers[2]
+    assert cached == [0, 256, 256]
     model.close()
 
 
