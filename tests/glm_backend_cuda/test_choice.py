@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 import types
@@ -120,7 +121,7 @@ def test_old_and_broken_triton_are_told_apart(monkeypatch: pytest.MonkeyPatch) -
     def broken(name: str) -> Any:
         raise RuntimeError("libtriton.so is from another world")
 
-    monkeypatch.setattr(_choice.importlib, "import_module", broken)
+    monkeypatch.setattr(importlib, "import_module", broken)
     assert triton_problem("cuda", (9, 0), [GPU]) == (
         "Triton cannot be imported (RuntimeError: libtriton.so is from another world)"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -240,7 +241,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """One clause, which `choose` makes a sentence of."""
     _cpm.compiled.cache_clear()
-    monkeypatch.setattr(_cpm.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert _cpm.problem([GPU]) == "cpm_kernels is not installed (pip install 'glm-backend-cuda[cpm]')"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from glm_frontend_cli._session import Session, run
@@ -343,7 +343,11 @@ def test_session_starts_with_the_conversation_it_is_given(
     ],
 )
 def test_busy_model_is_one_sentence_and_the_question_waits(
-    session: Session, runtime: ScriptedRuntime, view: RecordingView, language: str, sentence: str
+    session: Session,
+    runtime: ScriptedRuntime,
+    view: RecordingView,
+    language: Literal["zh", "en"],
+    sentence: str,
 ) -> None:
     """The chat lives on and /regenerate asks what could not be asked."""
     session.say = Texts(language)
@@ -364,7 +368,11 @@ def test_busy_model_is_one_sentence_and_the_question_waits(
     ],
 )
 def test_trimmed_history_is_noticed_once_per_answer(
-    session: Session, runtime: ScriptedRuntime, view: RecordingView, language: str, sentence: str
+    session: Session,
+    runtime: ScriptedRuntime,
+    view: RecordingView,
+    language: Literal["zh", "en"],
+    sentence: str,
 ) -> None:
     """Each answer whose history was trimmed says so once, in the user's language."""
     session.say = Texts(language)
