@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from glm_core.cli.options import command_parser, notice
 from glm_core.config import HUBS, expand, load_settings
@@ -88,7 +88,7 @@ def _job(parsed: argparse.Namespace) -> QuantizeJob:
 
 def _reports(
     host: PluginHost, resolved: Resolved, job: QuantizeJob, wanted: str
-) -> Iterator[QuantizeProgress]:
+) -> Generator[QuantizeProgress, None, None]:
     """Return what the runtime reports that knows the source.
 
     Raises:

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -115,7 +115,9 @@ def _say_nothing(line: str) -> None:
     """What the other processes of a job tell."""
 
 
-def _follow(reports: Iterator[TrainProgress], tell: Callable[[str], None], *, draw: bool) -> TrainProgress:
+def _follow(
+    reports: Generator[TrainProgress, None, None], tell: Callable[[str], None], *, draw: bool
+) -> TrainProgress:
     """Read all reports; after an interrupt the step that runs is finished and its checkpoint written."""
     last = TrainProgress(0, 0)
     drawn = draw_progress(reports, _Describe(), lines=LINES) if draw else reports
