@@ -218,7 +218,7 @@ def test_tied_table_is_in_memory_once() -> None:
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # type: ignore[misc]
     """A package ``cpm_kernels`` that breaks where it is imported as a whole."""
     library = tmp_path / "cpm_kernels" / "library"
     library.mkdir(parents=True)

@@ -178,7 +178,12 @@ def test_screen_without_unicode_gets_a_plain_prompt() -> None:
             file=io.TextIOWrapper(io.BytesIO(), encoding="ascii"), width=60, force_terminal=True
         )
         view = TerminalView(
-            ascii_console, (), InMemoryHistory(), Texts("en"), input=pipe, output=DummyOutput()
+            ascii_console,
+            lambda: (),
+            InMemoryHistory(),
+            Texts("en"),
+            input=pipe,
+            output=DummyOutput(),
         )
         assert view._mark == ">"
 

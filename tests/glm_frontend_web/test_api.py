@@ -104,10 +104,10 @@ def test_the_api_is_made_of_the_same_model(monkeypatch: pytest.MonkeyPatch) -> N
 
     entry_points(monkeypatch, SimpleNamespace(value="somewhere:app", load=lambda: factory))
     found = _api.find_api()
-    assert _api.make_api(found, "model", api_key="k", allowed_hosts=("a",)) == "app"
+    assert _api.make_api(found, "model", api_key="k", allowed_hosts=("a",)) == "app"  # type: ignore[arg-type]
     assert seen == {"model": "model", "api_key": "k", "allowed_hosts": ("a",)}
     with pytest.raises(PluginError, match="does not fit this version"):
-        _api.make_api(lambda model: None, "model", api_key=None, allowed_hosts=None)
+        _api.make_api(lambda model: None, "model", api_key=None, allowed_hosts=None)  # type: ignore[arg-type]
 
 
 def test_the_api_is_told_of_a_folder_of_adapters_where_there_is_one() -> None:
@@ -118,12 +118,12 @@ def test_the_api_is_told_of_a_folder_of_adapters_where_there_is_one() -> None:
         seen.update(more)
         return "app"
 
-    _api.make_api(factory, "model", api_key="k", allowed_hosts=None, adapters_dir="/srv/adapters")
+    _api.make_api(factory, "model", api_key="k", allowed_hosts=None, adapters_dir="/srv/adapters")  # type: ignore[arg-type]
     assert seen["adapters_dir"] == "/srv/adapters"
     with pytest.raises(PluginError, match=r"does not fit this version .*adapters_dir"):
         _api.make_api(
             lambda model, api_key, allowed_hosts: "app",
-            "m",
+            "m",  # type: ignore[arg-type]
             api_key="k",
             allowed_hosts=None,
             adapters_dir="/x",
