@@ -28,9 +28,9 @@ GB = 10**9
 class Processor:
     """The functions of `_metal` computed plainly, in the forms that PyTorch documents for the GPU."""
 
-    DEVICE = torch.device("cpu")
-    INT4_GROUPS = _metal.INT4_GROUPS
-    INT4_ROWS = _metal.INT4_ROWS
+    DEVICE: torch.device = torch.device("cpu")
+    INT4_GROUPS: tuple[int, ...] = _metal.INT4_GROUPS
+    INT4_ROWS: int = _metal.INT4_ROWS
 
     def __init__(self, free: int = 4 * GB) -> None:
         self.free = free

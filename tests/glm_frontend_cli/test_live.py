@@ -130,7 +130,7 @@ def test_note_is_painted_until_text_comes() -> None:
 
 def test_unchanged_frame_writes_nothing() -> None:
     """Waiting costs no output."""
-    written = []
+    written: list[str] = []
     console = Console(file=io.StringIO(), width=40, force_terminal=True)
     painter = AnswerPainter(
         console, MarkdownRenderer(console), written.append, lambda: (40, 10), lambda empty: ""

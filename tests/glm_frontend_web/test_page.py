@@ -51,7 +51,8 @@ def test_header_says_what_answers_and_on_what() -> None:
     assert "6.2B parameters · 2048 tokens of context · 12.4 GB of weights · cpu bfloat16<" in header
     assert " · cpu bfloat16<" in build_labels(runtime.model, SAY["zh"])["header"]["value"]
     silent = ModelInfo("<b>", "f", 0, 16, Sampling())
-    header = build_labels(SimpleNamespace(info=silent, load=None), SAY["en"])["header"]["value"]
+    model = SimpleNamespace(info=silent, load=None)
+    header = build_labels(model, SAY["en"])["header"]["value"]  # type: ignore[arg-type]
     assert header.endswith("16 tokens of context</p>")
 
 
