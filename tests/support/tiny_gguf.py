@@ -10,7 +10,8 @@ from typing import Any
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
-    "{% if message.role == 'system' and not loop.first %}{{ raise_exception('system comes first') }}{% endif %}"
+    "{% if message.role == 'system' and not loop.first %}"
+    "{{ raise_exception('system comes first') }}{% endif %}"
     "[{{ message.role }}] {{ message.content }}\n"
     "{% endfor %}[assistant] "
 )

@@ -22,8 +22,10 @@ from glm_core import (
 from glm_core.records import ModelSource, Placement
 
 from ._answer import Answer, Job
-from ._engine import PIECE, Engine, Vocabulary, count_threads, open_llama, read_facts
+from ._binding import count_threads, open_llama, read_facts
+from ._engine import PIECE, Engine
 from ._prompt import make_prompt
+from ._vocabulary import Vocabulary
 
 QUEUE_CAPACITY = 64
 DEFAULT_CONTEXT_LENGTH = 8192
@@ -79,7 +81,9 @@ class GgufModel:
         if len(placement.devices) != 1 or placement.device_map:
             raise DeviceError("llamacpp is one device; leave --device-map and further devices out")
         if placement.kv_memory_bytes:
-            raise ConfigError("llamacpp cannot limit its cache in bytes; use --context-length, not --kv-memory")
+            raise ConfigError(
+                "llamacpp has no limit of its cache in bytes; use --context-length, not --kv-memory"
+            )
         if placement.slots and placement.slots != 1:
             placement.notify(
                 f"llamacpp answers one conversation at a time, not {placement.slots}; others wait"
@@ -94,7 +98,7 @@ class GgufModel:
         with self._lock:
             self._llama.close()
             self._llama, self._vocabulary = llama, Vocabulary(llama)
-            self._engine = Engine(llama, self._vocabulary)
+            self._engine = Engine(llama)
         self.info = dataclasses.replace(
             self.info,
             context_length=length,

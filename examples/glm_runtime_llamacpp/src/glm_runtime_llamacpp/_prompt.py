@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from glm_core import ChatRequest, Message, RequestError, Sampling
 
-from ._engine import Vocabulary
+from ._vocabulary import Vocabulary
 
 _ANSWER_ROOM = 256
 """Tokens kept free for the answer while history is dropped, where the request names no number."""
