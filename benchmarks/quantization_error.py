@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from glm_runtime_torch.model.loading import open_source
+from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.attention import visibility_mask
 from glm_runtime_torch.quantization import QuantizedLinear, dequantize_rows, quantize_rows

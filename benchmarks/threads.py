@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from glm_runtime_torch.model.loading import open_source
+from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from random_checkpoint import write_checkpoint
 

@@ -16,7 +16,7 @@ from glm_backend_cpu._norm import NativeLayerNorm
 from glm_backend_cpu._replacement import use_kernels, use_layers
 from glm_backend_cpu._torch_layers import TorchInt8Linear, TorchLayers
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
-from glm_runtime_torch.model.loading import open_source
+from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import QuantizedLinear, quantize_in_place
 from torch import Tensor, nn

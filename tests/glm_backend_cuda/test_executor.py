@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from glm_backend_cuda._executor import RecordedExecutor, batch_sizes
-from glm_runtime_torch.model.loading import open_source
+from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from recorded_steps import RerunningRecorder, TensorAttention
 from tiny_models import finished, tiny_checkpoint

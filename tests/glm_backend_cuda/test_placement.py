@@ -12,7 +12,7 @@ from glm_backend_cuda._choice import Choice, Kernels
 from glm_backend_cuda._executor import RecordedExecutor
 from glm_backend_cuda._placement import place_on, place_on_cuda, quantize_for_cuda
 from glm_runtime_torch.model.device_map import map_of
-from glm_runtime_torch.model.loading import open_source
+from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.parameters import sharing_copy
 from glm_runtime_torch.quantization import REFERENCE, QuantizedLinear

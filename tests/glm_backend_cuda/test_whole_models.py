@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from glm_backend_cuda._placement import place_on, quantize_for_cuda
-from glm_runtime_torch.model.loading import open_source
+from glm_runtime_torch.loading import open_source
 from recorded_steps import RerunningRecorder
 from tiny_models import tiny_checkpoint2
 

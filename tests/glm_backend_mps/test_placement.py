@@ -12,7 +12,7 @@ import torch
 from glm_backend_mps import _metal, _placement, _products
 from glm_backend_mps._placement import place_on_mps, quantize_for_mps
 from glm_backend_mps._products import ProductInt4Linear, ProductInt8Linear, check, product_layer
-from glm_runtime_torch.model.loading import open_source
+from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import QuantizedLinear, quantize_rows, unpack_int4
 from tiny_models import tiny_checkpoint

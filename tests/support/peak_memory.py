@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 from glm_backend_cpu._placement import place_on_cpu, quantize_on_cpu
-from glm_runtime_torch.model.loading import open_source
+from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 
 from glm_core.records import ModelSource, Placement, QuantizationScheme

@@ -25,7 +25,7 @@ from glm_runtime_torch.adapters.loading import load_prefix_encoder, read_adapter
 from glm_runtime_torch.checkpoints.reader import Checkpoint
 from glm_runtime_torch.families.registry import CHATGLM
 from glm_runtime_torch.model.directory import read_config
-from glm_runtime_torch.model.loading import open_source
+from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.network.prefix_encoder import PrefixEncoder
 from goldens import DATA, cases
 from safetensors.torch import load_file, save_file

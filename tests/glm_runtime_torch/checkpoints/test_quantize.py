@@ -19,7 +19,7 @@ import torch
 from glm_runtime_torch.checkpoints.reader import Checkpoint
 from glm_runtime_torch.checkpoints.writer import SafetensorsWriter
 from glm_runtime_torch.families.registry import CHATGLM
-from glm_runtime_torch.model.loading import open_source
+from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.quantization import dequantize_rows, quantize_rows
 from glm_runtime_torch.quantize_job.job import quantize_checkpoint
 from goldens import DATA

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from glm_runtime_torch.generation.executor import EagerExecutor
-from glm_runtime_torch.model.loading import open_source
+from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.network.kv_cache import KVCache
 from glm_runtime_torch.network.language_model import LanguageModel
 from tiny_models import tiny_checkpoint

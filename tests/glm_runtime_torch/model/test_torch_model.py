@@ -12,7 +12,7 @@ import glm_backend_cpu.plugin
 import glm_runtime_torch.plugin
 import pytest
 import torch
-from glm_runtime_torch.model.loading import open_source
+from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.quantization import QuantizedLinear
 from glm_testing import host_of
 from goldens import DATA, cases

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from glm_runtime_torch.model.device_map import parts_of, read_map, split
-from glm_runtime_torch.model.loading import open_source
+from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.kv_cache import KVCache
 from glm_runtime_torch.network.rotary import Rotary

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from glm_runtime_torch.model.loading import open_source
+from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import (
     REFERENCE,
