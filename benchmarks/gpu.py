@@ -44,6 +44,7 @@ from glm_core.bench import Plan, measure
 from glm_core.plugins import default_host
 from glm_core.records import DeviceInfo, ModelSource, Placement
 from glm_core.routing import choose_devices
+from glm_core.survey import take_survey
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 from goldens import DATA, PAD, Case, cases, network, real_positions
@@ -64,7 +65,7 @@ def main() -> int:
     options = _options()
     host = default_host()
     try:
-        backend, (device, *_) = choose_devices(host, options.device, lambda line: None)
+        backend, (device, *_) = choose_devices(take_survey(host), options.device)
     except DeviceError as error:
         print(f"benchmarks/gpu.py: {error}", file=sys.stderr)
         return 2

@@ -8,6 +8,7 @@ This package is the core: it names the stages, finds the plugins that carry them
 imports torch. What stands here is the public surface; everything else may change.
 """
 
+from ._not_set import NOT_SET
 from .chat_model import ChatModel
 from .errors import (
     AdapterError,
@@ -44,6 +45,7 @@ __all__ = [
     "GlmError",
     "HubError",
     "Message",
+    "NOT_SET",
     "ModelInfo",
     "ModelLoad",
     "ModelNotFoundError",

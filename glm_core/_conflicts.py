@@ -8,7 +8,6 @@ plugins' names. What two *packages* call their plugins is decided earlier, where
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
@@ -41,16 +40,6 @@ def claimants(host: PluginHost, what: What, claims: Claims) -> dict[str, list[st
         owner = OWNERS[what].get(name, "")
         plugins.sort(key=lambda plugin: distributions.get(plugin) != owner)  # used at once
     return found
-
-
-def without_others_devices(host: PluginHost, backends: Mapping[str, BackendInfo]) -> dict[str, BackendInfo]:
-    """The backends without the devices of a type that another package of this project is installed for."""
-    keepers = _keepers(host, backends)
-    kept: dict[str, BackendInfo] = {}
-    for plugin, backend in backends.items():
-        devices = tuple(device for device in backend.devices if keepers.get(device.type, plugin) == plugin)
-        kept[plugin] = dataclasses.replace(backend, devices=devices)
-    return kept
 
 
 def name_conflicts(host: PluginHost) -> dict[str, tuple[str, ...]]:

@@ -17,6 +17,9 @@ import pluggy
 from . import hookspecs
 from .errors import PluginError
 
+RUNTIME_HOOKS = ("describe_runtime", "identify_model")
+"""What a runtime answers beside ``load_model``; without them it would never be chosen."""
+
 
 def check_hooks(module: object, trial: pluggy.PluginManager) -> tuple[str, ...]:
     """Register a plugin on a throw-away manager and look at it; a refused one leaves no trace.
@@ -44,6 +47,9 @@ def check_hooks(module: object, trial: pluggy.PluginManager) -> tuple[str, ...]:
             raise PluginError(_unknown_hook(caller.name))  # misspelt, it would just never be called
         for implementation in implementations:
             _check_shape(caller.name, implementation.function)
+    missing = [name for name in RUNTIME_HOOKS if name not in names]
+    if "load_model" in names and missing:
+        raise PluginError(f"answers load_model but not {' and '.join(missing)}; every runtime answers them")
     if not names:
         raise PluginError("answers no hook; mark its hook functions with @glm_core.hookimpl")
     return tuple(sorted(names))

@@ -105,9 +105,10 @@ class ChatModel:
     Safe to use from many threads at once. A context manager; leaving it closes the model.
     """
 
-    def __init__(self, host: PluginHost, runtime: str, model: LoadedModel) -> None:
+    def __init__(self, host: PluginHost, runtime: str, model: LoadedModel, *, placer: str = "") -> None:
         self._host = host
         self._runtime = runtime
+        self._placer = placer or runtime
         self._model = model
         self._closed = False
 
@@ -199,7 +200,7 @@ class ChatModel:
             raise ClosedError("the model was closed; load it again")
         if request.adapter is not None:
             self._check_adapter(request.adapter)
-        if not self.info.tools and (request.tools or has_tool_messages(request.messages)):
+        if "tools" not in self.info.features and (request.tools or has_tool_messages(request.messages)):
             raise RequestError(
                 f"{self.info.name} ({self.info.family}) has no format for tools; leave tools and their "
                 "messages out, or load a model that has one"
@@ -227,6 +228,19 @@ class ChatModel:
         with blamed(self._runtime, "load"):
             load = getattr(self._model, "load", None)
         return load if isinstance(load, ModelLoad) else None
+
+    def measure_bandwidth(self) -> float | None:
+        """Ask the plugin that placed the model how many bytes a second its first device can read.
+
+        Returns:
+            ``None`` where the plugin cannot say.
+
+        Raises:
+            DeviceError: the device is gone.
+        """
+        devices = self.info.devices
+        found = self._host.call(self._placer, "measure_bandwidth", device=devices[0]) if devices else None
+        return None if found is None else float(found)
 
     @property
     def loaded(self) -> LoadedModel:

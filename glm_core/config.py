@@ -16,6 +16,7 @@ from typing import Any
 
 import platformdirs
 
+from ._not_set import NOT_SET, NotSet
 from .errors import ConfigError
 
 ENVIRONMENT_PREFIX = "GLM_"
@@ -28,6 +29,9 @@ MAX_CONTEXT_LENGTH = 2**24
 MAX_KV_MEMORY = 2.0**20
 YES = ("1", "true", "yes", "on")
 NO = ("0", "false", "no", "off")
+AUTOMATIC = ("auto", "0")
+"""How users say in a number's place that they leave it open; 0 would be of no use as a number."""
+_OPEN_NUMBERS = ("slots", "context_length", "kv_memory")
 _NUMBERS: Mapping[str, tuple[type[int] | type[float], str]] = {
     "plugin_time_limit": (float, "number of seconds"),
     "kv_memory": (float, "number of gigabytes"),
@@ -40,35 +44,40 @@ _NUMBERS: Mapping[str, tuple[type[int] | type[float], str]] = {
 class Settings:
     """Everything that a user can set for every command; see ``docs/configuration.md``.
 
+    Choices among words have a word for "as you like", ``auto``; what has no such word is `NOT_SET`
+    where nobody said.
+
     Attributes:
         model: directory, known name or hub id.
+        runtime: ``auto``, or the name of a runtime or of its plugin.
         device: ``auto``, or a device name such as ``cpu``, ``cuda:0,1``, ``mps``.
         dtype: one of `DTYPES`.
         quantize: ``none``, or a scheme that the backend offers, such as ``int8``, ``int4``, ``int4-g128``.
         kernels: ``auto``, or kernels that the backend offers, such as ``triton``.
-        revision: branch, tag or commit on the hub; ``None`` = the newest.
+        revision: branch, tag or commit on the hub; `NOT_SET` = the newest.
         offline: never touch the network.
         hub: where ids are looked up, one of `HUBS`.
-        slots: requests to answer at the same time; 0 = as many as suit the device.
-        context_length: tokens that one request may use; 0 = what the model was made for.
-        kv_memory: gigabytes that the KV cache may take; 0 = what suits the device.
-        plugins: names of the only plugins to load; ``None`` = all.
+        slots: requests to answer at the same time; `NOT_SET` = as many as suit the device.
+        context_length: tokens that one request may use; `NOT_SET` = what the model was made for.
+        kv_memory: gigabytes that the KV cache may take; `NOT_SET` = what suits the device.
+        plugins: names of the only plugins to load; `NOT_SET` = all.
         disable_plugins: names of plugins never to load.
         plugin_time_limit: seconds that a plugin may take to import or to describe itself.
     """
 
     model: str = "demo"
+    runtime: str = "auto"
     device: str = "auto"
     dtype: str = "auto"
     quantize: str = "none"
     kernels: str = "auto"
-    revision: str | None = None
+    revision: str | NotSet = NOT_SET
     offline: bool = False
     hub: str = "huggingface"
-    slots: int = 0
-    context_length: int = 0
-    kv_memory: float = 0.0
-    plugins: tuple[str, ...] | None = None
+    slots: int | NotSet = NOT_SET
+    context_length: int | NotSet = NOT_SET
+    kv_memory: float | NotSet = NOT_SET
+    plugins: tuple[str, ...] | NotSet = NOT_SET
     disable_plugins: tuple[str, ...] = ()
     plugin_time_limit: float = 10.0
 
@@ -79,9 +88,9 @@ class Settings:
             raise ConfigError(
                 f"quantize {self.quantize!r} is unknown; expected none, int8, int4, or int4-g128 and the like"
             )
-        _check_range("slots", self.slots, MAX_SLOTS)
-        _check_range("context_length", self.context_length, MAX_CONTEXT_LENGTH)
-        _check_range("kv_memory", self.kv_memory, MAX_KV_MEMORY)
+        _check_range("slots", self.slots, 1, MAX_SLOTS)
+        _check_range("context_length", self.context_length, 1, MAX_CONTEXT_LENGTH)
+        _check_range("kv_memory", self.kv_memory, 0, MAX_KV_MEMORY)
         if not 0 < self.plugin_time_limit <= MAX_TIME_LIMIT:
             raise ConfigError(
                 f"plugin_time_limit must be more than 0 and at most {MAX_TIME_LIMIT:g} seconds, "
@@ -90,34 +99,34 @@ class Settings:
 
 
 def config_file(environ: Mapping[str, str] = os.environ) -> Path:
-    """The settings file: ``GLM_CONFIG``, or ``config.toml`` in the user's configuration folder."""
+    """Return the settings file: ``GLM_CONFIG``, or ``config.toml`` in the user's configuration folder."""
     named = environ.get("GLM_CONFIG")
     return expand(named) if named else platformdirs.user_config_path("glm") / "config.toml"
 
 
 def hub_cache(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where Hugging Face's client keeps downloads; the same rule as the client's own."""
+    """Return where Hugging Face's client keeps downloads; the same rule as the client's own."""
     caches = environ.get("XDG_CACHE_HOME") or "~/.cache"
     return expand(environ.get("HF_HOME") or f"{caches}/huggingface")
 
 
 def wants_debug(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether ``GLM_DEBUG`` asks the command line for tracebacks and debug messages."""
+    """Return whether ``GLM_DEBUG`` asks the command line for tracebacks and debug messages."""
     return environ.get("GLM_DEBUG", "").lower() in YES
 
 
 def wants_hook_trace(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether ``GLM_TRACE_HOOKS`` asks for a line about every hook call."""
+    """Return whether ``GLM_TRACE_HOOKS`` asks for a line about every hook call."""
     return environ.get("GLM_TRACE_HOOKS", "").lower() in YES
 
 
 def is_first_process(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is the one that reports, where a launcher has started several for one job."""
+    """Return whether this process reports, where a launcher has started several for one job."""
     return environ.get("RANK", "") in ("", "0")
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """A path with ``~`` taken as the home directory.
+    """Return a path with ``~`` taken as the home directory.
 
     Unlike `Path.expanduser` it leaves ``~nobody`` as it is, and so a machine on which the user has
     no home (a container with a foreign user id) meets no surprise.
@@ -131,7 +140,7 @@ def load_settings(
     """Merge all sources into one `Settings`.
 
     Args:
-        overrides: what the caller or a flag says; a value of ``None`` says nothing.
+        overrides: what the caller or a flag says; `NOT_SET`, and ``None`` (argparse's word), say nothing.
         environ: ``GLM_MODEL``, ``GLM_DEVICE`` and so on, one for each setting. ``HF_HUB_OFFLINE``
             also switches the network off.
 
@@ -145,7 +154,9 @@ def load_settings(
         variable = ENVIRONMENT_PREFIX + field.name.upper()
         if environ.get(variable):
             values[field.name] = _parse(field.name, environ[variable], variable)
-    values |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    for name, value in (overrides or {}).items():
+        if value is not None and value is not NOT_SET:
+            values[name] = NOT_SET if name in _OPEN_NUMBERS and not value else value
     return Settings(**values)
 
 
@@ -174,7 +185,7 @@ def _from_file(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _parse(name: str, value: Any, origin: str) -> Any:
-    """The value of one setting as a file or variable gives it; a wrong one is refused with its origin."""
+    """Return the value of one setting as a file or variable gives it; refuse a wrong one with its origin."""
     try:
         parsed = _convert(name, value)
         Settings(**{name: parsed})
@@ -191,6 +202,8 @@ def _convert(name: str, value: Any) -> Any:
         raise ConfigError(f"{name} must be a list of plugin names, got {value!r}")
     if name == "offline":
         return _convert_boolean(name, value)
+    if name in _OPEN_NUMBERS and str(value) in (*AUTOMATIC, "0.0"):
+        return NOT_SET
     if name in _NUMBERS:
         kind, what = _NUMBERS[name]
         try:
@@ -217,6 +230,6 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} {value!r} is unknown; expected one of {', '.join(choices)}")
 
 
-def _check_range(name: str, value: float, maximum: float) -> None:
-    if not 0 <= value <= maximum:
+def _check_range(name: str, value: float | NotSet, minimum: float, maximum: float) -> None:
+    if value is not NOT_SET and not (minimum <= value <= maximum and value > 0):
         raise ConfigError(f"{name} must be between 0 (automatic) and {maximum:g}, got {value:g}")

@@ -95,6 +95,8 @@ class BackendInfo:
         priority: ``--device auto`` takes the available device of highest priority (CPU is 0).
         schemes: what its ``quantize`` hook takes, such as ``("int8", "int4")``.
         kernels: what ``--kernels`` may choose beside ``auto``, such as ``("triton", "torch")``.
+        kinds: the kinds of models that its hooks take, as runtimes call them in `ModelMatch`; this
+            project's runtime calls its models ``"torch"``. A backend of no kind is never asked.
     """
 
     name: str
@@ -102,13 +104,53 @@ class BackendInfo:
     priority: int = 0
     schemes: tuple[str, ...] = ()
     kernels: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _require_text("the name of a backend", self.name, word=True)
-        _require_integer(f"priority of backend {self.name!r}", self.priority)
-        _require_tuple_of(DeviceInfo, f"devices of backend {self.name!r}", self.devices)
-        _require_tuple_of(str, f"schemes of backend {self.name!r}", self.schemes)
-        _require_tuple_of(str, f"kernels of backend {self.name!r}", self.kernels)
+        _require_placing("backend", self)
+        _require_tuple_of(str, f"kinds of backend {self.name!r}", self.kinds)
+
+
+@dataclass(frozen=True)
+class RuntimeInfo:
+    """What a runtime is called, and the devices of its own if it has any.
+
+    On its own devices a runtime places its models itself: ``quantize``, ``place`` and
+    ``measure_bandwidth`` are then asked of the runtime's plugin. On all others that is the
+    backend's work.
+
+    Attributes:
+        name: what ``--runtime`` takes, beside the name of the plugin.
+        summary: one line.
+        devices: devices of its own, absent ones included if it can say why; of any type, also one
+            that a backend has too, such as ``cuda``.
+        priority: as of a backend, for its own devices; of two runtimes that could run a model on the
+            same backend's device, that of higher priority is taken.
+        schemes: what its ``quantize`` hook takes on its own devices.
+        kernels: what ``--kernels`` may choose on its own devices beside ``auto``.
+    """
+
+    name: str
+    summary: str = ""
+    devices: tuple[DeviceInfo, ...] = ()
+    priority: int = 0
+    schemes: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require_placing("runtime", self)
+        _require(self.name != "auto", "a runtime cannot be called 'auto', which is the user's word for any")
+        _require_text(f"summary of runtime {self.name!r}", self.summary)
+
+
+def _require_placing(what: str, info: BackendInfo | RuntimeInfo) -> None:
+    """Check what both that place models say of themselves."""
+    _require_text(f"the name of a {what}", info.name, word=True)
+    of = f"of {what} {info.name!r}"
+    _require_integer(f"priority {of}", info.priority)
+    _require_tuple_of(DeviceInfo, f"devices {of}", info.devices)
+    _require_tuple_of(str, f"schemes {of}", info.schemes)
+    _require_tuple_of(str, f"kernels {of}", info.kernels)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ The stages run in this order for every model::
 
     load_model → quantize (if asked for) → place → chat_stream, as often as wanted
 
-Core asks one plugin at a time and only the one that a hook concerns: runtimes are asked for
-``load_model`` and ``quantize_checkpoint`` in the order of their names until one accepts;
-``quantize``, ``place`` and ``measure_bandwidth`` go to the backend that described the device;
-``chat_stream`` goes to the runtime that loaded the model; ``train`` and ``predict`` to the trainer
-that the job names. Registration order never decides, and a plugin need not guard against being asked about
-another's device.
+Core asks one plugin at a time and only the one that a hook concerns. Every runtime is asked to
+identify the model, or only that of ``--runtime``; a match can run on the runtime's own devices and
+on those of backends that name its kind, and ``--device`` chooses among these. ``load_model`` and
+``quantize_checkpoint`` then go to the runtime chosen; ``quantize``, ``place`` and
+``measure_bandwidth`` to the plugin that described the device, a backend or the runtime itself;
+``chat_stream`` to the runtime that loaded the model; ``train`` and ``predict`` to the trainer that
+the job names. Neither the order of registration nor the alphabet ever decides, and a plugin need not
+guard against being asked about another's device.
 
 Rules for every implementation: plain positional parameters without defaults (pluggy ignores or
 refuses others; an implementation may leave out parameters it does not need); heavy imports inside
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
         FrontendInfo,
         LoadedModel,
         ModelCard,
+        ModelMatch,
         ModelSource,
         Placement,
         PredictJob,
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
         QuantizationScheme,
         QuantizeJob,
         QuantizeProgress,
+        RuntimeInfo,
         TrainerInfo,
         TrainJob,
         TrainProgress,
@@ -56,17 +60,38 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec(firstresult=True)
+def identify_model(source: ModelSource) -> ModelMatch | None:
+    """Say whether a model is one of this runtime's, from a cheap look at its files.
+
+    When:    before ``load_model``, as often as core likes, also for models that are not loaded
+             after all; must be cheap, load nothing and import no torch.
+    Answer:  every runtime must; ``None`` if the model is not yours.
+
+    Args:
+        source: a directory, a name, or a model already in memory.
+
+    Returns:
+        The kind of the model, by which backends are found, and what told you.
+
+    Raises:
+        CheckpointError: it would be yours, but the file that tells so is damaged. Core goes on to the
+            other runtimes and says so.
+    """
+
+
+@hookspec(firstresult=True)
 def load_model(source: ModelSource, device: str, dtype: str) -> LoadedModel | None:
     """Open a model: read its configuration and tokenizer and map its weights.
 
     When:    once per model, first. Weights are memory-mapped and checked (present, complete,
              right shapes), not yet copied: ``place`` or ``quantize`` will read them one by one.
-    Answer:  the runtime that understands the source; ``None`` if it is not yours, decided from
-             a look at the files and without loading anything.
+    Answer:  the runtime that was chosen among those whose ``identify_model`` knew the source;
+             ``None`` if a closer look shows that it is not yours after all.
 
     Args:
         source: a directory, a name, or a model already in memory.
-        device: first device the model will run on, such as ``"cuda:0"``; a hint.
+        device: first device the model will run on, such as ``"cuda:0"``; of your own or of a backend
+            that names the kind.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; ``auto`` is already resolved.
 
     Returns:
@@ -83,11 +108,12 @@ def quantize(model: LoadedModel, scheme: QuantizationScheme) -> LoadedModel | No
     """Replace linear layers by the device's quantised ones, layer by layer.
 
     When:    at most once per model, after ``load_model`` and before ``place``.
-    Answer:  the device's backend; ``None`` if it cannot work on this runtime's models.
+    Answer:  the plugin that described the device: a backend, or the runtime for its own; ``None``
+             if it cannot work on this model.
 
     Args:
         model: what ``load_model`` returned.
-        scheme: bits and group size; one that the backend's description lists.
+        scheme: bits and group size; one that the plugin's description lists.
 
     Returns:
         The model to go on with, usually the same object.
@@ -102,8 +128,8 @@ def place(model: LoadedModel, placement: Placement) -> LoadedModel | None:
     """Put the weights on the device or devices and make the model ready to prefill.
 
     When:    once per model, after ``quantize`` and before the first token.
-    Answer:  the backend that described the devices; ``None`` if it cannot work on this
-             runtime's models.
+    Answer:  the plugin that described the devices: a backend, or the runtime for its own; ``None``
+             if it cannot work on this model.
 
     Args:
         model: what ``load_model`` or ``quantize`` returned.
@@ -190,8 +216,8 @@ def quantize_checkpoint(source: ModelSource, job: QuantizeJob) -> Iterator[Quant
     """Write a quantised checkpoint that loads without the original.
 
     When:    for ``glm quantize``; no model is loaded.
-    Answer:  the runtime that understands the source; ``None`` if it is not yours. A plain function
-             that returns an iterator.
+    Answer:  the runtime whose ``identify_model`` knew the source; ``None`` if it cannot quantise
+             this one. A plain function that returns an iterator.
 
     Args:
         source: the directory to read.
@@ -212,7 +238,7 @@ def measure_bandwidth(device: str) -> float | None:
     """Measure how many bytes a second the device can read from its memory.
 
     When:    for ``glm bench``, on an otherwise idle device; may take a second or two.
-    Answer:  the backend that described the device; ``None`` if it cannot say.
+    Answer:  the plugin that described the device; ``None`` if it cannot say.
 
     Args:
         device: such as ``"cpu"`` or ``"cuda:0"``.
@@ -227,10 +253,20 @@ def measure_bandwidth(device: str) -> float | None:
 
 @hookspec
 def describe_backend() -> BackendInfo:
-    """Say which devices this backend sees and what it can do on them.
+    """Say which devices this backend sees, what it can do on them, and for which kinds of models.
 
-    When:    whenever core routes, and for ``glm devices``; must be cheap and must not import torch.
+    When:    once a command or `glm_core.load`, and for ``glm devices``; must be cheap and must not
+             import torch.
     Answer:  every backend.
+    """
+
+
+@hookspec
+def describe_runtime() -> RuntimeInfo:
+    """Say what ``--runtime`` calls this runtime, and which devices of its own it has.
+
+    When:    as for ``describe_backend``; must be cheap and must not import torch.
+    Answer:  every runtime.
     """
 
 

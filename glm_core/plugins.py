@@ -20,13 +20,14 @@ from . import hookspecs
 from ._candidates import Candidate, installed_candidates
 from ._hook_checks import check_hooks
 from ._isolation import TookTooLongError, said, shown, side_effects, within
+from ._not_set import NOT_SET
 from ._tracing import trace_from_now_on, traced, write
 from .errors import GlmError, PluginError
 from .hookspecs import PROJECT
 
 __all__ = ["API_VERSION", "Candidate", "PluginHost", "PluginReport", "default_host", "installed_candidates"]
 
-API_VERSION = 1
+API_VERSION = 2
 """Version of the hooks and records; a plugin module states it as ``GLM_API_VERSION``."""
 
 Status = Literal["ok", "disabled", "broken", "incompatible"]
@@ -94,10 +95,9 @@ class PluginHost:
         names = [report.name for report in self.reports if report.status != "ok"]
         return f" (Installed, but not used: {', '.join(names)}; glm plugins says why.)" if names else ""
 
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """Names of the plugins that should be used and cannot be, as far as that is known by now."""
-        return tuple(report.name for report in self.reports if report.status in ("broken", "incompatible"))
+    def with_status(self, status: Status) -> tuple[str, ...]:
+        """Return the names of the plugins of which this became, as far as that is known by now."""
+        return tuple(report.name for report in self.reports if report.status == status)
 
     def answering(self, hook: str) -> tuple[str, ...]:
         """Names of the loaded plugins that implement ``hook``, sorted."""
@@ -262,9 +262,11 @@ def _load(candidate: Candidate) -> tuple[object, tuple[str, ...]]:
 def _version_mismatch(version: object) -> str:
     if version is None:
         return f"states no GLM_API_VERSION; this glm-core speaks version {API_VERSION}"
+    older = isinstance(version, int) and version < API_VERSION
     return (
-        f"was written for API version {version}; this glm-core speaks version {API_VERSION}. "
-        "Install a matching version of one of them."
+        f"was written for API version {version}; this glm-core speaks version {API_VERSION}. Install a "
+        f"{'newer' if older else 'matching'} version of it; what its author changes is in "
+        "docs/plugins/compatibility.md"
     )
 
 
@@ -278,7 +280,7 @@ def default_host() -> PluginHost:
         trace_from_now_on()
     return PluginHost(
         installed_candidates(),
-        allow=settings.plugins,
+        allow=None if settings.plugins is NOT_SET else settings.plugins,
         deny=settings.disable_plugins,
         time_limit=settings.plugin_time_limit,
     )

@@ -15,8 +15,18 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from ._checks import check_integer, check_number, check_text, check_token_ids
-from .descriptions import BackendInfo, DeviceInfo, FrontendInfo, ModelCard, OpenModel, Option, TrainerInfo
-from .errors import RequestError
+from ._not_set import NOT_SET, NotSet
+from .descriptions import (
+    BackendInfo,
+    DeviceInfo,
+    FrontendInfo,
+    ModelCard,
+    OpenModel,
+    Option,
+    RuntimeInfo,
+    TrainerInfo,
+)
+from .errors import PluginError, RequestError
 from .jobs import (
     PredictJob,
     PredictProgress,
@@ -54,7 +64,10 @@ __all__ = [
     "ModelCard",
     "ModelInfo",
     "ModelLoad",
+    "ModelMatch",
     "ModelSource",
+    "NOT_SET",
+    "NotSet",
     "OpenModel",
     "Option",
     "Placement",
@@ -65,6 +78,7 @@ __all__ = [
     "QuantizeProgress",
     "Role",
     "ROLES",
+    "RuntimeInfo",
     "Sampling",
     "Tool",
     "ToolCall",
@@ -144,7 +158,7 @@ class ChatRequest:
         seed: makes sampling repeatable; ``None`` = a fresh one.
         prompt: instead of messages: text that the model goes on from, without any chat format; or
             token ids, which are taken as they are, control tokens included.
-        tools: what the model may call; only for models whose `ModelInfo.tools` says so.
+        tools: what the model may call; only for models that have the feature ``"tools"``.
         tool_choice: ``"auto"`` = the model's choice, ``"none"``, ``"required"``, or a tool's name.
         parallel_tool_calls: ``False`` ends the answer with its first call.
     """
@@ -244,7 +258,8 @@ class ModelInfo:
         weight_bytes: memory of the weights, all of which one decode step reads; 0 = unknown.
         devices: names of the devices that it runs on; empty before it is placed.
         dtype: what it computes in, such as ``"bfloat16"``; empty = unknown.
-        tools: whether requests may have tools and tool messages.
+        features: what requests may ask for beyond plain answers. Core knows ``"tools"``: requests
+            may have tools and tool messages. A runtime may add words of its own.
     """
 
     name: str
@@ -256,7 +271,7 @@ class ModelInfo:
     weight_bytes: int = 0
     devices: tuple[str, ...] = ()
     dtype: str = ""
-    tools: bool = False
+    features: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -340,24 +355,44 @@ class ModelSource:
 
 
 @dataclass(frozen=True)
+class ModelMatch:
+    """A runtime's answer to ``identify_model``: the model is one of its own.
+
+    Attributes:
+        kind: one word for what backends must know to place its models, such as ``"torch"`` or
+            ``"gguf"``. A runtime that keeps its models to itself chooses a word of its own.
+        reason: what told it, for people: ``"config.json says chatglm"``.
+    """
+
+    kind: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, str) or not value.strip():
+                raise PluginError(f"{name} of a model match must be text that is not empty, got {value!r}")
+
+
+@dataclass(frozen=True)
 class Placement:
     """Where the weights go.
 
     Attributes:
         devices: device names in order, such as ``("cuda:0", "cuda:1")``; all of one type.
-        device_map: module name to device name, for users who split by hand.
-        slots: sequences to answer at the same time; 0 = as many as suit the device.
-        context_length: tokens that one request may use; 0 = what the model was made for.
-        kv_memory_bytes: memory that the KV cache may take; 0 = what suits the device.
-        kernels: one of the backend's ``kernels``; ``"auto"`` = its own choice.
-        notify: takes one line each of what the backend decided, for the user.
+        device_map: module name to device name or number, of users who split by hand; `NOT_SET` =
+            as the backend finds best. With one device, core has checked that it names no other.
+        slots: sequences to answer at the same time; `NOT_SET` = as many as suit the device.
+        context_length: tokens that one request may use; `NOT_SET` = what the model was made for.
+        kv_memory_bytes: memory that the KV cache may take; `NOT_SET` = what suits the device.
+        kernels: one of the ``kernels`` that are described; ``"auto"`` = the plugin's own choice.
+        notify: takes one line each of what was decided, for the user.
     """
 
     devices: tuple[str, ...]
-    device_map: Mapping[str, str] | None = None
-    slots: int = 0
-    context_length: int = 0
-    kv_memory_bytes: int = 0
+    device_map: Mapping[str, str | int] | NotSet = NOT_SET
+    slots: int | NotSet = NOT_SET
+    context_length: int | NotSet = NOT_SET
+    kv_memory_bytes: int | NotSet = NOT_SET
     kernels: str = "auto"
     notify: Callable[[str], None] = field(default=lambda line: None, compare=False, repr=False)
 

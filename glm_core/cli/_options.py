@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .._not_set import NOT_SET
 from ..chat_model import ChatModel
 from ..config import DTYPES, HUBS, Settings, expand, load_settings
+from ..device_map import read_device_map
 from ..errors import ConfigError, PluginError
-from ..plugins import PluginHost
+from ..plugins import PluginHost, Status
 from ..records import Option
 from ..routing import open_model
 
 _MODEL_SETTINGS = (
-    *("model", "revision", "device", "dtype", "quantize", "kernels"),
+    *("model", "revision", "runtime", "device", "dtype", "quantize", "kernels"),
     *("slots", "context_length", "kv_memory", "hub", "offline"),
 )
 _METAVARS = {str: "TEXT", int: "N", float: "X"}
@@ -30,13 +32,17 @@ def command_parser(command: str, description: str, **more: Any) -> argparse.Argu
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options that choose a model, a device and a precision."""
+    """Add the options that choose a model, a runtime, a device and a precision."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="NAME_OR_PATH", help="directory, known name or hub id (demo)")
     group.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
+    group.add_argument("--runtime", metavar="R", help="auto, or a name that glm plugins shows (auto)")
     group.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:0,1, mps (auto)")
     group.add_argument("--dtype", metavar="T", help=f"{', '.join(DTYPES)} (auto)")
     group.add_argument("--quantize", metavar="Q", help="none, int8, int4, int4-g128 (none)")
+    group.add_argument(
+        "--device-map", metavar="JSON_OR_FILE", help="which part of the network goes on which device"
+    )
     group.add_argument("--kernels", metavar="K", help="auto, or what the backend offers (auto)")
     group.add_argument(
         "--adapter", metavar="[NAME=]DIR", action="append", default=[], help="load an adapter; repeatable"
@@ -80,11 +86,12 @@ def model_opener(host: PluginHost, arguments: argparse.Namespace) -> Callable[[]
     What ``auto`` chose goes to standard error.
     """
     settings, adapters = settings_of(arguments), parse_adapters(arguments.adapter)
+    device_map = NOT_SET if arguments.device_map is None else read_device_map(arguments.device_map)
 
     def open_it() -> ChatModel:
         if settings.model == "demo" and arguments.model is None:
             notice("model: the bundled demo, a small stand-in; --model THUDM/chatglm-6b takes the real one")
-        model = open_model(host, settings, adapters=adapters, notify=notice)
+        model = open_model(host, settings, adapters=adapters, device_map=device_map, notify=notice)
         notice_failed(host)  # now, when the backends have been asked too
         return model
 
@@ -92,9 +99,12 @@ def model_opener(host: PluginHost, arguments: argparse.Namespace) -> Callable[[]
 
 
 def notice_failed(host: PluginHost) -> None:
-    """One line about installed plugins that cannot be used, if there are any."""
-    if host.failed:
-        notice(f"not used, because broken: {', '.join(host.failed)}; glm plugins says why")
+    """Print one line each about installed plugins that are broken or of another API version."""
+    reasons: dict[Status, str] = {"broken": "broken", "incompatible": "of another API version"}
+    for status, reason in reasons.items():
+        names = host.with_status(status)
+        if names:
+            notice(f"not used, because {reason}: {', '.join(names)}; glm plugins says why")
 
 
 def notice(line: str) -> None:

@@ -6,16 +6,14 @@ import argparse
 import json
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..bench import Cell, Plan, Spread, measure, peak_memory_bytes
 from ..chat_model import ChatModel
-from ..config import Settings
 from ..errors import ConfigError
 from ..language import language
-from ..plugins import PluginHost, default_host
-from ..routing import choose_devices, choose_dtype
+from ..plugins import default_host
 from ._options import (
     add_model_options,
     command_parser,
@@ -79,8 +77,7 @@ def run(arguments: list[str]) -> int:
         cells = measure(model, plan, notice)
         peak = peak_memory_bytes()  # before the backend takes memory to measure the bandwidth
         notice("measuring the memory's bandwidth")
-        place = _place(host, settings)
-        report = _report(model, settings.quantize, place, plan, cells, peak)
+        report = _report(model, settings.quantize, model.measure_bandwidth(), plan, cells, peak)
     if parsed.json:
         print_json(report)
         return 0
@@ -138,49 +135,34 @@ def _fitting(plan: Plan, model: ChatModel) -> Plan:
     return replace(plan, batches=fitting)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """The first device that the model runs on, its dtype, and bytes a second if its backend can say."""
-
-    device: str
-    dtype: str
-    bandwidth: float | None
-
-
-def _place(host: PluginHost, settings: Settings) -> _Place:
-    backend, devices = choose_devices(host, settings.device, _quiet)
-    found = host.call(backend, "measure_bandwidth", device=devices[0].name)
-    dtype = choose_dtype(settings.dtype, devices[0], _quiet)
-    return _Place(devices[0].name, dtype, None if found is None else float(found))
-
-
-def _quiet(line: str) -> None:
-    """What ``auto`` takes was said when the model was opened."""
-
-
 def _report(
-    model: ChatModel, scheme: str, place: _Place, plan: Plan, cells: Sequence[Cell], peak: int | None
+    model: ChatModel,
+    scheme: str,
+    bandwidth: float | None,
+    plan: Plan,
+    cells: Sequence[Cell],
+    peak: int | None,
 ) -> dict[str, Any]:
     info, load = model.info, model.load
     return {
         "model": info.name,
         "family": info.family,
         "num_parameters": info.num_parameters,
-        "device": place.device,
-        "dtype": place.dtype,
+        "device": info.devices[0] if info.devices else "",
+        "dtype": info.dtype,
         "quantize": scheme,
         "python": platform.python_version(),
         "weight_bytes": info.weight_bytes or None,
         "kv_bytes": load.kv_bytes if load else None,
         "slots": load.slots if load else None,
         "peak_memory_bytes": peak,
-        "bandwidth_bytes_per_second": place.bandwidth,
+        "bandwidth_bytes_per_second": bandwidth,
         "new_tokens": plan.new_tokens,
         "results": [
             {
                 **_rounded(asdict(cell)),
                 "steps_per_second": _rounded(cell.steps_per_second),
-                "bandwidth_share": _rounded(cell.bandwidth_share(info.weight_bytes, place.bandwidth)),
+                "bandwidth_share": _rounded(cell.bandwidth_share(info.weight_bytes, bandwidth)),
             }
             for cell in cells
         ],

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..errors import DeviceError
+from ..errors import ConfigError, DeviceError
 from ..plugins import default_host
 from ..records import DeviceInfo
-from ..routing import choose_devices, describe_backends
+from ..routing import choose_devices
+from ..survey import take_survey
 from ._options import command_parser, notice_failed, print_json, print_table
 
 
 def run(arguments: list[str]) -> int:
-    """List the devices of every backend."""
+    """List the devices of every backend, and those that runtimes have of their own."""
     parser = command_parser("devices", "List the devices that a model can run on.")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parsed = parser.parse_args(arguments)
-    host = default_host()
-    devices = [device for backend in describe_backends(host).values() for device in backend.devices]
-    notice_failed(host)
+    survey = take_survey(default_host())
+    devices = [device for placer in survey.placers() for device in placer.devices]
+    notice_failed(survey.host)
     chosen, refusal = None, ""
     try:
-        chosen = choose_devices(host, "auto", lambda line: None)[1][0].name
-    except DeviceError as error:
+        chosen = choose_devices(survey, "auto")[1][0].name
+    except (ConfigError, DeviceError) as error:
         if not devices:
             raise
         refusal = str(error)

@@ -18,6 +18,7 @@ from ..frontends import describe_frontends
 from ..models import known_models
 from ..plugins import PluginHost, default_host
 from ..routing import choose_devices
+from ..survey import take_survey
 from ._options import command_parser, print_json
 from .plugins import examined
 
@@ -123,7 +124,7 @@ def _stages(host: PluginHost) -> Iterator[Finding]:
 
 def _device(host: PluginHost, wanted: str) -> Iterator[Finding]:
     try:
-        _, devices = choose_devices(host, wanted, lambda line: None)
+        _, devices = choose_devices(take_survey(host), wanted)
     except GlmError as error:
         yield Finding("device", "fault", str(error))
     else:

@@ -11,9 +11,12 @@ from typing import Any
 from .._progress import checked_progress
 from ..config import HUBS, expand, load_settings
 from ..errors import CheckpointError, ConfigError
-from ..models import Resolved, resolve
+from ..models import Resolved
+from ..pairing import identify
 from ..plugins import PluginHost, default_host
 from ..records import ModelSource, QuantizationScheme, QuantizeJob, QuantizeProgress
+from ..routing import resolve_settings
+from ..survey import take_survey
 from ._options import command_parser, notice
 
 BAR_PLACES = 30
@@ -28,13 +31,12 @@ def run(arguments: list[str]) -> int:
     job = _job(parsed)
     host = default_host()
     settings = load_settings(
-        {name: getattr(parsed, name) for name in ("revision", "hub", "offline")} | {"model": parsed.source}
+        {name: getattr(parsed, name) for name in ("revision", "runtime", "hub", "offline")}
+        | {"model": parsed.source}
     )
-    resolved = resolve(
-        host, settings.model, revision=settings.revision, offline=settings.offline, hub=settings.hub
-    )
+    resolved = resolve_settings(host, settings)
     try:
-        for progress in _shown(_reports(host, resolved, job)):
+        for progress in _shown(_reports(host, resolved, job, settings.runtime)):
             if progress.message:
                 notice(progress.message)
     except KeyboardInterrupt:
@@ -69,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         default=False,
         help="also the embedding table and the head that shares it (no)",
     )
+    parser.add_argument("--runtime", metavar="R", help="auto, or a name that glm plugins shows (auto)")
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
     parser.add_argument("--hub", metavar="H", help=f"{', '.join(HUBS)} (huggingface)")
     parser.add_argument("--offline", action="store_true", default=None, help="never touch the network")
@@ -87,15 +90,35 @@ def _job(parsed: argparse.Namespace) -> QuantizeJob:
     )
 
 
-def _reports(host: PluginHost, resolved: Resolved, job: QuantizeJob) -> Iterator[QuantizeProgress]:
-    """What the first runtime reports that understands the source."""
+def _reports(
+    host: PluginHost, resolved: Resolved, job: QuantizeJob, wanted: str
+) -> Iterator[QuantizeProgress]:
+    """Return what the runtime reports that knows the source.
+
+    Raises:
+        CheckpointError: no runtime that was asked knows and quantises it.
+        ConfigError: two do, and the user must choose.
+    """
     source = ModelSource(resolved.name, resolved.path)
-    for runtime in host.answering("quantize_checkpoint"):
+    survey = take_survey(host)
+    identification = identify(survey, source, wanted)
+    able = [name for name in identification.matches if name in host.answering("quantize_checkpoint")]
+    if len(able) > 1:
+        choices = " or ".join(f"--runtime {survey.runtimes[name].name}" for name in able)
+        raise ConfigError(
+            f"several runtimes can quantise {source.path or source.name}; choose with {choices}"
+        )
+    for error in identification.failures.values():
+        if not able:
+            raise error
+        notice(str(error))
+    for runtime in able:
         reports = host.call(runtime, "quantize_checkpoint", source=source, job=job)
         if reports is not None:
             return checked_progress(runtime, "quantize_checkpoint", reports, QuantizeProgress)
+    by = "no installed runtime can" if wanted == "auto" else f"runtime {wanted} cannot"
     raise CheckpointError(
-        f"no installed runtime can quantise {source.path or source.name}; pass the directory of a ChatGLM-6B "
+        f"{by} quantise {source.path or source.name}; pass the directory of a ChatGLM-6B "
         f"checkpoint, the one that holds config.json{host.unused()}"
     )
 

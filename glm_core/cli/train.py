@@ -23,7 +23,7 @@ from ._options import add_plugin_options, command_parser, notice, notice_failed
 BAR_PLACES = 30
 SECONDS_BETWEEN_DRAWINGS = 0.1
 LINES = 20
-MODEL_SETTINGS = ("model", "revision", "device", "dtype", "quantize", "hub", "offline")
+MODEL_SETTINGS = ("model", "revision", "runtime", "device", "dtype", "quantize", "hub", "offline")
 
 
 def run(arguments: list[str]) -> int:
@@ -103,6 +103,7 @@ def _parser(trainer: TrainerInfo) -> argparse.ArgumentParser:
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="NAME_OR_PATH", help="directory, known name or hub id (demo)")
     group.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
+    group.add_argument("--runtime", metavar="R", help="auto, or a name that glm plugins shows (auto)")
     group.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:0, mps (auto)")
     group.add_argument("--dtype", metavar="T", help="of the frozen weights (auto)")
     group.add_argument("--quantize", metavar="Q", help="the frozen weights: none, int8, int4 (none)")

@@ -33,10 +33,12 @@ TOOLS = (Tool("get_weather"),)
 class Runtime:
     """Calls a tool after a word."""
 
-    GLM_API_VERSION = 1
+    GLM_API_VERSION = 2
 
     def __init__(self, tools: bool) -> None:
-        self.info = ModelInfo("little", "family", 0, 64, Sampling(), tools=tools)
+        self.info = ModelInfo(
+            "little", "family", 0, 64, Sampling(), features=frozenset({"tools"} if tools else ())
+        )
         self.asked: list[ChatRequest] = []
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from glm_testing import host_of, null_backend, plugin_of
 
 import glm_core.compat as ChatGLM6Bpkg
 from glm_core import ConfigError, PluginError, hookimpl
-from glm_core.records import FrontendInfo, ModelSource, OpenModel, Option
+from glm_core.records import FrontendInfo, ModelMatch, ModelSource, OpenModel, Option
 
 CALLS: list[tuple[str, Mapping[str, Any], str]] = []
 
@@ -47,11 +47,19 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         known = source.name == "null" or isinstance(source.model, SimpleNamespace)
         return null_backend.NullModel(source.name) if known else None
 
+    @hookimpl
+    def identify_model(source: ModelSource) -> ModelMatch | None:
+        known = source.name == "null" or isinstance(source.model, SimpleNamespace)
+        return ModelMatch("null", "of this test") if known else None
+
     backend = plugin_of(
+        identify_model=identify_model,
         load_model=load_model,
         **{
             name: getattr(null_backend, name)
-            for name in ("describe_backend", "describe_models", "place", "chat_stream")
+            for name in (
+                *("describe_backend", "describe_models", "describe_runtime", "place", "chat_stream"),
+            )
         },
     )
     host = host_of(

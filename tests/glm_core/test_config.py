@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from glm_core import ConfigError
+from glm_core import NOT_SET, ConfigError
 from glm_core.config import Settings, config_file, expand, hub_cache, load_settings, wants_debug
 
 OTHER_VALUES = {
     "model": "chatglm-6b",
+    "runtime": "torch",
     "device": "cuda:1",
     "dtype": "float16",
     "quantize": "int4",
@@ -48,7 +49,7 @@ def _as_text(value: object) -> str:
 
 
 def _as_toml(name: str, value: object) -> str:
-    return "" if value is None else f"{name} = {json.dumps(value)}"  # the same notation for these types
+    return "" if value is NOT_SET else f"{name} = {json.dumps(value)}"  # the same notation for these types
 
 
 def test_every_setting_is_under_test() -> None:

@@ -17,12 +17,12 @@ HOOKS: dict[str, Callable[..., Any]] = {
     name: value for name, value in vars(hookspecs).items() if hasattr(value, "glm_spec")
 }
 STAGES = {"load_model", "quantize", "place", "chat_stream", "train"}
-FIRST_RESULT = STAGES | {"predict", "quantize_checkpoint", "measure_bandwidth"}
-DESCRIBING = {"describe_backend", "describe_frontend", "describe_models", "describe_trainer"}
+FIRST_RESULT = STAGES | {"identify_model", "predict", "quantize_checkpoint", "measure_bandwidth"}
+DESCRIBING = {f"describe_{what}" for what in ("backend", "frontend", "models", "runtime", "trainer")}
 
 
 def test_hooks_are_exactly_these() -> None:
-    """Stages and tools are answered by one plugin, four descriptions by all."""
+    """Stages and tools are answered by one plugin, five descriptions by all."""
     assert set(HOOKS) == FIRST_RESULT | DESCRIBING
     first = {name for name, hook in HOOKS.items() if hook.glm_spec["firstresult"]}  # type: ignore[attr-defined]
     assert first == FIRST_RESULT

@@ -23,7 +23,7 @@ from glm_core._conflicts import name_conflicts
 from glm_core._isolation import LONGEST_TEXT, said, shown
 from glm_core._progress import checked_progress
 from glm_core.frontends import describe_frontends, find_frontend
-from glm_core.plugins import Candidate, PluginHost
+from glm_core.plugins import API_VERSION, Candidate, PluginHost
 from glm_core.records import (
     BackendInfo,
     DeviceInfo,
@@ -33,6 +33,7 @@ from glm_core.records import (
     TrainProgress,
 )
 from glm_core.routing import choose_devices
+from glm_core.survey import take_survey
 
 CPU = DeviceInfo("cpu", "cpu", "a processor")
 
@@ -105,11 +106,11 @@ def test_interrupt_in_a_description_is_the_plugins(error: BaseException) -> None
 class Nasty:
     """An object that raises whatever it is asked."""
 
-    GLM_API_VERSION = 1
+    GLM_API_VERSION = API_VERSION
 
     def __getattribute__(self, name: str) -> Any:
         if name == "GLM_API_VERSION":
-            return 1
+            return API_VERSION
         raise SystemExit(3)
 
     def __repr__(self) -> str:
@@ -402,14 +403,14 @@ def test_other_package_cannot_answer_for_a_device_of_ours() -> None:
     npu = DeviceInfo("npu", "npu", "")
     thief = Candidate("aaa", "glm-aaa", "1", lambda: backend(CPU, npu, priority=50))
     host = ours_and(thief)
-    plugin_name, devices = choose_devices(host, "cpu", lambda line: None)
+    plugin_name, devices = choose_devices(take_survey(host), "cpu")
     assert (plugin_name, devices) == ("backend_cpu", (CPU,))
-    assert choose_devices(host, "auto", lambda line: None)[1] == (npu,)
+    assert choose_devices(take_survey(host), "auto")[1] == (npu,)
     assert name_conflicts(host) == {
         "backend_cpu": ("describes devices of type 'cpu', as aaa does; backend_cpu comes first",),
         "aaa": ("describes devices of type 'cpu', as backend_cpu does, whose they are; they are left out",),
     }
-    assert choose_devices(PluginHost([thief]), "cpu", lambda line: None)[0] == "aaa"
+    assert choose_devices(take_survey(PluginHost([thief])), "cpu")[0] == "aaa"
 
 
 def test_alias_never_hides_another_models_name(tmp_path: Path) -> None:

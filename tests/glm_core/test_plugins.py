@@ -49,7 +49,10 @@ def test_plugin_that_loads_is_reported_with_its_hooks() -> None:
     (report,) = host_of(null=null_backend).reports
     assert (report.name, report.distribution, report.version) == ("null", "glm-null", "0")
     assert (report.status, report.reason) == ("ok", "")
-    assert report.hooks == ("chat_stream", "describe_backend", "describe_models", "load_model", "place")
+    assert report.hooks == (
+        *("chat_stream", "describe_backend", "describe_models", "describe_runtime"),
+        *("identify_model", "load_model", "place"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,12 +105,13 @@ def test_interrupt_while_a_plugin_loads_ends_the_command(monkeypatch: pytest.Mon
     ("version", "reason"),
     [
         (
-            2,
-            "was written for API version 2; this glm-core speaks version 1. "
-            "Install a matching version of one of them.",
+            1,
+            "was written for API version 1; this glm-core speaks version 2. Install a newer version of it; "
+            "what its author changes is in docs/plugins/compatibility.md",
         ),
-        ("1", "was written for API version 1; this glm-core speaks version 1."),
-        (None, "states no GLM_API_VERSION; this glm-core speaks version 1"),
+        (3, "was written for API version 3; this glm-core speaks version 2. Install a matching version"),
+        ("2", "was written for API version 2; this glm-core speaks version 2."),
+        (None, "states no GLM_API_VERSION; this glm-core speaks version 2"),
     ],
 )
 def test_other_api_version_is_refused(version: object, reason: str) -> None:
@@ -124,7 +128,7 @@ def test_plugin_without_a_version_is_refused() -> None:
     (report,) = host_of(nothing=object()).reports
     assert (report.status, report.reason) == (
         "incompatible",
-        "states no GLM_API_VERSION; this glm-core speaks version 1",
+        "states no GLM_API_VERSION; this glm-core speaks version 2",
     )
 
 
@@ -183,8 +187,8 @@ def test_wrong_hook_is_found_when_the_plugin_is_loaded(hooks: dict[str, Any], re
 def test_hook_may_take_fewer_arguments() -> None:
     """An implementation names only what it needs."""
     seen: list[object] = []
-    host = host_of(a=plugin(load_model=lambda source: seen.append(source)))
-    host.call("a", "load_model", source="here", device="cpu", dtype="float32")
+    host = host_of(a=plugin(place=lambda model: seen.append(model)))
+    host.call("a", "place", model="here", placement=None)
     assert seen == ["here"]
 
 

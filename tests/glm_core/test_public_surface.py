@@ -23,6 +23,7 @@ SURFACE = [
     "ModelInfo",
     "ModelLoad",
     "ModelNotFoundError",
+    "NOT_SET",
     "OutOfMemoryError",
     "PluginError",
     "RequestError",

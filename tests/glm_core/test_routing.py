@@ -5,26 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_plugins import FakeModel, backend, host_loading, plugin, runtime
+from fake_plugins import FakeModel, backend, host_loading, loader, runtime
 from glm_testing import host_of, null_backend
 
 import glm_core
-from glm_core import AdapterError, CheckpointError, DeviceError, PluginError
+from glm_core import AdapterError, CheckpointError, ConfigError, DeviceError, PluginError
 from glm_core.config import Settings
+from glm_core.pairing import identify
 from glm_core.plugins import PluginHost
 from glm_core.records import DeviceInfo, ModelSource, Placement, QuantizationScheme
-from glm_core.routing import (
-    adopt_model,
-    choose_devices,
-    choose_dtype,
-    open_for_training,
-    open_model,
-    run_stages,
-)
+from glm_core.routing import adopt_model, choose_devices, open_for_training, open_model
+from glm_core.stages import choose_dtype, open_identified
+from glm_core.survey import take_survey
 
 CPU = DeviceInfo("cpu", "cpu", "a processor", dtypes=("bfloat16", "float32"), dtype_reason="it is fast")
 GPUS = tuple(DeviceInfo(f"cuda:{index}", "cuda", f"card {index}") for index in range(3))
@@ -39,7 +35,7 @@ def ignore(line: str) -> None:
 
 def devices_of(host: PluginHost, wanted: str) -> tuple[str, tuple[str, ...]]:
     """The backend and the device names that ``wanted`` means."""
-    plugin_name, devices = choose_devices(host, wanted, ignore)
+    plugin_name, devices = choose_devices(take_survey(host), wanted)
     return plugin_name, tuple(device.name for device in devices)
 
 
@@ -50,7 +46,7 @@ def test_auto_takes_the_device_of_highest_priority() -> None:
     """Priority decides, and the choice is told with the device's label."""
     told: list[str] = []
     host = host_of(a=backend(CPU), b=backend(*GPUS, priority=10))
-    assert choose_devices(host, "auto", told.append) == ("b", (GPUS[0],))
+    assert choose_devices(take_survey(host), "auto", told.append) == ("b", (GPUS[0],))
     assert told == ["device auto: cuda:0 (card 0)"]
 
 
@@ -58,14 +54,15 @@ def test_auto_passes_over_what_is_not_available_and_says_why() -> None:
     """A fallback is never silent."""
     told: list[str] = []
     host = host_of(a=backend(CPU), b=backend(ABSENT_GPU, priority=10))
-    assert choose_devices(host, "auto", told.append) == ("a", (CPU,))
+    assert choose_devices(take_survey(host), "auto", told.append) == ("a", (CPU,))
     assert told == ["device auto: cpu (a processor; cuda:0: the driver is too old)"]
 
 
-def test_equal_priority_is_decided_by_name() -> None:
-    """Neither the order of loading nor chance decides."""
+def test_equal_priority_is_for_the_user_to_decide() -> None:
+    """Neither the alphabet nor chance decides; the message names both devices."""
     other = DeviceInfo("npu", "npu", "")
-    assert devices_of(host_of(z=backend(CPU), a=backend(other)), "auto") == ("a", ("npu",))
+    with pytest.raises(ConfigError, match="--device cpu or --device npu"):
+        devices_of(host_of(z=backend(CPU), a=backend(other)), "auto")
 
 
 def test_auto_without_an_available_device_lists_the_reasons() -> None:
@@ -73,9 +70,9 @@ def test_auto_without_an_available_device_lists_the_reasons() -> None:
     with pytest.raises(
         DeviceError, match="^no device is available: cuda:0: the driver is too old; install a newer one$"
     ):
-        choose_devices(host_of(b=backend(ABSENT_GPU)), "auto", ignore)
+        choose_devices(take_survey(host_of(b=backend(ABSENT_GPU))), "auto")
     with pytest.raises(DeviceError, match="^no device is available: the backends see none$"):
-        choose_devices(host_of(b=backend()), "auto", ignore)
+        choose_devices(take_survey(host_of(b=backend())), "auto")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +106,7 @@ def test_devices_that_are_all_absent_say_why() -> None:
 
 
 def test_second_backend_of_a_kind_may_have_the_device() -> None:
-    """Where one backend cannot use a device, another that offers it is taken."""
+    """Where one plugin cannot use a device, another that offers it is taken."""
     host = host_of(a=backend(ABSENT_GPU), b=backend(GPUS[0]))
     assert devices_of(host, "cuda:0") == ("b", ("cuda:0",))
 
@@ -138,7 +135,7 @@ def test_device_that_cannot_be_used_is_refused(wanted: str, message: str) -> Non
     unavailable = DeviceInfo("cuda:1", "cuda", "", available=False, reason="in use")
     host = host_of(a=backend(CPU), b=backend(ABSENT_GPU, unavailable if wanted == "cuda" else GPUS[1]))
     with pytest.raises(DeviceError, match=f"^{re.escape(message)}"):
-        choose_devices(host, wanted, ignore)
+        choose_devices(take_survey(host), wanted)
 
 
 def test_installed_backend_that_sees_nothing_is_not_missing() -> None:
@@ -146,7 +143,7 @@ def test_installed_backend_that_sees_nothing_is_not_missing() -> None:
     with pytest.raises(
         DeviceError, match="device 'fake:0': its backend sees no such device; choose one of: cpu"
     ):
-        choose_devices(host_of(a=backend(CPU), b=backend()), "fake:0", ignore)
+        choose_devices(take_survey(host_of(a=backend(CPU), b=backend())), "fake:0")
 
 
 def test_no_backend_at_all_says_what_to_install() -> None:
@@ -154,12 +151,12 @@ def test_no_backend_at_all_says_what_to_install() -> None:
     with pytest.raises(
         DeviceError, match="^no hardware backend is installed: pip install glm-backend-cpu, .*mps$"
     ):
-        choose_devices(host_of(), "cpu", ignore)
+        choose_devices(take_survey(host_of()), "cpu")
     host = host_loading(lambda: 1 / 0, name="backend_cpu")
     with pytest.raises(
         DeviceError, match=re.escape("(Installed, but not used: backend_cpu; glm plugins says why.)")
     ):
-        choose_devices(host, "cpu", ignore)
+        choose_devices(take_survey(host), "cpu")
 
 
 # --- dtype and quantisation ----------------------------------------------------------------------
@@ -183,13 +180,22 @@ def test_dtype_that_the_device_lacks_is_refused() -> None:
 
 
 def stages(host: PluginHost, settings: Settings = Settings(), **options: Any) -> glm_core.ChatModel:  # noqa: B008
-    """All stages on the backend ``b`` for a source that has no files."""
-    return run_stages(host, ModelSource("x"), "b", (CPU,), settings, **options)
+    """All stages for a source that has no files."""
+    return open_source(host, ModelSource("x"), settings, **options)
+
+
+def open_source(
+    host: PluginHost, source: ModelSource, settings: Settings, **options: Any
+) -> glm_core.ChatModel:
+    """Take a source through all stages."""
+    survey = take_survey(host)
+    identification = identify(survey, source, settings.runtime)
+    return open_identified(survey, identification, settings, notify=ignore, **options)
 
 
 def test_quantisation_that_the_backend_lacks_is_refused_before_loading() -> None:
     """Nothing is loaded only to be refused."""
-    host = host_of(b=backend(CPU, schemes=("int8",)), r=plugin(load_model=lambda: pytest.fail("was loaded")))
+    host = host_of(b=backend(CPU, schemes=("int8",)), r=loader(lambda: pytest.fail("was loaded")))
     with pytest.raises(
         DeviceError, match="^backend 'b' cannot quantise to int4; it offers: int8. Choose one"
     ):
@@ -264,27 +270,16 @@ def test_model_is_not_quantised_unasked() -> None:
 # --- stages --------------------------------------------------------------------------------------
 
 
-def declining(asked: list[str], name: str, model: FakeModel | None = None) -> ModuleType:
-    """A runtime that notes being asked."""
-
-    def load_model(source: object, device: str, dtype: str) -> FakeModel | None:
-        asked.append(f"{name} {device} {dtype}")
-        return model
-
-    return plugin(load_model=load_model)
-
-
-def test_runtimes_are_asked_in_the_order_of_their_names() -> None:
-    """The first that accepts gets the model, whatever was loaded first; the rest are not asked."""
+def test_only_the_runtime_that_knows_the_model_loads_it() -> None:
+    """The others are asked what they know, and nothing else."""
     asked: list[str] = []
-    modules = {
-        "r3": declining(asked, "r3"),
-        "r2": declining(asked, "r2", FakeModel()),
-        "b": backend(CPU),
-        "r1": declining(asked, "r1"),
-    }
-    stages(host_of(**modules))
-    assert asked == ["r1 cpu bfloat16", "r2 cpu bfloat16"]
+
+    def load_model(source: object, device: str, dtype: str) -> FakeModel:
+        asked.append(f"{device} {dtype}")
+        return FakeModel()
+
+    stages(host_of(r1=runtime(None), r2=loader(load_model), b=backend(CPU), r3=runtime(None)))
+    assert asked == ["cpu bfloat16"]
 
 
 @pytest.mark.parametrize(
@@ -306,7 +301,7 @@ def test_directory_that_no_runtime_recognises_is_explained(
         (tmp_path / "config.json").write_bytes(config.encode("latin-1"))
     host = host_of(b=backend(CPU), r=runtime(None), q=runtime(None))
     with pytest.raises(CheckpointError) as caught:
-        run_stages(host, ModelSource("x", tmp_path), "b", (CPU,), Settings())
+        open_source(host, ModelSource("x", tmp_path), Settings())
     assert f"no installed runtime recognises {tmp_path}: {message}" in str(caught.value)
     assert str(caught.value).endswith(". Installed runtimes: q, r.")
 
@@ -337,7 +332,7 @@ def raising(model: object) -> None:
         (
             {"place": lambda model: None},
             PluginError,
-            "backend 'b' cannot place models of runtime 'r'; choose another",
+            "backend 'b' cannot place models of runtime 'r', .*choose another",
         ),
         (
             {"place": lambda model: 5},
@@ -348,7 +343,7 @@ def raising(model: object) -> None:
         (
             {"quantize": lambda model: None},
             PluginError,
-            "'b' cannot quantize models of runtime 'r'; leave --quantize out",
+            "'b' cannot quantize models of runtime 'r', .*leave --quantize out",
         ),
     ],
 )
@@ -401,7 +396,7 @@ def test_model_in_memory_is_adopted_where_it_is() -> None:
         sources.append(source)
         return FakeModel()
 
-    host = host_of(a=backend(*GPUS, priority=9), b=backend(CPU), r=plugin(load_model=load_model))
+    host = host_of(a=backend(*GPUS, priority=9), b=backend(CPU), r=loader(load_model))
     model = InMemory()
     adopt_model(host, model, "tokenizer")
     assert sources == [ModelSource("InMemory", None, {}, model, "tokenizer")]

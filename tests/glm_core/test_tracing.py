@@ -40,16 +40,16 @@ def test_every_kind_of_outcome_has_its_line(capsys: pytest.CaptureFixture[str]) 
     host = host_of(null=null_backend, bad=plugin(place=lambda: 1 / 0, describe_models=lambda: ()))
     host.describe("describe_backend", BackendInfo)
     host.describe_many("describe_models", ModelCard)
-    host.call("null", "load_model", source=ModelSource("other"), device="cpu", dtype="float32")
+    host.call("null", "identify_model", source=ModelSource("other"))
     with pytest.raises(PluginError):
         host.call("bad", "place", model=1, placement=None)
     assert calls(capsys.readouterr().err) == [
-        ("null", "import", "API version 1"),
-        ("bad", "import", "API version 1"),
+        ("null", "import", "API version 2"),
+        ("bad", "import", "API version 2"),
         ("null", "describe_backend", "BackendInfo"),
         ("bad", "describe_models", "nothing"),
         ("null", "describe_models", "1 x ModelCard"),
-        ("null", "load_model", "declined"),
+        ("null", "identify_model", "declined"),
         ("bad", "place", "raised ZeroDivisionError: division by zero"),
     ]
 

@@ -49,10 +49,10 @@ TOLD: list[dict[str, Any]] = [
 class ToolRuntime:
     """Says a word if asked to, then calls two tools, the first one in fragments."""
 
-    GLM_API_VERSION = 1
+    GLM_API_VERSION = 2
 
     def __init__(self) -> None:
-        self.info = ModelInfo("tools", "scripted", 0, 2048, Sampling(), tools=True)
+        self.info = ModelInfo("tools", "scripted", 0, 2048, Sampling(), features=frozenset({"tools"}))
         self.requests: list[ChatRequest] = []
 
     def close(self) -> None:

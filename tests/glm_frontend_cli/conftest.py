@@ -39,7 +39,7 @@ class ScriptedRuntime:
     queue: Sequence[int] = ()
     requests: list[ChatRequest] = field(default_factory=list)
     closed: int = 0
-    GLM_API_VERSION = 1
+    GLM_API_VERSION = 2
 
     @property
     def info(self) -> ModelInfo:

@@ -29,7 +29,7 @@ from glm_core.records import (
 from glm_testing.conformance import ConformanceTests
 from glm_testing.driver import FrontendDriver
 
-GLM_API_VERSION = 1
+GLM_API_VERSION = 2
 
 
 class Model:

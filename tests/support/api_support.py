@@ -72,7 +72,7 @@ class ScriptedRuntime:
     requests: list[ChatRequest] = field(default_factory=list)
     open_streams: set[Any] = field(default_factory=set)
     directories: dict[str, Path] = field(default_factory=dict)
-    GLM_API_VERSION = 1
+    GLM_API_VERSION = 2
 
     @property
     def info(self) -> ModelInfo:

@@ -27,6 +27,7 @@ from glm_core.records import (
     FrontendInfo,
     ModelCard,
     ModelLoad,
+    ModelMatch,
     ModelSource,
     Placement,
     QuantizeJob,
@@ -34,7 +35,10 @@ from glm_core.records import (
     Sampling,
 )
 
-HOOKS = ("describe_backend", "describe_models", "load_model", "place", "chat_stream")
+HOOKS = (
+    *("describe_backend", "describe_models", "describe_runtime"),
+    *("identify_model", "load_model", "place", "chat_stream"),
+)
 Maker = Callable[[Path], Subject]
 
 BROKEN: dict[str, list[Maker]] = {}
@@ -140,7 +144,9 @@ def wrong_record(folder: Path) -> Subject:
 
 def described(*devices: DeviceInfo, **fields: Any) -> ModuleType:
     """The null backend with other devices."""
-    info = BackendInfo("null", devices or null_backend.describe_backend().devices, -1, **fields)
+    info = BackendInfo(
+        "null", devices or null_backend.describe_backend().devices, -1, kinds=("null",), **fields
+    )
 
     @hookimpl
     def describe_backend() -> BackendInfo:
@@ -181,12 +187,23 @@ def claims_every_directory(folder: Path) -> Subject:
     """Raises for a directory that another runtime may know."""
 
     @hookimpl
-    def load_model(source: ModelSource) -> NullModel | None:
+    def identify_model(source: ModelSource) -> ModelMatch | None:
         if source.path is not None:
             raise CheckpointError("no null.json")
-        return null_backend.load_model(source)
+        return null_backend.identify_model(source)
 
-    return subject_of(null_with(load_model=load_model))
+    return subject_of(null_with(identify_model=identify_model))
+
+
+@breaks("identifies")
+def opens_what_it_did_not_identify(folder: Path) -> Subject:
+    """Answers identify_model with a word."""
+
+    @hookimpl
+    def identify_model(source: ModelSource) -> Any:
+        return "null" if source.name == "null" else None
+
+    return subject_of(null_with(identify_model=identify_model))
 
 
 @breaks("declines-models")
@@ -701,9 +718,16 @@ def copying(
             raise ConfigError(f"scheme {job.scheme} is unknown")
         return copy(source.path, job)
 
+    @hookimpl
+    def identify_model(source: ModelSource) -> ModelMatch | None:
+        return ModelMatch("null", "it holds null.json") if is_ours(source) else None
+
     return subject_of(
         null_with(
-            load_model=load_model, describe_models=describe_models, quantize_checkpoint=quantize_checkpoint
+            identify_model=identify_model,
+            load_model=load_model,
+            describe_models=describe_models,
+            quantize_checkpoint=quantize_checkpoint,
         )
     )
 

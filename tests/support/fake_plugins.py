@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import Any
 
 from glm_core import ModelInfo, Sampling, hookimpl
-from glm_core.plugins import Candidate, PluginHost
-from glm_core.records import BackendInfo, DeviceInfo, LoadedModel
+from glm_core.plugins import API_VERSION, Candidate, PluginHost
+from glm_core.records import BackendInfo, DeviceInfo, LoadedModel, ModelMatch, RuntimeInfo
 
 
-def plugin(*, api_version: object = 1, **hooks: Callable[..., Any]) -> ModuleType:
+def plugin(*, api_version: object = API_VERSION, **hooks: Callable[..., Any]) -> ModuleType:
     """A plugin module with the given functions as its hooks."""
     module = ModuleType("fake_plugin")
     module.GLM_API_VERSION = api_version  # type: ignore[attr-defined]
@@ -33,7 +33,7 @@ def backend(
     quantize: Callable[..., Any] = lambda model: model,
 ) -> ModuleType:
     """A backend that accepts every model as it is."""
-    info = BackendInfo("fake", devices, priority, schemes, kernels)
+    info = BackendInfo("fake", devices, priority, schemes, kernels, kinds=("fake",))
     return plugin(describe_backend=lambda: info, place=place, quantize=quantize)
 
 
@@ -51,7 +51,20 @@ class FakeModel:
 
 def runtime(model: LoadedModel | None, chat_stream: Callable[..., Any] = lambda request: None) -> ModuleType:
     """A runtime that loads ``model`` whatever the source is."""
-    return plugin(load_model=lambda source: model, chat_stream=chat_stream)
+    match = None if model is None else ModelMatch("fake", "it takes everything")
+    return loader(lambda source: model, lambda source: match, chat_stream=chat_stream)
+
+
+def loader(
+    load_model: Callable[..., Any],
+    identify_model: Callable[..., Any] = lambda source: ModelMatch("fake", "it is asked to"),
+    **hooks: Callable[..., Any],
+) -> ModuleType:
+    """A runtime with this ``load_model``, whose models the fake backend places."""
+    info = RuntimeInfo("fake")
+    return plugin(
+        describe_runtime=lambda: info, identify_model=identify_model, load_model=load_model, **hooks
+    )
 
 
 def host_loading(load: Callable[[], object], *, name: str = "broken", time_limit: float = 5.0) -> PluginHost:

@@ -73,7 +73,7 @@ class ScriptedRuntime:
     requests: list[ChatRequest] = field(default_factory=list)
     steps: dict[str, threading.Semaphore] = field(default_factory=dict)
     closed: dict[str, threading.Event] = field(default_factory=dict)
-    GLM_API_VERSION = 1
+    GLM_API_VERSION = 2
 
     @property
     def info(self) -> ModelInfo:

@@ -10,8 +10,9 @@ import pytest
 from fake_plugins import plugin, run_glm
 from glm_testing import host_of, null_backend, plugin_of
 
-from glm_core import ModelLoad, cli
+from glm_core import NOT_SET, ModelLoad, cli
 from glm_core.cli import bench
+from glm_core.records import NotSet
 
 SHORT = ["bench", "--model", "null", "--prompt-tokens", "6,3", "--new-tokens", "2", "--repeat", "2"]
 
@@ -90,9 +91,9 @@ def test_backend_says_how_fast_its_memory_is(
     assert json.loads(out.splitlines()[-1])["bandwidth_bytes_per_second"] == 50e9
 
 
-def placing(monkeypatch: pytest.MonkeyPatch, *, slots: int | None = None) -> list[int]:
+def placing(monkeypatch: pytest.MonkeyPatch, *, slots: int | None = None) -> list[int | NotSet]:
     """Replace the backend by one that notes the slots it is asked for and, if given, reserves ``slots``."""
-    asked: list[int] = []
+    asked: list[int | NotSet] = []
 
     def place(model: Any, placement: Any) -> Any:
         asked.append(placement.slots)
@@ -110,7 +111,7 @@ def test_as_many_slots_as_the_largest_batch_unless_told_otherwise(monkeypatch: p
     asked = placing(monkeypatch)
     for options in (["--batch", "1,3"], ["--batch", "2", "--slots", "5"], []):
         assert cli.main([*SHORT, *options]) == 0
-    assert asked == [3, 5, 0]
+    assert asked == [3, 5, NOT_SET]
 
 
 def test_batches_that_nobody_asked_for_give_way_to_memory(

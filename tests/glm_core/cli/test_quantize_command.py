@@ -12,7 +12,7 @@ from typing import Any
 
 import glm_runtime_torch.checkpoints.writer as writer
 import pytest
-from fake_plugins import plugin, run_glm, run_python
+from fake_plugins import loader, run_glm, run_python
 from glm_testing import host_of
 from tiny_models import tiny_checkpoint
 
@@ -224,7 +224,7 @@ def host_answering(reports: Callable[[], Any]) -> Any:
         answered: Iterator[QuantizeProgress] | None = reports()
         return answered
 
-    return host_of(fake=plugin(quantize_checkpoint=answer))
+    return host_of(fake=loader(answer, quantize_checkpoint=answer))
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,9 @@ def test_the_job_is_what_was_asked_for(
         seen.extend((source.path, job))
         return iter([QuantizeProgress(0, 0, message="going on"), QuantizeProgress(0, 0, finished=True)])
 
-    monkeypatch.setattr(quantize, "default_host", lambda: host_of(fake=plugin(quantize_checkpoint=write)))
+    monkeypatch.setattr(
+        quantize, "default_host", lambda: host_of(fake=loader(write, quantize_checkpoint=write))
+    )
     options = ["--bits", "4", "--group-size", "64", "--method", "gptq", "--calibration", "~/t.txt"]
     assert cli.main(["quantize", str(source), str(tmp_path / "out"), *options, "--quantize-embeddings"]) == 0
     assert seen[0] == source

@@ -256,16 +256,16 @@ def test_chat_goes_through_the_backend_of_its_device(tiny: Path, monkeypatch: py
     model = AutoModel.from_pretrained(tiny).float().eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     expected = model.chat(tokenizer, "hello", do_sample=False, max_length=40)[0]
-    seen: list[tuple[bool, int]] = []
+    seen: list[tuple[bool, object]] = []
 
     @hookimpl
     def describe_backend() -> BackendInfo:
-        return BackendInfo("fake", (DeviceInfo("cpu", "cpu", "a stand-in"),))
+        return BackendInfo("fake", (DeviceInfo("cpu", "cpu", "a stand-in"),), kinds=("torch",))
 
     @hookimpl
     def place(model: TorchModel, placement: Placement) -> TorchModel:
         seen.append((model.is_borrowed, placement.slots))
-        model.start(torch.device("cpu"), slots=placement.slots)
+        model.start(torch.device("cpu"), slots=placement.slots or 0)
         return model
 
     host = host_of(

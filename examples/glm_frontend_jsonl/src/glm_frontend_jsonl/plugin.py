@@ -5,7 +5,7 @@ from __future__ import annotations
 from glm_core import hookimpl
 from glm_core.records import FrontendInfo, Option
 
-GLM_API_VERSION = 1
+GLM_API_VERSION = 2
 
 
 @hookimpl

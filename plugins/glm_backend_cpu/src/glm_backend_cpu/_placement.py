@@ -95,8 +95,8 @@ def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None
     free = psutil.virtual_memory().available
     model.start(
         CPU,
-        slots=placement.slots,
-        context_length=placement.context_length,
+        slots=placement.slots or 0,
+        context_length=placement.context_length or 0,
         kv_memory_bytes=placement.kv_memory_bytes or int(KV_SHARE * free),
         attention=None if library is None else NativeDecodeAttention(library),
     )

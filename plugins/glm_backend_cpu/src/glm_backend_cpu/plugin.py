@@ -5,8 +5,9 @@ from __future__ import annotations
 from glm_core import hookimpl
 from glm_core.records import BackendInfo, LoadedModel, Placement, QuantizationScheme
 
-GLM_API_VERSION = 1
+GLM_API_VERSION = 2
 SCHEMES = ("int8", "int4", "int4-g128", "int4-g64", "int4-g32")
+KINDS = ("torch",)
 KERNELS = ("native", "torch")
 
 
@@ -15,7 +16,7 @@ def describe_backend() -> BackendInfo:
     """The processor, its memory, the dtype that it runs fast, and which kernels there are."""
     from ._processor import describe
 
-    return BackendInfo("cpu", (describe(),), priority=0, schemes=SCHEMES, kernels=KERNELS)
+    return BackendInfo("cpu", (describe(),), priority=0, schemes=SCHEMES, kernels=KERNELS, kinds=KINDS)
 
 
 @hookimpl

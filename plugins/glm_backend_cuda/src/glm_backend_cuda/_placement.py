@@ -72,7 +72,7 @@ def place_on(
         places: where a model stands that cannot be moved.
         recorder: of decode steps; ``None`` = CUDA graphs where the one device is a GPU.
     """
-    found = fit(model, free, placement, device_map=placement.device_map, places=places)
+    found = fit(model, free, placement, device_map=placement.device_map or None, places=places)
     placement.notify(found.sentence())
     kernels = choose_kernels(placement.kernels, found.places.devices, model.dtype)
     placement.notify(kernels.sentence)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from glm_core import hookimpl
 from glm_core.records import BackendInfo, LoadedModel, Placement, QuantizationScheme
 
-GLM_API_VERSION = 1
+GLM_API_VERSION = 2
 PRIORITY = 100  # before Apple's GPU and the processor
 SCHEMES = ("int8", "int4", "int4-g128", "int4-g64", "int4-g32")
+KINDS = ("torch",)
 KERNELS = ("triton", "torch", "cpm")
 
 
@@ -16,7 +17,7 @@ def describe_backend() -> BackendInfo:
     """The NVIDIA GPUs that this process may use."""
     from ._devices import describe
 
-    return BackendInfo("cuda", describe(), priority=PRIORITY, schemes=SCHEMES, kernels=KERNELS)
+    return BackendInfo("cuda", describe(), priority=PRIORITY, schemes=SCHEMES, kernels=KERNELS, kinds=KINDS)
 
 
 @hookimpl

@@ -66,7 +66,7 @@ def place_on_mps(
         products.DEVICE,
         slots=found.slots,
         context_length=found.context_length,
-        kv_memory_bytes=placement.kv_memory_bytes,
+        kv_memory_bytes=placement.kv_memory_bytes or 0,
     )
     return model
 

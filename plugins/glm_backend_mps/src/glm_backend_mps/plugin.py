@@ -5,9 +5,10 @@ from __future__ import annotations
 from glm_core import hookimpl
 from glm_core.records import BackendInfo, LoadedModel, Placement, QuantizationScheme
 
-GLM_API_VERSION = 1
+GLM_API_VERSION = 2
 PRIORITY = 50  # before the processor, after an NVIDIA GPU
 SCHEMES = ("int8", "int4", "int4-g128", "int4-g64", "int4-g32")
+KINDS = ("torch",)
 KERNELS = ("metal", "torch")
 
 
@@ -16,7 +17,7 @@ def describe_backend() -> BackendInfo:
     """The GPU of this Mac, or why there is none."""
     from ._devices import describe
 
-    return BackendInfo("mps", (describe(),), priority=PRIORITY, schemes=SCHEMES, kernels=KERNELS)
+    return BackendInfo("mps", (describe(),), priority=PRIORITY, schemes=SCHEMES, kernels=KERNELS, kinds=KINDS)
 
 
 @hookimpl

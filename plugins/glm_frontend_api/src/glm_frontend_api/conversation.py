@@ -15,7 +15,7 @@ def check_tools_known(service: Service, body: ChatCompletionRequest) -> None:
     Raises:
         ApiError: 400, naming the field.
     """
-    if service.model.info.tools:
+    if "tools" in service.model.info.features:
         return
     if body.tools:
         raise _not_supported(service, "tools")

@@ -7,7 +7,7 @@ from pathlib import Path
 from glm_core import hookimpl
 from glm_core.records import ModelCard
 
-GLM_API_VERSION = 1
+GLM_API_VERSION = 2
 
 
 @hookimpl

@@ -17,7 +17,7 @@ from glm_core.records import (
 from ._predict_options import PREDICT_OPTIONS
 from ._train_options import TRAIN_OPTIONS
 
-GLM_API_VERSION = 1
+GLM_API_VERSION = 2
 
 
 @hookimpl

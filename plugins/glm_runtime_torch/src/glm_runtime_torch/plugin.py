@@ -6,12 +6,27 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from glm_core import hookimpl
-from glm_core.records import ChatRequest, Delta, ModelCard, ModelSource, QuantizeJob, QuantizeProgress
+from glm_core.records import (
+    ChatRequest,
+    Delta,
+    ModelCard,
+    ModelMatch,
+    ModelSource,
+    QuantizeJob,
+    QuantizeProgress,
+    RuntimeInfo,
+)
 
 if TYPE_CHECKING:
     from .model.torch_model import TorchModel
 
-GLM_API_VERSION = 1
+GLM_API_VERSION = 2
+
+
+@hookimpl
+def describe_runtime() -> RuntimeInfo:
+    """Say what ``--runtime`` calls this runtime; its devices are those of the backends."""
+    return RuntimeInfo("torch", "checkpoints of the ChatGLM family, with PyTorch")
 
 
 @hookimpl
@@ -20,6 +35,14 @@ def describe_models() -> tuple[ModelCard, ...]:
     from .families.catalogue import CARDS
 
     return CARDS
+
+
+@hookimpl
+def identify_model(source: ModelSource) -> ModelMatch | None:
+    """Recognise a checkpoint directory by its ``config.json``, and an object by its class."""
+    from .families.recognition import identify
+
+    return identify(source)
 
 
 @hookimpl

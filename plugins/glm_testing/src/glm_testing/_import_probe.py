@@ -14,11 +14,12 @@ import sys
 from glm_core._isolation import HEAVY
 from glm_core.errors import GlmError
 from glm_core.plugins import Candidate, PluginHost
-from glm_core.records import BackendInfo, FrontendInfo, ModelCard, TrainerInfo
+from glm_core.records import BackendInfo, FrontendInfo, ModelCard, RuntimeInfo, TrainerInfo
 
 DESCRIPTIONS = {
     "describe_backend": BackendInfo,
     "describe_frontend": FrontendInfo,
+    "describe_runtime": RuntimeInfo,
     "describe_trainer": TrainerInfo,
 }
 """Hooks that are answered with one record, and the record."""

@@ -23,13 +23,15 @@ from glm_core.records import (
     DeviceInfo,
     ModelCard,
     ModelInfo,
+    ModelMatch,
     ModelSource,
     Placement,
+    RuntimeInfo,
     Sampling,
     Usage,
 )
 
-GLM_API_VERSION = 1
+GLM_API_VERSION = 2
 
 CONTEXT_LENGTH = 2048
 DEFAULTS = Sampling(
@@ -136,13 +138,27 @@ class NullStream(Iterator[Delta]):
 @hookimpl
 def describe_backend() -> BackendInfo:
     """One device that is always there, below every real one."""
-    return BackendInfo("null", (DeviceInfo("null", "null", "no hardware at all"),), priority=-1)
+    return BackendInfo(
+        "null", (DeviceInfo("null", "null", "no hardware at all"),), priority=-1, kinds=("null",)
+    )
+
+
+@hookimpl
+def describe_runtime() -> RuntimeInfo:
+    """Say what ``--runtime`` calls this runtime."""
+    return RuntimeInfo("null", "answers with the words of the question; for tests")
 
 
 @hookimpl
 def describe_models() -> tuple[ModelCard, ...]:
     """The one model, known by its name alone."""
     return (ModelCard("null", "answers with the words of the question"),)
+
+
+@hookimpl
+def identify_model(source: ModelSource) -> ModelMatch | None:
+    """Know the name ``null`` and nothing else."""
+    return ModelMatch("null", "it is called null") if source.name == "null" else None
 
 
 @hookimpl

@@ -8,7 +8,7 @@ from typing import Any
 from glm_core import hookimpl
 from glm_core.records import FrontendInfo, OpenModel, Option
 
-GLM_API_VERSION = 1
+GLM_API_VERSION = 2
 
 
 @hookimpl

@@ -29,7 +29,7 @@ from glm_core.records import (
 
 from .null_backend import NullModel, NullStream, deltas_of
 
-GLM_API_VERSION = 1
+GLM_API_VERSION = 2
 
 TRAIN_OPTIONS = (
     Option("train_file", "text file to learn from, one line a step"),

@@ -49,7 +49,7 @@ class ScriptedModel:
             end), and ``model closed``; called from any thread.
     """
 
-    GLM_API_VERSION = 1
+    GLM_API_VERSION = 2
 
     def __init__(
         self,

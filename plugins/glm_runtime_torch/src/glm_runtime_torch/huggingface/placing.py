@@ -9,9 +9,11 @@ import torch
 
 from glm_core import DeviceError
 from glm_core.config import Settings
+from glm_core.pairing import choose_route, identify
 from glm_core.plugins import default_host
 from glm_core.records import ModelSource
-from glm_core.routing import choose_devices, run_stages
+from glm_core.stages import open_identified
+from glm_core.survey import take_survey
 
 from ..model.torch_model import TorchModel
 
@@ -58,12 +60,12 @@ def placed_by_backend(
     devices = list(dict.fromkeys(parameter.device for parameter in model.parameters()))
     indices = ",".join(str(device.index or 0) for device in devices)
     settings = Settings(device=f"{devices[0].type}:{indices}", slots=1)
-    host = default_host()
+    survey = take_survey(default_host())
+    identification = identify(survey, ModelSource("model", model=model, tokenizer=tokenizer))
     try:
-        backend, chosen = choose_devices(host, settings.device, lambda line: None)
+        choose_route(survey, identification, settings.device)
     except DeviceError:
         return None
-    source = ModelSource("model", model=model, tokenizer=tokenizer)
-    placed = run_stages(host, source, backend, chosen, settings, notify=lambda line: None).loaded
+    placed = open_identified(survey, identification, settings, notify=lambda line: None).loaded
     assert isinstance(placed, TorchModel)  # no other runtime takes this class
     return placed

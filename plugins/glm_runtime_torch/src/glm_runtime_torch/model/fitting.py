@@ -96,7 +96,7 @@ def fit(
     search = _Search(model, free_bytes, placement, is_there=places is not None)
     if device_map is not None:
         places = read_map(search.parts, device_map, list(free_bytes), next(iter(free_bytes)).type)
-    least = max(1, placement.slots)
+    least = placement.slots or 1
     refusal: OutOfMemoryError | None = None
     for context in search.contexts():
         try:

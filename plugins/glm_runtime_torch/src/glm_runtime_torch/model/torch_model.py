@@ -104,7 +104,7 @@ class TorchModel:
             context_length=family.dimensions(config).context_length,
             sampling=family.sampling if sampling is None else sampling,
             adapters=tuple(self._adapters),
-            tools=isinstance(tokenizer, ToolTokenizer),
+            features=frozenset({"tools"} if isinstance(tokenizer, ToolTokenizer) else ()),
         )
 
     @property

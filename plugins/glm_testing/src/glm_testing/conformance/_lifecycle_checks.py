@@ -76,13 +76,15 @@ def placing_again(subject: Subject) -> None:
         expect(before.text == after.text, f"the answer was {before.text!r}, and is now {after.text!r}")
 
 
-@check("dtypes", "every dtype that a device lists works there", "describe_backend")
+@check("dtypes", "every dtype that a device lists works there", "describe_backend", "describe_runtime")
 def dtypes(subject: Subject) -> None:
     """A model is opened in each and answers."""
+    if not subject.own_devices:
+        raise NotApplicableError("it describes no devices")
     _expect_all_work(subject, "dtype", subject.device.dtypes)
 
 
-@check("kernels", "every kernel choice that the backend lists works", "describe_backend")
+@check("kernels", "every kernel choice that the backend lists works", "describe_backend", "describe_runtime")
 def kernels(subject: Subject) -> None:
     """A model is opened with each and answers."""
     if not subject.backend.kernels:
@@ -90,7 +92,12 @@ def kernels(subject: Subject) -> None:
     _expect_all_work(subject, "kernels", subject.backend.kernels)
 
 
-@check("schemes", "every quantisation scheme that the backend lists works", "describe_backend")
+@check(
+    "schemes",
+    "every quantisation scheme that the backend lists works",
+    "describe_backend",
+    "describe_runtime",
+)
 def schemes(subject: Subject) -> None:
     """A model is quantised to each and answers; one that does not suit it is refused with ConfigError."""
     offered = subject.backend.schemes

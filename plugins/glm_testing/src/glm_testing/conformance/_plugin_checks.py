@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glm_core.errors import GlmError
-from glm_core.records import BackendInfo, ModelCard
+from glm_core.records import BackendInfo, ModelCard, ModelMatch, RuntimeInfo
 
 from .._import_probe import DESCRIPTIONS
 from ._foreign import foreign_calls, foreign_sources
@@ -46,6 +46,7 @@ def light_import(subject: Subject) -> None:
     "describe_backend",
     "describe_frontend",
     "describe_models",
+    "describe_runtime",
     "describe_trainer",
 )
 def light_descriptions(subject: Subject) -> None:
@@ -68,6 +69,7 @@ def no_side_effects(subject: Subject) -> None:
     "describe_backend",
     "describe_frontend",
     "describe_models",
+    "describe_runtime",
     "describe_trainer",
 )
 def descriptions(subject: Subject) -> None:
@@ -87,6 +89,7 @@ def descriptions(subject: Subject) -> None:
     "describe_backend",
     "describe_frontend",
     "describe_models",
+    "describe_runtime",
     "describe_trainer",
 )
 def descriptions_repeat(subject: Subject) -> None:
@@ -96,12 +99,10 @@ def descriptions_repeat(subject: Subject) -> None:
         expect(first[hook] == second[hook], f"{hook} first answers {first[hook]!r}, then {second[hook]!r}")
 
 
-@check("devices", "devices are named once, and absent ones say why", "describe_backend")
+@check("devices", "devices are named once, and absent ones say why", "describe_backend", "describe_runtime")
 def devices(subject: Subject) -> None:
     """What people read in ``glm devices`` is usable."""
-    described = _described(subject)["describe_backend"]
-    if not isinstance(described, BackendInfo):
-        raise NotApplicableError("describe_backend answers with no BackendInfo; another check says so")
+    described = subject.backend
     names = [device.name for device in described.devices]
     expect(len(set(names)) == len(names), f"a device is named twice: {', '.join(names)}")
     expect(names, "it names no device; name the one that is absent, and why, so that users can mend it")
@@ -131,16 +132,26 @@ def model_cards(subject: Subject) -> None:
         )
 
 
-@check("declines-sources", "sources that it does not know are declined with None", "load_model")
+@check("declines-sources", "sources that it does not know are declined with None", "identify_model")
 def declines_sources(subject: Subject) -> None:
-    """Another runtime may know them, and is asked next."""
+    """Another runtime may know them."""
     with tempfile.TemporaryDirectory() as folder:
         for what, source in foreign_sources(Path(folder)).items():
             try:
-                model = subject.call("load_model", source=source, device="cpu", dtype="float32")
+                match = subject.call("identify_model", source=source)
             except GlmError as error:
-                expect(False, f"load_model raises for {what}: {error}")
-            expect(model is None, f"load_model accepts {what}: {model!r}")
+                expect(False, f"identify_model raises for {what}: {error}")
+            expect(match is None, f"identify_model accepts {what}: {match!r}")
+
+
+@check("identifies", "a model that it opens it has identified before", "identify_model")
+def identifies(subject: Subject) -> None:
+    """Core finds backends by the kind, and asks for a model only who knows it."""
+    match = subject.call("identify_model", source=subject.source())
+    expect(
+        isinstance(match, ModelMatch),
+        f"identify_model answers {match!r} for {subject.model_name!r}, which load_model opens",
+    )
 
 
 @check(
@@ -167,9 +178,7 @@ def declines_models(subject: Subject) -> None:
 
 
 def _any_device(subject: Subject) -> str:
-    if not subject.answers("describe_backend"):
-        return "cpu"
-    return next((device.name for device in subject.backend.devices), "cpu")
+    return next((device.name for device in subject.own_devices), "cpu")
 
 
 def _described(subject: Subject) -> dict[str, Any]:
@@ -179,10 +188,10 @@ def _described(subject: Subject) -> dict[str, Any]:
 
 def _settled(described: dict[str, Any]) -> dict[str, Any]:
     """Without what may change from one moment to the next."""
-    backend = described.get("describe_backend")
-    if isinstance(backend, BackendInfo):
-        still = tuple(dataclasses.replace(device, free_memory_bytes=0) for device in backend.devices)
-        described["describe_backend"] = dataclasses.replace(backend, devices=still)
+    for hook, info in described.items():
+        if isinstance(info, (BackendInfo, RuntimeInfo)):
+            still = tuple(dataclasses.replace(device, free_memory_bytes=0) for device in info.devices)
+            described[hook] = dataclasses.replace(info, devices=still)
     return described
 
 

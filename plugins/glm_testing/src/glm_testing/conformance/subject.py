@@ -30,10 +30,12 @@ from glm_core.records import (
     ModelSource,
     Option,
     Placement,
+    RuntimeInfo,
     TrainerInfo,
     TrainJob,
 )
 from glm_core.routing import choose_devices, open_model
+from glm_core.survey import take_survey
 
 from .. import null_backend
 from ..driver import FrontendDriver, FrontendProcess
@@ -101,7 +103,20 @@ class Subject:
     @cached_property
     def report(self) -> PluginReport:
         """What became of the plugin when it was loaded alone."""
-        return PluginHost([self._own]).reports[0]
+        return self._alone.reports[0]
+
+    @cached_property
+    def _alone(self) -> PluginHost:
+        return PluginHost([self._own])
+
+    @property
+    def own_devices(self) -> tuple[DeviceInfo, ...]:
+        """The devices that it describes as a backend, or as a runtime that has some of its own."""
+        infos: list[BackendInfo | RuntimeInfo] = [
+            *self._alone.describe("describe_backend", BackendInfo).values(),
+            *self._alone.describe("describe_runtime", RuntimeInfo).values(),
+        ]
+        return tuple(device for info in infos for device in info.devices)
 
     @property
     def hooks(self) -> tuple[str, ...]:
@@ -119,13 +134,15 @@ class Subject:
         Where it is a backend it is the only one, and where it is a runtime likewise.
         """
         taken = {"describe_backend", "load_model"} & set(self.hooks)
+        if self.own_devices:
+            taken.add("describe_backend")
         candidates = installed_candidates()
         companions = []
         for candidate, report in zip(candidates, PluginHost(candidates).reports, strict=True):
             answered = set(report.hooks)
             if candidate.name != self.name and answered & _NEEDED_HOOKS and not answered & taken:
                 companions.append(candidate)
-        runtime = ("load_model", "chat_stream", "describe_models")
+        runtime = ("describe_runtime", "identify_model", "load_model", "chat_stream", "describe_models")
         members = [name for name in (*runtime, "place", "describe_backend") if name not in taken]
         if "describe_backend" in taken:
             members = [name for name in members if name != "place"]
@@ -152,7 +169,7 @@ class Subject:
             NotApplicableError: the backend sees no device that could be used here.
         """
         wanted = self._wanted_device
-        if wanted is None and self.answers("describe_backend"):
+        if wanted is None and self._places:
             devices = self.backend.devices
             there = [device for device in devices if device.available]
             if not there:
@@ -163,15 +180,23 @@ class Subject:
             return there[0]
         if wanted is None:
             wanted = "null" if self._wanted_model == "null" else "auto"
-        return choose_devices(self.host, wanted, lambda _: None)[1][0]
+        return choose_devices(take_survey(self.host), wanted)[1][0]
 
     @property
-    def backend(self) -> BackendInfo:
-        """What the plugin says of itself as a backend."""
-        described = self.host.describe("describe_backend", BackendInfo)
-        if self.name not in described:
-            raise NotApplicableError("describe_backend has no usable answer; another check says why")
-        return described[self.name]
+    def backend(self) -> BackendInfo | RuntimeInfo:
+        """What the plugin says of itself as a backend, or as a runtime with devices of its own."""
+        backends = self.host.describe("describe_backend", BackendInfo)
+        if self.name in backends:
+            return backends[self.name]
+        runtimes = self.host.describe("describe_runtime", RuntimeInfo)
+        if self.name in runtimes and runtimes[self.name].devices:
+            return runtimes[self.name]
+        raise NotApplicableError("it describes no devices, or another check says why its answer is unusable")
+
+    @property
+    def _places(self) -> bool:
+        """Whether it places models: as a backend, or as a runtime with devices of its own."""
+        return self.answers("describe_backend") or bool(self.own_devices)
 
     @cached_property
     def model_name(self) -> str:
@@ -204,7 +229,7 @@ class Subject:
 
     def _takes(self, name: str) -> bool:
         """Whether the plugin's own hooks accept a model."""
-        device = "null" if name == "null" and not self.answers("describe_backend") else self.device.name
+        device = "null" if name == "null" and not self._places else self.device.name
         try:
             model = self._load(name, device)
         except GlmError:
@@ -233,6 +258,8 @@ class Subject:
         source = self.source(name) if adapters else replace(self.source(name), adapters={})
         runtimes = [self.name] if self.answers("load_model") else self.host.answering("load_model")
         for runtime in runtimes:
+            if self.host.call(runtime, "identify_model", source=source) is None:
+                continue
             model: LoadedModel | None = self.host.call(
                 runtime, "load_model", source=source, device=device, dtype="float32"
             )
@@ -250,7 +277,7 @@ class Subject:
     def settings(self, **changes: Any) -> Settings:
         """How to open the model, with changes."""
         device = self._wanted_device
-        if device is None and self.model_name == "null" and not self.answers("describe_backend"):
+        if device is None and self.model_name == "null" and not self._places:
             device = "null"
         return Settings(
             **{"model": self.model_name, "device": device or self.device.name, "offline": True, **changes}

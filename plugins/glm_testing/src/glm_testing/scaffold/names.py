@@ -16,7 +16,7 @@ from glm_core.errors import ConfigError
 from glm_core.frontends import describe_frontends
 from glm_core.plugins import PluginHost
 from glm_core.records import ModelCard, TrainerInfo
-from glm_core.routing import describe_backends
+from glm_core.survey import take_survey
 
 KINDS = ("backend", "frontend", "runtime", "trainer")
 LONGEST_NAME = 30
@@ -96,7 +96,7 @@ def _owners(names: PackageNames, host: PluginHost) -> Iterator[str]:
 
 def _described(what: What, host: PluginHost) -> set[str]:
     if what == "device":
-        return {device.type for backend in describe_backends(host).values() for device in backend.devices}
+        return {device.type for placer in take_survey(host).placers() for device in placer.devices}
     if what == "frontend":
         return set(describe_frontends(host))
     if what == "trainer":

@@ -1,0 +1,222 @@
+"""Which devices ``--device`` means, among all that are described or those that suit one model.
+
+The rules, none of which looks at the order of names:
+
+- ``auto`` takes the available device of highest priority.
+- ``cuda:0,1`` takes these devices of the plugin that the type belongs to: this project's package for
+  it, then a plugin that is called as the type is, then the plugin of highest priority.
+- A type that belongs to an installed package of this project is nobody else's, unless ``--runtime``
+  names a runtime that brings devices of that type itself.
+- What remains equal is an error that says how to choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from ._conflicts import OWNERS
+from .descriptions import DeviceInfo
+from .errors import ConfigError, DeviceError
+from .survey import Placer, Survey
+
+_PACKAGES = OWNERS["device"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A runtime and a placer of its models; the runtime's name is empty where no model is looked at."""
+
+    runtime: str
+    placer: Placer
+    priorities: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A candidate and devices of its placer.
+
+    Attributes:
+        candidate: who.
+        devices: where, in the order that the user gave.
+        passed_over: with ``auto``: better devices that are not available.
+    """
+
+    candidate: Candidate
+    devices: tuple[DeviceInfo, ...]
+    passed_over: tuple[DeviceInfo, ...] = ()
+
+    def explain(self) -> str:
+        """Return the line that tells what ``auto`` took.
+
+        It says why better devices were not taken, without what to do about it: nobody asked for them.
+        """
+        reasons = [f"{each.name}: {each.reason.partition(';')[0]}" for each in self.passed_over]
+        return f"device auto: {self.devices[0].name} ({'; '.join([self.devices[0].label, *reasons])})"
+
+
+def candidate_of(survey: Survey, placer: Placer, runtime: str = "") -> Candidate:
+    """Return a placer as a candidate for models of a runtime, or for any model."""
+    own = survey.runtimes[runtime].priority if runtime else 0
+    return Candidate(runtime, placer, (placer.info.priority, own))
+
+
+def best_choices(
+    survey: Survey, candidates: Iterable[Candidate], wanted: str, *, named_runtime: str | None = None
+) -> list[Choice]:
+    """Return the choices that are best and equal; one, unless the user must decide.
+
+    Args:
+        survey: what there is, for advice.
+        candidates: what may be chosen.
+        wanted: what ``--device`` says.
+        named_runtime: the plugin that ``--runtime`` names.
+
+    Raises:
+        DeviceError: the device is unknown, absent or not available; says which there are.
+    """
+    rightful = _without_others_devices(survey, list(candidates), named_runtime)
+    if wanted == "auto":
+        return _best_available(rightful)
+    kind, _, indices = wanted.partition(":")
+
+    def rank(candidate: Candidate) -> tuple[bool, bool, tuple[int, int]]:
+        placer = candidate.placer
+        ours = survey.distribution(placer.plugin) == _PACKAGES.get(kind, "")
+        return ours, placer.info.name == kind, candidate.priorities
+
+    refusals: list[DeviceError] = []
+    ranked = sorted(rightful, key=rank, reverse=True)
+    for _, group in groupby(ranked, key=rank):
+        choices: list[Choice] = []
+        for candidate in group:
+            of_kind = tuple(device for device in candidate.placer.devices if device.type == kind)
+            if of_kind:
+                try:
+                    choices.append(Choice(candidate, _pick(wanted, of_kind, indices)))
+                except DeviceError as error:  # another plugin may offer the same type of device
+                    refusals.append(error)
+        if choices:
+            return choices
+    raise refusals[0] if refusals else _unknown_device(survey, rightful, wanted)
+
+
+def the_only(survey: Survey, choices: Sequence[Choice]) -> Choice:
+    """Return the choice if it is one.
+
+    Raises:
+        ConfigError: there are several; names them and says how to choose.
+    """
+    if len(choices) == 1:
+        return choices[0]
+    runtimes = sorted({choice.candidate.runtime for choice in choices})
+    if len(runtimes) > 1:
+        names = [survey.runtimes[plugin].name for plugin in runtimes]
+        words = names if len(set(names)) == len(names) else runtimes
+        raise ConfigError(
+            f"runtimes {_join(map(repr, words))} can run this model equally well; choose with "
+            + " or ".join(f"--runtime {word}" for word in words)
+        )
+    plugins = [str(choice.candidate.placer) for choice in choices]
+    devices = sorted({choice.devices[0].name for choice in choices})
+    if len(devices) == len(choices):
+        advice = "choose with " + " or ".join(f"--device {name}" for name in devices)
+    else:
+        advice = "leave one out with GLM_DISABLE_PLUGINS=" + choices[-1].candidate.placer.plugin
+    raise ConfigError(f"{_join(plugins)} have devices of the same priority; {advice}")
+
+
+def _join(words: Iterable[str]) -> str:
+    return " and ".join(words)
+
+
+def _without_others_devices(
+    survey: Survey, candidates: Sequence[Candidate], named_runtime: str | None
+) -> list[Candidate]:
+    """Drop from each candidate the devices of types that belong to another candidate."""
+    owners: dict[str, str] = {}
+    for candidate in candidates:
+        plugin = candidate.placer.plugin
+        distribution = survey.distribution(plugin)
+        for kind in {device.type for device in candidate.placer.devices}:
+            if plugin == named_runtime:
+                owners[kind] = plugin
+            elif _PACKAGES.get(kind) == distribution:
+                owners.setdefault(kind, plugin)
+    rightful = []
+    for candidate in candidates:
+        placer = candidate.placer
+        devices = tuple(
+            device for device in placer.devices if owners.get(device.type, placer.plugin) == placer.plugin
+        )
+        rightful.append(
+            replace(candidate, placer=Placer(placer.plugin, replace(placer.info, devices=devices)))
+        )
+    return rightful
+
+
+def _best_available(candidates: Sequence[Candidate]) -> list[Choice]:
+    passed_over: list[DeviceInfo] = []
+
+    def rank(candidate: Candidate) -> tuple[int, int]:
+        return candidate.priorities
+
+    for _, group in groupby(sorted(candidates, key=rank, reverse=True), key=rank):
+        choices = []
+        for candidate in group:
+            before = list(passed_over)
+            for device in candidate.placer.devices:
+                if device.available:
+                    choices.append(Choice(candidate, (device,), tuple(before)))
+                    break
+                before.append(device)
+            else:
+                passed_over = before
+        if choices:
+            return choices
+    reasons = [f"{device.name}: {device.reason}" for device in passed_over]
+    raise DeviceError(f"no device is available: {'; '.join(reasons) or 'the backends see none'}")
+
+
+def _unknown_device(survey: Survey, candidates: Sequence[Candidate], wanted: str) -> DeviceError:
+    """Return the error for a device of a type that no candidate has, with what to do instead."""
+    kind = wanted.partition(":")[0]
+    available: Callable[[Placer], list[str]] = lambda placer: [  # noqa: E731
+        device.name for device in placer.devices if device.available
+    ]
+    ranked = sorted(candidates, key=lambda candidate: -candidate.priorities[0])
+    names = list(dict.fromkeys(name for candidate in ranked for name in available(candidate.placer)))
+    there, unused = ", ".join(names) or "none", survey.host.unused()
+    if any(candidate.placer.info.name == kind for candidate in candidates):
+        return DeviceError(f"device {wanted!r}: its backend sees no such device; choose one of: {there}")
+    if any(device.type == kind for placer in survey.placers() for device in placer.devices):
+        return DeviceError(f"device {wanted!r} cannot run this model; choose one of: {there}")
+    if kind in _PACKAGES:
+        return DeviceError(
+            f"device {wanted!r} needs a backend that is not installed: pip install {_PACKAGES[kind]}, "
+            f"or choose one of: {there}{unused}"
+        )
+    return DeviceError(f"device {wanted!r} is unknown; choose one of: auto, {there}{unused}")
+
+
+def _pick(wanted: str, devices: tuple[DeviceInfo, ...], indices: str) -> tuple[DeviceInfo, ...]:
+    """Return the devices of one type that the part after the colon names."""
+    by_name = {device.name: device for device in devices}
+    kind = devices[0].type
+    if indices:
+        names = [f"{kind}:{index.strip()}" for index in indices.split(",")]
+    else:
+        names = [next((device.name for device in devices if device.available), devices[0].name)]
+    if len(set(names)) != len(names):
+        raise DeviceError(f"device {wanted!r} names the same device twice")
+    if names == [f"{kind}:0"] and kind in by_name:
+        names = [kind]  # torch's spelling of a device that has no number: cpu:0, mps:0
+    if not any(device.available for device in devices) and not set(names) <= set(by_name):
+        raise DeviceError(f"device {wanted!r} is not available: {devices[0].reason}")
+    for name in names:
+        if name not in by_name:
+            raise DeviceError(f"device {name!r} does not exist; there are: {', '.join(by_name)}")
+        if not by_name[name].available:
+            raise DeviceError(f"device {name!r} is not available: {by_name[name].reason}")
+    return tuple(by_name[name] for name in names)

@@ -1,0 +1,74 @@
+"""What ``--device-map`` says: which device each part of a network goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .config import expand
+from .descriptions import DeviceInfo
+from .errors import ConfigError
+
+DeviceMap = Mapping[str, str | int]
+"""Module name, as in the checkpoint's network, to a device's name or its number."""
+
+
+def read_device_map(text: str) -> dict[str, str | int]:
+    """Return the map that a JSON object, or a file that holds one, describes.
+
+    Raises:
+        ConfigError: it is neither, or maps something else than names to devices.
+    """
+    origin = "--device-map"
+    if not text.lstrip().startswith("{"):
+        path = expand(text)
+        origin = f"--device-map {path}"
+        try:
+            text = path.read_text("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"--device-map {str(path)!r} is neither a JSON object nor a file that can be read: {error}"
+            ) from error
+    try:
+        content: Any = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{origin} is no valid JSON: {error}") from error
+    if not isinstance(content, dict) or not content:
+        raise ConfigError(f'{origin}: expected an object such as {{"": "cuda:0", "lm_head": "cuda:1"}}')
+    for name, device in content.items():
+        if isinstance(device, bool) or not isinstance(device, (str, int)):
+            raise ConfigError(f"{origin} puts {name!r} on {device!r}; expected a device's name or number")
+    return content
+
+
+def devices_of_map(device_map: DeviceMap) -> str:
+    """Return what ``--device`` means where only the map says it; ``auto`` if the map has numbers alone."""
+    names = list(dict.fromkeys(device for device in device_map.values() if isinstance(device, str)))
+    kinds = {name.partition(":")[0] for name in names}
+    if len(kinds) != 1 or len(names) != len(set(device_map.values())):
+        return "auto"
+    indices = [name.partition(":")[2] for name in names]
+    return ",".join(names) if not all(indices) else f"{kinds.pop()}:{','.join(indices)}"
+
+
+def check_device_map(device_map: DeviceMap, devices: tuple[DeviceInfo, ...]) -> None:
+    """Refuse a map that names another device than the one that the model runs on.
+
+    Over several devices the backend checks the map itself, because it knows the network's parts.
+
+    Raises:
+        ConfigError: with one device, the map puts something elsewhere.
+    """
+    if len(devices) > 1:
+        return
+    (device,) = devices
+    number = int(device.name.partition(":")[2] or 0) if device.name.partition(":")[2].isdigit() else 0
+    accepted = {device.name, f"{device.type}:{number}", number}
+    accepted |= {device.type} if number == 0 else set()
+    for name, value in device_map.items():
+        if value not in accepted:
+            raise ConfigError(
+                f"device_map puts {name or 'everything'!r} on {value!r}, but the model runs on {device.name} "
+                f"alone; name the devices with --device, such as cuda:0,1, or leave the map out"
+            )

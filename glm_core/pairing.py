@@ -1,0 +1,215 @@
+"""Which runtime takes a model and which plugin places it: runtimes say what is theirs, backends which kinds.
+
+A match of a runtime pairs with the runtime itself, on devices of its own, and with every backend
+that names the match's kind. Which of the pairs is taken, `glm_core._device_choice` decides.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ._device_choice import Candidate, best_choices, candidate_of, the_only
+from ._isolation import shown
+from .descriptions import BackendInfo, DeviceInfo
+from .errors import CheckpointError, DeviceError, GlmError, PluginError
+from .records import ModelMatch, ModelSource
+from .survey import Placer, Survey
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Route:
+    """What carries a model: the runtime that loads it, the plugin that places it, and where.
+
+    Attributes:
+        runtime: the plugin that loads the model and answers with it.
+        match: how that plugin identified it.
+        placer: the plugin that places it, with what it offers.
+        devices: where, in order.
+    """
+
+    runtime: str
+    match: ModelMatch
+    placer: Placer
+    devices: tuple[DeviceInfo, ...]
+
+
+@dataclass(frozen=True)
+class Identification:
+    """What the runtimes that were asked say of one source.
+
+    Attributes:
+        source: the model.
+        asked: the plugins that were asked.
+        matches: the answers of those that know it.
+        failures: the errors of those that failed; all others know it not.
+        named_runtime: the plugin that ``--runtime`` names.
+    """
+
+    source: ModelSource
+    asked: tuple[str, ...]
+    matches: Mapping[str, ModelMatch]
+    failures: Mapping[str, GlmError]
+    named_runtime: str | None = None
+
+    def without(self, runtime: str, error: GlmError | None = None) -> Identification:
+        """Return a copy in which a runtime that turned out not to take the model knows it not."""
+        matches = {plugin: match for plugin, match in self.matches.items() if plugin != runtime}
+        failures = self.failures if error is None else {**self.failures, runtime: error}
+        return Identification(self.source, self.asked, matches, failures, self.named_runtime)
+
+    def reason_against(self, runtime: str) -> str:
+        """Return why a runtime that was asked does not take the model."""
+        if runtime in self.failures:
+            return str(self.failures[runtime])
+        return f"does not know it: {describe_source(self.source)}"
+
+
+def identify(survey: Survey, source: ModelSource, runtime: str = "auto") -> Identification:
+    """Ask every runtime whether a model is its own, or only the one of that name.
+
+    Raises:
+        ConfigError: no runtime has that name.
+        PluginError: no runtime is installed.
+    """
+    named = survey.find_runtime(runtime)
+    asked = tuple(survey.runtimes) if named is None else (named,)
+    matches: dict[str, ModelMatch] = {}
+    failures: dict[str, GlmError] = {}
+    for plugin in asked:
+        try:
+            match = survey.host.call(plugin, "identify_model", source=source)
+            if match is not None and not isinstance(match, ModelMatch):
+                raise PluginError(
+                    f"plugin {plugin!r}: identify_model returned {shown(match)}; a ModelMatch or None is "
+                    "expected. Report this to its author."
+                )
+        except GlmError as error:
+            failures[plugin] = error
+        else:
+            if match is not None:
+                matches[plugin] = match
+    return Identification(source, asked, matches, failures, named)
+
+
+def candidates_for(survey: Survey, identification: Identification) -> Iterator[Candidate]:
+    """Yield every pair of a runtime that knows the model and a plugin that can place it."""
+    for runtime, match in identification.matches.items():
+        for placer in placers_for(survey, runtime, match):
+            yield candidate_of(survey, placer, runtime)
+
+
+def placers_for(survey: Survey, runtime: str, match: ModelMatch) -> Iterator[Placer]:
+    """Yield the plugins that can place a model of a runtime."""
+    for placer in survey.placers():
+        kinds = placer.info.kinds if isinstance(placer.info, BackendInfo) else ()
+        if match.kind in kinds or placer.info is survey.runtimes[runtime]:
+            yield placer
+
+
+def check_wishes(survey: Survey, runtime: str, device: str) -> None:
+    """Refuse what is wrong whatever the model is; nothing has been downloaded yet.
+
+    Raises:
+        DeviceError: nothing that is installed knows the device, or it is not available.
+        ConfigError: no runtime has that name.
+        PluginError: no runtime is installed.
+    """
+    if not survey.backends and not survey.runtimes:
+        raise DeviceError(
+            "no hardware backend is installed: pip install glm-backend-cpu, or glm-backend-cuda or "
+            f"glm-backend-mps{survey.host.unused()}"
+        )
+    named = survey.find_runtime(runtime) if survey.runtimes or runtime != "auto" else None
+    others = {plugin for plugin in survey.runtimes if named not in (None, plugin)}
+    candidates = [
+        candidate_of(survey, placer)
+        for placer in survey.placers()
+        if isinstance(placer.info, BackendInfo) or placer.plugin not in others
+    ]
+    best_choices(survey, candidates, device, named_runtime=named)
+
+
+def choose_route(
+    survey: Survey, identification: Identification, device: str, notify: Notify = lambda line: None
+) -> Route:
+    """Choose runtime, placer and devices of a model.
+
+    Args:
+        survey: what there is.
+        identification: which runtimes know the model.
+        device: what ``--device`` says.
+        notify: told what ``auto`` chose, and which runtimes failed to look at the model.
+
+    Raises:
+        CheckpointError: no runtime knows the model, or the only one that does finds it damaged.
+        DeviceError: what can place the model has no such device.
+        ConfigError: two choices are equal in everything.
+    """
+    if not identification.matches:
+        raise _not_recognised(survey, identification)
+    for runtime, error in identification.failures.items():
+        notify(f"runtime {runtime} cannot take this model and is passed over: {error}")
+    candidates = list(candidates_for(survey, identification))
+    if not any(candidate.placer.devices for candidate in candidates):
+        raise _nowhere_to_run(survey, identification)
+    choices = best_choices(survey, candidates, device, named_runtime=identification.named_runtime)
+    choice = the_only(survey, choices)
+    if device == "auto":
+        notify(choice.explain())
+    runtime = choice.candidate.runtime
+    return Route(runtime, identification.matches[runtime], choice.candidate.placer, choice.devices)
+
+
+def _not_recognised(survey: Survey, identification: Identification) -> GlmError:
+    source, failures = identification.source, list(identification.failures.values())
+    if len(failures) == 1:
+        return failures[0]
+    runtimes = ", ".join(identification.asked)
+    what = f"{source.path or source.name}: {describe_source(source)}"
+    reasons = "".join(f" {error}" for error in failures)
+    if identification.named_runtime is not None:
+        return CheckpointError(
+            f"runtime {runtimes} does not recognise {what}. Leave --runtime out, or choose another "
+            f"--model.{survey.host.unused()}"
+        )
+    return CheckpointError(
+        f"no installed runtime recognises {what}. Installed runtimes: {runtimes}.{reasons}"
+        f"{survey.host.unused()}"
+    )
+
+
+def _nowhere_to_run(survey: Survey, identification: Identification) -> DeviceError:
+    found = ", ".join(
+        f"runtime {plugin} (kind {match.kind!r})" for plugin, match in identification.matches.items()
+    )
+    if not any(survey.placers()):
+        return DeviceError(
+            "no hardware backend is installed: pip install glm-backend-cpu, or glm-backend-cuda or "
+            f"glm-backend-mps{survey.host.unused()}"
+        )
+    return DeviceError(
+        f"{identification.source.name} is a model of {found}, and no installed backend places such models"
+        f"{survey.host.unused()}"
+    )
+
+
+def describe_source(source: ModelSource) -> str:
+    """Return what a source is, for a message about it."""
+    if source.model is not None:
+        return f"a {type(source.model).__name__} in memory is none of its models"
+    if source.path is None:
+        return "it is not a directory"
+    config = source.path / "config.json"
+    if not config.is_file():
+        return "it holds no config.json; pass the directory that holds the model's files"
+    try:
+        content: Any = json.loads(config.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        return f"its config.json cannot be read ({error})"
+    kind = content.get("model_type") if isinstance(content, dict) else None
+    return f"its config.json says model_type {kind!r}"

@@ -1,0 +1,100 @@
+"""What the installed runtimes and backends say of themselves, asked once and carried along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from .descriptions import BackendInfo, DeviceInfo, RuntimeInfo
+from .errors import ConfigError, PluginError
+from .plugins import PluginHost
+
+
+@dataclass(frozen=True)
+class Placer:
+    """A plugin that can place models: a backend, or a runtime on devices of its own.
+
+    Attributes:
+        plugin: the plugin's name; its hooks ``quantize`` and ``place`` are asked.
+        info: what it says of itself.
+    """
+
+    plugin: str
+    info: BackendInfo | RuntimeInfo
+
+    @property
+    def devices(self) -> tuple[DeviceInfo, ...]:
+        """The devices that it described."""
+        return self.info.devices
+
+    def __str__(self) -> str:
+        """Return what messages call it."""
+        return f"{'backend' if isinstance(self.info, BackendInfo) else 'runtime'} {self.plugin!r}"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The runtimes and backends of one moment.
+
+    A command or a `glm_core.load` takes one survey and carries it along, so that every decision is
+    made on the same facts and each plugin is asked once. It is not kept for the next: free memory
+    and devices change.
+
+    Attributes:
+        host: the plugins.
+        runtimes: the description of every runtime, by plugin.
+        backends: the description of every backend, by plugin.
+    """
+
+    host: PluginHost
+    runtimes: Mapping[str, RuntimeInfo]
+    backends: Mapping[str, BackendInfo]
+
+    def placers(self) -> Iterator[Placer]:
+        """Yield every plugin that describes devices."""
+        for plugin, backend in self.backends.items():
+            yield Placer(plugin, backend)
+        for plugin, runtime in self.runtimes.items():
+            if runtime.devices:
+                yield Placer(plugin, runtime)
+
+    def distribution(self, plugin: str) -> str:
+        """Return the name of the installed package that brought a plugin."""
+        return next((report.distribution for report in self.host.reports if report.name == plugin), "")
+
+    def find_runtime(self, name: str) -> str | None:
+        """Return the plugin of the runtime that ``--runtime`` names; ``None`` for ``auto``.
+
+        Raises:
+            ConfigError: no runtime, or more than one, has the name; lists the names that there are.
+            PluginError: no runtime is installed at all.
+        """
+        if not self.runtimes:
+            raise PluginError(
+                "no installed plugin can load models; install one: pip install glm-runtime-torch"
+                f"{self.host.unused()}"
+            )
+        if name == "auto":
+            return None
+        if name in self.runtimes:  # names of plugins are unique
+            return name
+        found = [plugin for plugin, info in self.runtimes.items() if info.name == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ConfigError(
+                f"runtime {name!r}: {len(found)} plugins call theirs so; choose by plugin: {', '.join(found)}"
+            )
+        names = sorted({info.name for info in self.runtimes.values()})
+        raise ConfigError(
+            f"runtime {name!r} is unknown; choose one of: auto, {', '.join(names)}{self.host.unused()}"
+        )
+
+
+def take_survey(host: PluginHost) -> Survey:
+    """Ask every runtime and backend what it is; a broken one is reported by the host and left out."""
+    return Survey(
+        host,
+        runtimes=host.describe("describe_runtime", RuntimeInfo),
+        backends=host.describe("describe_backend", BackendInfo),
+    )
