@@ -17,6 +17,8 @@ try:
 except (OSError, RuntimeError) as error:  # installed, but its library does not load on this machine
     raise DeviceError(f"llama-cpp-python is installed but cannot be used: {error}") from error
 
+_WORTH_SHARING = 2**26
+"""Bytes of weights from which on several threads are faster than one."""
 _ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR of ggml.h
 _complaints: deque[str] = deque(maxlen=4)
 """What llama.cpp complained of last: its functions return no reasons, it only logs them."""
@@ -73,10 +75,20 @@ def read_facts(llama: Any) -> dict[str, int | str]:
         "family": family,
         "num_parameters": int(api.llama_model_n_params(llama.model)),
         "weight_bytes": int(api.llama_model_size(llama.model)),
-        "context_length": int(api.llama_model_n_ctx_train(llama.model)),
+        # llama.cpp's own function answers 0 as long as only the vocabulary is read.
+        "context_length": int(llama.metadata.get(f"{family}.context_length", 0)),
     }
 
 
-def count_threads() -> int:
-    """Return how many processors this process may use."""
+def count_threads(weight_bytes: int) -> int:
+    """Return how many threads to compute with.
+
+    The threads of llama.cpp wait for one another after every operation. For a small model they would
+    mostly wait, and where another program has a core, each wait costs a turn of the system's scheduler.
+    """
+    if weight_bytes < _WORTH_SHARING:
+        return 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")  # what users set for every library that computes
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -91,7 +91,7 @@ class GgufModel:
         length = placement.context_length or min(self._trained_length, DEFAULT_CONTEXT_LENGTH)
         if length != self._trained_length:
             placement.notify(f"context: {length} tokens; the model was made for {self._trained_length}")
-        threads = count_threads()
+        threads = count_threads(self.info.weight_bytes)
         llama = open_llama(
             self._file, n_ctx=length, n_batch=PIECE, n_threads=threads, n_threads_batch=threads
         )
