@@ -30,6 +30,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from glm_bench.prompts import text_of, words_for
+from glm_bench.rates import decode_rate
+from glm_bench.streams import run_together
+from glm_runtime_torch.adapters.prefix import PrefixAdapter
 from glm_runtime_torch.model.torch_model import TorchModel
 from random_checkpoint import write_checkpoint
 from reporting import busy_cores, machine, machine_line, markdown_table, write_report
@@ -37,9 +41,6 @@ from safetensors.torch import save_file
 
 import glm_core
 from glm_core import ChatModel, ChatRequest, Message, Sampling
-from glm_core.bench.prompts import text_of, words_for
-from glm_core.bench.rates import decode_rate
-from glm_core.bench.streams import run_together
 
 STATUS = Path("/proc/self/status")
 STORED_NAME = "transformer.prefix_encoder.embedding.weight"
@@ -156,9 +157,9 @@ def _measure_memory(directory: Path, adapters: Path, count: int) -> dict[str, An
 def _prefix_bytes(model: ChatModel, name: str) -> int:
     """Bytes of an adapter's keys and values."""
     assert isinstance(model.loaded, TorchModel)
-    prefix = model.loaded.engine.prefixes.of(name)
-    assert prefix is not None
-    return prefix.numel() * prefix.element_size()
+    adapter = model.loaded.engine.adapters.get(name)
+    assert isinstance(adapter, PrefixAdapter)
+    return adapter.key_values.nbytes
 
 
 def _own_bytes() -> int:

@@ -24,15 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glm_bench import Plan, measure
+from glm_bench.prompts import text_of, words_for
+from glm_bench.rates import time_to_first_token
+from glm_bench.streams import Timeline, run_together
 from random_checkpoint import write_checkpoint
 from reporting import busy_cores, machine, machine_line, markdown_table, write_report
 
 import glm_core
 from glm_core import ChatModel, ChatRequest, Message, Sampling
-from glm_core.bench import Plan, measure
-from glm_core.bench.prompts import text_of, words_for
-from glm_core.bench.rates import time_to_first_token
-from glm_core.bench.streams import Timeline, run_together
 
 TOKENS_BEFORE = 8  # of the running answer, before the long prompt comes
 TOKENS_AFTER = 8  # and after it has its first token

@@ -30,17 +30,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from glm_bench import Plan, measure
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
-from glm_runtime_torch.checkpoints.empty_weights import empty_weights
 from glm_runtime_torch.families.registry import CHATGLM, family_of
 from glm_runtime_torch.model.torch_model import TorchModel
+from glm_runtime_torch.network.empty_weights import empty_weights
 from glm_runtime_torch.quantization import QuantizedEmbedding, QuantizedLinear, expect_stored_form
 from reporting import machine, machine_line, markdown_table, write_report
 from torch import Tensor, nn
 
 import glm_core
 from glm_core import ChatModel, ChatRequest, DeviceError, GlmError, Message, Sampling
-from glm_core.bench import Plan, measure
 from glm_core.plugins import default_host
 from glm_core.records import DeviceInfo, ModelSource, Placement
 from glm_core.routing import choose_devices
@@ -360,11 +360,11 @@ def _steps(model: TorchModel, prompt: Sequence[int], forced: Sequence[int]) -> T
     engine = model.engine
     sampling = Sampling(do_sample=False, max_new_tokens=len(forced) + 1)
     sequence = engine.prepare(ChatRequest(prompt=tuple(prompt), sampling=sampling))
-    slot = engine.cache.acquire()
-    found = [_finished(engine.prefill(sequence, slot)).float().cpu()]
+    slot = engine.slots.acquire()
+    found = [_finished(engine.runner.prefill(sequence, slot)).float().cpu()]
     for token in forced:
         sequence.generated.append(token)
-        found.append(engine.decode([sequence], [slot])[0].float().cpu())
+        found.append(engine.runner.decode([sequence], [slot])[0].float().cpu())
     return torch.stack(found)
 
 

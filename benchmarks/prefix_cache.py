@@ -19,12 +19,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from glm_bench.prompts import text_of
 from random_checkpoint import write_chatglm3_checkpoint
 from reporting import busy_cores, machine, machine_line, markdown_table, write_report
 
 import glm_core
 from glm_core import ChatModel, ChatRequest, Message, Sampling
-from glm_core.bench.prompts import text_of
 
 
 def main() -> None:

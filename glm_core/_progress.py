@@ -1,11 +1,11 @@
-"""Reports of long jobs as a plugin gives them, checked one by one."""
+"""Check the reports of a long job one by one, as a plugin gives them."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from typing import Protocol, TypeVar
 
-from ._isolation import blamed, shown
+from ._isolation import plugin_errors, safe_repr
 from ._tracing import traced_items
 from .errors import PluginError
 
@@ -20,7 +20,7 @@ R = TypeVar("R", bound=_Report)
 
 
 def checked_progress(plugin: str, hook: str, reports: object, record: type[R]) -> Generator[R, None, None]:
-    """The same reports; whatever is wrong with them or raised between them names the plugin.
+    """Yield the same reports; whatever is wrong with them or raised between them names the plugin.
 
     Closing the iterator closes the plugin's own.
 
@@ -38,7 +38,7 @@ def checked_progress(plugin: str, hook: str, reports: object, record: type[R]) -
     what = f"plugin {plugin!r}: {hook}"
     if not hasattr(reports, "__next__"):
         raise PluginError(
-            f"{what} returned {shown(reports)}, which is no iterator; report this to its author"
+            f"{what} returned {safe_repr(reports)}, which is no iterator; report this to its author"
         )
     source = traced_items(plugin, hook, reports)
     return _checked(what, plugin, hook, source, record)
@@ -50,13 +50,13 @@ def _checked(
     finished = False
     try:
         while True:
-            with blamed(plugin, hook):
+            with plugin_errors(plugin, hook):
                 report = next(reports, _END)
             if report is _END:
                 break
             if not isinstance(report, record):
                 raise PluginError(
-                    f"{what} gave {shown(report)}; {record.__name__} records are expected. "
+                    f"{what} gave {safe_repr(report)}; {record.__name__} records are expected. "
                     "Report this to its author."
                 )
             if finished:
@@ -65,6 +65,7 @@ def _checked(
             yield report
     finally:
         if (close := getattr(reports, "close", None)) is not None:
-            close()
+            with plugin_errors(plugin, "close"):
+                close()
     if not finished:
         raise PluginError(f"{what} ended without being finished; report this to its author")

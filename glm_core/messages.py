@@ -73,7 +73,7 @@ class ToolCall:
         try:
             parsed = json.loads(self.arguments, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
-            raise RequestError(f"the arguments of tool call {self.id!r} are no JSON: {error}") from error
+            raise RequestError(f"the arguments of tool call {self.id!r} are not JSON: {error}") from error
         _check_json(f"the arguments of tool call {self.id!r}", parsed)
         if not isinstance(parsed, dict):
             raise RequestError(
@@ -139,10 +139,10 @@ class Message:
             raise RequestError(f"a message of the role {self.role} has a tool_call_id; only a tool's may")
 
 
-def as_messages(
+def build_messages(
     history: Iterable[Message] | Iterable[Sequence[str]] | None, prompt: str, system: str | None = None
 ) -> tuple[Message, ...]:
-    """The conversation that ``prompt`` continues, from pairs or messages.
+    """Return the conversation that ``prompt`` continues, from pairs or messages.
 
     Args:
         history: ``(question, answer)`` pairs as in the original, or `Message` records.
@@ -171,8 +171,8 @@ def as_messages(
     return (*messages, Message("user", prompt))
 
 
-def joined_calls(pieces: Iterable[ToolCallDelta]) -> tuple[ToolCall, ...]:
-    """The calls that all pieces of an answer make.
+def join_calls(pieces: Iterable[ToolCallDelta]) -> tuple[ToolCall, ...]:
+    """Return the calls that all pieces of an answer make.
 
     Raises:
         PluginError: they make none; the runtime is wrong.
@@ -189,12 +189,12 @@ def joined_calls(pieces: Iterable[ToolCallDelta]) -> tuple[ToolCall, ...]:
 
 
 def has_tool_messages(messages: Iterable[Message]) -> bool:
-    """Whether a tool was called or answered in a conversation."""
+    """Return whether a tool was called or answered in a conversation."""
     return any(message.tool_calls or message.role == "tool" for message in messages)
 
 
 def check_conversation(messages: Sequence[Message]) -> None:
-    """Refuse a conversation that nobody could answer, or in which a call and its answer are apart.
+    """Refuse a conversation that cannot be answered, or in which a call has no result right after it.
 
     Raises:
         RequestError: it does not end with a question or a tool's answer, a call is not answered by
@@ -267,7 +267,7 @@ def _check_json(what: str, value: object) -> None:
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise RequestError(f"{what} are no JSON: {error}") from error
+        raise RequestError(f"{what} are not JSON: {error}") from error
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):
         level = [
@@ -281,4 +281,4 @@ def _check_json(what: str, value: object) -> None:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

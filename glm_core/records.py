@@ -43,11 +43,11 @@ from .messages import (
     Tool,
     ToolCall,
     ToolCallDelta,
-    as_messages,
+    build_messages,
     check_conversation,
     check_tools,
     has_tool_messages,
-    joined_calls,
+    join_calls,
 )
 
 __all__ = [
@@ -87,9 +87,9 @@ __all__ = [
     "TrainJob",
     "TrainProgress",
     "Usage",
-    "as_messages",
+    "build_messages",
     "has_tool_messages",
-    "joined_calls",
+    "join_calls",
 ]
 
 FinishReason = Literal["stop", "length", "tool_calls"]

@@ -14,11 +14,12 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 
-from .._isolation import own_process
+from .._isolation import running_command
 from .._tracing import tracing
 from ..config import wants_debug
 from ..errors import GlmError
 from ..language import language
+from ._packaged import PACKAGES, run_packaged
 
 # command: English and Chinese summary
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given, trace = _without_trace(list(sys.argv[1:] if arguments is None else arguments))
     _prepare_output()
-    with _quiet_warnings(), tracing(trace), own_process():
+    with _quiet_warnings(), tracing(trace), running_command():
         try:
             status = _dispatch(given)
             if sys.stdout is not None:
@@ -111,6 +112,8 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"glm: {_unknown(command)}", file=sys.stderr)
         return EXIT_USER_ERROR
     try:
+        if command in PACKAGES:
+            return run_packaged(command, rest)
         status: int = importlib.import_module(f"{__name__}.{command}").run(rest)
     except SystemExit as stop:  # argparse, after printing help or an error; or a frontend
         return _status_of(stop)

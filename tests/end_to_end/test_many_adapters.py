@@ -55,15 +55,15 @@ def check_that_company_changes_nothing(model: LoadedModel, sampling: Sampling) -
     alone = [tokens(model, request) for request in requests(sampling)]
     assert len({tuple(answer) for answer in alone}) > 9  # more than one adapter, or one question, would give
     batches: list[int] = []
-    decode = engine.decode
-    engine.decode = lambda sequences, slots: (  # type: ignore[method-assign]
+    decode = engine.runner.decode
+    engine.runner.decode = lambda sequences, slots: (  # type: ignore[method-assign]
         batches.append(len(sequences)) or decode(sequences, slots)  # type: ignore[func-returns-value]
     )
     try:
         streams = [model.stream(request) for request in requests(sampling)]
         together = [[token for delta in stream for token in delta.token_ids] for stream in streams]
     finally:
-        del engine.decode  # type: ignore[method-assign]
+        del engine.runner.decode  # type: ignore[method-assign]
     assert max(batches) == 16
     assert together == alone
 

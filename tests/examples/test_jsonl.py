@@ -70,11 +70,11 @@ def test_sampling_and_stop_strings_are_passed_on(installed: Path, null_model: Pa
 @pytest.mark.parametrize(
     ("line", "kind", "sentence"),
     [
-        ("nonsense", "RequestError", "a line is no JSON"),
+        ("nonsense", "RequestError", "a line is not JSON"),
         ("[]", "RequestError", 'a line must be an object with a text "id"'),
         ({"id": "a"}, "RequestError", "the request has the wrong shape: 'messages'"),
         (question("a", "hi", colour="red"), "RequestError", "field 'colour' is unknown; known are adapter,"),
-        (question("a", "hi", sampling={"warmth": 1}), "RequestError", "the request has the wrong shape: "),
+        (question("a", "hi", sampling={"speed": 1}), "RequestError", "the request has the wrong shape: "),
         (question("a", "hi", adapter="poet"), "AdapterError", "adapter 'poet' is not loaded"),
     ],
     ids=str,

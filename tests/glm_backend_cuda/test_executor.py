@@ -12,6 +12,7 @@ import torch
 from glm_backend_cuda._executor import RecordedExecutor, batch_sizes
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
+from patience import join
 from recorded_steps import RerunningRecorder, TensorAttention
 from tiny_models import finished, tiny_checkpoint
 
@@ -77,8 +78,7 @@ def ask_all(model: TorchModel) -> dict[str, list[int]]:
     ]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(60)
+    join(*threads)
     return answers
 
 
@@ -124,13 +124,13 @@ def test_padding_rows_touch_nothing(recorded: TorchModel, recorder: RerunningRec
             )
             for question in QUESTIONS[:3]
         ]
-        slots = [engine.cache.acquire() for _ in sequences]
+        slots = [engine.slots.acquire() for _ in sequences]
         for sequence, slot in zip(sequences, slots, strict=True):
-            sequence.advance(finished(engine.prefill(sequence, slot)))
+            sequence.advance(finished(engine.runner.prefill(sequence, slot)))
         before = [keys.clone() for keys in (*engine.cache._keys, *engine.cache._values)]
-        together = engine.decode(sequences, slots).clone()
+        together = engine.runner.decode(sequences, slots).clone()
         alone = [
-            engine.decode([sequence], [slot])[0].clone()
+            engine.runner.decode([sequence], [slot])[0].clone()
             for sequence, slot in zip(sequences, slots, strict=True)
         ]
     assert together.shape[0] == 3
@@ -146,7 +146,7 @@ def test_padding_rows_touch_nothing(recorded: TorchModel, recorder: RerunningRec
 def test_inputs_stay_in_one_place(recorded: TorchModel) -> None:
     """Every step writes its numbers where the recording reads them; what a longer batch left is cleared."""
     ask_all(recorded)
-    executor = recorded.engine._executor
+    executor = recorded.engine.runner._executor
     assert isinstance(executor, RecordedExecutor)
     place = executor._inputs.data_ptr()  # type: ignore[union-attr]
     ask(recorded, "hello")

@@ -11,8 +11,8 @@ from glm_backend_cuda import _placement
 from glm_backend_cuda._choice import Choice, Kernels
 from glm_backend_cuda._executor import RecordedExecutor
 from glm_backend_cuda._placement import place_on, place_on_cuda, quantize_for_cuda
-from glm_runtime_torch.model.device_map import map_of
 from glm_runtime_torch.loading import open_source
+from glm_runtime_torch.model.device_map import map_of
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.parameters import sharing_copy
 from glm_runtime_torch.quantization import REFERENCE, QuantizedLinear
@@ -63,7 +63,7 @@ def test_placed_models_answer(directory: Path, scheme: str | None, kernels: str)
     recorder = RerunningRecorder()
     wish = Placement(("cuda:0",), slots=2, kernels=kernels)
     model = place_on(opened(directory, scheme), wish, {CPU: GB}, recorder=recorder)
-    assert isinstance(model.engine._executor, RecordedExecutor)
+    assert isinstance(model.engine.runner._executor, RecordedExecutor)
     assert answer(model) == wanted
     assert recorder.recorded == 1
     assert answer(place_on(opened(directory, scheme), wish, {CPU: GB})) == wanted
@@ -98,7 +98,7 @@ def test_written_map_is_obeyed_or_refused(directory: Path) -> None:
         "cpu",
     ]
     assert model.info.devices == ("cpu", "meta")
-    assert not isinstance(model.engine._executor, RecordedExecutor)
+    assert not isinstance(model.engine.runner._executor, RecordedExecutor)
     model.close()
     with pytest.raises(ConfigError, match="leaves out"):
         place_on(opened(directory), Placement(("cpu",), {"lm_head": "cpu"}), {CPU: GB})

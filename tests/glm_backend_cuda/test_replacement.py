@@ -58,7 +58,7 @@ def decoded(network: ChatGLM, rows: list[int], attention: object = None) -> Tens
             lengths[rows].tolist(),
         )
     )
-    return network.decode(ids[rows], positions[rows], cache.decode_rows(*numbers))
+    return network.decode(ids[rows], positions[rows], cache.decode_rows(*numbers))[:, 0]
 
 
 @torch.no_grad()

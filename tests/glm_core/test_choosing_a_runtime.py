@@ -102,16 +102,14 @@ def ours_and_another() -> PluginHost:
     """This project's CUDA backend with a runtime on it, and a runtime that brings CUDA devices itself."""
     card = DeviceInfo("cuda:0", "cuda", "our view")
     theirs = DeviceInfo("cuda:0", "cuda", "their view")
+    modules = {
+        "glm-other": device_runtime("other", theirs, priority=500),
+        "glm-backend-cuda": backend(card, priority=100),
+        "glm-runtime-torch": device_runtime("torch", kind="fake"),
+    }
     return PluginHost(
-        [
-            Candidate(
-                "other", "glm-other", "1", lambda: device_runtime("other", theirs, priority=500, **fields)
-            ),
-            Candidate("backend_cuda", "glm-backend-cuda", "1", lambda: backend(card, priority=100)),
-            Candidate(
-                "runtime_torch", "glm-runtime-torch", "1", lambda: device_runtime("torch", kind="fake")
-            ),
-        ]
+        Candidate(name.removeprefix("glm-").replace("-", "_"), name, "1", lambda module=module: module)  # type: ignore[misc]
+        for name, module in modules.items()
     )
 
 

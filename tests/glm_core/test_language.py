@@ -2,7 +2,7 @@
 
 import pytest
 
-from glm_core.language import language
+from glm_core.language import format_count, language
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,11 @@ from glm_core.language import language
 def test_first_variable_that_is_set_decides(environ: dict[str, str], expected: str) -> None:
     """GLM_LANG, then LC_ALL, LC_MESSAGES and LANG; an empty one says nothing; English is the default."""
     assert language(environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0"), (999, "999"), (1_500, "1.5K"), (6_173_286_400, "6.17B"), (340_000, "340K")]
+)
+def test_counts_are_shortened_for_people(number: int, text: str) -> None:
+    """Parameters are shown as papers do."""
+    assert format_count(number) == text

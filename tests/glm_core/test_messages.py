@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from glm_core import ChatRequest, Message, PluginError, RequestError, Tool, ToolCall
-from glm_core.records import ToolCallDelta, has_tool_messages, joined_calls
+from glm_core.records import ToolCallDelta, has_tool_messages, join_calls
 
 QUESTION = Message("user", "weather?")
 CALL = ToolCall("c1", "get_weather", '{"city": "北京"}')
@@ -44,9 +44,9 @@ def test_tool_without_parameters_takes_none() -> None:
         ({"name": "auto"}, "a tool cannot be called 'auto', which is a tool_choice; rename it"),
         ({"name": "f", "description": None}, "the description of tool 'f' must be text, got NoneType"),
         ({"name": "f", "parameters": []}, "the parameters of tool 'f' must be a JSON schema, got list"),
-        ({"name": "f", "parameters": {"a": {1}}}, "the parameters of tool 'f' are no JSON"),
-        ({"name": "f", "parameters": {"a": float("nan")}}, "are no JSON"),
-        ({"name": "f", "parameters": {"a": "\ud83d"}}, "are no JSON"),
+        ({"name": "f", "parameters": {"a": {1}}}, "the parameters of tool 'f' are not JSON"),
+        ({"name": "f", "parameters": {"a": float("nan")}}, "are not JSON"),
+        ({"name": "f", "parameters": {"a": "\ud83d"}}, "are not JSON"),
         ({"name": "f", "parameters": deep(70)}, "are nested more than 64 levels deep; make them flatter"),
     ],
 )
@@ -63,15 +63,15 @@ def test_tool_refuses_what_cannot_be_offered(fields: dict[str, Any], message: st
         (("x" * 257, "f", "{}"), "1 to 256 characters, got 257"),
         ((5, "f", "{}"), "the id of a tool call must be text, got int"),
         (("1", "f\ng", "{}"), "a tool's name must be"),
-        (("1", "f", ""), "the arguments of tool call '1' are no JSON"),
-        (("1", "f", "{'a': 1}"), "are no JSON"),
+        (("1", "f", ""), "the arguments of tool call '1' are not JSON"),
+        (("1", "f", "{'a': 1}"), "are not JSON"),
         (("1", "f", "[1]"), "the arguments of tool call '1' must be a JSON object, got '[1]'"),
-        (("1", "f", '{"a": NaN}'), "NaN is no JSON number"),
-        (("1", "f", '{"a": 1e999}'), "are no JSON"),
-        (("1", "f", '{"a": "\\ud83d"}'), "are no JSON"),
-        (("1", "f", '{"a": ' + "9" * 5000 + "}"), "are no JSON"),
+        (("1", "f", '{"a": NaN}'), "NaN is not a JSON number"),
+        (("1", "f", '{"a": 1e999}'), "are not JSON"),
+        (("1", "f", '{"a": "\\ud83d"}'), "are not JSON"),
+        (("1", "f", '{"a": ' + "9" * 5000 + "}"), "are not JSON"),
         (("1", "f", '{"a": ' * 70 + "1" + "}" * 70), "nested more than 64 levels"),
-        (("1", "f", '{"a": ' * 100_000), "are no JSON"),
+        (("1", "f", '{"a": ' * 100_000), "are not JSON"),
         (("1", "f", {"a": 1}), "the arguments of tool call '1' must be text, got dict"),
     ],
 )
@@ -169,12 +169,12 @@ def test_pieces_of_calls_are_put_together_by_index() -> None:
         ToolCallDelta(0, arguments='{"city": '),
         ToolCallDelta(0, arguments='"北京"}'),
     ]
-    assert joined_calls(pieces) == (CALL, OTHER)
+    assert join_calls(pieces) == (CALL, OTHER)
 
 
 def test_pieces_that_make_no_call_are_the_runtimes_fault() -> None:
     """Arguments that never became JSON are not handed on."""
     with pytest.raises(
-        PluginError, match="the answer is broken: the arguments of tool call 'c1' are no JSON"
+        PluginError, match="the answer is broken: the arguments of tool call 'c1' are not JSON"
     ):
-        joined_calls([ToolCallDelta(0, "c1", "f", "{")])
+        join_calls([ToolCallDelta(0, "c1", "f", "{")])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from glm_frontend_api.config import ApiConfig, config_of, is_loopback
+from glm_frontend_api.config import ApiConfig, is_loopback, parse_config
 
 from glm_core import ConfigError
 
@@ -38,15 +38,15 @@ def test_loopback_is_recognised(host: str, expected: bool) -> None:
 def test_other_machines_need_a_key_or_a_decision(host: str) -> None:
     """Without --api-key, GLM_API_KEY or --insecure a host that is not loopback is refused."""
     with pytest.raises(ConfigError, match="GLM_API_KEY.*--api-key.*--insecure"):
-        config_of({"host": host}, {})
-    assert config_of({"host": host, "insecure": True}, {}).api_key is None
-    assert config_of({"host": host}, {"GLM_API_KEY": "k"}).api_key == "k"
-    assert config_of({"host": host, "api_key": "k"}, {}).api_key == "k"
+        parse_config({"host": host}, {})
+    assert parse_config({"host": host, "insecure": True}, {}).api_key is None
+    assert parse_config({"host": host}, {"GLM_API_KEY": "k"}).api_key == "k"
+    assert parse_config({"host": host, "api_key": "k"}, {}).api_key == "k"
 
 
 def test_key_of_the_command_line_wins_and_is_never_shown() -> None:
     """The option overrides the variable; the configuration's text has neither."""
-    config = config_of({"api_key": "from-option"}, {"GLM_API_KEY": "from-variable"})
+    config = parse_config({"api_key": "from-option"}, {"GLM_API_KEY": "from-variable"})
     assert config.api_key == "from-option"
     assert "from-option" not in repr(config)
 
@@ -55,7 +55,7 @@ def test_key_of_the_command_line_wins_and_is_never_shown() -> None:
 def test_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) -> None:
     """The refusal does not repeat the key."""
     with pytest.raises(ConfigError, match="printable ASCII") as caught:
-        config_of({"api_key": key}, {})
+        parse_config({"api_key": key}, {})
     assert key.strip() not in str(caught.value)
 
 
@@ -80,24 +80,26 @@ def test_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) ->
 def test_values_that_cannot_be_used_are_refused(options: dict[str, Any], message: str) -> None:
     """Each wrong option gives one sentence that names it and the value."""
     with pytest.raises(ConfigError, match=message):
-        config_of(options, {})
+        parse_config(options, {})
 
 
 def test_adapters_folder_needs_a_key_and_a_directory(tmp_path: Path) -> None:
     """A folder that no client could use, or that is not there, is refused before a model is loaded."""
     folder = {"adapters_dir": str(tmp_path)}
-    assert config_of(folder, {"GLM_API_KEY": "k"}).adapters_dir == tmp_path
-    assert config_of({"adapters_dir": "~"}, {"GLM_API_KEY": "k"}).adapters_dir == Path.home()
-    assert config_of({}, {"GLM_API_KEY": "k"}).adapters_dir is None
+    assert parse_config(folder, {"GLM_API_KEY": "k"}).adapters_dir == tmp_path
+    assert parse_config({"adapters_dir": "~"}, {"GLM_API_KEY": "k"}).adapters_dir == Path.home()
+    assert parse_config({}, {"GLM_API_KEY": "k"}).adapters_dir is None
     with pytest.raises(ConfigError, match=r"which takes an API key: set GLM_API_KEY .* or leave"):
-        config_of(folder, {})
-    with pytest.raises(ConfigError, match="--adapters-dir .*/none is no directory"):
-        config_of({"adapters_dir": str(tmp_path / "none")}, {"GLM_API_KEY": "k"})
+        parse_config(folder, {})
+    with pytest.raises(ConfigError, match="--adapters-dir .*/none is not a directory"):
+        parse_config({"adapters_dir": str(tmp_path / "none")}, {"GLM_API_KEY": "k"})
 
 
 def test_lists_and_paths_are_read() -> None:
     """Origins are split at commas, a path's last slash does not matter."""
-    config = config_of({"cors_origin": "https://a.example, http://b.example:81/", "root_path": "/glm/"}, {})
+    config = parse_config(
+        {"cors_origin": "https://a.example, http://b.example:81/", "root_path": "/glm/"}, {}
+    )
     assert config.cors_origins == ("https://a.example", "http://b.example:81")
     assert config.root_path == "/glm"
     assert ApiConfig(cors_origins=("*",), api_key="k").cors_origins == ("*",)

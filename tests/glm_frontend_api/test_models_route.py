@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from api_support import ScriptedRuntime, Served, serving
-from glm_frontend_api.service import served_name
+from glm_frontend_api.service import shorten_model_name
 
 
 def test_base_and_adapters_are_listed(runtime: ScriptedRuntime) -> None:
@@ -82,7 +82,7 @@ def test_unknown_model_is_404_and_names_those_there_are(served: Served, model: s
 )
 def test_directories_are_not_shown_to_clients(name: str, shown: str) -> None:
     """Of a model in a directory clients see the last part of its path."""
-    assert served_name(name) == shown
+    assert shorten_model_name(name) == shown
 
 
 def test_name_can_be_chosen(runtime: ScriptedRuntime) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from api_support import PATIENCE, ScriptedRuntime, Served, chat_body, events, serving, until
-from glm_frontend_api.answers import Answer
+
+from glm_core.listening import StreamListener
 
 
 def post_raw(served: Served, path: str, body: Any) -> socket.socket:
@@ -261,16 +262,16 @@ def test_answers_that_get_no_thread_leave_nothing_taken(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the system has no more threads, the request fails and its places are free again."""
-    started: list[Answer] = []
+    started: list[StreamListener] = []
 
-    def start_two(self: Answer) -> None:
+    def start_two(self: StreamListener) -> None:
         if len(started) == 2:
             raise RuntimeError("can't start new thread")
         started.append(self)
         start(self)
 
-    start = Answer.start
-    monkeypatch.setattr(Answer, "start", start_two)
+    start = StreamListener.start
+    monkeypatch.setattr(StreamListener, "start", start_two)
     assert served.chat("forever", n=4).status_code == 500
     monkeypatch.undo()
     assert_serves(served)
@@ -280,4 +281,4 @@ def test_threads_end_with_their_answers(served: Served) -> None:
     """Nothing of an answer is left running."""
     for _ in range(5):
         served.chat("say hello", n=4)
-    until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("glm-api")])
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("glm-listener")])

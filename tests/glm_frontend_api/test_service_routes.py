@@ -9,7 +9,7 @@ import httpx
 import pytest
 from api_support import PATIENCE, ScriptedRuntime, Served, chat_body, events, serving, until
 from glm_frontend_api import readiness
-from glm_frontend_api.gate import route_label
+from glm_frontend_api.gate import label_route
 
 from glm_core import ChatRequest, Message, ModelLoad, Sampling, Usage
 
@@ -132,7 +132,7 @@ def test_running_answers_are_counted(served: Served, runtime: ScriptedRuntime) -
 def test_invented_paths_make_no_new_metrics() -> None:
     """Labels come from a fixed list, so that clients cannot grow the server's memory."""
     paths = ("/x", "/v1/other", "//", "/v1/models/a", "/v1/models/b", "/v1/adapters/a", "/v1/adapters/b")
-    assert {route_label(path) for path in paths} == {
+    assert {label_route(path) for path in paths} == {
         "other",
         "/v1/models/{model_id}",
         "/v1/adapters/{name}",

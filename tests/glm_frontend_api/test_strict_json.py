@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from glm_frontend_api.errors import ApiError
-from glm_frontend_api.strict_json import parse
+from glm_frontend_api.strict_json import parse_json
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from glm_frontend_api.strict_json import parse
 )
 def test_json_is_read(body: bytes, value: object) -> None:
     """Ordinary JSON gives its value; a byte order mark and whole surrogate pairs do no harm."""
-    assert parse(body) == value
+    assert parse_json(body) == value
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_json_is_read(body: bytes, value: object) -> None:
         (b"{", "is not JSON: .* line 1, column 2"),
         (b"", "is not JSON"),
         (b"{'a': 1}", "is not JSON"),
-        (b'{"a": NaN}', "NaN, which is no JSON number"),
+        (b'{"a": NaN}', "NaN, which is not a JSON number"),
         (b"[-Infinity]", "-Infinity"),
         (b'{"a": 1, "b": {"c": 1, "c": 2}}', "key 'c' twice"),
         (b'"\\ud800"', "half a character"),
@@ -44,5 +44,5 @@ def test_json_is_read(body: bytes, value: object) -> None:
 def test_doubtful_json_is_refused(body: bytes, message: str) -> None:
     """Each kind of bad body is a 400 with a sentence that says what is wrong."""
     with pytest.raises(ApiError, match=message) as caught:
-        parse(body)
+        parse_json(body)
     assert caught.value.status_code == 400

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from glm_frontend_cli._answering import Answer, AnswerStream
-from glm_frontend_cli._conversation import Conversation, Turn
+from glm_frontend_cli._answering import AnswerReader
 from glm_frontend_cli._session import Session
 from glm_frontend_cli._texts import Texts
 from glm_frontend_cli._view import Line
 from glm_testing import host_of
 
 from glm_core import ChatModel, ChatRequest, Delta, GlmError, ModelInfo, Sampling, Usage, hookimpl
+from glm_core.conversation import Conversation, Turn
 
 
 @dataclass(eq=False)  # pluggy keeps plugins in sets
@@ -126,11 +126,10 @@ class RecordingView:
         """Keep the questions and answers."""
         self.shown.append(("turns", repr([(turn.question, turn.answer) for turn in turns])))
 
-    def show_answer(self, stream: AnswerStream) -> Answer:
-        """Read the stream to its end."""
-        text = "".join(stream.pieces())
+    def show_answer(self, reader: AnswerReader) -> None:
+        """Read the answer to its end."""
+        text = "".join(reader.pieces())
         self.shown.append(("answer", text))
-        return stream.answer()
 
     def clear(self) -> None:
         """Note that the screen was emptied."""

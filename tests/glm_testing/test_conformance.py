@@ -118,11 +118,13 @@ def test_a_check_that_hangs_is_given_up() -> None:
     """After ten times its patience the kit says so, and goes on."""
 
     @hookimpl
-    def load_model(source: ModelSource) -> None:
+    def identify_model(source: ModelSource) -> None:
         broken_plugins.RELEASE.wait()
 
     broken_plugins.RELEASE.clear()
-    subject = broken_plugins.subject_of(broken_plugins.null_with(load_model=load_model), patience=0.05)
+    subject = broken_plugins.subject_of(
+        broken_plugins.null_with(identify_model=identify_model), patience=0.05
+    )
     check = next(check for check in CHECKS if check.name == "declines-sources")
     try:
         with pytest.raises(BrokenPromiseError, match="nothing came back within 0.5 seconds"):

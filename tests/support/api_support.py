@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 from glm_frontend_api.config import ApiConfig
-from glm_frontend_api.server import DrainingServer, address_of, bind
+from glm_frontend_api.server import DrainingServer, bind, format_url
 from glm_frontend_api.service import Service
 from glm_testing import host_of
 
@@ -32,7 +32,7 @@ from glm_core import (
     hookimpl,
 )
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which something that should have happened counts as never happening."""
 
 REFUSALS: dict[str, Exception] = {
@@ -211,7 +211,7 @@ def serving(model: ChatModel, **config: Any) -> Iterator[Served]:
     """A real server on a free port of loopback, in a thread of its own."""
     settings = ApiConfig(**{"port": 0, "drain_seconds": 0.0, **config})
     with bind(settings) as listener:
-        url, port = address_of(listener), listener.getsockname()[1]
+        url, port = format_url(listener), listener.getsockname()[1]
         service = Service(model, settings)
         server = DrainingServer(service)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

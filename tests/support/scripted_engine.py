@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from glm_runtime_torch.generation.engine import Engine
 from glm_runtime_torch.network.kv_cache import KVCache
+from patience import PATIENCE_SECONDS
 from tiny_models import ScriptedTokenizer
 
 from glm_core import ChatRequest, Message, Sampling
@@ -59,7 +60,7 @@ class CountingNetwork:
         tokens = input_ids[:, 0].tolist()
         self.log.append(("decode", tuple(tokens)))
         self.before_decode(tokens)
-        return self._logits(tokens)
+        return self._logits(tokens).unsqueeze(1)
 
     def layout(self, prompt: Sequence[int]) -> CausalLayout:
         """Causal."""
@@ -101,8 +102,6 @@ def counting_engine(network: CountingNetwork, *, slots: int = 2, queue_capacity:
         cache,
         capacity=64,
         sampling=DEFAULTS,
-        prefixes={},
-        base_prefix=None,
         device=CPU,
         queue_capacity=queue_capacity,
     )
@@ -122,7 +121,7 @@ class Gate:
 
     def __call__(self, *_: object) -> None:
         self.reached.set()
-        assert self._open.wait(30), "the test never opened the gate"
+        assert self._open.wait(PATIENCE_SECONDS), "the test never opened the gate"
 
     def open(self) -> None:
         """Let everybody through from now on."""

@@ -12,7 +12,7 @@ from glm_runtime_torch import plugin
 from glm_runtime_torch.architectures.chatglm2 import ChatGLM2Config
 from glm_runtime_torch.families.registry import CHATGLM3
 from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM3Tokenizer
+from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
 from glm_testing import host_of
 from scripted_engine import CausalLayout
 
@@ -59,7 +59,7 @@ class ScriptedNetwork(torch.nn.Module):
 
     def decode(self, input_ids: torch.Tensor, position_ids: torch.Tensor, rows: Any) -> torch.Tensor:
         """The next token by its place."""
-        return self._scores(int(position_ids.flatten()[0]) + 1 - len(self.prompts[-1]))
+        return self._scores(int(position_ids.flatten()[0]) + 1 - len(self.prompts[-1])).unsqueeze(1)
 
     def _scores(self, place: int) -> torch.Tensor:
         scores = self._others.clone()

@@ -17,9 +17,10 @@ from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
 
-from glm_frontend_web._options import Options, free_port
+from glm_frontend_web._options import Options, find_port
 from glm_frontend_web._serving import serving
 from glm_testing import host_of
+from patience import PATIENCE_SECONDS
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -37,7 +38,6 @@ BROWSER_ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-PATIENCE_SECONDS = 20.0
 
 
 @dataclass
@@ -226,7 +226,7 @@ class SiteHost:
 
     def _serve(self, model: ChatModel, options: dict[str, Any]) -> str:
         checked = Options.parse({"port": 0, **options}, environ={})
-        port = free_port(checked.host, checked.port)
+        port = find_port(checked.host, checked.port)
         factory = echo_api if checked.with_api else None
         url, _ = self._stack.enter_context(serving(model, checked, port, factory))
         return url

@@ -85,7 +85,7 @@ def test_a_terminal_gets_a_bar(
             return True
 
     screen = Terminal()
-    monkeypatch.setattr(quantize.sys, "stderr", screen)
+    monkeypatch.setattr("sys.stderr", screen)
     assert cli.main(["quantize", str(source), str(tmp_path / "out"), "--bits", "4"]) == 0
     drawings = screen.getvalue().split("\r\x1b[K")
     assert len(drawings) >= 2
@@ -224,7 +224,7 @@ def host_answering(reports: Callable[[], Any]) -> Any:
         answered: Iterator[QuantizeProgress] | None = reports()
         return answered
 
-    return host_of(fake=loader(answer, quantize_checkpoint=answer))
+    return host_of(fake=loader(lambda source: None, quantize_checkpoint=answer))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_the_job_is_what_was_asked_for(
         return iter([QuantizeProgress(0, 0, message="going on"), QuantizeProgress(0, 0, finished=True)])
 
     monkeypatch.setattr(
-        quantize, "default_host", lambda: host_of(fake=loader(write, quantize_checkpoint=write))
+        quantize, "default_host", lambda: host_of(fake=loader(lambda: None, quantize_checkpoint=write))
     )
     options = ["--bits", "4", "--group-size", "64", "--method", "gptq", "--calibration", "~/t.txt"]
     assert cli.main(["quantize", str(source), str(tmp_path / "out"), *options, "--quantize-embeddings"]) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from glm_runtime_torch.generation.candidates import rows_to_choose_from
+from glm_runtime_torch.generation.candidates import select_candidates
 from glm_runtime_torch.generation.sampling import MAX_NUCLEUS, Candidates, Sampler
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,7 +54,7 @@ def test_tokens_are_those_of_whole_rows(
     logits = drawn(seed, len(samplings), spread, levels).to(dtype)
     whole, pruned = ([Sampler(sampling.or_else(DEFAULTS), seed) for sampling in samplings] for _ in range(2))
     for _ in range(3):
-        rows = rows_to_choose_from(logits, pruned, prune=True)
+        rows = select_candidates(logits, pruned, prune=True)
         expected = [sampler.choose(row, [7], ANSWER) for sampler, row in zip(whole, logits, strict=True)]
         assert [
             sampler.choose(row, [7], ANSWER) for sampler, row in zip(pruned, rows, strict=True)
@@ -79,14 +79,14 @@ def sampler(**sampling: object) -> Sampler:
 )
 def test_only_what_is_needed_is_kept(sampling: dict[str, object], kept: int | None) -> None:
     """Greedy rows keep one token, top-k rows a few more than k; whoever may need every score gets them."""
-    row = rows_to_choose_from(drawn(0, 1, 4.0, 0), [sampler(**sampling)], prune=True)[0]
+    row = select_candidates(drawn(0, 1, 4.0, 0), [sampler(**sampling)], prune=True)[0]
     assert (len(row.tokens) if isinstance(row, Candidates) else None) == kept
 
 
 def test_rows_on_the_processor_are_passed_on_as_they_are() -> None:
     """Where nothing is gained, rows are not touched."""
     logits = drawn(0, 2, 1.0, 0)
-    rows = rows_to_choose_from(logits, [sampler(), sampler()])
+    rows = select_candidates(logits, [sampler(), sampler()])
     for row, own in zip(rows, logits, strict=True):
         assert isinstance(row, torch.Tensor)
         assert row.data_ptr() == own.data_ptr()
@@ -95,7 +95,7 @@ def test_rows_on_the_processor_are_passed_on_as_they_are() -> None:
 def test_wide_nucleus_takes_the_whole_row() -> None:
     """Where the likeliest tokens do not hold the nucleus, the row comes whole; its neighbour stays pruned."""
     logits = torch.stack((torch.zeros(VOCABULARY), drawn(0, 1, 8.0, 0)[0]))
-    flat, narrow = rows_to_choose_from(logits, [sampler(top_k=0), sampler(top_k=0)], prune=True)
+    flat, narrow = select_candidates(logits, [sampler(top_k=0), sampler(top_k=0)], prune=True)
     assert isinstance(flat, torch.Tensor)
     assert isinstance(narrow, Candidates)
 
@@ -107,5 +107,5 @@ def test_invalid_scores_follow_the_original(bad: float) -> None:
     best = int(logits[1].argmax())
     logits[0, 17] = bad
     samplers = [sampler(), sampler(do_sample=False)]
-    rows = rows_to_choose_from(logits, samplers, prune=True)
+    rows = select_candidates(logits, samplers, prune=True)
     assert [one.choose(row, [], []) for one, row in zip(samplers, rows, strict=True)] == [5, best]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from glm_runtime_torch.families.registry import registry as families
+from glm_runtime_torch.families import registry as families
 from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel
 from goldens import DATA, PAD, Case, cases, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import join, wait_until
 from tiny_models import finished, open_with_prompt, tiny_checkpoint
 
 from glm_core import AdapterError, ChatRequest, ClosedError, Delta, Message, RequestError, Sampling
@@ -69,12 +69,6 @@ def model(tmp_path: Path) -> Iterator[TorchModel]:
     opened.close()
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for the engine's thread; the test's own time limit ends a wait that is in vain."""
-    while not condition():
-        time.sleep(0.001)
-
-
 def test_stream_ends_with_one_final_delta(model: TorchModel) -> None:
     """Only the last delta has a finish reason and usage; the counts add up."""
     deltas = list(model.stream(greedy(5)))
@@ -95,13 +89,13 @@ def test_batch_decodes_what_single_rows_decode(model: TorchModel) -> None:
         for question in questions:
             request = ChatRequest((Message("user", question),), Sampling(do_sample=False, max_new_tokens=8))
             sequences = [engine.prepare(request) for _ in range(2)]
-            slots = [engine.cache.acquire() for _ in sequences]
+            slots = [engine.slots.acquire() for _ in sequences]
             for sequence, slot in zip(sequences, slots, strict=True):
-                sequence.advance(finished(engine.prefill(sequence, slot)))
-            alone.append(engine.decode([sequences[0]], [slots[0]])[0])
-            engine.cache.release(slots[0])
+                sequence.advance(finished(engine.runner.prefill(sequence, slot)))
+            alone.append(engine.runner.decode([sequences[0]], [slots[0]])[0])
+            engine.slots.release(slots[0])
             together.append((sequences[1], slots[1]))
-        batch = engine.decode([sequence for sequence, _ in together], [slot for _, slot in together])
+        batch = engine.runner.decode([sequence for sequence, _ in together], [slot for _, slot in together])
     torch.testing.assert_close(batch, torch.stack(alone), rtol=1e-5, atol=1e-5)
 
 
@@ -188,27 +182,26 @@ def test_threads_get_the_answers_they_get_alone(model: TorchModel) -> None:
     ]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(60)
+    join(*threads)
     assert [answers[number] for number in range(8)] == expected
-    wait_until(lambda: model.engine.cache.free_slots == 4)
+    wait_until(lambda: model.engine.slots.num_free == 4)
 
 
 def test_closing_a_stream_frees_its_slot(model: TorchModel) -> None:
     """A stream closed after its first delta gives its slot back, and reads as ended."""
     stream = model.stream(greedy(200))
     next(stream)
-    assert model.engine.cache.free_slots == 3
+    assert model.engine.slots.num_free == 3
     stream.close()  # type: ignore[attr-defined]
     assert list(stream) == []
-    wait_until(lambda: model.engine.cache.free_slots == 4)
+    wait_until(lambda: model.engine.slots.num_free == 4)
 
 
 def test_dropped_streams_are_cancelled(model: TorchModel) -> None:
     """A stream that nobody holds any more takes no slot from others."""
     for _ in range(10):
         model.stream(greedy(200))
-    wait_until(lambda: model.engine.cache.free_slots == 4)
+    wait_until(lambda: model.engine.slots.num_free == 4)
     assert model.load.active == model.load.waiting == 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from glm_runtime_torch.families.registry import registry as families
+from glm_runtime_torch.families import registry as families
 from glm_runtime_torch.model.torch_model import TorchModel
 from goldens import DATA, Case, directory2, named
 from tiny_models import open_with_prompt, tiny_checkpoint2

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from glm_runtime_torch.generation.executor import EagerExecutor
+from glm_runtime_torch.generation.step import StepInput
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.network.kv_cache import KVCache
 from glm_runtime_torch.network.language_model import LanguageModel
@@ -21,21 +21,15 @@ CPU = torch.device("cpu")
 
 def test_backend_brings_its_own_executor(tmp_path: Path) -> None:
     """Every decode step goes through it, with the rows' own numbers, and its logits are what is sampled."""
-    steps: list[tuple[list[int], tuple[int, ...], list[int], list[int]]] = []
+    steps: list[StepInput] = []
 
     class Noting(EagerExecutor):
         def __init__(self, network: LanguageModel, cache: KVCache) -> None:
             super().__init__(network, cache, CPU)
 
-        def decode(
-            self,
-            token_ids: Sequence[int],
-            position_ids: Tensor,
-            slots: Sequence[int],
-            lengths: Sequence[int],
-        ) -> Tensor:
-            steps.append((list(token_ids), tuple(position_ids.shape), list(slots), list(lengths)))
-            return super().decode(token_ids, position_ids, slots, lengths)
+        def decode(self, step: StepInput) -> Tensor:
+            steps.append(step)
+            return super().decode(step)
 
     directory = tiny_checkpoint(tmp_path / "model")
     answers = []
@@ -49,6 +43,6 @@ def test_backend_brings_its_own_executor(tmp_path: Path) -> None:
         prompt = len(model.tokenizer.chat_prompt(request.messages))
         model.close()
     assert answers[0] == answers[1]
-    assert [tokens for tokens, *_ in steps] == [[token] for token in answers[0][:4]]
-    assert {shape for _, shape, _, _ in steps} == {(1, 2)}
-    assert [lengths for *_, lengths in steps] == [[prompt + count] for count in (1, 2, 3, 4)]
+    assert [step.token_ids for step in steps] == [[(token,)] for token in answers[0][:4]]
+    assert {tuple(step.position_ids.shape) for step in steps} == {(1, 2, 1)}
+    assert [step.lengths for step in steps] == [[prompt + count] for count in (1, 2, 3, 4)]

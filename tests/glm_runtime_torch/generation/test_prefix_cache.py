@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from glm_runtime_torch.generation import engine as engine_module
+from glm_runtime_torch.adapters.adapter import Adapter
+from glm_runtime_torch.adapters.prefix import PrefixAdapter
+from glm_runtime_torch.generation import runner as runner_module
 from glm_runtime_torch.generation.prefix_cache import PrefixCache
+from glm_runtime_torch.generation.slots import SlotAllocator
 from glm_runtime_torch.network.kv_cache import KVCache
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
 
@@ -37,21 +39,20 @@ class Slots:
 
     def __init__(self, slots: int = 2) -> None:
         self.cache = cache_of(slots)
-        self.prompts = PrefixCache(self.cache, CHUNK)
+        self.slots = SlotAllocator(slots)
+        self.prompts = PrefixCache(self.cache, self.slots, CHUNK)
 
-    def begin(
-        self, prompt: str, prefix: torch.Tensor | None = None, *, causal: bool = True
-    ) -> tuple[int, int]:
+    def begin(self, prompt: str, adapter: Adapter | None = None, *, causal: bool = True) -> tuple[int, int]:
         """Take a slot for a prompt whose tokens are characters, and prefill it."""
         token_ids = [ord(character) for character in prompt]
-        slot, length = self.prompts.acquire(prefix, token_ids, causal=causal)
+        slot, length = self.prompts.acquire(adapter, token_ids, causal=causal)
         self.prompts.keep(slot, token_ids)
         return slot, length
 
-    def run(self, prompt: str, prefix: torch.Tensor | None = None, *, causal: bool = True) -> tuple[int, int]:
+    def run(self, prompt: str, adapter: Adapter | None = None, *, causal: bool = True) -> tuple[int, int]:
         """The same, and give the slot back."""
-        slot, length = self.begin(prompt, prefix, causal=causal)
-        self.cache.release(slot)
+        slot, length = self.begin(prompt, adapter, causal=causal)
+        self.slots.release(slot)
         return slot, length
 
 
@@ -107,22 +108,53 @@ def test_overwritten_part_is_not_reused() -> None:
     slots.run("aaaabbbbcccc")
     slot, length = slots.prompts.acquire(None, [ord(c) for c in "aaaaXXXXYYYY"], causal=True)
     assert length == 4
-    slots.cache.release(slot)  # given up before its prefill was complete
+    slots.slots.release(slot)  # given up before its prefill was complete
     assert slots.run("aaaabbbbccccd")[1] == 4
 
 
-def test_prefixes_are_kept_apart() -> None:
-    """Equal prompts behind different adapters, or none, share nothing; nor behind one that is gone."""
+def prefix(name: str, value: float) -> PrefixAdapter:
+    """Three positions that are all the same number."""
+    return PrefixAdapter(name, torch.full((1, 2, 1, 3, 2), value))
+
+
+def test_adapters_are_kept_apart_by_content() -> None:
+    """Equal prompts behind other adapters, or none, share nothing, whatever the adapters' names."""
     slots = Slots(4)
-    one, other = torch.zeros(1, 2, 1, 3, 2), torch.zeros(1, 2, 1, 3, 2)
-    slots.run("aaaabbbb", one)
+    slots.run("aaaabbbb", prefix("it", 1.0))
     assert slots.run("aaaabbbbc")[1] == 0
-    assert slots.run("aaaabbbbc", other)[1] == 0
-    assert slots.run("aaaabbbbc", one)[1] == 8
-    del one
-    gc.collect()
-    assert slots.run("aaaabbbbcd", torch.zeros(1, 2, 1, 3, 2))[1] == 0
+    assert slots.run("aaaabbbbc", prefix("it", 2.0))[1] == 0
     assert slots.run("aaaabbbbcd")[1] == 8  # the second of these prompts
+
+
+def test_adapter_that_comes_again_finds_its_prompts() -> None:
+    """Removed, read again and even renamed, the same weights are the same adapter."""
+    slots = Slots(2)
+    first, _ = slots.run("aaaabbbb", prefix("it", 1.0))
+    assert slots.run("aaaabbbbc", prefix("it", 1.0)) == (first, 8)
+    assert slots.run("aaaabbbbc", prefix("renamed", 1.0)) == (first, 8)
+
+
+def test_busy_slot_is_copied_with_its_adapter() -> None:
+    """A copy holds the adapter's positions in front of the tokens."""
+    slots = Slots()
+    first, _ = slots.begin("aaaabbbbc", prefix("it", 1.0))
+    slots.cache._keys[0][first] = 7.0
+    second, length = slots.begin("aaaabbbbd", prefix("it", 1.0))
+    assert length == 8
+    assert (slots.cache._keys[0][second, :, :11] == 7).all()
+    assert (slots.cache._keys[0][second, :, 11:] == 0).all()
+
+
+def test_forgotten_prompts_are_not_reused() -> None:
+    """Forgetting empties every slot; one that is being filled is known by its own adapter afterwards."""
+    slots = Slots(2)
+    slots.run("aaaabbbb")
+    busy, _ = slots.prompts.acquire(prefix("it", 1.0), [ord(c) for c in "ccccdddd"], causal=True)
+    slots.prompts.forget()
+    slots.prompts.keep(busy, [ord(c) for c in "ccccdddd"])
+    slots.slots.release(busy)
+    assert slots.run("aaaabbbbc")[1] == 0
+    assert slots.run("ccccdddde")[1] == 0
 
 
 @pytest.fixture(scope="module", params=["none", "int4"])
@@ -130,7 +162,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """ChatGLM3 on the CPU backend, in pieces of a few tokens."""
     directory = tiny_checkpoint2(tmp_path_factory.mktemp("prompts") / "chatglm3")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_module, "PREFILL_CHUNK", 16)
+        patch.setattr(runner_module, "PREFILL_CHUNK", 16)
         with glm_core.load(directory, dtype="bfloat16", quantize=request.param, slots=3) as opened:
             yield opened
 

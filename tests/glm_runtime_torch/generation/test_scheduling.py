@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from fake_plugins import run_python
-from glm_runtime_torch.generation import engine as engine_module
+from glm_runtime_torch.generation import scheduler as scheduler_module
+from glm_runtime_torch.generation import worker as worker_module
 from glm_runtime_torch.generation.engine import Engine
+from patience import PATIENCE_SECONDS, wait_until
 from scripted_engine import CountingNetwork, Gate, count_from, counting_engine
 
-from glm_core import BusyError, ClosedError, Delta, OutOfMemoryError, RequestError
+from glm_core import BusyError, ClosedError, Delta, OutOfMemoryError, RequestError, Sampling
 
 
 def tokens(stream: Iterator[Delta]) -> list[int]:
     return [token for delta in stream for token in delta.token_ids]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for the engine's thread; the test's own time limit ends a wait that is in vain."""
-    while not condition():
-        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -43,7 +38,7 @@ def test_requests_join_a_running_batch(engine: Engine, network: CountingNetwork)
     gate = Gate()
     network.before_decode = gate
     first = engine.stream(count_from(10, length=6))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     second = engine.stream(count_from(50, length=3))
     gate.open()
     assert tokens(first) == [11, 12, 13, 14, 15, 16]
@@ -65,7 +60,7 @@ def test_error_in_one_row_spares_the_others(engine: Engine, network: CountingNet
     with pytest.raises(RuntimeError, match="cursed"):
         tokens(cursed)
     assert tokens(other) == [51, 52, 53, 54, 55, 56]
-    assert engine.cache.free_slots == 2
+    assert engine.slots.num_free == 2
     assert tokens(engine.stream(count_from(20))) == [21, 22, 23]
 
 
@@ -110,7 +105,7 @@ def test_error_in_sampling_ends_that_request(
     good, bad = engine.prepare(count_from(10, length=4)), engine.prepare(count_from(50, length=4))
     monkeypatch.setattr(bad.sampler, "choose", lambda *_: 1 // 0)
     prepared = iter([bad, good])
-    monkeypatch.setattr(engine, "prepare", lambda request: next(prepared))
+    monkeypatch.setattr(engine, "prepare", lambda *_: next(prepared))
     streams = [engine.stream(count_from(50)), engine.stream(count_from(10))]
     with pytest.raises(ZeroDivisionError):
         tokens(streams[0])
@@ -125,7 +120,7 @@ def test_full_queue_is_refused_and_frees_again(network: CountingNetwork) -> None
     streams = [engine.stream(count_from(number)) for number in (10, 20, 30)]
     with pytest.raises(BusyError, match=r"^3 requests are running or waiting and the queue takes no more"):
         engine.stream(count_from(40))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     load = engine.load
     assert (load.slots, load.active, load.waiting, load.queue_capacity) == (1, 1, 2, 2)
     assert (load.kv_tokens, load.kv_capacity) == (1, 64)
@@ -141,7 +136,7 @@ def test_waiting_requests_learn_their_place_and_are_served_in_order(network: Cou
     network.before_prefill = gate
     engine = counting_engine(network, slots=1)
     first = engine.stream(count_from(10))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     second, third = engine.stream(count_from(20)), engine.stream(count_from(30))
     waiting = next(second)
     assert (waiting.queue_position, waiting.text) == (1, "")
@@ -165,7 +160,7 @@ def test_cancelled_waiting_request_gives_its_place_up(network: CountingNetwork) 
     network.before_prefill = gate
     engine = counting_engine(network, slots=1, queue_capacity=1)
     running = engine.stream(count_from(10))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     waiting = engine.stream(count_from(20))
     waiting.close()
     instead = engine.stream(count_from(30))
@@ -183,10 +178,10 @@ def test_prompt_is_cancelled_between_two_steps() -> None:
     network.before_prefill = gate
     engine = counting_engine(network)
     stream = engine.stream(count_from(10))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     stream.close()
     gate.open()
-    wait_until(lambda: engine.cache.free_slots == 2)
+    wait_until(lambda: engine.slots.num_free == 2)
     assert len(network.log) < 10
     engine.close()
 
@@ -194,12 +189,12 @@ def test_prompt_is_cancelled_between_two_steps() -> None:
 def test_running_answers_go_on_while_a_long_prompt_is_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two decode steps prefill gets its share of time and no more, so nobody stalls."""
     now = iter(range(1_000_000))
-    monkeypatch.setattr(engine_module.time, "perf_counter", lambda: float(next(now)))  # a look = a second
+    monkeypatch.setattr(scheduler_module.time, "perf_counter", lambda: float(next(now)))  # a look = a second
     network, gate = CountingNetwork(prefill_steps=1), Gate()
     network.before_decode = gate
     engine = counting_engine(network)
     running = engine.stream(count_from(10, length=40))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     network.prefill_steps = 60
     long = engine.stream(count_from(50))
     gate.open()
@@ -215,7 +210,7 @@ def test_running_answers_go_on_while_a_long_prompt_is_taken_in(monkeypatch: pyte
 def test_too_long_request_is_refused_by_arithmetic(engine: Engine, network: CountingNetwork) -> None:
     """What cannot fit its slot is refused before anything runs."""
     with pytest.raises(RequestError, match="the question has 1 tokens; with max_length 1 at most 0 fit"):
-        engine.stream(count_from(10).__class__(count_from(10).messages, engine_module.Sampling(max_length=1)))
+        engine.stream(count_from(10).__class__(count_from(10).messages, Sampling(max_length=1)))
     assert network.log == []
 
 
@@ -223,10 +218,10 @@ def test_worker_ends_when_idle_and_the_next_request_starts_another(
     network: CountingNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An idle engine keeps no thread alive, so a forgotten model can be collected."""
-    monkeypatch.setattr(engine_module, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(worker_module, "IDLE_SECONDS", 0.01)
     engine = counting_engine(network)
     assert tokens(engine.stream(count_from(10))) == [11, 12, 13]
-    wait_until(lambda: engine._worker is None)
+    wait_until(lambda: not engine._worker.is_running)
     assert tokens(engine.stream(count_from(20))) == [21, 22, 23]
     engine.close()
     with pytest.raises(ClosedError):
@@ -247,16 +242,16 @@ def test_program_may_end_in_the_middle_of_an_answer() -> None:
 def test_bug_in_the_worker_leaves_nobody_waiting(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should the scheduler itself fail, every caller gets the error, and the next request is answered."""
     broken = iter([True])
-    original = engine._decode_step
+    original = engine._scheduler.run_once
 
     def step(*arguments: Any) -> None:
         if next(broken, False):
             raise AssertionError("a bug of ours")
         original(*arguments)
 
-    monkeypatch.setattr(engine, "_decode_step", step)
+    monkeypatch.setattr(engine._scheduler, "run_once", step)
     monkeypatch.setattr("threading.excepthook", lambda _: None)
     with pytest.raises(AssertionError, match="a bug of ours"):
         tokens(engine.stream(count_from(10)))
-    assert engine.cache.free_slots == 2
+    assert engine.slots.num_free == 2
     assert tokens(engine.stream(count_from(20))) == [21, 22, 23]

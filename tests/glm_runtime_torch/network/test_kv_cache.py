@@ -1,12 +1,15 @@
-"""The slotted KV cache: slots, prompts in pieces, rows of different lengths, prefixes, room."""
+"""The slotted KV cache: prompts in pieces, rows of different lengths, several tokens a step, room."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from glm_runtime_torch.network.attention import scaled_product
+from glm_runtime_torch.network.attention import TorchDecodeAttention, scaled_product
 from glm_runtime_torch.network.kv_cache import KVCache, bytes_per_slot, choose_slots
 from glm_runtime_torch.network.rotary import Rotary, RotaryEmbedding
+from recorded_steps import TensorAttention
 
 from glm_core import OutOfMemoryError
 
@@ -14,15 +17,16 @@ CPU = torch.device("cpu")
 UNTURNED = Rotary(torch.ones(1, 1, 1, 1, 4), torch.zeros(1, 1, 1, 1, 4))
 
 
-def small_cache(num_slots: int = 3) -> KVCache:
+def small_cache(num_slots: int = 3, capacity: int = 8, attention: Any = None) -> KVCache:
     return KVCache(
         num_layers=2,
         num_slots=num_slots,
         num_kv_heads=2,
-        capacity=8,
+        capacity=capacity,
         head_dim=4,
         dtype=torch.float32,
         device=CPU,
+        attention=attention,
     )
 
 
@@ -30,7 +34,7 @@ def test_prompt_in_pieces_attends_like_the_whole() -> None:
     """With a context that sees itself in both directions, pieces give what one pass gives."""
     cache = small_cache()
     q, k, v = torch.randn(1, 2, 6, 4), torch.randn(1, 2, 6, 4), torch.randn(1, 2, 6, 4)
-    whole, pieces = (cache.prefill_rows(cache.acquire(), 0, 4) for _ in range(2))
+    whole, pieces = (cache.prefill_rows(slot, 0, 4) for slot in (0, 1))
     whole.put(k, v, 1, 0)
     expected = whole.attend(q, 1, 0)
     for start in (0, 3, 5):
@@ -46,7 +50,7 @@ def test_prompt_in_pieces_attends_like_the_whole() -> None:
 def test_rows_of_different_lengths_do_not_touch_each_other() -> None:
     """In a decode step of two lengths each row gets, bit for bit, what it gets alone."""
     cache = small_cache()
-    slots = [cache.acquire(), cache.acquire()]
+    slots = [2, 0]
     for slot, length in zip(slots, (2, 5), strict=True):
         history = torch.randn(1, 2, length, 4)
         cache.prefill_rows(slot, 0, 0).put(history, history + 1, 1, 0)
@@ -62,21 +66,21 @@ def test_rows_of_different_lengths_do_not_touch_each_other() -> None:
 def test_decode_turns_and_keeps_the_new_key() -> None:
     """The new key is stored turned, so that later queries find it where the token stands."""
     cache = small_cache()
-    slot = cache.acquire()
+    slot = 1
     rotary = RotaryEmbedding(4).of_positions(torch.tensor([[[7]]]), torch.float32)
     q, k, v = torch.randn(1, 2, 1, 4), torch.randn(1, 2, 1, 4), torch.randn(1, 2, 1, 4)
     context = cache.decode_rows([slot], [1]).attend(q, k, v, rotary, 0)
     torch.testing.assert_close(context, v.transpose(1, 2).flatten(2))  # one key: its value
     turned = cache.prefill_rows(slot, 0, 1)
-    assert torch.equal(turned._keys[0][slot, :, 0], rotary.turn(k)[0, :, 0])
+    assert torch.equal(turned._keys[0][slot, :, 0], rotary.rotate(k)[0, :, 0])
 
 
 def test_prefix_stands_before_the_first_token() -> None:
     """A written prefix is seen by the first token in every layer."""
     cache = small_cache()
-    slot = cache.acquire()
+    slot = 1
     prefix = torch.randn(2, 2, 2, 3, 4)  # [L, 2, G, P, H]
-    cache.write_prefix(slot, prefix)
+    cache.write(slot, prefix)
     q, k, v = torch.randn(1, 2, 1, 4), torch.randn(1, 2, 1, 4), torch.randn(1, 2, 1, 4)
     for layer in range(2):
         context = cache.decode_rows([slot], [4]).attend(q, k, v, UNTURNED, layer)
@@ -85,13 +89,51 @@ def test_prefix_stands_before_the_first_token() -> None:
         torch.testing.assert_close(context, scaled_product(q, keys, values))
 
 
-def test_slots_are_taken_and_given_back() -> None:
-    """A slot that is given back can be taken again."""
-    cache = small_cache(num_slots=1)
-    slot = cache.acquire()
-    assert cache.free_slots == 0
-    cache.release(slot)
-    assert cache.acquire() == slot
+def test_what_is_written_behind_something_leaves_that_alone() -> None:
+    """Keys and values of two adapters stand one behind the other."""
+    cache = small_cache()
+    first, second = torch.randn(2, 2, 2, 3, 4), torch.randn(2, 2, 2, 2, 4)
+    cache.write(1, first)
+    cache.write(1, second, start=3)
+    for layer in range(2):
+        for part, stored in enumerate((cache._keys, cache._values)):
+            both = torch.cat((first[layer, part], second[layer, part]), dim=1)
+            assert torch.equal(stored[layer][1, :, :5], both)
+
+
+@pytest.mark.parametrize("attention", [TorchDecodeAttention(), TensorAttention()], ids=["plain", "tensors"])
+@pytest.mark.parametrize("count", [2, 5])
+def test_several_tokens_attend_like_one_after_the_other(attention: Any, count: int) -> None:
+    """A step of k tokens leaves the keys, values and contexts of k steps, bit for bit, in every row."""
+    rotary = RotaryEmbedding(4).of_positions(torch.randint(50, (2, 1, count)), torch.float32)
+    history = torch.randn(2, 2, 2, 7, 4)
+    q, k, v = torch.randn(2, 4, count, 4), torch.randn(2, 2, count, 4), torch.randn(2, 2, count, 4)
+    caches, contexts = [], []
+    for pieces in ([slice(0, count)], [slice(token, token + 1) for token in range(count)]):
+        cache = small_cache(capacity=12, attention=attention)
+        for slot, length in ((2, 7), (0, 3)):
+            cache.write(slot, history[:, :, :, :length])
+        found = []
+        for piece in pieces:
+            rows = cache.decode_rows([2, 0], [7 + piece.stop, 3 + piece.stop])
+            angles = rotary.tokens(piece.start, piece.stop)
+            found.append(rows.attend(q[:, :, piece], k[:, :, piece], v[:, :, piece], angles, 1))
+        caches.append(torch.stack([cache._keys[1], cache._values[1]]))
+        contexts.append(torch.cat(found, dim=1))
+    assert contexts[0].shape == (2, count, 16)
+    assert torch.equal(*contexts)
+    assert torch.equal(*caches)
+
+
+def test_padding_stays_padding_with_several_tokens() -> None:
+    """A row of length 0 stores nothing, however many tokens the step has."""
+    cache = small_cache(attention=TensorAttention())
+    q, k = torch.randn(2, 4, 3, 4), torch.randn(2, 2, 3, 4)
+    rotary = Rotary(torch.ones(2, 1, 3, 1, 4), torch.zeros(2, 1, 3, 1, 4))
+    rows = cache.decode_rows(torch.tensor([1, 0]), torch.tensor([3, 0]))
+    assert rows.attend(q, k, k, rotary, 0).isfinite().all()
+    assert torch.equal(cache._keys[0][1, :, :3], k[0])
+    assert not cache._keys[0][0].any()
 
 
 def test_refused_reservation_says_how_much_was_asked() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import glm_core
 from glm_core import ChatRequest, Delta, GlmError, RequestError
+from glm_core.conversation import message_from_json
+from glm_core.listening import AnswerProgress, Ended, ListenerEvent, StreamListener
 from glm_core.records import OpenModel
 
 LONGEST_LINE = 2**20
@@ -34,13 +37,18 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
 
 
 class Session:
-    """The answers that run, by id, and the one way to write a line."""
+    """The answers that run, by id, and the one way to write a line.
+
+    Args:
+        model: what answers.
+        max_requests: how many answers may run at the same time.
+    """
 
     def __init__(self, model: glm_core.ChatModel, max_requests: int) -> None:
         self._model = model
         self._max_requests = max_requests
-        self._running: dict[str, Callable[[], None]] = {}  # how to cancel each
-        self._threads: list[threading.Thread] = []
+        self._running: dict[str, StreamListener] = {}
+        self._listeners: list[StreamListener] = []  # also those that are writing their last line
         self._writing = threading.Lock()
 
     def listen(self, lines: BinaryIO) -> None:
@@ -51,13 +59,14 @@ class Session:
                 message = _parse(line)
                 name = message.get("id")
                 if "cancel" in message:
-                    self._cancel(message["cancel"])
+                    if listener := self._running.get(message["cancel"]):
+                        listener.cancel()
                 else:
                     self._begin(*_request(message))
             except GlmError as error:
                 self.say(id=name, error=str(error), kind=type(error).__name__)
-        for thread in self._threads:
-            thread.join()
+        for listener in self._listeners:
+            listener.join()
 
     def say(self, **fields: Any) -> None:
         """Write one line; where nobody reads any more, cancel whatever runs."""
@@ -70,45 +79,44 @@ class Session:
 
     def cancel_all(self) -> None:
         """Cancel whatever runs."""
-        for name in list(self._running):
-            self._cancel(name)
+        for listener in list(self._running.values()):
+            listener.cancel()
 
     def _begin(self, name: str, request: ChatRequest) -> None:
         if name in self._running:
             raise RequestError(f"request {name!r} is being answered already; give each an id of its own")
         if len(self._running) >= self._max_requests:
             raise glm_core.BusyError(f"{self._max_requests} requests are being answered; wait for one to end")
-        stream = self._model.stream(request)
-        self._running[name] = stream.close
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
-        self._threads.append(threading.Thread(target=self._answer, args=(name, stream), daemon=True))
-        self._threads[-1].start()
+        stream = self._model.stream(request)  # here, so that a refusal is the next line
+        emit = functools.partial(self._tell, name, AnswerProgress())
+        # Writing a line blocks while nobody reads, and with it the reading of this answer: no other bound.
+        listener = StreamListener(lambda: stream, emit, max_pending=None)
+        self._running[name] = listener
+        self._listeners = [*(each for each in self._listeners if each.is_running), listener]
+        listener.start()
 
-    def _cancel(self, name: str) -> None:
-        close = self._running.pop(name, None)
-        if close is not None:
-            close()  # wakes the thread that reads the answer
-
-    def _answer(self, name: str, stream: Iterator[Delta]) -> None:
-        end: dict[str, Any] = {"finish_reason": "cancelled"}
-        try:
-            for delta in stream:
-                if delta.text:
-                    self.say(id=name, text=delta.text)
-                if delta.finish_reason is not None:
-                    tokens = delta.usage.completion_tokens if delta.usage else 0
-                    end = {"finish_reason": delta.finish_reason, "completion_tokens": tokens}
-        except GlmError as error:
-            end = {"error": str(error), "kind": type(error).__name__}
-        self._cancel(name)  # which does nothing to an answer that has ended
-        self.say(id=name, **end)
+    def _tell(self, name: str, progress: AnswerProgress, event: ListenerEvent) -> None:
+        """Write what has come of an answer; called on its thread."""
+        if isinstance(event, Delta):
+            progress.add(event)
+            if event.text:
+                self.say(id=name, text=event.text)
+        elif isinstance(event, Ended):
+            del self._running[name]  # before the last line: who has read it may use the id again
+            if event.error is not None:
+                self.say(id=name, error=str(event.error), kind=type(event.error).__name__)
+            elif progress.finish_reason is None:
+                self.say(id=name, finish_reason="cancelled")
+            else:
+                tokens = progress.usage.completion_tokens
+                self.say(id=name, finish_reason=progress.finish_reason, completion_tokens=tokens)
 
 
 def _parse(line: bytes) -> dict[str, Any]:
     try:
         message = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"a line is no JSON of at most {LONGEST_LINE} bytes: {error}") from error
+        raise RequestError(f"a line is not JSON of at most {LONGEST_LINE} bytes: {error}") from error
     if not isinstance(message, dict) or not isinstance(message.get("id", message.get("cancel")), str):
         raise RequestError('a line must be an object with a text "id", or "cancel"')
     return message
@@ -119,7 +127,7 @@ def _request(message: Mapping[str, Any]) -> tuple[str, ChatRequest]:
         raise RequestError(f"field {unknown[0]!r} is unknown; known are {', '.join(sorted(FIELDS))}")
     try:
         return message["id"], ChatRequest(
-            messages=tuple(glm_core.Message(**said) for said in message["messages"]),
+            messages=tuple(map(message_from_json, message["messages"])),
             sampling=glm_core.Sampling(**message.get("sampling", {})),
             adapter=message.get("adapter"),
             stop=tuple(message.get("stop", ())),

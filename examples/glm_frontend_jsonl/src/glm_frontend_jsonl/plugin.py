@@ -10,7 +10,7 @@ GLM_API_VERSION = 2
 
 @hookimpl
 def describe_frontend() -> FrontendInfo:
-    """``glm run jsonl``."""
+    """Describe ``glm run jsonl``."""
     return FrontendInfo(
         "jsonl",
         "chats over standard input and output, a JSON object a line; for programs",

@@ -1,7 +1,8 @@
 """Decode steps that are recorded once and replayed: Python leaves the GPU idle no longer.
 
 A recorded step reads its inputs from fixed places. There is one recording for each of a few batch sizes;
-a batch of another size runs in the next larger one, its unused rows marked as padding by length 0.
+a batch of another size runs in the next larger one, its unused rows marked as padding by length 0: such rows
+store nothing, so no slot of the KV cache has to be reserved for them.
 
 Axes: B batch · R position rows · V vocabulary
 """
@@ -9,11 +10,12 @@ Axes: B batch · R position rows · V vocabulary
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from glm_runtime_torch.generation.executor import DecodeExecutor, EagerExecutor
+from glm_runtime_torch.generation.step import StepInput
 from glm_runtime_torch.network.kv_cache import KVCache
 from glm_runtime_torch.network.language_model import LanguageModel
 from torch import Tensor
@@ -91,6 +93,8 @@ class RecordedExecutor:
         recorder: what records.
     """
 
+    max_tokens: int | None = 1  # the table of inputs has one token a row
+
     def __init__(
         self, network: LanguageModel, cache: KVCache, device: torch.device, recorder: Recorder
     ) -> None:
@@ -105,24 +109,23 @@ class RecordedExecutor:
         self._staged: Tensor | None = None  # inputs on the CPU, ``[3 + R, B]``
         self._inputs: Tensor | None = None  # the same on the device
 
-    def decode(
-        self, token_ids: Sequence[int], position_ids: Tensor, slots: Sequence[int], lengths: Sequence[int]
-    ) -> Tensor:
+    def decode(self, step: StepInput) -> Tensor:
         """See `DecodeExecutor.decode`."""
-        count = len(token_ids)
+        count = len(step.slots)
         size = next((size for size in self._sizes if size >= count), None)
-        if self._failed or size is None:
-            return self._eager.decode(token_ids, position_ids, slots, lengths)
-        staged, inputs = self._tables(position_ids.shape[1])
+        # A recording computes what the layers did when it was made; adapters may have them do something else.
+        if self._failed or size is None or any(step.adapters):
+            return self._eager.decode(step)
+        staged, inputs = self._tables(step.position_ids.shape[1])
         staged[:, :size].zero_()
-        staged[TOKEN, :count] = torch.tensor(token_ids)
-        staged[SLOT, :count] = torch.tensor(slots)
-        staged[LENGTH, :count] = torch.tensor(lengths)
-        staged[POSITIONS:, :count] = position_ids.T
+        staged[TOKEN, :count] = torch.tensor([token for (token,) in step.token_ids])
+        staged[SLOT, :count] = torch.tensor(step.slots)
+        staged[LENGTH, :count] = torch.tensor(step.lengths)
+        staged[POSITIONS:, :count] = step.position_ids[:, :, 0].T
         # The step before was waited for when its tokens were chosen, so nobody reads these places now.
         inputs.copy_(staged, non_blocking=True)
         if size not in self._recordings and not self._record(size, inputs):
-            return self._eager.decode(token_ids, position_ids, slots, lengths)
+            return self._eager.decode(step)
         return self._recordings[size]()[:count]
 
     def _tables(self, num_position_rows: int) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ Where to look: `plugin` says what this frontend is; `config` checks its options;
 runs and drains; `app` puts the routes together; `gate` is what every request passes first (keys
 and hosts by `security`, counting by `metrics` and `limits`); `bodies` and `strict_json` read
 requests, `schemas` says what may stand in them, `validation` and `errors` how refusals look,
-`problem_log` what is logged. `answers` runs a model's blocking stream on a thread, `generation`
+`problem_log` what is logged. `messages` reads conversations and tools; `generation`
 joins the answers to one request, `event_stream` sends them. The routes are in `chat_route`,
 `completions_route`, `models_route`, `adapters_route` (with `adapter_folder`), `original_route`
 and `service_routes` (with `readiness`); what they share is in `openai_answers` and `service`;

@@ -7,8 +7,8 @@ from pathlib import Path
 from .errors import ApiError, invalid
 
 
-def place_of(path: str, folder: Path) -> Path:
-    """The directory that a client means, with every link followed.
+def resolve_directory(path: str, folder: Path) -> Path:
+    """Return the directory that a client means, with every link followed.
 
     Whatever lies outside is refused with the same words, whether it exists or not.
 
@@ -28,22 +28,24 @@ def place_of(path: str, folder: Path) -> Path:
     except (OSError, RuntimeError, ValueError):  # a name that is too long, a loop of links, no permission
         inside, exists, escaping = True, False, False
     if not inside or escaping:
-        raise _outside(path)
+        raise _outside_error(path)
     if not exists:
         raise invalid(
-            f"path {path[:80]!r} is no directory in this server's adapters folder", "path", "adapter_refused"
+            f"path {path[:80]!r} is not a directory in this server's adapters folder",
+            "path",
+            "adapter_refused",
         )
     return wanted
 
 
-def without_folder(message: str, folder: Path) -> str:
-    """A message about files, without where on this machine the folder is."""
+def hide_folder(message: str, folder: Path) -> str:
+    """Return a message about files without the folder's place on this machine."""
     for base in (str(folder.resolve()), str(folder)):
         message = message.replace(f"{base}/", "").replace(f"{base}\\", "")
     return message
 
 
-def _outside(path: str) -> ApiError:
+def _outside_error(path: str) -> ApiError:
     return ApiError(
         403,
         f"path {path[:80]!r} is outside this server's adapters folder; pass a path relative to it, "

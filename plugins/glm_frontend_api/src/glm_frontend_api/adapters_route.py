@@ -1,4 +1,7 @@
-"""``/v1/adapters``: which adapters there are, and loading and removing them while the server runs."""
+"""``/v1/adapters``: which adapters there are, and loading and removing them while the server runs.
+
+Loading one reads the server's disk, so it takes a key, and a folder that the operator names.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ from starlette.responses import JSONResponse
 
 from glm_core import AdapterError
 
-from .adapter_folder import place_of, without_folder
+from .adapter_folder import hide_folder, resolve_directory
 from .bodies import JsonRoute
 from .documentation import ADAPTER_CHANGES, ADAPTER_REMOVALS, REFUSALS
 from .errors import ApiError, invalid
-from .models_route import card
+from .models_route import describe_model
 from .problem_log import log_problem
 from .responses import DeletedResponse, ModelListResponse, ModelResponse
 from .schemas import AdapterRequest
@@ -31,9 +34,9 @@ with_body = APIRouter(route_class=JsonRoute)
     summary="Adapters that requests may name",
 )
 async def list_adapters(request: Request) -> JSONResponse:
-    """Those of /v1/models that are adapters."""
+    """List the names of /v1/models that are adapters."""
     service: Service = request.app.state.service
-    cards = [card(service, model) for model in service.models() if model.adapter is not None]
+    cards = [describe_model(service, model) for model in service.models() if model.adapter is not None]
     return JSONResponse({"object": "list", "data": cards})
 
 
@@ -45,7 +48,7 @@ async def list_adapters(request: Request) -> JSONResponse:
     summary="Load an adapter from a directory of the server",
 )
 async def add_adapter(request: Request, body: AdapterRequest) -> JSONResponse:
-    """Requests may name it as soon as this has answered; running answers go on meanwhile."""
+    """Load an adapter; requests may name it as soon as this has answered, and running answers go on."""
     service: Service = request.app.state.service
     _check_key(service)
     if service.config.adapters_dir is None:
@@ -55,7 +58,7 @@ async def add_adapter(request: Request, body: AdapterRequest) -> JSONResponse:
             "they may be loaded from",
             "adapters_not_allowed",
         )
-    directory = place_of(body.path, service.config.adapters_dir)
+    directory = resolve_directory(body.path, service.config.adapters_dir)
     async with service.changing_adapters:  # one at a time: each may take much memory while it is read
         if body.name in service.model.info.adapters:
             raise ApiError(
@@ -69,9 +72,9 @@ async def add_adapter(request: Request, body: AdapterRequest) -> JSONResponse:
         except AdapterError as error:
             log_problem(error)
             raise invalid(
-                without_folder(str(error), service.config.adapters_dir), None, "adapter_refused"
+                hide_folder(str(error), service.config.adapters_dir), None, "adapter_refused"
             ) from error
-    return JSONResponse(card(service, ServedModel(service.full_name(body.name), body.name)), 201)
+    return JSONResponse(describe_model(service, ServedModel(service.join_name(body.name), body.name)), 201)
 
 
 @router.delete(
@@ -81,7 +84,7 @@ async def add_adapter(request: Request, body: AdapterRequest) -> JSONResponse:
     summary="Remove an adapter",
 )
 async def remove_adapter(request: Request, name: str) -> JSONResponse:
-    """Requests that were accepted with it end as they would have; its files stay where they are."""
+    """Forget an adapter; requests that were accepted with it are answered, and its files stay."""
     service: Service = request.app.state.service
     _check_key(service)
     async with service.changing_adapters:
@@ -98,7 +101,7 @@ async def remove_adapter(request: Request, name: str) -> JSONResponse:
         except AdapterError as error:
             log_problem(error)
             raise invalid(str(error), None, "adapter_refused") from error
-    return JSONResponse({"id": service.full_name(name), "object": "model", "deleted": True})
+    return JSONResponse({"id": service.join_name(name), "object": "model", "deleted": True})
 
 
 router.include_router(with_body)

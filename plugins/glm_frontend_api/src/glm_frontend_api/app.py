@@ -24,14 +24,14 @@ from . import (
     original_route,
     service_routes,
 )
-from .config import ApiConfig, folder_of
-from .documentation import document
-from .errors import ApiError, ClientGoneError, api_error_of, error_response
+from .config import ApiConfig, parse_folder
+from .documentation import build_document
+from .errors import ApiError, ClientGoneError, error_response, translate_error
 from .gate import Gate
 from .problem_log import log_problem
 from .readiness import Readiness
 from .service import Service
-from .validation import refusal
+from .validation import describe_refusal
 
 _ROUTE_MODULES = (
     *(chat_route, completions_route, models_route, adapters_route),
@@ -47,7 +47,7 @@ def asgi_app(
     allowed_hosts: Sequence[str] | None = None,
     adapters_dir: str | None = None,
 ) -> ASGIApp:
-    """The API on a model that somebody else opened and closes; found through the entry point ``glm.asgi``.
+    """Build the API on a model that somebody else opens and closes; the entry point ``glm.asgi``.
 
     Args:
         model: what to serve.
@@ -65,13 +65,13 @@ def asgi_app(
         api_key=api_key,
         insecure=api_key is None,
         allowed_hosts=tuple(allowed_hosts or ()),
-        adapters_dir=folder_of(adapters_dir),
+        adapters_dir=parse_folder(adapters_dir),
     )
     return build_app(Service(model, config))
 
 
 def build_app(service: Service) -> ASGIApp:
-    """The ASGI application that serves ``service``."""
+    """Build the ASGI application that serves ``service``."""
     config = service.config
     app = FastAPI(
         title="glm",
@@ -86,7 +86,9 @@ def build_app(service: Service) -> ASGIApp:
     for module in _ROUTE_MODULES:
         app.include_router(module.router)
     app.openapi = functools.cache(  # type: ignore[method-assign]
-        functools.partial(document, app, with_key=config.api_key is not None, root_path=config.root_path)
+        functools.partial(
+            build_document, app, with_key=config.api_key is not None, root_path=config.root_path
+        )
     )
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _http_error)
@@ -123,9 +125,9 @@ def _as_api_error(problem: Exception) -> ApiError:
     match problem:
         case RequestValidationError():
             errors: Sequence[Any] = problem.errors()
-            return refusal(errors)
+            return describe_refusal(errors)
         case ApiError() | GlmError():
-            return api_error_of(problem)
+            return translate_error(problem)
         case HTTPException(status_code=404):
             return ApiError(404, "there is no such route; /openapi.json lists them all", "not_found")
         case HTTPException(status_code=405):
@@ -135,4 +137,4 @@ def _as_api_error(problem: Exception) -> ApiError:
             )
         case HTTPException():
             return ApiError(problem.status_code, str(problem.detail))
-    return api_error_of(problem)
+    return translate_error(problem)

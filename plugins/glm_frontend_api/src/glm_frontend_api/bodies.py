@@ -12,14 +12,14 @@ from starlette.requests import ClientDisconnect
 
 from .config import ApiConfig
 from .errors import ApiError, ClientGoneError, invalid
-from .strict_json import parse
+from .strict_json import parse_json
 
 
 class JsonRequest(Request):
     """A request whose body is read within the limits of the server's `ApiConfig`."""
 
     async def body(self) -> bytes:
-        """The whole body.
+        """Return the whole body.
 
         Raises:
             ApiError: 413, 408 or 400.
@@ -30,8 +30,8 @@ class JsonRequest(Request):
         return self._body
 
     async def json(self) -> Any:
-        """The body's value; see `strict_json.parse`."""
-        return parse(await self.body())
+        """Return the body's value; see `strict_json.parse_json`."""
+        return parse_json(await self.body())
 
     async def _read(self) -> bytes:
         config: ApiConfig = self.app.state.service.config
@@ -60,7 +60,7 @@ class JsonRoute(APIRoute):
     """A route whose body is read by `JsonRequest`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler, given a `JsonRequest` that FastAPI takes for JSON also where no type is named."""
+        """Return the handler, with a `JsonRequest` that FastAPI takes for JSON even if no type is named."""
         handle = super().get_route_handler()
 
         async def handle_json(request: Request) -> Response:
@@ -73,7 +73,7 @@ class JsonRoute(APIRoute):
 
 
 def check_type(request: Request) -> None:
-    """Refuse what says that it is no JSON; programs written for the original say nothing at all.
+    """Refuse a body that is not declared as JSON; programs written for the original say nothing at all.
 
     Raises:
         ApiError: 415.

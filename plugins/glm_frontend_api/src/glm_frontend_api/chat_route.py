@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from glm_core import ChatRequest, ToolCall
+from glm_core import ChatRequest, Message, ToolCall
+from glm_core.conversation import message_to_json
 
 from .bodies import JsonRoute
-from .conversation import check_tools_known, choice_of, messages_of, tools_of
-from .documentation import ANSWERS, streamed
+from .documentation import ANSWERS, describe_stream
 from .errors import invalid
-from .openai_answers import Choice, Job, check_stream_options, respond, sampling_of, with_seeds
+from .messages import check_tools_supported, read_messages, read_tool_choice, read_tools
+from .openai_answers import Choice, Job, check_stream_options, read_sampling, respond, with_seeds
 from .responses import ChatCompletionResponse
 from .schemas import ChatCompletionRequest
 from .service import Service
@@ -29,51 +30,41 @@ class ChatShape:
     chunk_object = "chat.completion.chunk"
 
     def first(self) -> Choice:
-        """The role comes before any text."""
+        """Return the role, which comes before any text."""
         return {"delta": {"role": "assistant", "content": ""}}
 
     def piece(self, text: str) -> Choice:
-        """A piece of the text."""
+        """Return a piece of the text."""
         return {"delta": {"content": text}}
 
     def last(self) -> Choice:
-        """Nothing more."""
+        """Return no more text."""
         return {"delta": {}}
 
     def whole(self, text: str, calls: Sequence[ToolCall]) -> Choice:
-        """The message."""
-        if not calls:
-            return {"message": {"role": "assistant", "content": text}}
-        asked = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in calls
-        ]
-        return {"message": {"role": "assistant", "content": text or None, "tool_calls": asked}}
+        """Return the message."""
+        return {"message": message_to_json(Message("assistant", text, tuple(calls)))}
 
 
 @router.post(
     "/v1/chat/completions",
     response_model=None,
-    responses={200: streamed(ChatCompletionResponse), **ANSWERS},
+    responses={200: describe_stream(ChatCompletionResponse), **ANSWERS},
     summary="Answer a conversation",
 )
 async def chat_completions(request: Request, body: ChatCompletionRequest) -> Response:
-    """Answers the last user's message, or goes on after the answers of tools."""
+    """Answer the last user's message, or go on after the results of tools."""
     service: Service = request.app.state.service
     served = service.find_model(body.model)
     check_stream_options(body)
-    check_tools_known(service, body)
+    check_tools_supported(service, body)
     chat = ChatRequest(
-        messages=messages_of(body),
-        sampling=sampling_of(body, service.config, _wanted_tokens(body)),
+        messages=read_messages(body),
+        sampling=read_sampling(body, service.config, _wanted_tokens(body)),
         adapter=served.adapter,
         stop=body.stops,
-        tools=tools_of(body),
-        tool_choice=choice_of(body),
+        tools=read_tools(body),
+        tool_choice=read_tool_choice(body),
         parallel_tool_calls=body.parallel_tool_calls is not False,
     )
     job = Job(body, tuple(with_seeds(chat, body)), served, ChatShape(), body.n or 1)

@@ -10,9 +10,9 @@ from starlette.responses import Response
 from glm_core import ChatRequest, ToolCall
 
 from .bodies import JsonRoute
-from .documentation import ANSWERS, streamed
+from .documentation import ANSWERS, describe_stream
 from .errors import invalid
-from .openai_answers import Choice, Job, check_stream_options, respond, sampling_of, with_seeds
+from .openai_answers import Choice, Job, check_stream_options, read_sampling, respond, with_seeds
 from .responses import CompletionResponse
 from .schemas import MAX_ANSWERS, CompletionRequest
 from .service import Service
@@ -30,29 +30,29 @@ class TextShape:
     whole_object = chunk_object = "text_completion"
 
     def first(self) -> None:
-        """There is no role to tell."""
+        """Return nothing, since a text has no role."""
 
     def piece(self, text: str) -> Choice:
-        """A piece of the text."""
+        """Return a piece of the text."""
         return {"text": text}
 
     def last(self) -> Choice:
-        """Nothing more."""
+        """Return no more text."""
         return {"text": ""}
 
     def whole(self, text: str, calls: Sequence[ToolCall]) -> Choice:
-        """The text; without a chat format there are no calls."""
+        """Return the text; without a chat format there are no calls."""
         return self.piece(text)
 
 
 @router.post(
     "/v1/completions",
     response_model=None,
-    responses={200: streamed(CompletionResponse), **ANSWERS},
+    responses={200: describe_stream(CompletionResponse), **ANSWERS},
     summary="Go on from a text",
 )
 async def completions(request: Request, body: CompletionRequest) -> Response:
-    """Goes on from one prompt or several, without any chat format."""
+    """Go on from one prompt or several, without any chat format."""
     service: Service = request.app.state.service
     served = service.find_model(body.model)
     check_stream_options(body)
@@ -64,7 +64,7 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
             "n",
         )
     limit = service.config.max_tokens or DEFAULT_MAX_TOKENS
-    sampling = sampling_of(body, service.config, body.max_tokens or min(DEFAULT_MAX_TOKENS, limit))
+    sampling = read_sampling(body, service.config, body.max_tokens or min(DEFAULT_MAX_TOKENS, limit))
     requests = tuple(
         seeded
         for number, prompt in enumerate(body.prompts)

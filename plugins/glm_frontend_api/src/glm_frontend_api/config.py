@@ -95,7 +95,7 @@ class ApiConfig:
             return
         _require(
             self.adapters_dir.is_dir(),
-            f"--adapters-dir {self.adapters_dir} is no directory; make it, or pass another",
+            f"--adapters-dir {self.adapters_dir} is not a directory; make it, or pass another",
         )
         _require(
             self.api_key is not None,
@@ -129,8 +129,8 @@ class ApiConfig:
         )
 
 
-def config_of(options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> ApiConfig:
-    """The configuration that options of `plugin` and the environment describe.
+def parse_config(options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> ApiConfig:
+    """Return the configuration that options of `plugin` and the environment describe.
 
     Raises:
         ConfigError: a value cannot be used; the key itself is never part of the message.
@@ -139,19 +139,19 @@ def config_of(options: Mapping[str, Any], environ: Mapping[str, str] = os.enviro
     values = {name: value for name, value in options.items() if name in known and value is not None}
     values["api_key"] = options.get("api_key") or environ.get(KEY_VARIABLE) or None
     values["root_path"] = (options.get("root_path") or "").rstrip("/")
-    values["adapters_dir"] = folder_of(options.get("adapters_dir"))
+    values["adapters_dir"] = parse_folder(options.get("adapters_dir"))
     origins = (options.get("cors_origin") or "").split(",")
     values["cors_origins"] = tuple(origin.strip().rstrip("/") for origin in origins if origin.strip())
     return ApiConfig(**values)
 
 
-def folder_of(path: str | None) -> Path | None:
-    """A directory as the user writes it; nothing stays nothing."""
+def parse_folder(path: str | None) -> Path | None:
+    """Return the directory that the user wrote, ``~`` expanded; ``None`` if that was nothing."""
     return expand(path) if path else None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is ``localhost`` or an address of this machine only; other names are not looked up."""
+    """Return whether a host is ``localhost`` or a loopback address; other names are not looked up."""
     if host.lower() == "localhost":
         return True
     try:

@@ -39,13 +39,13 @@ ADAPTER_CHANGES = _errors(ErrorResponse, 400, 401, 403, 408, 409, 413, 415, 429,
 ADAPTER_REMOVALS = _errors(ErrorResponse, 400, 401, 403, 404, 500, 503)
 
 
-def streamed(model: type[BaseModel]) -> dict[str, Any]:
-    """A response that is ``model``, or a stream of events where the request says ``stream``."""
+def describe_stream(model: type[BaseModel]) -> dict[str, Any]:
+    """Describe a response that is ``model``, or a stream of events where the request says ``stream``."""
     return {"model": model, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 
 
-def document(app: FastAPI, *, with_key: bool, root_path: str) -> dict[str, Any]:
-    """The OpenAPI document, without FastAPI's own 422, which this server never sends.
+def build_document(app: FastAPI, *, with_key: bool, root_path: str) -> dict[str, Any]:
+    """Return the OpenAPI document, without FastAPI's own 422, which this server never sends.
 
     Args:
         app: whose routes.

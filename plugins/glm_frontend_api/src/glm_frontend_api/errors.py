@@ -86,7 +86,7 @@ class ApiError(HTTPException):
         self.param = param
 
     def body(self) -> dict[str, Any]:
-        """The error as OpenAI's clients read it."""
+        """Return the error as OpenAI's clients read it."""
         kind = _TYPES.get(
             self.status_code, "server_error" if self.status_code >= 500 else "invalid_request_error"
         )
@@ -104,12 +104,12 @@ class ClientGoneError(Exception):
 
 
 def invalid(message: str, param: str | None = None, code: Code | None = None) -> ApiError:
-    """A request that can never be answered as it is."""
+    """Return the error for a request that can never be answered as it is."""
     return ApiError(400, message, code, param=param)
 
 
 def time_limit_reached(seconds: float) -> ApiError:
-    """An answer that took too long."""
+    """Return the error for an answer that took too long."""
     return ApiError(
         504,
         f"the answer was not finished after {seconds:g} seconds, the limit of this server; ask for fewer "
@@ -120,14 +120,14 @@ def time_limit_reached(seconds: float) -> ApiError:
 
 
 def stopping() -> ApiError:
-    """The server is being stopped."""
+    """Return the error for requests while the server is being stopped."""
     return ApiError(
         503, "the server is stopping and takes no more requests", "server_stopping", headers=RETRY_AFTER
     )
 
 
 def too_many(limit: int) -> ApiError:
-    """The server's own limit of answers is reached."""
+    """Return the error for requests beyond the server's own limit of answers."""
     return ApiError(
         429,
         f"this server answers {limit} requests at the same time and all are taken; try again in a moment",
@@ -136,10 +136,10 @@ def too_many(limit: int) -> ApiError:
     )
 
 
-def api_error_of(error: BaseException) -> ApiError:
-    """What a client is told of an error that a model raised.
+def translate_error(error: BaseException) -> ApiError:
+    """Return the error that a client gets for one that a model raised.
 
-    What is not the client's doing is named by kind only: its details are for the log.
+    What is not the client's fault is named by kind only: its details are for the log.
     """
     match error:
         case ApiError():
@@ -167,7 +167,7 @@ def api_error_of(error: BaseException) -> ApiError:
 
 
 def error_response(error: ApiError, *, original: bool = False) -> Response:
-    """The error as a response.
+    """Return the error as a response.
 
     Args:
         error: what to say.

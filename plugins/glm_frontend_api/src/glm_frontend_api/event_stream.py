@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .errors import ClientGoneError, StreamStalledError, api_error_of
+from .errors import ClientGoneError, StreamStalledError, translate_error
 from .generation import Generation
 from .problem_log import log_problem
 from .service import Service
@@ -22,8 +22,8 @@ DONE = b"data: [DONE]\n\n"
 T = TypeVar("T")
 
 
-def event(value: Any) -> bytes:
-    """One server-sent event.
+def encode_event(value: Any) -> bytes:
+    """Encode one server-sent event.
 
     Some clients split lines also at Unicode's line ends, so those are escaped.
     """
@@ -54,7 +54,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the end, or until the client leaves or does not read."""
         try:
-            await unless_gone(receive, self._send_all(send))
+            await run_unless_gone(receive, self._send_all(send))
         except (ClientGoneError, StreamStalledError):
             self._service.metrics.disconnects.inc()
         finally:
@@ -69,7 +69,7 @@ class EventStream(Response):
         except (asyncio.CancelledError, StreamStalledError):
             raise
         except Exception as problem:  # the status has been sent, so that the client is told in the stream
-            await self._send(send, event(self._told(problem)))
+            await self._send(send, encode_event(self._error_body(problem)))
         await self._send(send, b"", more=False)
 
     async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
@@ -80,16 +80,16 @@ class EventStream(Response):
         except TimeoutError:
             raise StreamStalledError from None
 
-    def _told(self, problem: Exception) -> Any:
-        error = api_error_of(problem)
+    def _error_body(self, problem: Exception) -> Any:
+        error = translate_error(problem)
         self._service.metrics.errors.labels(error.code or "invalid_request").inc()
         if error.status_code >= 500:
             log_problem(problem)
         return error.body()
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """What ``work`` returns; it is cancelled as soon as the client leaves.
+async def run_unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Return what ``work`` returns; cancel it as soon as the client leaves.
 
     Args:
         receive: of a request whose body has been read.
@@ -99,7 +99,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         ClientGoneError: the client left first.
     """
     working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_gone(receive))
+    watching = asyncio.ensure_future(_wait_until_gone(receive))
     try:
         await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -112,11 +112,11 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
                 await task
 
 
-async def gone_aware(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """`unless_gone` for a request."""
-    return await unless_gone(request.receive, work)
+async def run_for_client(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do as `run_unless_gone`, for a request."""
+    return await run_unless_gone(request.receive, work)
 
 
-async def _gone(receive: Receive) -> None:
+async def _wait_until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -9,7 +9,7 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import ApiError, api_error_of, error_response, stopping
+from .errors import ApiError, error_response, stopping, translate_error
 from .problem_log import log_problem, request_id
 from .security import check_key, check_site
 from .service import Service
@@ -45,8 +45,8 @@ class Gate:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
-        path = route_path(scope["path"], self._service.config.root_path)
-        route = route_label(path)
+        path = strip_root_path(scope["path"], self._service.config.root_path)
+        route = label_route(path)
         own_id = f"req-{secrets.token_hex(8)}"
         request_id.set(own_id)
         status = 0
@@ -65,7 +65,7 @@ class Gate:
         except Exception as error:  # the net: nothing may reach the server's own log, which shows messages
             log_problem(error)
             if not status:
-                response = error_response(api_error_of(error), original=path == "/")
+                response = error_response(translate_error(error), original=path == "/")
                 await response(scope, receive, counted_send)
         seconds = time.perf_counter() - began
         metrics = self._service.metrics
@@ -97,15 +97,15 @@ class Gate:
             raise stopping()
 
 
-def route_path(path: str, root_path: str) -> str:
-    """The path without the prefix under which a proxy serves this."""
+def strip_root_path(path: str, root_path: str) -> str:
+    """Return the path without the prefix under which a proxy serves this."""
     if root_path and path.startswith(f"{root_path}/"):
         return path[len(root_path) :]
     return path
 
 
-def route_label(path: str) -> str:
-    """The route of a path, for metrics: one of a fixed number, whatever clients ask for."""
+def label_route(path: str) -> str:
+    """Return the route of a path, for metrics: one of a fixed number, whatever clients ask for."""
     if path in _ROUTES:
         return path
     if path.startswith("/v1/adapters/"):

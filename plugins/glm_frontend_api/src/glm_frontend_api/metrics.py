@@ -85,7 +85,7 @@ class Metrics:
             registry=registry,
         )
 
-    def answered(self, usage: Usage, adapter: str | None) -> None:
+    def count_answer(self, usage: Usage, adapter: str | None) -> None:
         """Count a finished answer."""
         self.adapter_answers.labels(adapter or "").inc()
         self.prompt_tokens.inc(usage.prompt_tokens)
@@ -95,8 +95,8 @@ class Metrics:
         if usage.tokens_per_second:
             self.tokens_per_second.observe(usage.tokens_per_second)
 
-    def text(self) -> bytes:
-        """Everything in Prometheus' text format; asks the model how busy it is."""
+    def render(self) -> bytes:
+        """Return everything in Prometheus' text format; asks the model how busy it is."""
         return generate_latest(self.registry)
 
 

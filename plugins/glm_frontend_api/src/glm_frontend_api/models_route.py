@@ -21,9 +21,11 @@ router = APIRouter()
     summary="Names that requests may use",
 )
 async def list_models(request: Request) -> JSONResponse:
-    """The base model and one name for each adapter."""
+    """List the base model and one name for each adapter."""
     service: Service = request.app.state.service
-    return JSONResponse({"object": "list", "data": [card(service, model) for model in service.models()]})
+    return JSONResponse(
+        {"object": "list", "data": [describe_model(service, model) for model in service.models()]}
+    )
 
 
 @router.get(
@@ -33,13 +35,13 @@ async def list_models(request: Request) -> JSONResponse:
     summary="One name",
 )
 async def get_model(request: Request, model_id: str) -> JSONResponse:
-    """What a name stands for; ``default`` is resolved."""
+    """Describe the model that a name stands for; ``default`` is resolved."""
     service: Service = request.app.state.service
-    return JSONResponse(card(service, service.find_model(model_id)))
+    return JSONResponse(describe_model(service, service.find_model(model_id)))
 
 
-def card(service: Service, model: ServedModel) -> dict[str, Any]:
-    """What clients are told of a name."""
+def describe_model(service: Service, model: ServedModel) -> dict[str, Any]:
+    """Return what clients are told of a model."""
     return {
         "id": model.name,
         "object": "model",

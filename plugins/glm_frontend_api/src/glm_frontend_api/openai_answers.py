@@ -12,18 +12,17 @@ from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from glm_core import ChatRequest, Delta, Sampling, ToolCall
-from glm_core.records import ToolCallDelta, joined_calls
+from glm_core.records import ToolCallDelta, join_calls
 
-from .answers import Piece
 from .config import ApiConfig
 from .errors import invalid
-from .event_stream import COMMENT, DONE, EventStream, event, gone_aware
-from .generation import Generation
+from .event_stream import COMMENT, DONE, EventStream, encode_event, run_for_client
+from .generation import Generation, Piece
 from .schemas import MAX_SEED, GenerationRequest
 from .service import ServedModel, Service
 
 Choice = dict[str, Any]
-LEAST_TEMPERATURE = 1e-4
+MIN_TEMPERATURE = 1e-4
 
 
 class Shape(Protocol):
@@ -35,16 +34,16 @@ class Shape(Protocol):
     chunk_object: str
 
     def first(self) -> Choice | None:
-        """Fields of an answer's first chunk, if there is one before any text."""
+        """Return the fields of an answer's first chunk, if there is one before any text."""
 
     def piece(self, text: str) -> Choice:
-        """Fields of a chunk with text."""
+        """Return the fields of a chunk with text."""
 
     def last(self) -> Choice:
-        """Fields of the chunk that has the finish reason."""
+        """Return the fields of the chunk that has the finish reason."""
 
     def whole(self, text: str, calls: Sequence[ToolCall]) -> Choice:
-        """Fields of a whole answer."""
+        """Return the fields of a whole answer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Job:
 
 
 async def respond(service: Service, request: Request, job: Job) -> Response:
-    """Generate and send.
+    """Generate the answers and return the response that sends them.
 
     Raises:
         ApiError: a limit is reached.
@@ -77,18 +76,18 @@ async def respond(service: Service, request: Request, job: Job) -> Response:
     generation = Generation(service, job.requests)
     if not job.body.stream:
         async with generation:
-            return await gone_aware(request, _whole(generation, job))
+            return await run_for_client(request, _whole(generation, job))
     await generation.__aenter__()
     try:
-        await gone_aware(request, generation.begin(service.config.header_seconds))
+        await run_for_client(request, generation.begin(service.config.header_seconds))
     except BaseException:  # what has begun is cancelled, whatever went wrong
         generation.close()
         raise
     return EventStream(service, generation, _chunks(service.config, generation, job))
 
 
-def sampling_of(body: GenerationRequest, config: ApiConfig, wanted: int | None) -> Sampling:
-    """The sampling that a request asks for.
+def read_sampling(body: GenerationRequest, config: ApiConfig, wanted: int | None) -> Sampling:
+    """Return the sampling that a request asks for.
 
     Args:
         body: the request.
@@ -103,7 +102,7 @@ def sampling_of(body: GenerationRequest, config: ApiConfig, wanted: int | None) 
         raise invalid(
             f"max_tokens must be at most {limit}, the limit of this server, got {wanted}", "max_tokens"
         )
-    temperature = usable_temperature(body.temperature)
+    temperature = limit_temperature(body.temperature)
     return Sampling(
         max_new_tokens=wanted or limit or None,
         temperature=temperature,
@@ -117,13 +116,13 @@ def sampling_of(body: GenerationRequest, config: ApiConfig, wanted: int | None) 
     )
 
 
-def usable_temperature(temperature: float | None) -> float | None:
-    """A temperature that logits can be divided by; one that is next to nothing is greedy, as 0 is."""
-    return temperature if temperature is None or temperature >= LEAST_TEMPERATURE else 0.0
+def limit_temperature(temperature: float | None) -> float | None:
+    """Return a temperature that logits can be divided by: one that is almost 0 becomes 0, which is greedy."""
+    return temperature if temperature is None or temperature >= MIN_TEMPERATURE else 0.0
 
 
 def with_seeds(request: ChatRequest, body: GenerationRequest, first: int = 0) -> Iterator[ChatRequest]:
-    """A request for each of the ``n`` answers, with seed, seed + 1 and so on.
+    """Yield a request for each of the ``n`` answers, with seed, seed + 1 and so on.
 
     Args:
         request: without a seed.
@@ -157,7 +156,7 @@ async def _whole(generation: Generation, job: Job) -> Response:
     choices = [
         {
             "index": index,
-            **job.shape.whole(text, joined_calls(calls[index])),
+            **job.shape.whole(text, join_calls(calls[index])),
             "logprobs": None,
             "finish_reason": reason,
         }
@@ -181,7 +180,7 @@ async def _chunks(config: ApiConfig, generation: Generation, job: Job) -> AsyncG
         content = {**envelope, "choices": [choice], **({"usage": None} if counting else {})}
         if delta is not None and delta.usage is not None and delta.usage.dropped_messages:
             content["dropped_messages"] = delta.usage.dropped_messages
-        return event(content)
+        return encode_event(content)
 
     opening = job.shape.first()
     if opening is not None:
@@ -194,7 +193,7 @@ async def _chunks(config: ApiConfig, generation: Generation, job: Job) -> AsyncG
             for fields, delta in _parts(job.shape, piece):
                 yield chunk(piece.index, fields, delta)
     if counting:
-        yield event({**envelope, "choices": [], "usage": _usage(generation, job)})
+        yield encode_event({**envelope, "choices": [], "usage": _usage(generation, job)})
     yield DONE
 
 
@@ -209,7 +208,7 @@ def _parts(shape: Shape, piece: Piece) -> Iterator[tuple[Choice, Delta | None]]:
 
 
 def call_chunks(call: ToolCallDelta) -> Iterator[dict[str, Any]]:
-    """A piece of a call as clients expect it: what is called first, its arguments after."""
+    """Yield a piece of a call as clients expect it: first what is called, then its arguments."""
     if call.id:
         function = {"name": call.name, "arguments": ""}
         yield {"index": call.index, "id": call.id, "type": "function", "function": function}
@@ -227,7 +226,7 @@ def _envelope(job: Job, kind: str) -> dict[str, Any]:
 
 
 def _usage(generation: Generation, job: Job) -> dict[str, Any]:
-    """Tokens of all answers; a prompt that is answered ``n`` times counts once."""
+    """Return the tokens of all answers; a prompt that is answered ``n`` times counts once."""
     usages = generation.usages
     prompts = [usages[index] for index in range(0, len(job.requests), job.n)]
     prompt = sum(usage.prompt_tokens for usage in prompts)

@@ -8,14 +8,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from glm_core import ChatRequest, Sampling
-from glm_core.records import as_messages
+from glm_core.records import build_messages
 
 from .bodies import JsonRoute
 from .documentation import ORIGINAL_ANSWERS
 from .errors import TIME_FORMAT
-from .event_stream import gone_aware
+from .event_stream import run_for_client
 from .generation import Generation
-from .openai_answers import LEAST_TEMPERATURE, usable_temperature
+from .openai_answers import MIN_TEMPERATURE, limit_temperature
 from .responses import OriginalResponse
 from .schemas import OriginalRequest
 from .service import Service
@@ -30,22 +30,22 @@ router = APIRouter(route_class=JsonRoute)
     summary="The original's only route",
 )
 async def chat(request: Request, body: OriginalRequest) -> Response:
-    """Answers a prompt and returns the history grown by this turn."""
+    """Answer a prompt and return the history grown by this turn."""
     service: Service = request.app.state.service
     pairs = body.history or []
     chat_request = ChatRequest(
-        messages=as_messages(pairs, body.prompt),
+        messages=build_messages(pairs, body.prompt),
         sampling=Sampling(
             max_new_tokens=service.config.max_tokens or None,
             max_length=body.max_length or None,
             top_p=body.top_p or None,
-            temperature=usable_temperature(body.temperature or None),
-            do_sample=body.temperature >= LEAST_TEMPERATURE if body.temperature else None,
+            temperature=limit_temperature(body.temperature or None),
+            do_sample=body.temperature >= MIN_TEMPERATURE if body.temperature else None,
         ),
         adapter=service.default_model().adapter,
     )
     async with Generation(service, [chat_request]) as generation:
-        text = await gone_aware(request, _text(generation))
+        text = await run_for_client(request, _collect_text(generation))
     content = {
         "response": text,
         "history": [*pairs, [body.prompt, text]],
@@ -56,5 +56,5 @@ async def chat(request: Request, body: OriginalRequest) -> Response:
     return JSONResponse(content, headers={"x-dropped-messages": str(dropped)} if dropped else None)
 
 
-async def _text(generation: Generation) -> str:
+async def _collect_text(generation: Generation) -> str:
     return "".join([piece.delta.text async for piece in generation.pieces() if piece is not None])

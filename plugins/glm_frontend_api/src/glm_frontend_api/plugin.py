@@ -10,7 +10,7 @@ GLM_API_VERSION = 2
 
 @hookimpl
 def describe_frontend() -> FrontendInfo:
-    """``glm run api``."""
+    """Describe ``glm run api``."""
     return FrontendInfo(
         "api",
         "serves HTTP: OpenAI's routes, the original's POST /, health and metrics",

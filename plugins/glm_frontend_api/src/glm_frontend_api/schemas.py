@@ -21,13 +21,13 @@ NonEmptyText = Annotated[
 ]
 
 
-def _exactly(value: Any) -> Any:
+def _refuse_zero(value: Any) -> Any:
     if value == 0 and value is not False:  # Python takes 0 for False
         raise ValueError("expected false")
     return value
 
 
-No = Annotated[Literal[False], BeforeValidator(_exactly)]
+No = Annotated[Literal[False], BeforeValidator(_refuse_zero)]
 Nothing = Annotated[list[Any], Field(max_length=0)]
 Empty = Annotated[dict[str, Any], Field(max_length=0)]
 
@@ -111,13 +111,6 @@ class ChatMessage(Strict):
     tool_calls: Annotated[list[MessageToolCall], Field(max_length=MAX_TOOLS)] | None = None
     tool_call_id: NonEmptyText | None = Field(None, description="of the role tool: the call that it answers")
 
-    @property
-    def text(self) -> str:
-        """The whole text."""
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content or ())
-
 
 class StreamOptions(Strict):
     """Only together with ``stream``."""
@@ -149,7 +142,7 @@ class GenerationRequest(Strict):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The stop strings."""
+        """Stop strings, none, one or several."""
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)

@@ -16,7 +16,7 @@ from glm_core import ConfigError
 from glm_core.records import OpenModel
 
 from .app import build_app
-from .config import ApiConfig, config_of
+from .config import ApiConfig, parse_config
 from .service import Service
 
 _SECONDS_AFTER_DRAINING = 5
@@ -34,21 +34,24 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
         ConfigError: an option is wrong, or the port is in use.
         GlmError: the model cannot be opened.
     """
-    config = config_of(options)
+    config = parse_config(options)
+    # The port is bound first, so that one in use is refused before gigabytes are read.
     with bind(config) as listener, open_model() as model:
         service = Service(model, config)
-        say(f"serving {service.name} on {address_of(listener)} (Ctrl-C stops)")
+        print_notice(f"serving {service.name} on {format_url(listener)} (Ctrl-C stops)")
         default = service.default_model()
         if default.adapter is not None:
-            say(f"'default' and POST / are {default.name}, the only adapter; without it: {service.name}")
+            print_notice(
+                f"'default' and POST / are {default.name}, the only adapter; without it: {service.name}"
+            )
         if config.insecure and not config.on_loopback and config.api_key is None:
-            say("everybody who can reach this port may use the model, since --insecure is given")
+            print_notice("everybody who can reach this port may use the model, since --insecure is given")
         DrainingServer(service).run(sockets=[listener])
-    say("stopped")
+    print_notice("stopped")
 
 
 def bind(config: ApiConfig) -> socket.socket:
-    """A listening socket; clients that connect while the model is loaded wait.
+    """Return a listening socket; clients that connect while the model is loaded wait.
 
     Raises:
         ConfigError: one sentence on what is in the way.
@@ -79,14 +82,14 @@ def bind(config: ApiConfig) -> socket.socket:
         raise ConfigError(reason) from None
 
 
-def address_of(listener: socket.socket) -> str:
-    """The URL of a listening socket."""
+def format_url(listener: socket.socket) -> str:
+    """Return the URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def say(line: str) -> None:
-    """One line to standard error."""
+def print_notice(line: str) -> None:
+    """Print one line to standard error."""
     print(f"glm: {line}", file=sys.stderr, flush=True)
 
 
@@ -133,7 +136,7 @@ class DrainingServer(uvicorn.Server):
         self._drain_until = time.monotonic() + self._service.config.drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
-        """Called by uvicorn ten times a second; whether to stop."""
+        """Return whether to stop; called by uvicorn ten times a second."""
         if counter % 10 == 0:
             self._close_idle_connections()
         if self._drain_until is not None:

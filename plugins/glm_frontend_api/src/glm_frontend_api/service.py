@@ -55,36 +55,37 @@ class Service:
         self.draining = False
         self.pulse = Pulse()
         self.metrics = Metrics(model, self.answers)
-        self.name = config.served_model_name or served_name(model.info.name)
+        self.name = config.served_model_name or shorten_model_name(model.info.name)
         self.changing_adapters = asyncio.Lock()
         adapters = model.info.adapters
         self._default_adapter = adapters[0] if len(adapters) == 1 else None
 
-    def full_name(self, adapter: str) -> str:
-        """What clients call the model with an adapter."""
+    def join_name(self, adapter: str) -> str:
+        """Return what clients call the model with an adapter."""
         return f"{self.name}:{adapter}"
 
     def models(self) -> Iterator[ServedModel]:
-        """The base model and one for each adapter."""
+        """Yield the base model and one for each adapter."""
         yield ServedModel(self.name, None)
         for adapter in self.model.info.adapters:
-            yield ServedModel(self.full_name(adapter), adapter)
+            yield ServedModel(self.join_name(adapter), adapter)
 
     def default_model(self) -> ServedModel:
-        """What ``default`` and the original's route use: the only adapter of the start, else the base model.
+        """Return the model of ``default`` and of the original's route.
 
-        Adapters that come later change nothing; one that goes leaves the base model.
+        That is the only adapter of the start, while it is loaded, or else the base model. Adapters that are
+        loaded later change nothing: clients that know no adapters would get other answers all at once.
         """
         adapter = self._default_adapter
         if adapter is None or adapter not in self.model.info.adapters:
             return ServedModel(self.name, None)
-        return ServedModel(self.full_name(adapter), adapter)
+        return ServedModel(self.join_name(adapter), adapter)
 
     def find_model(self, name: str) -> ServedModel:
-        """The model of a request: ``default``, a full name, or an adapter's bare name.
+        """Return the model that a request names: ``default``, a full name, or an adapter's bare name.
 
         Raises:
-            ApiError: 404, naming those that there are.
+            ApiError: 404, listing the known names.
         """
         if name == DEFAULT_MODEL:
             return self.default_model()
@@ -92,11 +93,11 @@ class Service:
         found = next((model for model in served if model.name == name), None)
         found = found or next((model for model in served if model.adapter == name), None)
         if found is None:
-            raise self.no_such_model(name)
+            raise self.model_not_found(name)
         return found
 
-    def no_such_model(self, name: str) -> ApiError:
-        """404, naming those that there are."""
+    def model_not_found(self, name: str) -> ApiError:
+        """Return the error 404, listing the known names."""
         there = ", ".join(model.name for model in self.models())
         return ApiError(
             404,
@@ -111,8 +112,8 @@ class Service:
             generation.abort()
 
 
-def served_name(name: str) -> str:
-    """What clients call a model: its name, or for a directory only the last part of its path."""
+def shorten_model_name(name: str) -> str:
+    """Return what clients call a model: its name, or for a directory only the last part of its path."""
     if re.match(r"[./~\\]|[A-Za-z]:\\", name):
         return re.split(r"[/\\]", name.rstrip("/\\"))[-1] or name
     return name

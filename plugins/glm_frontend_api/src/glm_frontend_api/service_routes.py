@@ -22,7 +22,7 @@ router = APIRouter()
     summary="Whether the process is alive",
 )
 async def health() -> JSONResponse:
-    """Always answers; needs no key and asks no model."""
+    """Answer always; needs no key and asks no model."""
     return JSONResponse({"status": "ok"})
 
 
@@ -33,9 +33,9 @@ async def health() -> JSONResponse:
     summary="Whether tokens flow",
 )
 async def ready(request: Request) -> JSONResponse:
-    """Has the model generate one token, unless others' answers show that it does."""
+    """Have the model generate one token, unless others' answers show that it does."""
     readiness: Readiness = request.app.state.readiness
-    reason = await readiness.reason_against()
+    reason = await readiness.find_obstacle()
     if reason is None:
         return JSONResponse({"status": "ready"})
     return JSONResponse({"status": f"not ready: {reason}"}, 503)
@@ -48,7 +48,7 @@ async def ready(request: Request) -> JSONResponse:
     summary="Counters for Prometheus",
 )
 async def metrics(request: Request) -> Response:
-    """All counters in Prometheus' text format."""
+    """Return all counters in Prometheus' text format."""
     service: Service = request.app.state.service
-    text = await anyio.to_thread.run_sync(service.metrics.text)  # a runtime may have to wait for a lock
+    text = await anyio.to_thread.run_sync(service.metrics.render)  # a runtime may have to wait for a lock
     return Response(text, media_type=CONTENT_TYPE)

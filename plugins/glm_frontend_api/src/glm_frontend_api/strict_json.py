@@ -1,4 +1,4 @@
-"""Reading JSON without mercy: what two readers could understand differently is refused."""
+"""Reading JSON strictly: what two readers could understand differently is refused."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 from .errors import invalid
 
 
-def parse(body: bytes) -> Any:
-    """The value of a JSON text.
+def parse_json(body: bytes) -> Any:
+    """Return the value of a JSON text.
 
-    Refused are, beside what is no JSON: text that is not UTF-8, keys that occur twice, NaN and
+    Refused are, beside what is not JSON: text that is not UTF-8, keys that occur twice, NaN and
     infinities, halves of characters, the character NUL, and nesting that exhausts the parser.
 
     Raises:
@@ -23,7 +23,7 @@ def parse(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise invalid(f"the body is not UTF-8: byte {error.start} cannot be read; send UTF-8 text") from None
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        value = json.loads(text, object_pairs_hook=_build_object, parse_constant=_refuse_constant)
     except RecursionError:
         raise invalid("the body is nested too deeply; send plain messages") from None
     except json.JSONDecodeError as error:
@@ -33,25 +33,25 @@ def parse(body: bytes) -> Any:
     except ValueError:  # an integer of thousands of digits
         raise invalid("the body has a number of too many digits") from None
     for string in _strings(value):
-        _check(string)
+        _check_text(string)
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise invalid(f"the body has the key {_shown(twice)} twice; send it once")
+        raise invalid(f"the body has the key {_quote(twice)} twice; send it once")
     return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise invalid(f"the body has {name}, which is no JSON number")
+    raise invalid(f"the body has {name}, which is not a JSON number")
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Every string in a value, keys included; the parser has bounded the depth."""
+    """Yield every string in a value, keys included; the parser has bounded the depth."""
     waiting = [value]
     while waiting:
         value = waiting.pop()
@@ -63,7 +63,7 @@ def _strings(value: Any) -> Iterator[str]:
             waiting += value
 
 
-def _check(text: str) -> None:
+def _check_text(text: str) -> None:
     if "\0" in text:
         raise invalid("the body has the character NUL in a text; leave it out")
     try:
@@ -72,5 +72,5 @@ def _check(text: str) -> None:
         raise invalid(r"the body has half a character (a lone \ud800 to \udfff) in a text") from None
 
 
-def _shown(text: str) -> str:
+def _quote(text: str) -> str:
     return ascii(text if len(text) <= 40 else text[:39] + "~")

@@ -55,8 +55,8 @@ _NOT_SUPPORTED = {
 _FORMS = {"string_type": "a string", "list_type": "a list"}
 
 
-def refusal(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """The error to send for what validation found.
+def describe_refusal(errors: Sequence[Mapping[str, Any]]) -> ApiError:
+    """Return the error to send for what validation found.
 
     Where a field may have several forms, each complains; the complaint that reaches deepest is
     about the form that was meant, and one about a value says more than one about a type.
@@ -64,15 +64,15 @@ def refusal(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     Args:
         errors: as pydantic gives them.
     """
-    located = [(error, _path(error)) for error in errors]
+    located = [(error, _locate(error)) for error in errors]
     error, path = max(located, key=lambda pair: (len(pair[1]), pair[0]["type"] not in _FORMS))
-    param = _param(path)
+    param = _format_path(path)
     if not path:
-        return invalid(f"the body must be a JSON object, got {_shown(error.get('input'))}")
+        return invalid(f"the body must be a JSON object, got {_format_json(error.get('input'))}")
     for depth, part in enumerate(path, start=1):
         unknown = error["type"] == "extra_forbidden" and depth == len(path)  # on this route, that is
         if part in _NOT_SUPPORTED and not unknown:
-            accepted, param = _NOT_SUPPORTED[str(part)], _param(path[:depth])
+            accepted, param = _NOT_SUPPORTED[str(part)], _format_path(path[:depth])
             return invalid(
                 f"{param} is not supported here; leave it out (accepted: {accepted})",
                 param,
@@ -88,24 +88,24 @@ def refusal(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     message = f"must be {' or '.join(dict.fromkeys(forms))}"
     if error["type"] not in _FORMS:
         message = str(error["msg"])[:1].lower() + str(error["msg"])[1:]
-    return invalid(f"{param}: {message}, got {_shown(error.get('input'))}", param)
+    return invalid(f"{param}: {message}, got {_format_json(error.get('input'))}", param)
 
 
-def _path(error: Mapping[str, Any]) -> tuple[str | int, ...]:
-    """Where in the body: names and numbers, without pydantic's names for the forms of a union."""
+def _locate(error: Mapping[str, Any]) -> tuple[str | int, ...]:
+    """Return where in the body: names and numbers, without pydantic's names for the forms of a union."""
     where = tuple(error["loc"])[1:]
     if error["type"] == "extra_forbidden":
         return (*(part for part in where[:-1] if part in _FIELDS or isinstance(part, int)), where[-1])
     return tuple(part for part in where if part in _FIELDS or isinstance(part, int))
 
 
-def _param(path: Sequence[str | int]) -> str:
+def _format_path(path: Sequence[str | int]) -> str:
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{str(part)[:64]}" if text else str(part)[:64]
     return text
 
 
-def _shown(value: Any) -> str:
+def _format_json(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:59]}…"

@@ -15,9 +15,9 @@ CHANGES = ("add", "remove")
 
 
 def adapter(session: Session, argument: str) -> None:
-    """``/adapter``, followed by nothing, a name, ``off``, ``add [NAME=]DIR`` or ``remove NAME``.
+    """Run ``/adapter``, followed by nothing, a name, ``off``, ``add [NAME=]DIR`` or ``remove NAME``.
 
-    An adapter that is called like one of these words is chosen by its name.
+    An adapter whose name is one of these words is chosen by that name.
     """
     loaded = session.model.info.adapters
     word, _, rest = argument.partition(" ")
@@ -53,7 +53,7 @@ def _choose(session: Session, name: str | None) -> None:
 
 def _add(session: Session, argument: str) -> None:
     name, separator, directory = argument.partition("=")
-    path = _files.path_of(directory.strip() if separator else argument)
+    path = _files.parse_path(directory.strip() if separator else argument)
     name = name.strip() if separator else path.resolve().name
     if not name or not (directory.strip() if separator else argument):
         session.view.error(session.say("usage", usage="/adapter add [NAME=]DIR"))

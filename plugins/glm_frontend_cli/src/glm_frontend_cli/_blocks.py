@@ -38,7 +38,7 @@ class Block:
 
 
 def parse(source: str, previous: Block | None = None, *, blank_before: bool = False) -> list[Block]:
-    """The blocks of ``source``.
+    """Return the blocks of ``source``.
 
     Args:
         source: Markdown.
@@ -57,7 +57,7 @@ def parse(source: str, previous: Block | None = None, *, blank_before: bool = Fa
 
 
 def code_blocks(source: str) -> list[str]:
-    """The contents of every code block, those in lists and quotations included."""
+    """Return the contents of every code block, those in lists and quotations included."""
     tokens = _PARSER.parse(source)
     return [token.content for token in tokens if token.type in ("fence", "code_block")]
 
@@ -108,7 +108,7 @@ class BlockStream:
         return finished
 
     def open_blocks(self) -> list[Block]:
-        """The blocks that may still change, the unfinished line included."""
+        """Return the blocks that may still change, the unfinished line included."""
         return self._parse(self._source)
 
     def _parse(self, source: str) -> list[Block]:
@@ -116,5 +116,5 @@ class BlockStream:
 
 
 def _offset(text: str, line: int) -> int:
-    """Where line number ``line`` starts."""
+    """Return the offset at which line number ``line`` starts."""
     return sum(len(part) + 1 for part in text.split("\n")[:line])

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glm_core import ModelInfo, RequestError
+from glm_core.conversation import SETTINGS
+from glm_core.language import format_count
 
 from . import _adapter_command, _files
 from ._blocks import code_blocks
-from ._conversation import SETTINGS, parse_value
 
 if TYPE_CHECKING:
     from ._session import Session
+
+_SPELLINGS = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,10 @@ class Command:
     aliases: tuple[str, ...] = ()
 
 
-def with_slash(line: str) -> str:
-    """``line`` with a slash in front, if what it has there is what a Chinese keyboard makes of one.
+def normalize_slash(line: str) -> str:
+    """Return ``line`` with a slash in place of the character that a Chinese keyboard types for it.
 
-    Only before the name of a command: other text may begin so.
+    Only before the name of a command: other text may begin with such a character.
     """
     name = line[1:].split(" ", 1)[0].lower()
     return f"/{line[1:]}" if line[:1] in ("／", "、") and name in BY_NAME else line
@@ -57,7 +60,7 @@ def run_command(session: Session, line: str) -> None:
 
 
 def show_help(session: Session, argument: str) -> None:
-    """``/help``"""
+    """Run ``/help``: list all commands."""
     typed = [f"/{command.name} {command.usage}".strip() for command in COMMANDS]
     column = max(map(len, typed)) + 2
     lines = [
@@ -68,7 +71,7 @@ def show_help(session: Session, argument: str) -> None:
 
 
 def clear(session: Session, argument: str) -> None:
-    """``/clear``"""
+    """Run ``/clear``: forget the conversation."""
     session.conversation.clear()
     session.usage = None
     session.view.clear()
@@ -76,38 +79,37 @@ def clear(session: Session, argument: str) -> None:
 
 
 def quit_chat(session: Session, argument: str) -> None:
-    """``/exit``"""
+    """Run ``/exit``: end the chat."""
     session.quit()
 
 
 def regenerate(session: Session, argument: str) -> None:
-    """``/regenerate``"""
-    conversation = session.conversation
-    question = conversation.last_question
+    """Run ``/regenerate``: answer the last question again."""
+    question, seed = session.last_question, session.conversation.seed
     if question is None:
         session.view.notice(session.say("nothing_yet"))
         return
-    if conversation.seed is not None and conversation.last_is_answered:
-        session.view.notice(session.say("same_seed", seed=conversation.seed))
-    session.ask(question, replacing=conversation.last_is_answered)
+    if seed is not None and session.last_is_answered:
+        session.view.notice(session.say("same_seed", seed=seed))
+    session.ask(question, replacing=session.last_is_answered)
 
 
 def undo(session: Session, argument: str) -> None:
-    """``/undo``"""
+    """Run ``/undo``: take back the last question and its answer."""
     question = session.conversation.undo()
     if question is None:
         session.view.notice(session.say("nothing_yet"))
     else:
-        session.view.notice(session.say("undone", question=_shortened(question)))
+        session.view.notice(session.say("undone", question=_shorten(question)))
 
 
 def edit(session: Session, argument: str) -> None:
-    """``/edit``, or ``/edit TEXT`` to give the new question at once"""
-    question = session.conversation.last_question
+    """Run ``/edit [TEXT]``: change the last question, to ``TEXT`` if it is given."""
+    question = session.last_question
     if question is None:
         session.view.notice(session.say("nothing_yet"))
     elif argument:
-        session.ask(argument, replacing=session.conversation.last_is_answered)
+        session.ask(argument, replacing=session.last_is_answered)
     elif session.view.can_prefill:
         session.edit(question)
     else:
@@ -115,12 +117,12 @@ def edit(session: Session, argument: str) -> None:
 
 
 def ask_about_file(session: Session, argument: str) -> None:
-    """``/file FILE [QUESTION]``"""
-    name, question = _first_word(argument)
+    """Run ``/file FILE [QUESTION]``: send a text file, with a question about it."""
+    name, question = _split_first_word(argument)
     if not name:
         session.view.error(session.say("usage", usage="/file FILE [QUESTION]"))
         return
-    path = _files.path_of(name)
+    path = _files.parse_path(name)
     text = _files.read_text(path, session.say)
     session.view.notice(session.say("file_sent", path=path, lines=text.count("\n") + 1))
     if question:
@@ -129,8 +131,8 @@ def ask_about_file(session: Session, argument: str) -> None:
     session.ask(text)
 
 
-def _first_word(text: str) -> tuple[str, str]:
-    """The first word, which quotation marks may hold together, and the rest."""
+def _split_first_word(text: str) -> tuple[str, str]:
+    """Return the first word, which quotation marks may hold together, and the rest."""
     end = text.find(text[0], 1) if text[:1] in ("'", '"') else -1
     if end > 0:
         return text[: end + 1], text[end + 1 :].strip()
@@ -139,7 +141,7 @@ def _first_word(text: str) -> tuple[str, str]:
 
 
 def copy(session: Session, argument: str) -> None:
-    """``/copy [code]``"""
+    """Run ``/copy [code]``: copy the last answer, or its last block of code."""
     turns = session.conversation.turns
     if not turns:
         session.view.notice(session.say("nothing_yet"))
@@ -162,12 +164,12 @@ def copy(session: Session, argument: str) -> None:
 
 
 def save(session: Session, argument: str) -> None:
-    """``/save FILE``"""
+    """Run ``/save FILE``: write the conversation to a new file."""
     _save(session, argument, overwrite=False)
 
 
 def save_over(session: Session, argument: str) -> None:
-    """``/save! FILE``"""
+    """Run ``/save! FILE``: write the conversation, over a file that exists."""
     _save(session, argument, overwrite=True)
 
 
@@ -175,22 +177,22 @@ def _save(session: Session, argument: str, *, overwrite: bool) -> None:
     if not argument:
         session.view.error(session.say("usage", usage=f"/save{'!' if overwrite else ''} FILE"))
         return
-    path = _files.path_of(argument)
+    path = _files.parse_path(argument)
     mine = path.resolve() in session.saved_paths
     if path.exists() and not overwrite and not mine:
         session.view.error(session.say("file_exists", path=path))
         return
-    _files.save(session.conversation, path, session.model.info.name, session.say)
+    _files.save(session.conversation, path, session.say)
     session.saved_paths.add(path.resolve())
     session.view.notice(session.say("saved", path=path))
 
 
 def load(session: Session, argument: str) -> None:
-    """``/load FILE``"""
+    """Run ``/load FILE``: go on with a conversation from a file."""
     if not argument:
         session.view.error(session.say("usage", usage="/load FILE"))
         return
-    path = _files.path_of(argument)
+    path = _files.parse_path(argument)
     session.use(_files.load(path, session.say))
     session.view.notice(session.say("loaded", path=path, count=len(session.conversation.turns)))
     if session.conversation.unanswered:
@@ -198,13 +200,13 @@ def load(session: Session, argument: str) -> None:
 
 
 def system(session: Session, argument: str) -> None:
-    """``/system [TEXT|off]``"""
+    """Run ``/system [TEXT|off]``: show, set or remove the system prompt."""
     conversation = session.conversation
     if not argument:
         text = conversation.system
         session.view.show(session.say("system_is", text=text) if text else session.say("system_none"))
     elif argument.lower() == "off":
-        conversation.system = None
+        conversation.system = ""
         session.view.notice(session.say("system_removed"))
     else:
         conversation.system = argument
@@ -212,11 +214,11 @@ def system(session: Session, argument: str) -> None:
 
 
 def set_value(session: Session, argument: str) -> None:
-    """``/set [NAME [VALUE|default]]``"""
+    """Run ``/set [NAME [VALUE|default]]``: show or change settings."""
     name, _, value = argument.replace("=", " ").partition(" ")
     name, value = name.replace("-", "_"), value.strip()
     if not name:
-        session.view.show("\n".join(_setting_line(session, name) for name in SETTINGS))
+        session.view.show("\n".join(_format_setting(session, name) for name in SETTINGS))
         return
     if name not in SETTINGS:
         session.view.error(session.say("unknown_setting", name=name, names=", ".join(SETTINGS)))
@@ -227,10 +229,22 @@ def set_value(session: Session, argument: str) -> None:
         except RequestError as error:
             session.view.error(str(error))
             return
-    session.view.show(_setting_line(session, name))
+    session.view.show(_format_setting(session, name))
 
 
-def _setting_line(session: Session, name: str) -> str:
+def parse_value(text: str) -> bool | int | float | str:
+    """Return what was typed as the most specific type that fits; `Conversation.change` checks it."""
+    if text.lower() in _SPELLINGS:
+        return _SPELLINGS[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _format_setting(session: Session, name: str) -> str:
     value = session.conversation.setting(name)
     if value is not None:
         return session.say("setting", name=name, value=value)
@@ -241,16 +255,16 @@ def _setting_line(session: Session, name: str) -> str:
 
 
 def info(session: Session, argument: str) -> None:
-    """``/info``"""
+    """Run ``/info``: show facts about the model and the last answer."""
     facts, usage = session.model.info, session.usage
     lines = [
         session.say(
             "info",
             model=facts.name,
             family=facts.family,
-            parameters=human_count(facts.num_parameters),
+            parameters=format_count(facts.num_parameters),
             context=facts.context_length,
-            place=place_of(facts) or session.say("unknown"),
+            place=describe_place(facts) or session.say("unknown"),
             adapters=", ".join(facts.adapters) or session.say("none"),
             turns=len(session.conversation.turns),
         )
@@ -270,27 +284,19 @@ def info(session: Session, argument: str) -> None:
 
 
 def history(session: Session, argument: str) -> None:
-    """``/history``"""
+    """Run ``/history``: show the whole conversation."""
     if session.conversation.turns:
         session.view.show_turns(session.conversation.turns)
     else:
         session.view.notice(session.say("nothing_yet"))
 
 
-def place_of(facts: ModelInfo) -> str:
-    """What the model computes on and in, such as ``cpu bfloat16``; empty if it does not say."""
+def describe_place(facts: ModelInfo) -> str:
+    """Return what the model computes on and in, such as ``cpu bfloat16``; empty if it does not say."""
     return " ".join([", ".join(facts.devices), facts.dtype]).strip()
 
 
-def human_count(number: int) -> str:
-    """``6200000000`` as ``6.2B``."""
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return str(number)
-
-
-def _shortened(text: str, limit: int = 60) -> str:
+def _shorten(text: str, limit: int = 60) -> str:
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 

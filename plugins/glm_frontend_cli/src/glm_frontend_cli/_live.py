@@ -39,7 +39,7 @@ class Line:
 
 
 def to_lines(console: Console, texts: Sequence[Text]) -> list[Line]:
-    """Styled text as the console's colours have it; each text must be one line."""
+    """Return styled text in the console's colours; each text must be one line."""
     if not texts:
         return []
     with console.capture() as capture:
@@ -98,8 +98,8 @@ class AnswerPainter:
         renderer: makes lines of Markdown.
         write: writes to the terminal at once.
         size: of the terminal.
-        note: what to say below the text, or nothing; told whether there is none yet, and the seconds so
-            far. It is cut to one line.
+        note: returns what to say below the text, or nothing; called with whether there is no text yet.
+            It is cut to one line.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class AnswerPainter:
         renderer: MarkdownRenderer,
         write: Callable[[str], object],
         size: Size,
-        note: Callable[[bool, float], str],
+        note: Callable[[bool], str],
     ) -> None:
         self._console = console
         self._renderer = renderer
@@ -117,7 +117,6 @@ class AnswerPainter:
         self._area = LiveArea(write, size)
         self._blocks = BlockStream()
         self._printed_code_lines = 0  # of the first open block, if that is a code block
-        self._started = time.monotonic()
         self._next_frame = 0.0
         self.empty = True
 
@@ -149,7 +148,7 @@ class AnswerPainter:
                 live += rest
             else:
                 live += self._renderer.block(block, width)
-        note = self._note(self.empty, time.monotonic() - self._started)
+        note = self._note(self.empty)
         if note:
             line = Text(note, style="dim")
             line.truncate(width, overflow="ellipsis")
@@ -157,7 +156,7 @@ class AnswerPainter:
         self._area.draw(to_lines(self._console, permanent), to_lines(self._console, live))
 
     def _gap_above_note(self) -> list[Text]:
-        """An empty line, as will stand there when the answer has ended; not where lines are dear."""
+        """Return the empty line between text and note; none where the screen has few lines."""
         return [Text()] if self._size()[1] >= MIN_ROWS_FOR_GAP else []
 
     def _finished(self, width: int, *, final: bool = False) -> list[Text]:
@@ -172,7 +171,10 @@ class AnswerPainter:
         return lines
 
     def _split_code(self, block: Block, width: int) -> tuple[list[Text], list[Text]]:
-        """A code block may outgrow the screen; its upper lines stay as they are, so print them for good."""
+        """Split a code block into lines to print for good and lines to paint again.
+
+        The block may outgrow the screen; its upper lines do not change any more.
+        """
         rows = self._renderer.code_lines(block.node, width)
         gap = [Text()] if block.gap and not self._printed_code_lines else []
         room = max(min(self._size()[1] - 2, MAX_LIVE_CODE_LINES), 1)

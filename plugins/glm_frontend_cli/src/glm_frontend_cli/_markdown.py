@@ -17,8 +17,9 @@ from rich.syntax import Syntax, SyntaxTheme
 from rich.table import Table
 from rich.text import Text
 
+from glm_core.cleaning import clean_text
+
 from ._blocks import Block, parse
-from ._cleaning import clean
 from ._colours import CODE
 from ._colours import MARKDOWN as _STYLES
 from ._wrapping import wrap
@@ -39,11 +40,11 @@ class MarkdownRenderer:
         self._code_theme = code_theme
 
     def document(self, source: str, width: int) -> list[Text]:
-        """The lines of a whole text."""
+        """Return the lines of a whole text."""
         return [line for block in parse(source) for line in self.block(block, width)]
 
     def block(self, block: Block, width: int) -> list[Text]:
-        """The lines of one block, the empty line before it included."""
+        """Return the lines of one block, the empty line before it included."""
         if block.list_key is not None:
             lines = self._item(block.node, block.number, width)
         else:
@@ -51,9 +52,9 @@ class MarkdownRenderer:
         return [Text(), *lines] if block.gap else lines
 
     def code_lines(self, node: SyntaxTreeNode, width: int) -> list[list[Text]]:
-        """For each source line of a code block, the lines it takes on the screen."""
+        """Return, for each source line of a code block, the lines that it takes on the screen."""
         language = node.info.split()[0] if node.info.strip() else "text"
-        code = clean(node.content).removesuffix("\n").expandtabs(4)
+        code = clean_text(node.content).removesuffix("\n").expandtabs(4)
         highlighted = Syntax("", language, theme=self._code_theme).highlight(code)
         plain_lines = code.split("\n")
         # Some lexers drop or add lines; better no colours than wrong code.
@@ -125,7 +126,7 @@ class MarkdownRenderer:
 
 
 def _apart(before: SyntaxTreeNode, after: SyntaxTreeNode) -> bool:
-    """Whether an empty line belongs between two blocks: where there is one, and around code."""
+    """Return whether an empty line belongs between two blocks: where there is one, and around code."""
     if "fence" in (before.type, after.type):
         return True
     return before.map is not None and after.map is not None and after.map[0] > before.map[1]
@@ -137,14 +138,14 @@ def _alignment(cell: SyntaxTreeNode) -> JustifyMethod:
 
 
 def _joined(prefix: str, line: Text, style: Style | None = None) -> Text:
-    """``line`` after ``prefix``; where both are blank, nothing."""
+    """Return ``line`` after ``prefix``; where both are blank, nothing."""
     if not line and not prefix.strip():
         return line
     return Text().append(prefix, style).append_text(line)
 
 
 def _inline(node: SyntaxTreeNode) -> Text:
-    """The text of a node that holds inline content."""
+    """Return the text of a node that holds inline content."""
     text = Text()
     for child in node.children:
         _append(text, child)
@@ -155,10 +156,10 @@ def _append(text: Text, node: SyntaxTreeNode) -> None:
     if node.type in ("softbreak", "hardbreak"):  # models mean the line breaks they write
         text.append("\n")
     elif node.type == "code_inline":
-        text.append(clean(node.content), _STYLES["code"])
+        text.append(clean_text(node.content), _STYLES["code"])
     elif node.type in ("link", "image"):
         label = _inline(node)
-        target = clean(str(node.attrs.get("href") or node.attrs.get("src") or ""))
+        target = clean_text(str(node.attrs.get("href") or node.attrs.get("src") or ""))
         text.append_text(label)
         if target and target not in (label.plain, f"mailto:{label.plain}"):
             text.append(f" ({target})" if label else target, _STYLES["url"])
@@ -168,4 +169,4 @@ def _append(text: Text, node: SyntaxTreeNode) -> None:
             inner.stylize(_STYLES[node.type])
         text.append_text(inner)
     else:
-        text.append(clean(node.content))  # entities such as &#8238; are decoded by now
+        text.append(clean_text(node.content))  # entities such as &#8238; are decoded by now

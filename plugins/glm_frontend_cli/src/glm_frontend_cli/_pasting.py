@@ -20,8 +20,8 @@ class Pastes:
         self._say = say
         self._texts: dict[str, str] = {}
 
-    def shortened(self, text: str) -> str:
-        """A mark in place of a long text; a short text as it is."""
+    def shorten(self, text: str) -> str:
+        """Return a mark in place of a long text; a short text as it is."""
         lines = text.count("\n") + (not text.endswith("\n"))
         if lines <= MAX_LINES and len(text) <= MAX_CHARACTERS:
             return text
@@ -29,15 +29,15 @@ class Pastes:
         self._texts[mark] = text
         return mark
 
-    def expanded(self, text: str) -> str:
-        """``text`` with what was pasted in place of each mark."""
+    def expand(self, text: str) -> str:
+        """Return ``text`` with what was pasted in place of each mark."""
         if not self._texts:
             return text
         marks = "|".join(map(re.escape, self._texts))
         return re.sub(marks, lambda match: self._texts[match.group()], text)
 
-    def mark_before(self, text: str) -> str:
-        """The mark at the end of ``text``, or nothing."""
+    def find_mark(self, text: str) -> str:
+        """Return the mark at the end of ``text``, or nothing."""
         return next((mark for mark in self._texts if text.endswith(mark)), "")
 
 
@@ -55,9 +55,9 @@ class ExpandingHistory(History):
         self._pastes = pastes
 
     def load_history_strings(self) -> Iterable[str]:
-        """Entries of the store, the newest first."""
+        """Return entries of the store, the newest first."""
         return self._kept.load_history_strings()
 
     def store_string(self, string: str) -> None:
         """Keep an entry in the store, its pastes written out."""
-        self._kept.store_string(self._pastes.expanded(string))
+        self._kept.store_string(self._pastes.expand(string))

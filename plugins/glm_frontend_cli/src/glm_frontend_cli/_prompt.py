@@ -15,12 +15,16 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 
+from glm_core.cleaning import clean_text
+from glm_core.conversation import SETTINGS
+
 from ._adapter_command import CHANGES
-from ._cleaning import clean
 from ._commands import COMMANDS
-from ._conversation import SETTINGS, SWITCHES
 from ._pasting import Pastes
 from ._texts import Texts
+
+SWITCHES = ("do_sample", "ignore_eos")
+"""The settings that are true or false."""
 
 
 class QuestionHistory(FileHistory):
@@ -29,11 +33,11 @@ class QuestionHistory(FileHistory):
     def store_string(self, string: str) -> None:
         """Append one entry."""
         with contextlib.suppress(OSError):
-            super().store_string(clean(string))
+            super().store_string(clean_text(string))
 
 
 def open_history(say: Texts, notice: Callable[[str], None], *, keep: bool) -> History:
-    """The history file in the user's state directory, readable by its owner only.
+    """Open the history file in the user's state directory, readable by its owner only.
 
     Args:
         say: the texts.
@@ -68,7 +72,7 @@ class CommandCompleter(Completer):
         self._directories = PathCompleter(expanduser=True, only_directories=True)
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        """What may stand at the cursor."""
+        """Yield what may stand at the cursor."""
         text = document.text_before_cursor
         if not text.startswith("/") or "\n" in text:
             return
@@ -131,7 +135,7 @@ class PromptKeys:
         self.bindings.add(Keys.BracketedPaste, filter=~is_searching)(self._paste)
 
     def start(self) -> None:
-        """A new prompt appears."""
+        """Forget what Ctrl-C has done, since a new prompt appears."""
         self.about_to_quit = self.cleared = False
 
     def _send(self, event: KeyPressEvent) -> None:
@@ -149,11 +153,11 @@ class PromptKeys:
 
     def _paste(self, event: KeyPressEvent) -> None:
         text = event.data.replace("\r\n", "\n").replace("\r", "\n")
-        event.current_buffer.insert_text(self._pastes.shortened(text))
+        event.current_buffer.insert_text(self._pastes.shorten(text))
 
     def _delete(self, event: KeyPressEvent) -> None:
         buffer = event.current_buffer
-        mark = self._pastes.mark_before(buffer.document.text_before_cursor)
+        mark = self._pastes.find_mark(buffer.document.text_before_cursor)
         buffer.delete_before_cursor(len(mark) or event.arg)
 
     def _interrupt(self, event: KeyPressEvent) -> None:

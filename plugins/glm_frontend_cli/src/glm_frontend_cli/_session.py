@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from glm_core import BusyError, ChatModel, GlmError, Usage
-from glm_core.language import language
+from glm_core.cleaning import clean_text
+from glm_core.conversation import SETTINGS, Conversation, Turn
+from glm_core.language import format_count, language
+from glm_core.listening import AnswerProgress
 from glm_core.records import OpenModel
 
 from . import _files
-from ._answering import Answer, AnswerStream
-from ._cleaning import clean
-from ._commands import human_count, place_of, run_command, with_slash
-from ._conversation import Conversation
+from ._answering import AnswerReader
+from ._commands import describe_place, normalize_slash, run_command
 from ._texts import Texts
 from ._view import STATUS_SEPARATOR, Line, PlainView, View
 
@@ -48,10 +49,11 @@ class Session:
         self.use(conversation)
 
     def use(self, conversation: Conversation) -> None:
-        """Go on with ``conversation``; an adapter of its that is not loaded is dropped with a notice."""
+        """Go on with ``conversation``; if its adapter is not loaded, tell so and use the base model."""
         if conversation.adapter is not None and conversation.adapter not in self.model.info.adapters:
             self.view.notice(self.say("adapter_dropped", name=conversation.adapter))
             conversation.adapter = None
+        conversation.model = self.model.info.name
         self.conversation = conversation
         self.usage = None
 
@@ -65,14 +67,14 @@ class Session:
             self.handle(line, editing=bool(prefill))
 
     def handle(self, line: Line, *, editing: bool = False) -> None:
-        """Do what one line says.
+        """Run the command in one line, or ask the question.
 
         Args:
             line: what was typed.
             editing: whether the last question had been put into the input line.
         """
-        text = with_slash(clean(line.text).strip())
-        replacing = editing and line.from_prefill and self.conversation.last_is_answered
+        text = normalize_slash(clean_text(line.text).strip())
+        replacing = editing and line.from_prefill and self.last_is_answered
         try:
             if not text:
                 if editing:
@@ -90,28 +92,43 @@ class Session:
         except GlmError as error:
             self.view.error(self.say("error", message=error))
 
+    @property
+    def last_question(self) -> str | None:
+        """The question that ``/regenerate`` and ``/edit`` are about."""
+        if self.conversation.unanswered is not None:
+            return self.conversation.unanswered
+        return self.conversation.turns[-1].question if self.conversation.turns else None
+
+    @property
+    def last_is_answered(self) -> bool:
+        """Whether `last_question` is part of a turn, which asking it again replaces."""
+        return self.conversation.unanswered is None and bool(self.conversation.turns)
+
     def ask(self, question: str, *, replacing: bool = False) -> None:
         """Have ``question`` answered, in place of the last turn if ``replacing``.
 
         A question that fails leaves the conversation as it was.
         """
+        after = max(len(self.conversation.turns) - 1, 0) if replacing else None
         try:
-            request = self.conversation.request(question, replacing=replacing)
-            with AnswerStream(lambda: self.model.stream(request)) as stream:
-                answer = self.view.show_answer(stream)
+            with_tools = "tools" in self.model.info.features
+            request = self.conversation.request(question, after=after, with_tools=with_tools)
+            with AnswerReader(lambda: self.model.stream(request)) as reader:
+                self.view.show_answer(reader)
         except GlmError as error:
             if not replacing:
                 self.conversation.unanswered = question
             busy = isinstance(error, BusyError)
             self.view.error(self.say("busy") if busy else self.say("error", message=error))
             return
-        if answer.ended == "stopped" and not answer.text.strip():
+        answer = reader.progress
+        if answer.finish_reason is None and not answer.text.strip():
             if not replacing:
                 self.conversation.unanswered = question
             self.view.notice(self.say("stopped_before_text"))
             return
         self.usage = answer.usage
-        self.conversation.record(question, answer.text, replacing=replacing)
+        self.conversation.record(Turn(question, answer.text), after=after)
         self._remark(answer)
 
     def edit(self, question: str) -> None:
@@ -123,19 +140,19 @@ class Session:
         self._running = False
 
     def status(self, *, editing: bool = False) -> str:
-        """One line for the toolbar."""
+        """Return one line for the toolbar."""
         parts = [self.say("status_editing")] if editing else []
         parts.append(self.model.info.name)
         if self.conversation.adapter:
             parts.append(self.say("status_adapter", name=self.conversation.adapter))
         parts.append(self.say("status_turns", count=len(self.conversation.turns)))
         if self.usage is not None:
-            parts += self._status_of(self.usage)
-        place = place_of(self.model.info)
+            parts += self._usage_parts(self.usage)
+        place = describe_place(self.model.info)
         parts += [place] if place else []  # last, since a narrow terminal drops parts from the end
         return STATUS_SEPARATOR.join(parts)
 
-    def _status_of(self, usage: Usage) -> list[str]:
+    def _usage_parts(self, usage: Usage) -> list[str]:
         parts = [self.say("status_tokens", count=usage.completion_tokens)]
         if usage.tokens_per_second:
             parts.append(self.say("status_speed", speed=usage.tokens_per_second))
@@ -143,19 +160,20 @@ class Session:
             parts.append(self.say("status_first_token", seconds=usage.time_to_first_token))
         if usage.prompt_tokens:
             used = usage.prompt_tokens + usage.completion_tokens
-            parts.append(self.say("status_context", percent=100 * used / self._room()))
+            parts.append(self.say("status_context", percent=100 * used / self._max_conversation_tokens()))
         return parts
 
-    def _room(self) -> int:
-        """Tokens that a conversation may have before its oldest messages are left out."""
+    def _max_conversation_tokens(self) -> int:
+        """Return how many tokens a conversation may have before its oldest messages are left out."""
         info = self.model.info
         chosen = self.conversation.sampling.max_length or info.sampling.max_length
         return min(chosen or info.context_length, info.context_length)
 
-    def _remark(self, answer: Answer) -> None:
-        if answer.ended == "stopped":
+    def _remark(self, answer: AnswerProgress) -> None:
+        """Tell what is unusual about an answer."""
+        if answer.finish_reason is None:
             self.view.notice(self.say("stopped"))
-        elif answer.ended == "length":
+        elif answer.finish_reason == "length":
             self.view.notice(self.say("length_reached"))
         elif not answer.text.strip():
             self.view.notice(self.say("empty_answer"))
@@ -183,7 +201,7 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
         try:
             if plain:
                 view = PlainView()
-                _tell_adapter(model, conversation, view, say)
+                _announce_adapter(model, conversation, view, say)
                 Session(model, conversation, view, say).loop()
             else:
                 _run_in_terminal(model, conversation, options, say)
@@ -193,21 +211,26 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
 
 def _starting_conversation(options: Mapping[str, Any], say: Texts) -> Conversation:
     path = options.get("load")
-    conversation = _files.load(_files.path_of(path), say) if path else Conversation()
+    conversation = _files.load(_files.parse_path(path), say) if path else Conversation()
     if options.get("system"):
-        conversation.system = clean(options["system"])
-    conversation.change_all(options)
+        conversation.system = clean_text(options["system"])
+    for name in SETTINGS:
+        if options.get(name) is not None:
+            conversation.change(name, options[name])
     return conversation
 
 
 def _choose_only_adapter(model: ChatModel, conversation: Conversation, options: Mapping[str, Any]) -> None:
-    """Who loads one adapter means to chat with it; a loaded conversation has said what it wants."""
+    """Use the adapter where exactly one is loaded: who loads one means to chat with it.
+
+    A conversation from a file names its adapter itself.
+    """
     if len(model.info.adapters) == 1 and not options.get("load"):
         conversation.adapter = model.info.adapters[0]
 
 
-def _tell_adapter(model: ChatModel, conversation: Conversation, view: View, say: Texts) -> None:
-    """Which adapter answers, or which there are to choose from."""
+def _announce_adapter(model: ChatModel, conversation: Conversation, view: View, say: Texts) -> None:
+    """Tell which adapter answers, or which there are to choose from."""
     loaded = model.info.adapters
     if conversation.adapter in loaded:
         view.notice(say("adapter_in_use", name=conversation.adapter))
@@ -222,10 +245,10 @@ def _run_in_terminal(
 
     info = model.info
     view = open_terminal(lambda: model.info.adapters, say, keep_history=options.get("history", True))
-    parameters = human_count(info.num_parameters)
+    parameters = format_count(info.num_parameters)
     view.show(say("banner", model=info.name, family=info.family, parameters=parameters))
     view.notice(say("hint"))
-    _tell_adapter(model, conversation, view, say)
+    _announce_adapter(model, conversation, view, say)
     view.show("")
     session = Session(model, conversation, view, say)
     if conversation.turns:
@@ -241,6 +264,6 @@ def _is_terminal() -> bool:
 
 
 def _silence_stdout() -> None:
-    """The reader has gone: let the interpreter's last flush go nowhere instead of failing loudly."""
+    """Point standard output at nothing, since its reader has gone and the last flush would fail loudly."""
     with contextlib.suppress(OSError, ValueError):  # not a real file, as in tests
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

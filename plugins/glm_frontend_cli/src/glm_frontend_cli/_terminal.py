@@ -21,10 +21,11 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from glm_core.cleaning import clean_text
+from glm_core.conversation import Turn
+
 from . import _clipboard
-from ._answering import Answer, AnswerStream
-from ._cleaning import clean
-from ._conversation import Turn
+from ._answering import AnswerReader
 from ._live import AnswerPainter
 from ._markdown import MarkdownRenderer
 from ._pasting import ExpandingHistory, Pastes
@@ -73,8 +74,8 @@ class TerminalView:
         self._pastes = Pastes(say)
         self._keys = PromptKeys(self._pastes)
         self._status = ""
-        self._mark = _encodable("❯", console.encoding, ">")
-        self._spinner = _encodable(_SPINNER, console.encoding, _PLAIN_SPINNER)
+        self._mark = _choose_encodable("❯", console.encoding, ">")
+        self._spinner = _choose_encodable(_SPINNER, console.encoding, _PLAIN_SPINNER)
         self._prompt: PromptSession[str] = PromptSession(
             message=[("class:prompt", f"{self._mark} ")],
             multiline=True,
@@ -97,14 +98,14 @@ class TerminalView:
         self._prompt.search_buffer.on_text_changed += self._typed
 
     def read(self, prefill: str, status: str) -> Line | None:
-        """One edited line or several; ``None`` after Ctrl-D or two Ctrl-C."""
+        """Read one edited line or several; ``None`` after Ctrl-D or two Ctrl-C."""
         self._status = status
         self._keys.start()
         try:
             text = self._prompt.prompt(default=prefill)
         except EOFError:
             return None
-        return Line(self._pastes.expanded(text), from_prefill=bool(prefill) and not self._keys.cleared)
+        return Line(self._pastes.expand(text), from_prefill=bool(prefill) and not self._keys.cleared)
 
     def show(self, text: str) -> None:
         """Show what a command was asked for."""
@@ -127,43 +128,45 @@ class TerminalView:
                 self._console.print(line, soft_wrap=True)
             self._console.line()
 
-    def show_answer(self, stream: AnswerStream) -> Answer:
+    def show_answer(self, reader: AnswerReader) -> None:
         """Paint an answer as it comes."""
         self._console.line()
+        progress = reader.progress
 
-        def note(empty: bool, seconds: float) -> str:
-            if stream.stopping:
+        def describe_progress(empty: bool) -> str:
+            seconds = progress.elapsed_seconds
+            if reader.is_stopping:
                 text = self._say("stopping")
-            elif stream.queue_position:
-                text = self._say("waiting", count=stream.queue_position, seconds=seconds)
+            elif progress.queue_position:
+                text = self._say("waiting", count=progress.queue_position, seconds=seconds)
             elif empty:
                 text = self._say("thinking", seconds=seconds)
             else:
-                text = self._say("answering", count=stream.tokens, speed=stream.tokens_per_second)
+                speed = progress.usage.tokens_per_second
+                text = self._say("answering", count=progress.num_tokens, speed=speed)
             step = int(seconds * _SPINNER_STEPS_PER_SECOND)
             return f"{self._spinner[step % len(self._spinner)]} {text}"
 
-        painter = AnswerPainter(self._console, self._renderer, self._write, self._size, note)
-        with _keys_unseen():
+        painter = AnswerPainter(self._console, self._renderer, self._write, self._size, describe_progress)
+        with _hide_keys():
             try:
-                for piece in stream.pieces():
+                for piece in reader.pieces():
                     painter.feed(piece)
             finally:
                 painter.finish()
                 if not painter.empty:
                     self._console.line()
-        return stream.answer()
 
     def clear(self) -> None:
         """Empty the screen."""
         self._console.clear()
 
     def copy(self, text: str) -> bool:
-        """By a program of this machine, or else by asking the terminal, which does not answer."""
+        """Copy by a program of this machine, or else by asking the terminal, which does not answer."""
         return _clipboard.copy(text, self._write)
 
     def _print(self, text: str, style: str) -> None:
-        self._console.print(Text(clean(text), style=style))
+        self._console.print(Text(clean_text(text), style=style))
 
     def _write(self, text: str) -> None:
         self._console.file.write(text)
@@ -177,7 +180,7 @@ class TerminalView:
         return size.columns or 80, size.lines or 24
 
     def _placeholder(self) -> StyleAndTextTuples:
-        """What an empty line says; not in the scrollback, nor where a search shows what it found."""
+        """Return what an empty line shows; nothing in the scrollback, nor while the history is searched."""
         if get_app().is_done or is_searching():
             return []
         return [("class:placeholder", self._say("placeholder"))]
@@ -185,7 +188,7 @@ class TerminalView:
     def _toolbar(self) -> StyleAndTextTuples:
         if self._keys.about_to_quit:
             return [("class:bottom-toolbar.hint", self._say("quit_hint"))]
-        return [("", _fitting(self._status, get_app().output.get_size().columns))]
+        return [("", _fit_status(self._status, get_app().output.get_size().columns))]
 
     def _typed(self, buffer: Buffer) -> None:
         if buffer.text:
@@ -193,7 +196,7 @@ class TerminalView:
 
 
 def open_terminal(adapters: Callable[[], tuple[str, ...]], say: Texts, *, keep_history: bool) -> View:
-    """The process's own terminal; a console that cannot move its cursor gets the plain view."""
+    """Open the process's own terminal; a console that cannot move its cursor gets the plain view."""
     console = Console(highlight=False, markup=False, emoji=False)
     if console.legacy_windows:
         return PlainView()
@@ -208,7 +211,7 @@ def open_terminal(adapters: Callable[[], tuple[str, ...]], say: Texts, *, keep_h
 
 
 @contextmanager
-def _keys_unseen() -> Iterator[None]:
+def _hide_keys() -> Iterator[None]:
     """Keep what is typed during an answer out of it; it waits for the next input line."""
     try:
         import termios
@@ -232,15 +235,15 @@ def _keys_unseen() -> Iterator[None]:
         termios.tcsetattr(descriptor, termios.TCSANOW, before)
 
 
-def _fitting(status: str, columns: int) -> str:
-    """As many parts of the status as one line has room for, at least the first."""
+def _fit_status(status: str, columns: int) -> str:
+    """Return as many parts of the status as one line has room for, at least the first."""
     parts = status.split(STATUS_SEPARATOR)
     while len(parts) > 1 and cell_len(STATUS_SEPARATOR.join(parts)) > columns:
         parts.pop()
     return STATUS_SEPARATOR.join(parts)
 
 
-def _encodable(text: str, encoding: str, instead: str) -> str:
+def _choose_encodable(text: str, encoding: str, instead: str) -> str:
     try:
         text.encode(encoding)
     except (UnicodeEncodeError, LookupError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glm_core.language import Language
+from glm_core.language import BilingualTexts
 
 TEXTS: dict[str, tuple[str, str]] = {
     # start and end
@@ -176,7 +176,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "save the conversation as JSON, or as Markdown (.md)",
     ),
     "help_save!": ("保存并覆盖已有文件", "save and overwrite an existing file"),
-    "help_load": ("载入用 /save 保存的 JSON 对话", "go on with a conversation saved as JSON"),
+    "help_load": ("载入保存或导出的对话（JSON 或 Markdown）", "go on with a saved or exported conversation"),
     "help_system": ("查看、设置或去除系统提示", "show, set or remove the system prompt"),
     "help_adapter": ("查看、选用、加载或移除适配器", "show, choose, load or remove adapters"),
     "help_set": (
@@ -191,48 +191,17 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Start with // to send text with a slash. Alt-Enter, Ctrl-J, or \\ and Enter make a new line, "
         "Ctrl-X Ctrl-E opens an editor, Ctrl-C stops an answer, Ctrl-R searches what you typed before.",
     ),
-    # conversation files
+    # files
     "cannot_write": ("无法写入 {path}：{reason}", "Cannot write {path}: {reason}"),
     "cannot_read": ("无法读取 {path}：{reason}", "Cannot read {path}: {reason}"),
     "no_such_file": ("没有 {path} 这个文件", "There is no file {path}"),
     "too_large": ("{path} 超过 {limit} MB，不予载入", "{path} is larger than {limit} MB and was not loaded"),
-    "not_text": ("{path} 不是文本文件", "{path} is no text file"),
+    "not_text": ("{path} 不是文本文件", "{path} is not a text file"),
     "empty_file": ("{path} 是空的", "{path} is empty"),
-    "not_json": ("{path} 不是 JSON 文件：{reason}", "{path} is not JSON: {reason}"),
-    "not_a_conversation": (
-        "{path} 不是对话文件：缺少 messages。请载入用 /save 保存的文件",
-        "{path} is no conversation: it has no messages. Load a file that /save wrote",
-    ),
-    "wrong_version": (
-        "{path} 的格式版本是 {version}，这里只能读取版本 {expected}",
-        "{path} has format version {version}; this program reads version {expected}",
-    ),
-    "field_not_text": ("{path}：{field} 必须是文字", "{path}: {field} must be text"),
-    "messages_not_a_list": ("{path}：messages 必须是列表", "{path}: messages must be a list"),
-    "bad_message": (
-        "{path}：第 {number} 条消息必须有 role（user 或 assistant）和文字 content",
-        "{path}: message {number} must have a role (user or assistant) and a content that is text",
-    ),
-    "message_out_of_turn": (
-        "{path}：第 {number} 条消息（{role}）的位置不对或为空；问题和回答必须交替出现",
-        "{path}: message {number} ({role}) is out of turn or empty; questions and answers must alternate",
-    ),
-    "settings_not_a_table": ("{path}：settings 必须是对象", "{path}: settings must be an object"),
-    "unknown_setting_in_file": ("{path}：没有 {name} 这个设置", "{path}: there is no setting {name}"),
-    "bad_setting_in_file": ("{path}：{reason}", "{path}: {reason}"),
-    "markdown_title": ("与 {model} 的对话", "Conversation with {model}"),
-    "role_system": ("系统提示", "System prompt"),
-    "role_user": ("用户", "User"),
-    "role_assistant": ("模型", "Model"),
 }
 
 
-class Texts:
-    """Looks up texts in one language: ``say("saved", path=path)``."""
+class Texts(BilingualTexts):
+    """The texts of this frontend."""
 
-    def __init__(self, language: Language) -> None:
-        self._index = 0 if language == "zh" else 1
-
-    def __call__(self, key: str, **fields: object) -> str:
-        """The text called ``key`` with its fields filled in."""
-        return TEXTS[key][self._index].format(**fields)
+    table = TEXTS

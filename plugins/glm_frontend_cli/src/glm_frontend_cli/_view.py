@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol, TextIO
 
 from glm_core import GlmError
+from glm_core.conversation import Turn
 
-from ._answering import Answer, AnswerStream
-from ._conversation import Turn
+from ._answering import AnswerReader
 
 STATUS_SEPARATOR = " · "
 """Between the parts of the status line, the least important of which comes last."""
@@ -36,7 +36,7 @@ class View(Protocol):
     """Whether a person edits lines here, so that `read` can put text into the input line."""
 
     def read(self, prefill: str, status: str) -> Line | None:
-        """What the user types next; ``None`` when there is no more."""
+        """Return what the user types next; ``None`` when there is no more."""
 
     def show(self, text: str) -> None:
         """Show what a command was asked for."""
@@ -50,14 +50,14 @@ class View(Protocol):
     def show_turns(self, turns: Sequence[Turn]) -> None:
         """Show a conversation."""
 
-    def show_answer(self, stream: AnswerStream) -> Answer:
+    def show_answer(self, reader: AnswerReader) -> None:
         """Show an answer as it comes."""
 
     def clear(self) -> None:
         """Empty the screen."""
 
     def copy(self, text: str) -> bool | None:
-        """Copy to the clipboard: whether that surely worked; ``None`` where there is no way to."""
+        """Copy to the clipboard; return whether that surely worked, ``None`` where there is no way to."""
 
 
 class PlainView:
@@ -74,13 +74,13 @@ class PlainView:
     def __init__(
         self, stdin: TextIO | None = None, stdout: TextIO | None = None, stderr: TextIO | None = None
     ) -> None:
-        self._stdin = _lenient(stdin or sys.stdin)
-        self._stdout = _lenient(stdout or sys.stdout)
-        self._stderr = _lenient(stderr or sys.stderr)
+        self._stdin = _replace_unencodable(stdin or sys.stdin)
+        self._stdout = _replace_unencodable(stdout or sys.stdout)
+        self._stderr = _replace_unencodable(stderr or sys.stderr)
         self._interactive = self._stdin.isatty()
 
     def read(self, prefill: str, status: str) -> Line | None:
-        """The next line; a person gets a prompt on stderr."""
+        """Return the next line; a person gets a prompt on stderr."""
         if self._interactive:
             self._stderr.write("> ")
             self._stderr.flush()
@@ -88,7 +88,7 @@ class PlainView:
         return Line(line.removeprefix("\ufeff")) if line else None
 
     def show(self, text: str) -> None:
-        """On stderr, so that stdout holds answers only."""
+        """Write to stderr, so that stdout holds answers only."""
         self._stderr.write(f"{text}\n")
         self._stderr.flush()
 
@@ -96,10 +96,10 @@ class PlainView:
     error = show
 
     def show_turns(self, turns: Sequence[Turn]) -> None:
-        """Questions marked by ``>``."""
+        """Show questions after ``>``, each with its answer."""
         self.show("\n\n".join(f"> {turn.question}\n\n{turn.answer}" for turn in turns))
 
-    def show_answer(self, stream: AnswerStream) -> Answer:
+    def show_answer(self, reader: AnswerReader) -> None:
         """Write each piece at once.
 
         Raises:
@@ -107,7 +107,7 @@ class PlainView:
         """
         started = False
         try:
-            for piece in stream.pieces():
+            for piece in reader.pieces():
                 if piece:
                     self._stdout.write(piece)
                     self._stdout.flush()
@@ -117,24 +117,22 @@ class PlainView:
                 self._end_line()
             raise
         self._end_line()
-        answer = stream.answer()
-        if answer.ended == "stopped" and not self._interactive:
+        if reader.progress.finish_reason is None and not self._interactive:
             raise KeyboardInterrupt
-        return answer
 
     def clear(self) -> None:
-        """There is no screen."""
+        """Do nothing, since there is no screen."""
 
     def copy(self, text: str) -> None:
-        """There is no terminal to ask."""
+        """Do nothing, since there is no terminal to ask."""
 
     def _end_line(self) -> None:
         self._stdout.write("\n")
         self._stdout.flush()
 
 
-def _lenient(stream: TextIO) -> TextIO:
-    """Replace what the encoding has no place for, rather than fail in the middle of a chat."""
+def _replace_unencodable(stream: TextIO) -> TextIO:
+    """Make a stream replace what its encoding lacks, rather than fail in the middle of a chat."""
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure:
         reconfigure(errors="replace")

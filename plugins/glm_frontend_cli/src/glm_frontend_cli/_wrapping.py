@@ -22,18 +22,18 @@ _CHUNK = re.compile(
 
 
 def wrap(text: Text, width: int) -> list[Text]:
-    """Lines of at most ``width`` cells, without trailing spaces; at least one."""
+    """Return lines of at most ``width`` cells, without trailing spaces; at least one."""
     lines: list[Text] = []
     for paragraph in text.split("\n", allow_blank=True):
         paragraph.expand_tabs(4)
-        for line in paragraph.divide(_breaks(paragraph.plain, max(width, 2))):
+        for line in paragraph.divide(_find_breaks(paragraph.plain, max(width, 2))):
             line.rstrip()
             lines.append(line)
     return lines or [Text()]
 
 
-def _breaks(text: str, width: int) -> Iterator[int]:
-    """Offsets at which a new line starts."""
+def _find_breaks(text: str, width: int) -> Iterator[int]:
+    """Yield offsets at which a new line starts."""
     column = 0
     for match in _CHUNK.finditer(text):
         chunk = match.group()

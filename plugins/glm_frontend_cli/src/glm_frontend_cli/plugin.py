@@ -10,14 +10,14 @@ GLM_API_VERSION = 2
 
 @hookimpl
 def describe_frontend() -> FrontendInfo:
-    """``glm run cli``."""
+    """Describe ``glm run cli``."""
     return FrontendInfo(
         "cli",
         "chat in the terminal; reads questions line by line when piped",
         run="glm_frontend_cli._session:run",
         options=(
             Option("system", "instructions that stand before the conversation"),
-            Option("load", "conversation file (from /save) to go on with"),
+            Option("load", "conversation file to go on with: from /save, or exported by the web page"),
             Option("plain", "plain text: no colours, no Markdown, no line editing", type=bool, default=False),
             Option("history", "remember questions in a file for the next time", type=bool, default=True),
             Option("temperature", "0 is greedy; higher is more varied", type=float),

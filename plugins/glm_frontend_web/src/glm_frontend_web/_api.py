@@ -22,7 +22,7 @@ PREFIX = "/v1"
 
 
 def find_api() -> Any:
-    """The function that makes the API's app.
+    """Return the function that makes the API's app.
 
     Raises:
         PluginError: none is installed, or it is broken.
@@ -47,7 +47,7 @@ def make_api(
     allowed_hosts: Sequence[str] | None,
     adapters_dir: str = "",
 ) -> ASGIApp:
-    """The API's app on ``model``; the folder of adapters is passed on only where there is one.
+    """Make the API's app on ``model``; the folder of adapters is passed on only where there is one.
 
     Raises:
         PluginError: the function does not do what its contract says.
@@ -88,7 +88,7 @@ class Beside:
 
 
 def belongs_to_api(method: str, path: str) -> bool:
-    """Whether a request is the API's."""
+    """Return whether a request is the API's."""
     if path == "/":
         return method == "POST"
     return path in PATHS or path == PREFIX or path.startswith(f"{PREFIX}/")

@@ -71,14 +71,14 @@ class _PolicySender:
             self._body += message.get("body", b"")
             if message.get("more_body"):
                 return
-            MutableHeaders(scope=self._start)["Content-Security-Policy"] = policy(self._body)
+            MutableHeaders(scope=self._start)["Content-Security-Policy"] = build_policy(self._body)
             await self._send(self._start)
             self._start, message = None, {"type": "http.response.body", "body": self._body}
         await self._send(message)
 
 
-def policy(page: bytes) -> str:
-    """The content security policy for an HTML page: its own inline scripts, by hash, and nothing foreign."""
+def build_policy(page: bytes) -> str:
+    """Return an HTML page's content security policy: its own inline scripts, by hash, nothing foreign."""
     hashes = [
         f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
         for script in _INLINE_SCRIPT.findall(page)

@@ -15,22 +15,22 @@ from typing import Any
 import gradio as gr
 
 from glm_core import ChatModel, GlmError
+from glm_core.cleaning import clean_text
+from glm_core.conversation import MAX_FILE_BYTES, Conversation, parse_conversation, to_json, to_markdown
 
-from . import _files
-from ._cleaning import clean
-from ._conversation import Conversation, Settings
 from ._log import Log
 from ._page import (
     Page,
     adapter_menu,
     adapter_value,
-    in_language,
-    initial_language,
+    choose_language,
     is_demo,
+    read_settings,
     setting_values,
-    settings_of,
+    translate_page,
 )
-from ._session import Session, answer
+from ._session import Session, answer, question_at
+from ._settings import PageSettings, reset_hidden_settings
 from ._texts import SAY
 
 Updates = dict[Any, Any]
@@ -73,7 +73,7 @@ class Handlers:
     def __init__(self, model: ChatModel, page: Page) -> None:
         self._model = model
         self._page = page
-        self._first_adapter = Settings.of_model(model.info).adapter
+        self._first_adapter = PageSettings.from_model(model.info).adapter
 
     def connect(self, blocks: gr.Blocks) -> None:
         """Bind every event."""
@@ -112,13 +112,13 @@ class Handlers:
         page.theme.click(None, None, None, js=_TOGGLE_THEME, queue=False, api_visibility="private")
 
     def load(self, remembered: str | None, session: Session, request: gr.Request) -> Updates:
-        """A page was opened: speak the visitor's language."""
+        """Show a page that was opened in the visitor's language."""
         say = SAY.get(remembered) if remembered in SAY else None
-        updates = self._speak(session, say or initial_language(request.headers.get("accept-language")))
+        updates = self._speak(session, say or choose_language(request.headers.get("accept-language")))
         return {**updates, **self._menu(session, self._defaults().adapter)}
 
     def change_language(self, language: str, session: Session) -> Updates:
-        """The visitor chose a language."""
+        """Show the page in the language that the visitor chose."""
         return self._speak(session, SAY["zh" if language == "zh" else "en"])
 
     async def send(
@@ -129,11 +129,11 @@ class Handlers:
         adapter: str,
         length: float,
         top_p: float,
-        heat: float,
+        temperature: float,
     ) -> AsyncGenerator[Updates]:
-        """A question was typed."""
-        settings = settings_of(system, adapter, length, top_p, heat)
-        question = clean(question or "").strip()
+        """Answer the question that was typed."""
+        settings = read_settings(system, adapter, length, top_p, temperature)
+        question = clean_text(question or "").strip()
         if not question:
             yield self._note(session.say("empty_question"))
             return
@@ -148,11 +148,11 @@ class Handlers:
         adapter: str,
         length: float,
         top_p: float,
-        heat: float,
+        temperature: float,
         event: gr.EventData,
     ) -> AsyncGenerator[Updates]:
-        """An example was chosen."""
-        settings = settings_of(system, adapter, length, top_p, heat)
+        """Answer the example that was chosen."""
+        settings = read_settings(system, adapter, length, top_p, temperature)
         examples = session.say.examples(demo=is_demo(self._model.info))
         index = getattr(event, "index", None)
         if isinstance(index, int) and 0 <= index < len(examples):
@@ -167,14 +167,14 @@ class Handlers:
         adapter: str,
         length: float,
         top_p: float,
-        heat: float,
+        temperature: float,
         event: gr.EventData,
     ) -> AsyncGenerator[Updates]:
-        """An answer is wanted again."""
-        settings = settings_of(system, adapter, length, top_p, heat)
+        """Regenerate an answer."""
+        settings = read_settings(system, adapter, length, top_p, temperature)
         try:
             index = getattr(event, "index", None)
-            question = session.conversation.question_at(index)
+            question = question_at(session.conversation, index)
         except GlmError as error:
             yield self._note(session.say("error", message=error))
             return
@@ -183,41 +183,42 @@ class Handlers:
                 yield updates
 
     def stop(self, session: Session) -> None:
-        """The running answer shall end; its own event shows the rest."""
+        """Stop the running answer; its own event shows the rest."""
         if session.answer is not None:
             session.answer.stop()
 
     def edit(self, session: Session, event: gr.EventData) -> Updates:
-        """A question goes into the input box to be changed."""
+        """Put a question into the input box to be changed."""
         return self._changed(session, partial(self._edit, getattr(event, "index", None)))
 
     def cancel_edit(self, session: Session) -> Updates:
-        """The question stays as it was."""
+        """Leave the question as it was."""
         session.editing = None
         return {**self._editing(session), self._page.question: ""}
 
     def delete(self, session: Session, event: gr.EventData) -> Updates:
-        """A turn is taken out."""
+        """Delete a turn."""
         return self._changed(session, partial(self._delete, getattr(event, "index", None)))
 
     def undo(self, session: Session) -> Updates:
-        """The last turn is taken back, its question returns to the input box."""
+        """Take back the last turn and return its question to the input box."""
         return self._changed(session, self._undo)
 
     def clear(self, session: Session) -> Updates:
-        """A new conversation begins."""
+        """Begin a new conversation."""
         return self._changed(session, self._clear)
 
     def reset(self, session: Session) -> Updates:
-        """The sliders and the adapter go back to the model's own defaults; the system prompt stays."""
+        """Reset settings and adapter to the model's own defaults; the system prompt stays."""
         defaults = self._defaults()
+        reset_hidden_settings(session.conversation)
         updates = setting_values(self._page, defaults)
         del updates[self._page.system]
         return {**updates, **self._menu(session, defaults.adapter), **self._note(session.say("reset_done"))}
 
     def refresh_adapters(self, adapter: str, session: Session) -> Updates:
-        """The visitor looks at the menu of adapters: show those that there are now."""
-        loaded, chosen = self._model.info.adapters, settings_of("", adapter, 0, 1, 1).adapter
+        """Show the adapters that are loaded now, since the visitor looks at their menu."""
+        loaded, chosen = self._model.info.adapters, read_settings("", adapter, 0, 1, 1).adapter
         if chosen is not None and chosen not in loaded:
             note = self._note(session.say("adapter_removed_choice", name=chosen))
             return {**self._menu(session, None), **note}
@@ -226,22 +227,26 @@ class Handlers:
         return self._menu(session, chosen)
 
     def export(self, kind: str, session: Session, *settings: Any) -> Updates:
-        """The conversation as a file, which the browser makes itself: nothing is left on the server."""
-        name = self._model.info.name
-        now, say = settings_of(*settings), session.say
+        """Export the conversation as a file that the browser makes, so that nothing is left on the server."""
+        conversation, say = session.conversation, session.say
+        try:
+            read_settings(*settings).apply_to(conversation)
+        except GlmError as error:
+            return self._note(say("error", message=error))
+        conversation.model = self._model.info.name
         if kind == "json":
-            text, media_type = _files.to_json(session.conversation, now, name), "application/json"
+            text, media_type = to_json(conversation), "application/json"
         else:
-            text, media_type = _files.to_markdown(session.conversation, now, name, say), "text/markdown"
+            text, media_type = to_markdown(conversation, say.language), "text/markdown"
         file = {"name": time.strftime(f"conversation-%Y%m%d-%H%M%S.{kind}"), "type": media_type, "text": text}
         return {self._page.download: json.dumps(file), **self._note(say("exported"))}
 
     def import_file(self, path: str, session: Session) -> Updates:
-        """A file was chosen to go on with."""
+        """Go on with the conversation of a file."""
         return self._changed(session, partial(self._import, Path(path)))
 
     async def _answer(
-        self, question: str, session: Session, settings: Settings, *, at: int | None, again: bool = False
+        self, question: str, session: Session, settings: PageSettings, *, at: int | None, again: bool = False
     ) -> AsyncGenerator[Updates]:
         if session.answer is not None:
             yield self._note(session.say("still_answering"))
@@ -273,14 +278,14 @@ class Handlers:
                 yield updates or {page.log: gr.skip()}
                 updates = {}
 
-    def _defaults(self) -> Settings:
-        """The model's own; of the adapters the only one that was there at the start, while it is there."""
+    def _defaults(self) -> PageSettings:
+        """Return the model's own settings, with the only adapter of the start while that is loaded."""
         info = self._model.info
         adapter = self._first_adapter if self._first_adapter in info.adapters else None
-        return dataclasses.replace(Settings.of_model(info), adapter=adapter)
+        return dataclasses.replace(PageSettings.from_model(info), adapter=adapter)
 
     def _menu(self, session: Session, chosen: str | None) -> Updates:
-        """The menu of the adapters that there are now, with one of them chosen or the base model."""
+        """Return the update of the menu of adapters, with one of them chosen or the base model."""
         info = self._model.info
         session.adapters = info.adapters
         return {self._page.adapter: gr.update(**adapter_menu(info, session.say), value=adapter_value(chosen))}
@@ -297,7 +302,7 @@ class Handlers:
         session.say = say
         session.log = Log(say, demo=is_demo(self._model.info))
         session.adapters = self._model.info.adapters
-        updates = in_language(self._page, self._model, say)
+        updates = translate_page(self._page, self._model, say)
         if session.answer is None:
             log = session.log.pieces(session.conversation.turns)
             updates[self._page.log] = gr.update(label=say("log_label"), value=log)
@@ -315,12 +320,13 @@ class Handlers:
         return {self._page.log: pieces, **self._editing(session), **updates}
 
     def _edit(self, index: Any, session: Session) -> Updates:
-        question = session.conversation.question_at(index)
+        question = question_at(session.conversation, index)
         session.editing = index
         return {self._page.question: question, **self._note("")}
 
     def _delete(self, index: Any, session: Session) -> Updates:
-        session.conversation.delete(index)
+        question_at(session.conversation, index)  # refuses a wrong index
+        del session.conversation.turns[index]
         session.editing = None
         return self._note(session.say("deleted", number=index + 1))
 
@@ -337,19 +343,23 @@ class Handlers:
 
     def _import(self, path: Path, session: Session) -> Updates:
         try:
-            data = path.read_bytes()[: _files.MAX_BYTES + 1]
+            with path.open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
         finally:
             path.unlink(missing_ok=True)  # gradio's copy of the file; nothing of a visitor stays
             with suppress(OSError):
                 path.parent.rmdir()
         info = self._model.info
-        conversation, settings, lost = _files.from_bytes(data, info.adapters, session.say)
-        session.conversation, session.editing = conversation, None
+        conversation = parse_conversation(data, clean_text(path.name), session.say.language)
         note = session.say("imported", count=len(conversation.turns))
-        if lost:
-            note += " · " + session.say("adapter_dropped", name=lost)
-        values = setting_values(self._page, settings)
-        return {**values, **self._menu(session, settings.adapter), **self._note(note)}
+        if conversation.adapter is not None and conversation.adapter not in info.adapters:
+            note += " · " + session.say("adapter_dropped", name=conversation.adapter)
+            conversation.adapter = None
+        updates = setting_values(self._page, PageSettings.from_conversation(conversation, info))
+        if conversation.unanswered is not None:  # to be sent again, or changed
+            updates[self._page.question], conversation.unanswered = conversation.unanswered, None
+        session.conversation, session.editing = conversation, None
+        return {**updates, **self._menu(session, conversation.adapter), **self._note(note)}
 
 
 def _bind(
@@ -357,7 +367,7 @@ def _bind(
 ) -> Any:
     """Bind one function to several events, as this page wants all of its events.
 
-    They are no part of gradio's own API: the page is for people, programs have ``glm run api``. There is
+    They are not part of gradio's own API: the page is for people, programs have ``glm run api``. There is
     no limit on how many run, since the engine has a queue of its own.
     """
     return gr.on(

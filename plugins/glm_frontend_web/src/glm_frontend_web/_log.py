@@ -1,11 +1,15 @@
-"""The conversation as HTML, one piece a turn; everything that people or models wrote is escaped."""
+"""The conversation as HTML, one piece a turn; everything that people or models wrote is escaped.
+
+It is not gradio's Chatbot, which leaves TeX and diagrams of a model to its sanitiser in the browser.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
 
-from ._conversation import Turn
+from glm_core.conversation import Turn
+
 from ._markdown import MarkdownRenderer
 from ._texts import Texts
 
@@ -35,7 +39,7 @@ class Log:
         return Log(self._say, demo=self._demo)
 
     def pieces(self, turns: Sequence[Turn]) -> list[str]:
-        """The whole log, at rest."""
+        """Return the whole log, while no answer comes."""
         if not turns:
             return [self.welcome()]
         last = len(turns) - 1
@@ -44,7 +48,7 @@ class Log:
         return list(self._rendered.values())
 
     def growing(self, turns: Sequence[Turn], question: str, answer: str) -> list[str]:
-        """The log while an answer comes: ``turns``, then ``question`` and the beginning of its answer."""
+        """Return the log while an answer comes: ``turns``, ``question``, and its answer so far."""
         before = [
             self._rendered.get((index, turn, False)) or self._finished(index, turn, False)
             for index, turn in enumerate(turns)
@@ -61,7 +65,7 @@ class Log:
         ]
 
     def welcome(self) -> str:
-        """What stands where nothing has been said yet."""
+        """Return what is shown before anything has been said."""
         say = self._say
         note = f"<p>{escape(say('welcome_demo'))}</p>" if self._demo else ""
         buttons = "".join(

@@ -60,7 +60,7 @@ class MarkdownRenderer:
         self._parser = parser
 
     def __call__(self, markdown: str) -> str:
-        """The HTML of ``markdown``."""
+        """Return the HTML of ``markdown``."""
         return str(self._parser.render(markdown))
 
     def _fence(
@@ -72,11 +72,11 @@ class MarkdownRenderer:
         return (
             f'<div class="glm-code"><div class="glm-code-bar"><span>{escape(language)}</span>'
             f'<button type="button" data-action="copy-code">{copy}</button></div>'
-            f'<pre tabindex="0"><code>{_highlighted(token.content, language)}</code></pre></div>\n'
+            f'<pre tabindex="0"><code>{_highlight(token.content, language)}</code></pre></div>\n'
         )
 
 
-def _highlighted(code: str, language: str) -> str:
+def _highlight(code: str, language: str) -> str:
     if language and len(code) <= MAX_HIGHLIGHTED:
         try:
             return str(highlight(code, get_lexer_by_name(language, stripnl=False), _FORMATTER))
@@ -122,7 +122,7 @@ def _math_block(
 
 
 def _math_brackets(state: StateInline, silent: bool) -> bool:
-    r"""The inline rule for ``\(...\)`` and ``\[...\]``."""
+    r"""Parse formulas in ``\(...\)`` and ``\[...\]``."""
     opening = state.src[state.pos : state.pos + 2]
     closing = {r"\(": r"\)", r"\[": r"\]"}.get(opening)
     if closing is None:

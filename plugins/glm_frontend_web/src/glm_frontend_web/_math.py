@@ -44,7 +44,7 @@ _ENVIRONMENT = re.compile(r"\\(begin|end)\{(?:align|aligned|gathered|split|gathe
 
 
 def to_mathml(tex: str, *, display: bool) -> str | None:
-    """The formula as safe MathML, or ``None`` where it is too long or cannot be understood.
+    """Return the formula as safe MathML, or ``None`` where it is too long or cannot be understood.
 
     >>> to_mathml("x^2", display=False)
     '<math display="inline"><mrow><msup><mi>x</mi><mn>2</mn></msup></mrow></math>'

@@ -59,7 +59,7 @@ class Options:
         self._check_adapters_dir()
 
     def _check_open(self) -> None:
-        """Nobody opens the page to others by accident."""
+        """Refuse to open the page to others by accident."""
         opened = "--share" if self.share else "" if self.is_loopback else f"--host {self.host}"
         if not opened or self.insecure:
             return
@@ -83,7 +83,9 @@ class Options:
                 "GLM_API_KEY, or leave it out"
             )
         if not expand(self.adapters_dir).is_dir():
-            raise ConfigError(f"--adapters-dir {self.adapters_dir} is no directory; make it, or pass another")
+            raise ConfigError(
+                f"--adapters-dir {self.adapters_dir} is not a directory; make it, or pass another"
+            )
 
     @property
     def is_loopback(self) -> bool:
@@ -104,7 +106,7 @@ class Options:
 
     @classmethod
     def parse(cls, options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Options:
-        """The options as the command line or a caller gives them; all may be missing.
+        """Read the options as the command line or a caller gives them; all may be missing.
 
         Raises:
             ConfigError: a value cannot be used, or the page would be open to others by accident.
@@ -125,8 +127,8 @@ class Options:
         )
 
 
-def free_port(host: str, port: int) -> int:
-    """``port`` if it can be listened on, or a free one for 0.
+def find_port(host: str, port: int) -> int:
+    """Return ``port`` if it can be listened on, or a free one for 0.
 
     Raises:
         ConfigError: it is in use or not allowed, or the address is not this machine's.

@@ -11,11 +11,12 @@ from typing import Any
 import gradio as gr
 
 from glm_core import ChatModel, ModelInfo
+from glm_core.cleaning import clean_text
+from glm_core.language import format_count
 
-from ._cleaning import clean
-from ._conversation import Settings
 from ._log import Log
 from ._session import Session
+from ._settings import PageSettings
 from ._texts import SAY, Texts
 
 STATIC = Path(__file__).parent / "static"
@@ -76,20 +77,21 @@ class Page:
 
     @property
     def settings(self) -> list[Any]:
-        """What `settings_of` takes, in its order."""
+        """What `read_settings` takes, in its order."""
         return [self.system, self.adapter, self.max_length, self.top_p, self.temperature]
 
 
-def settings_of(
+def read_settings(
     system: str | None, adapter: str | None, max_length: float, top_p: float, temperature: float
-) -> Settings:
-    """The settings that the components hold."""
+) -> PageSettings:
+    """Return the settings that the components hold."""
     chosen = None if not adapter or adapter == BASE_MODEL else adapter.removeprefix("=")
-    return Settings(clean(system or "").strip(), chosen, int(max_length), float(top_p), float(temperature))
+    instructions = clean_text(system or "").strip()
+    return PageSettings(instructions, chosen, int(max_length), float(top_p), float(temperature))
 
 
-def setting_values(page: Page, settings: Settings) -> dict[Any, Any]:
-    """Updates that show ``settings``."""
+def setting_values(page: Page, settings: PageSettings) -> dict[Any, Any]:
+    """Return updates that show ``settings``."""
     return {
         page.system: settings.system,
         page.adapter: adapter_value(settings.adapter),
@@ -100,14 +102,14 @@ def setting_values(page: Page, settings: Settings) -> dict[Any, Any]:
 
 
 def adapter_menu(info: ModelInfo, say: Texts) -> dict[str, Any]:
-    """What the menu of adapters is called and offers, as keyword arguments; without any there is none."""
-    names = [(clean(name), adapter_value(name)) for name in info.adapters]
+    """Return label and choices of the menu of adapters, as keyword arguments; it is hidden without any."""
+    names = [(clean_text(name), adapter_value(name)) for name in info.adapters]
     choices = [(say("adapter_base"), BASE_MODEL), *names]
     return {"label": say("adapter"), "choices": choices, "visible": bool(names)}
 
 
 def adapter_value(name: str | None) -> str:
-    """The menu's value for an adapter, or for the base model."""
+    """Return the menu's value for an adapter, or for the base model."""
     return BASE_MODEL if name is None else f"={name}"
 
 
@@ -116,7 +118,7 @@ def build_page(model: ChatModel, say: Texts) -> Page:
 
     Args:
         model: what answers.
-        say: the texts to begin with; `in_language` changes them.
+        say: the texts to begin with; `translate_page` changes them.
     """
     info, texts = model.info, labels(model, say)
     parts: Parts = {"session": gr.State(Session(say, Log(say, demo=is_demo(info))))}
@@ -130,8 +132,8 @@ def build_page(model: ChatModel, say: Texts) -> Page:
 
 
 def _build_sidebar(parts: Parts, info: ModelInfo, texts: PageTexts, say: Texts) -> None:
-    """The settings; adds its components to ``parts``."""
-    defaults = Settings.of_model(info)
+    """Lay out the settings; adds their components to ``parts``."""
+    defaults = PageSettings.from_model(info)
     parts["settings_title"] = gr.HTML(**texts["settings_title"])
     parts["system"] = gr.Textbox(**texts["system"], lines=3, max_lines=8, elem_id="system")
     parts["adapter"] = gr.Dropdown(
@@ -160,7 +162,7 @@ def _build_sidebar(parts: Parts, info: ModelInfo, texts: PageTexts, say: Texts) 
 
 
 def _build_chat(parts: Parts, texts: PageTexts, welcome: str) -> None:
-    """Header, log, input and status; adds its components to ``parts``."""
+    """Lay out header, log, input and status; adds their components to ``parts``."""
     parts["header"] = gr.HTML(**texts["header"], elem_id="glm-header")
     parts["log"] = gr.HTML(
         **texts["log"],
@@ -204,7 +206,7 @@ def _button(parts: Parts, texts: PageTexts, name: str, **more: Any) -> None:
 
 
 def labels(model: ChatModel, say: Texts) -> PageTexts:
-    """What each component says in the language of ``say``, as keyword arguments of its class."""
+    """Return what each component says in the language of ``say``, as keyword arguments of its class."""
     info, load = model.info, model.load
     return {
         "header": {"value": _header(info, load.slots if load else 0, say)},
@@ -231,15 +233,15 @@ def labels(model: ChatModel, say: Texts) -> PageTexts:
     }
 
 
-def in_language(page: Page, model: ChatModel, say: Texts) -> dict[Any, Any]:
-    """Updates that make the page speak the language of ``say``."""
+def translate_page(page: Page, model: ChatModel, say: Texts) -> dict[Any, Any]:
+    """Return updates that change the page to the language of ``say``."""
     updates = {getattr(page, name): gr.update(**texts) for name, texts in labels(model, say).items()}
     updates[page.language] = gr.update(label=say("language"), value=say.language)
     return updates
 
 
 def theme() -> gr.themes.Base:
-    """Quiet colours, system fonts."""
+    """Return gradio's theme for the page: quiet colours, system fonts."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.indigo,
         neutral_hue=gr.themes.colors.slate,
@@ -263,12 +265,12 @@ def theme() -> gr.themes.Base:
 
 
 def is_demo(info: ModelInfo) -> bool:
-    """Whether the bundled demo model answers."""
+    """Return whether the bundled demo model answers."""
     return info.name == "demo"
 
 
-def initial_language(accepted: str | None) -> Texts:
-    """The texts for an ``Accept-Language`` header: Chinese where it comes before English."""
+def choose_language(accepted: str | None) -> Texts:
+    """Return the texts for an ``Accept-Language`` header: Chinese where it comes before English."""
     for entry in (accepted or "").lower().split(","):
         for language in SAY:
             if entry.strip().startswith(language):
@@ -276,16 +278,8 @@ def initial_language(accepted: str | None) -> Texts:
     return SAY["en"]
 
 
-def human_count(number: int) -> str:
-    """``6200000000`` as ``6.2B``."""
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return str(number)
-
-
-def human_bytes(number: int) -> str:
-    """``12400000000`` as ``12.4 GB``."""
+def format_bytes(number: int) -> str:
+    """Return a size in short: ``12400000000`` as ``12.4 GB``."""
     for size, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if number >= size:
             return f"{number / size:.3g} {unit}"
@@ -294,20 +288,20 @@ def human_bytes(number: int) -> str:
 
 def _header(info: ModelInfo, slots: int, say: Texts) -> str:
     facts = say(
-        "facts", family=info.family, parameters=human_count(info.num_parameters), context=info.context_length
+        "facts", family=info.family, parameters=format_count(info.num_parameters), context=info.context_length
     )
     if info.weight_bytes:
-        facts += " · " + say("facts_memory", size=human_bytes(info.weight_bytes))
+        facts += " · " + say("facts_memory", size=format_bytes(info.weight_bytes))
     if info.devices:
         facts += " · " + " ".join([", ".join(info.devices), info.dtype]).strip()
     if slots > 1:
         facts += " · " + say("facts_slots", count=slots)
-    name = clean(info.name.rstrip("/").rpartition("/")[2] or info.name)
-    return f'<h1 title="{escape(clean(info.name))}">{escape(name)}</h1><p>{escape(facts)}</p>'
+    name = clean_text(info.name.rstrip("/").rpartition("/")[2] or info.name)
+    return f'<h1 title="{escape(clean_text(info.name))}">{escape(name)}</h1><p>{escape(facts)}</p>'
 
 
-def _build_sliders(parts: Parts, info: ModelInfo, texts: PageTexts, defaults: Settings) -> None:
-    """The original's three sliders with its ranges, wider only where the model needs it."""
+def _build_sliders(parts: Parts, info: ModelInfo, texts: PageTexts, defaults: PageSettings) -> None:
+    """Lay out the original's three sliders with its ranges, wider only where the model needs it."""
     longest = max(ORIGINAL_MAX_LENGTH, info.context_length)
     parts["max_length"] = gr.Slider(
         0, longest, defaults.max_length, step=1, **texts["max_length"], elem_id="max-length"

@@ -16,9 +16,9 @@ from glm_core.language import language
 from glm_core.records import OpenModel
 
 from ._api import Beside, find_api, make_api
-from ._conversation import Settings
 from ._guard import Guard
-from ._options import Options, free_port
+from ._options import Options, find_port
+from ._settings import PageSettings
 from ._texts import SAY, Texts
 
 
@@ -33,17 +33,17 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
         GlmError: an option is wrong, the port is in use, or the model cannot be opened.
     """
     checked = Options.parse(options)
-    port = free_port(checked.host, checked.port)
+    port = find_port(checked.host, checked.port)
     factory = find_api() if checked.with_api else None
     say = SAY[language()]
     print(say("loading"), file=sys.stderr, flush=True)
     with open_model() as model:
         with serving(model, checked, port, factory) as (url, public_url):
             _announce(checked, url, public_url, say)
-            adapter = Settings.of_model(model.info).adapter
+            adapter = PageSettings.from_model(model.info).adapter
             if adapter is not None:
                 print(say("running_adapter", name=adapter), file=sys.stderr, flush=True)
-            _wait()
+            _wait_until_stopped()
     print(say("goodbye"), file=sys.stderr, flush=True)
 
 
@@ -91,7 +91,7 @@ def serving(
 
 
 def _launch(blocks: Any, options: Options, port: int, middleware: list[Any]) -> tuple[str, str | None]:
-    """Start gradio's server on a thread of its own; the page's address, and the public one.
+    """Start gradio's server on a thread of its own; return the page's address, and the public one.
 
     Raises:
         ConfigError: the port was taken since it was looked at.
@@ -99,7 +99,7 @@ def _launch(blocks: Any, options: Options, port: int, middleware: list[Any]) -> 
     from ._page import STATIC, theme
 
     plain = options.host.strip("[]")
-    _spare_proxies(plain)
+    _bypass_proxies(plain)
     try:
         _, url, public_url = blocks.launch(
             server_name=f"[{plain}]" if ":" in plain else plain,  # gradio builds addresses of it
@@ -132,7 +132,7 @@ def _launch(blocks: Any, options: Options, port: int, middleware: list[Any]) -> 
 
 
 def _import_gradio() -> Any:
-    """gradio, told first to leave the network alone."""
+    """Import gradio, telling it first to leave the network alone."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     with warnings.catch_warnings():
@@ -141,7 +141,7 @@ def _import_gradio() -> Any:
     return gradio
 
 
-def _spare_proxies(host: str) -> None:
+def _bypass_proxies(host: str) -> None:
     """Let gradio's look at its own page go straight there, whatever proxy the user has for the web."""
     for name in ("no_proxy", "NO_PROXY"):
         known = [entry for entry in os.environ.get(name, "").split(",") if entry]
@@ -158,8 +158,8 @@ def _announce(options: Options, url: str, public_url: str | None, say: Texts) ->
         print(say("no_public"), file=sys.stderr, flush=True)
 
 
-def _wait() -> None:
-    """Until Ctrl-C, or a polite request to end from whatever runs this as a service."""
+def _wait_until_stopped() -> None:
+    """Wait for Ctrl-C, or for SIGTERM from whatever runs this as a service."""
     done = threading.Event()
     in_main_thread = threading.current_thread() is threading.main_thread()
     previous = signal.signal(signal.SIGTERM, lambda *_: done.set()) if in_main_thread else None

@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from glm_core import BusyError, ChatModel, GlmError
+from glm_core import BusyError, ChatModel, GlmError, RequestError
+from glm_core.conversation import Conversation, Turn
 
-from ._answering import Answer
-from ._conversation import Conversation, Settings, Turn
+from ._answering import PageAnswer
 from ._log import Log
+from ._settings import PageSettings
 from ._texts import Texts
 
 logger = logging.getLogger("glm_frontend_web")
@@ -34,7 +35,7 @@ class Session:
     log: Log
     conversation: Conversation = field(default_factory=Conversation)
     editing: int | None = None
-    answer: Answer | None = None
+    answer: PageAnswer | None = None
     adapters: tuple[str, ...] = ()
 
 
@@ -59,12 +60,12 @@ async def answer(
     model: ChatModel,
     session: Session,
     question: str,
-    settings: Settings,
+    settings: PageSettings,
     *,
     at: int | None,
     again: bool = False,
 ) -> AsyncGenerator[Progress]:
-    """Have a question answered.
+    """Answer a question.
 
     A question that fails, or is stopped before the first word, leaves the conversation as it was.
 
@@ -83,11 +84,14 @@ async def answer(
     given_back = "" if again else question
     yield Progress(session.log.growing(turns, question, ""), say("answering"))
     try:
-        request = session.conversation.request(question, settings, after=at)
-        session.answer = current = Answer(lambda: model.stream(request))
-        async with aclosing(current.grow()) as growth:
-            async for _ in growth:
-                yield Progress(session.log.growing(turns, question, current.text), _running(current, say))
+        settings.apply_to(session.conversation)
+        with_tools = "tools" in model.info.features
+        request = session.conversation.request(question, after=at, with_tools=with_tools)
+        session.answer = current = PageAnswer(lambda: model.stream(request))
+        async with aclosing(current.updates()) as updates:
+            async for _ in updates:
+                text = current.progress.text
+                yield Progress(session.log.growing(turns, question, text), _describe_wait(current, say))
     except BusyError:
         yield _at_rest(session, say("busy"), given_back)
     except GlmError as error:
@@ -96,12 +100,13 @@ async def answer(
         logger.exception("the answer failed")
         yield _at_rest(session, say("failed"), given_back)
     else:
-        if current.was_stopped and not current.text.strip():
+        text = current.progress.text
+        if current.was_stopped and not text.strip():
             yield _at_rest(session, say("kept_old_answer" if again else "stopped_before_text"), given_back)
             return
-        session.conversation.record(Turn(question, current.text), after=at)
+        session.conversation.record(Turn(question, text), after=at)
         session.editing = None
-        yield _at_rest(session, _result(current, say))
+        yield _at_rest(session, _describe_result(current, say))
     finally:
         session.answer = None
 
@@ -112,14 +117,14 @@ def _at_rest(session: Session, status: str, given_back: str = "") -> Progress:
     return Progress(pieces, status, given_back, running=False)
 
 
-def _running(current: Answer, say: Texts) -> str:
-    if current.queue_position > 0:
-        return say("queued", count=current.queue_position)
+def _describe_wait(current: PageAnswer, say: Texts) -> str:
+    if current.progress.queue_position > 0:
+        return say("queued", count=current.progress.queue_position)
     return say("answering")
 
 
-def _result(current: Answer, say: Texts) -> str:
-    usage = current.usage
+def _describe_result(current: PageAnswer, say: Texts) -> str:
+    usage = current.progress.usage
     if current.was_stopped:
         return say("stopped", count=usage.completion_tokens)
     parts = [say("finished", count=usage.completion_tokens)]
@@ -128,8 +133,20 @@ def _result(current: Answer, say: Texts) -> str:
     if usage.time_to_first_token > 0:
         parts.append(say("finished_first", seconds=usage.time_to_first_token))
     parts.append(say("finished_prompt", count=usage.prompt_tokens))
-    if current.finish_reason == "length":
+    if current.progress.finish_reason == "length":
         parts.append(say("length_reached"))
     if usage.dropped_messages:
         parts.append(say("messages_dropped", count=usage.dropped_messages))
     return " · ".join(parts)
+
+
+def question_at(conversation: Conversation, index: object) -> str:
+    """Return the question of one turn; ``index`` comes from a browser and may be anything.
+
+    Raises:
+        RequestError: there is no such turn.
+    """
+    count = len(conversation.turns)
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
+        raise RequestError(f"there is no turn {index!r}; there are {count}")
+    return conversation.turns[index].question

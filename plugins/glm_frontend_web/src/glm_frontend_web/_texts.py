@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glm_core.language import Language
+from glm_core.language import BilingualTexts, Language
 
 TEXTS: dict[str, tuple[str, str]] = {
     # the frame of the page
@@ -127,37 +127,6 @@ TEXTS: dict[str, tuple[str, str]] = {
         "对话使用的适配器 {name} 没有加载，改用基础模型",
         "The conversation used adapter {name}, which is not loaded; using the base model",
     ),
-    # conversation files
-    "too_large": ("文件超过 {limit} MB，不予导入", "The file is larger than {limit} MB and was not imported"),
-    "not_text": ("文件不是 UTF-8 文本", "The file is not UTF-8 text"),
-    "not_json": ("文件不是有效的 JSON：{reason}", "The file is not valid JSON: {reason}"),
-    "not_a_conversation": (
-        "文件不是对话：缺少 messages。请导入这里导出的文件",
-        "The file is no conversation: it has no messages. Import a file that was exported here",
-    ),
-    "not_our_markdown": (
-        "文件里没有对话标记，只能导入这里导出的 Markdown",
-        "The file has no conversation marks; only Markdown that was exported here can be imported",
-    ),
-    "wrong_version": (
-        "文件的格式版本是 {version}，这里只能读取版本 {expected}",
-        "The file has format version {version}; this program reads version {expected}",
-    ),
-    "field_not_text": ("{field} 必须是文字", "{field} must be text"),
-    "messages_not_a_list": ("messages 必须是列表", "messages must be a list"),
-    "bad_message": (
-        "第 {number} 条消息必须有 role（user 或 assistant）和文字 content",
-        "message {number} must have a role (user or assistant) and a content that is text",
-    ),
-    "message_out_of_turn": (
-        "第 {number} 条消息（{role}）的位置不对或为空；问题和回答必须交替出现",
-        "message {number} ({role}) is out of turn or empty; questions and answers must alternate",
-    ),
-    "bad_settings": ("settings 不能使用：{reason}", "the settings cannot be used: {reason}"),
-    "markdown_title": ("与 {model} 的对话", "Conversation with {model}"),
-    "role_system": ("系统提示", "System prompt"),
-    "role_user": ("用户", "User"),
-    "role_assistant": ("模型", "Model"),
     # the terminal that the server runs in
     "loading": ("正在载入模型……", "Loading the model …"),
     "running": ("网页已打开：{url}（Ctrl-C 结束）", "The page is at {url} (Ctrl-C stops it)"),
@@ -188,20 +157,15 @@ DEMO_EXAMPLES: tuple[tuple[str, str], ...] = (
 )
 
 
-class Texts:
-    """Looks up texts in one language: ``say("stopped", count=3)``."""
+class Texts(BilingualTexts):
+    """The texts of this frontend."""
 
-    def __init__(self, language: Language) -> None:
-        self.language: Language = language
-        self._index = 0 if language == "zh" else 1
-
-    def __call__(self, key: str, **fields: object) -> str:
-        """The text called ``key`` with its fields filled in."""
-        return TEXTS[key][self._index].format(**fields)
+    table = TEXTS
 
     def examples(self, *, demo: bool) -> tuple[str, ...]:
-        """Questions to start with: about this software for the demo model, of general use otherwise."""
-        return tuple(pair[self._index] for pair in (DEMO_EXAMPLES if demo else EXAMPLES))
+        """Return questions to start with; the demo model knows little but this software."""
+        pairs = DEMO_EXAMPLES if demo else EXAMPLES
+        return tuple(chinese if self.language == "zh" else english for chinese, english in pairs)
 
 
 SAY: dict[Language, Texts] = {"zh": Texts("zh"), "en": Texts("en")}

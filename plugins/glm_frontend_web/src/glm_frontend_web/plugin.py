@@ -10,7 +10,7 @@ GLM_API_VERSION = 2
 
 @hookimpl
 def describe_frontend() -> FrontendInfo:
-    """``glm run web``."""
+    """Describe ``glm run web``."""
     return FrontendInfo(
         "web",
         "chat in the browser",

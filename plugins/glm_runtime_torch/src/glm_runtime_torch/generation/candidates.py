@@ -1,5 +1,8 @@
 """What a step's samplers may choose from, found on the device: little leaves it, and it is waited for once.
 
+Tokens are chosen on the processor, with the same generator as everywhere, so equal seeds give equal tokens
+on every device. Only what a row's sampler may choose from is copied there, all rows' in one transfer.
+
 Axes: B batch · V vocabulary · K candidates
 """
 
@@ -16,10 +19,10 @@ from .sampling import Candidates, Sampler
 PRUNED_DEVICES = frozenset({"cuda"})
 
 
-def rows_to_choose_from(
+def select_candidates(
     logits: Tensor, samplers: Sequence[Sampler], *, prune: bool | None = None
 ) -> list[Tensor | Candidates]:
-    """What each row's sampler chooses its token from.
+    """Return what each row's sampler chooses its token from.
 
     Equal logits and seeds give equal tokens, whether rows are pruned or not.
 
@@ -34,12 +37,14 @@ def rows_to_choose_from(
     if not (logits.device.type in PRUNED_DEVICES if prune is None else prune):
         return list(logits)
     vocab_size = logits.shape[-1]
-    widths = [sampler.candidates_needed(vocab_size) for sampler in samplers]
+    widths = [sampler.count_candidates(vocab_size) for sampler in samplers]
     pruned = [row for row, width in enumerate(widths) if width]
     found: dict[int, Candidates | Tensor] = {}
     if pruned:
         scores = logits if len(pruned) == len(widths) else logits[pruned]
-        kept = _candidates(scores.float(), [samplers[row] for row in pruned], [widths[row] for row in pruned])
+        kept = _find_likeliest(
+            scores.float(), [samplers[row] for row in pruned], [widths[row] for row in pruned]
+        )
         found = {row: one for row, one in zip(pruned, kept, strict=True) if one is not None}
     whole = [row for row in range(len(widths)) if row not in found]
     if whole:
@@ -48,10 +53,10 @@ def rows_to_choose_from(
     return [found[row] for row in range(len(widths))]
 
 
-def _candidates(
+def _find_likeliest(
     scores: Tensor, samplers: Sequence[Sampler], widths: Sequence[int]
 ) -> list[Candidates | Tensor | None]:
-    """Of each row its likeliest tokens; ``None`` where they do not suffice."""
+    """Return each row's likeliest tokens; ``None`` where they do not suffice."""
     width = max(widths)
     if width == 1:
         values, tokens = (part.unsqueeze(1) for part in scores.max(dim=-1))  # the first of equals
@@ -71,5 +76,5 @@ def _candidates(
             continue
         mass = float(row[2 * width + 1]) if len(facts) > 1 else 0.0
         one = Candidates(row[:needed], row[width : width + needed].long(), mass)
-        kept.append(one if sampler.suffices(one) else None)
+        kept.append(one if sampler.can_choose_from(one) else None)
     return kept

@@ -17,7 +17,7 @@ class IncrementalDetokenizer:
     can depend on the piece before it (a leading blank).
 
     Args:
-        decode: text of a list of ids.
+        decode: returns the text of a list of ids.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
@@ -32,7 +32,7 @@ class IncrementalDetokenizer:
         return self._advance(final=False)
 
     def flush(self) -> str:
-        """The held rest; bytes that never became a character show as U+FFFD."""
+        """Return the held rest; bytes that never became a character show as U+FFFD."""
         return self._advance(final=True)
 
     def _advance(self, *, final: bool) -> str:

@@ -1,11 +1,11 @@
-"""What computes one decode step; a backend may bring its own, such as a captured one.
+"""What computes a step; a backend may bring its own, such as a recorded one.
 
-Axes: B batch · R position rows · V vocabulary
+Axes: B batch · k new tokens of a row · V vocabulary
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -13,26 +13,27 @@ from torch import Tensor
 
 from ..network.kv_cache import KVCache
 from ..network.language_model import LanguageModel
+from .step import StepInput
 
 
 class DecodeExecutor(Protocol):
-    """Computes decode steps of one network over one KV cache, always on the engine's thread."""
+    """Computes steps of one network over one KV cache, always on the engine's thread.
 
-    def decode(
-        self, token_ids: Sequence[int], position_ids: Tensor, slots: Sequence[int], lengths: Sequence[int]
-    ) -> Tensor:
-        """Feed one token a row and return the logits of the next ones.
+    Attributes:
+        max_tokens: most tokens of a row that one call takes; the engine splits steps of more.
+            ``None`` = any number.
+    """
 
-        A step may be repeated: the same keys and values are written to the same places again.
+    max_tokens: int | None
 
-        Args:
-            token_ids: B of them.
-            position_ids: ``[B, R]`` int64 on the CPU.
-            slots: slot of each row.
-            lengths: positions of each row, the new token's included.
+    def decode(self, step: StepInput) -> Tensor:
+        """Feed k tokens a row and return the logits after each.
+
+        Adapters that act in the step are in force already; one that cannot compute with layers that
+        change between steps must leave such steps to an `EagerExecutor`.
 
         Returns:
-            ``[B, V]``; may be overwritten by the next step.
+            ``[B, k, V]``; may be overwritten by the next step.
         """
         ...
 
@@ -49,17 +50,17 @@ class EagerExecutor:
         device: where the network takes its inputs.
     """
 
+    max_tokens: int | None = None
+
     def __init__(self, network: LanguageModel, cache: KVCache, device: torch.device) -> None:
         self._network = network
         self._cache = cache
         self._device = device
 
-    def decode(
-        self, token_ids: Sequence[int], position_ids: Tensor, slots: Sequence[int], lengths: Sequence[int]
-    ) -> Tensor:
+    def decode(self, step: StepInput) -> Tensor:
         """See `DecodeExecutor.decode`."""
         return self._network.decode(
-            torch.tensor(token_ids, device=self._device).unsqueeze(1),
-            position_ids.unsqueeze(2).to(self._device),
-            self._cache.decode_rows(slots, lengths),
+            torch.tensor(step.token_ids, device=self._device),
+            step.position_ids.to(self._device),
+            self._cache.decode_rows(step.slots, step.lengths),
         )

@@ -33,7 +33,7 @@ def fit_prompt(
     messages: Sequence[Message],
     sampling: Sampling,
     *,
-    wanted: Sampling,
+    requested: Sampling,
     capacity: int,
     tools: Sequence[Tool] = (),
 ) -> Prompt:
@@ -46,21 +46,21 @@ def fit_prompt(
         tokenizer: encodes whole conversations.
         messages: the conversation.
         sampling: every field set.
-        wanted: what the request itself said: a ``max_new_tokens`` there without a ``max_length``
+        requested: what the request itself set: a ``max_new_tokens`` there without a ``max_length``
             lifts the default total, as in transformers.
-        capacity: tokens that one sequence may have here at all, beside its prefix.
+        capacity: tokens that one sequence may have here at all, beside its adapter.
         tools: what the model may call.
 
     Raises:
         RequestError: the last question alone is too long, or the family knows no tools.
     """
-    limit = _limit(sampling, wanted, capacity)
+    limit = _find_limit(sampling, requested, capacity)
     room = min(sampling.max_new_tokens or DEFAULT_ANSWER_ROOM, max(1, limit // 4))
     system = [message for message in messages if message.role == "system"]
     rest = [message for message in messages if message.role != "system"]
     dropped = 0
     while True:
-        token_ids = _encoded(tokenizer, [*system, *rest[dropped:]], tools)
+        token_ids = _encode(tokenizer, [*system, *rest[dropped:]], tools)
         if len(token_ids) + room <= limit:
             break
         following = next((i for i in range(dropped + 1, len(rest)) if rest[i].role == "user"), None)
@@ -68,7 +68,7 @@ def fit_prompt(
             break
         dropped = following
     what = "question" if messages[-1].role == "user" else "question with its tool calls and their answers"
-    return _ending(token_ids, limit, sampling, dropped, what)
+    return _make_prompt(token_ids, limit, sampling, dropped, what)
 
 
 def fit_text(
@@ -76,27 +76,27 @@ def fit_text(
     text: str | Sequence[int],
     sampling: Sampling,
     *,
-    wanted: Sampling,
+    requested: Sampling,
     capacity: int,
 ) -> Prompt:
-    """Encode bare text that the model shall go on from, or take token ids as they are.
+    """Encode bare text for the model to go on from, or take token ids as they are.
 
     Arguments as for `fit_prompt`.
 
     Raises:
         RequestError: there are too many tokens, or one is not in the vocabulary.
     """
-    limit = _limit(sampling, wanted, capacity)
+    limit = _find_limit(sampling, requested, capacity)
     if isinstance(text, str):
-        return _ending(tokenizer.completion_prompt(text), limit, sampling, 0, "prompt")
+        return _make_prompt(tokenizer.completion_prompt(text), limit, sampling, 0, "prompt")
     if max(text) >= tokenizer.vocab_size:
         raise RequestError(
             f"the prompt holds token id {max(text)}; the vocabulary ends at {tokenizer.vocab_size - 1}"
         )
-    return _ending(text, limit, sampling, 0, "prompt")
+    return _make_prompt(text, limit, sampling, 0, "prompt")
 
 
-def _encoded(tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
+def _encode(tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
     if not tools:
         return tokenizer.chat_prompt(messages)
     if not isinstance(tokenizer, ToolTokenizer):
@@ -104,13 +104,13 @@ def _encoded(tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Seque
     return tokenizer.chat_prompt(messages, tools)
 
 
-def _limit(sampling: Sampling, wanted: Sampling, capacity: int) -> int:
-    if wanted.max_new_tokens is not None and wanted.max_length is None:
+def _find_limit(sampling: Sampling, requested: Sampling, capacity: int) -> int:
+    if requested.max_new_tokens is not None and requested.max_length is None:
         return capacity
     return min(sampling.max_length or capacity, capacity)
 
 
-def _ending(
+def _make_prompt(
     token_ids: Sequence[int], limit: int, sampling: Sampling, dropped_messages: int, what: str
 ) -> Prompt:
     if len(token_ids) >= limit and limit == sampling.max_length:

@@ -43,7 +43,7 @@ class Outbox:
             self._changed.notify_all()
 
     def take(self) -> Delta:
-        """The next delta, as soon as there is one.
+        """Return the next delta, as soon as there is one.
 
         Raises:
             StopIteration: the answer has ended or was cancelled.

@@ -1,7 +1,9 @@
 """From logits to the next token, one request at a time.
 
 Order as in the original (transformers 4.27): invalid scores, repetition penalty, temperature,
-top-k, top-p. Axes: V vocabulary.
+top-k, top-p; what our callers add, penalties for presence and constraints, comes before the temperature.
+
+Axes: V vocabulary · K candidates
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ from torch import Tensor
 
 from glm_core import Sampling
 
-from .beginning import Beginning
+from .constraint import TokenConstraint, keep_allowed
 
 # What the original does with NaN or infinite scores: token 5 for certain, in every family.
 FALLBACK_TOKEN = 5
-# Colder than this the best token is certain, and dividing by it could overflow float32.
-COLDEST = 1e-5
+# Below this the best token is certain, and dividing by it could overflow float32.
+MIN_TEMPERATURE = 1e-5
 FALLBACK_SCORE = 5e4
 # Nuclei are rarely wider; one that is takes the whole vocabulary.
 MAX_NUCLEUS = 1024
@@ -43,12 +45,12 @@ class Candidates:
     tokens: Tensor
     log_mass: float = 0.0
 
-    def share(self, temperature: float) -> float:
-        """Probability of these tokens together."""
+    def total_probability(self, temperature: float) -> float:
+        """Return the probability of these tokens together."""
         return math.exp(float((self.scores / temperature).logsumexp(dim=-1)) - self.log_mass)
 
-    def by_token(self) -> tuple[Tensor, Tensor]:
-        """Ids, ascending, and their scores."""
+    def sort_by_token(self) -> tuple[Tensor, Tensor]:
+        """Return the ids, ascending, and their scores."""
         tokens, order = self.tokens.sort()
         return tokens, self.scores[order]
 
@@ -59,14 +61,15 @@ class Sampler:
     Args:
         sampling: every field set (see `Sampling.or_else`).
         seed: ``None`` takes a fresh one.
-        beginning: how the answer must begin, if it must.
+        constraint: what the answer is held to; it is told every token that is chosen.
     """
 
     def __init__(
-        self, sampling: Sampling, seed: int | None = None, beginning: Beginning | None = None
+        self, sampling: Sampling, seed: int | None = None, constraint: TokenConstraint | None = None
     ) -> None:
         self._sampling = sampling
-        self._beginning = beginning or Beginning()
+        # Gone once it has nothing more to say, so that a free answer costs nothing.
+        self._constraint = constraint if constraint is not None and constraint.is_active else None
         # Always on the CPU: generators of different devices give different numbers for one seed.
         self._generator = torch.Generator()
         if seed is None:
@@ -75,14 +78,20 @@ class Sampler:
             self._generator.manual_seed(seed)
 
     @property
-    def _is_greedy(self) -> bool:
-        return not self._sampling.do_sample or (self._sampling.temperature or 0.0) < COLDEST
+    def must_end(self) -> bool:
+        """Whether the answer's constraint lets nothing follow."""
+        return self._constraint is not None and self._constraint.must_end
 
-    def candidates_needed(self, vocab_size: int) -> int:
-        """How many of the likeliest tokens are enough to choose from, as a rule; 0 = all may be needed."""
+    @property
+    def _is_greedy(self) -> bool:
+        return not self._sampling.do_sample or (self._sampling.temperature or 0.0) < MIN_TEMPERATURE
+
+    def count_candidates(self, vocab_size: int) -> int:
+        """Return how many of the likeliest tokens are usually enough to choose from; 0 = all are needed."""
         sampling = self._sampling
         penalties = (sampling.presence_penalty, sampling.frequency_penalty)
-        if self._beginning.is_open or any(penalties) or sampling.repetition_penalty not in (None, 1.0):
+        # All may be needed: these move scores, or forbid the likeliest.
+        if self._constraint or any(penalties) or sampling.repetition_penalty not in (None, 1.0):
             return 0
         if self._is_greedy:
             return 1
@@ -95,8 +104,8 @@ class Sampler:
         """The temperature at which these `Candidates` need their ``log_mass``; ``None`` = they do not."""
         return None if self._is_greedy or self._sampling.top_k else self._sampling.temperature
 
-    def suffices(self, candidates: Candidates) -> bool:
-        """Whether the choice among all tokens is one among these."""
+    def can_choose_from(self, candidates: Candidates) -> bool:
+        """Return whether the choice among all tokens is one among these."""
         sampling = self._sampling
         if self._is_greedy:
             return True
@@ -104,18 +113,29 @@ class Sampler:
             return bool(candidates.scores[sampling.top_k - 1] > candidates.scores[-1])
         assert sampling.temperature is not None
         assert sampling.top_p is not None
-        return candidates.share(sampling.temperature) > sampling.top_p
+        return candidates.total_probability(sampling.temperature) > sampling.top_p
 
     def choose(self, logits: Tensor | Candidates, prompt: Sequence[int], answer: Sequence[int]) -> int:
-        """The next token.
+        """Choose the next token.
 
         Args:
             logits: ``[V]`` of the last position, any dtype and device; or candidates that suffice.
             prompt: ids of the prompt, for the repetition penalty.
             answer: ids of the answer so far, for all penalties.
+
+        Raises:
+            ValueError: the constraint allows nothing.
         """
         if isinstance(logits, Candidates):
             return self._choose_among(logits)
+        token = self._choose_from_all(logits, prompt, answer)
+        if self._constraint is not None:
+            self._constraint.take(token)
+            if not self._constraint.is_active:
+                self._constraint = None
+        return token
+
+    def _choose_from_all(self, logits: Tensor, prompt: Sequence[int], answer: Sequence[int]) -> int:
         sampling = self._sampling
         scores = replace_invalid_scores(logits.float().cpu())
         if sampling.repetition_penalty not in (None, 1.0):
@@ -124,9 +144,9 @@ class Sampler:
             scores = penalise_presence(
                 scores, answer, sampling.presence_penalty or 0.0, sampling.frequency_penalty or 0.0
             )
-        allowed = self._beginning.allowed(answer)
+        allowed = None if self._constraint is None else self._constraint.allowed()
         if allowed is not None:
-            scores = keep_only(scores, allowed)
+            scores = keep_allowed(scores, allowed)
         if self._is_greedy:
             return int(scores.argmax())
         assert sampling.temperature is not None
@@ -139,21 +159,22 @@ class Sampler:
         return self._draw(tokens, kept)
 
     def _choose_among(self, candidates: Candidates) -> int:
-        """As `warp_candidates` and the draw, from what a device kept of a row."""
+        """Choose as from a whole row, from what a device kept of it."""
         sampling = self._sampling
-        tokens, scores = candidates.by_token()
+        tokens, scores = candidates.sort_by_token()
         if self._is_greedy:
             return int(tokens[scores.argmax()])
         temperature, top_p = sampling.temperature, 1.0 if sampling.top_p is None else sampling.top_p
         assert temperature is not None
-        share = 1.0
+        mass = 1.0
         if sampling.top_k:
             likely = scores >= candidates.scores[sampling.top_k - 1]
             tokens, scores = tokens[likely], scores[likely]
         else:
-            share = candidates.share(temperature)
+            mass = candidates.total_probability(temperature)
         return self._draw(
-            tokens, warp_scores(scores, temperature=temperature, top_k=0, top_p=top_p, share=share)
+            tokens,
+            warp_scores(scores, temperature=temperature, top_k=0, top_p=top_p, mass=mass),
         )
 
     def _draw(self, tokens: Tensor | None, scores: Tensor) -> int:
@@ -162,7 +183,7 @@ class Sampler:
 
 
 def replace_invalid_scores(scores: Tensor) -> Tensor:
-    """If anything is NaN or infinite, all scores become 0 and that of token 5 becomes 5e4."""
+    """Return the scores; if any is NaN or infinite, 0 for all and 5e4 for token 5."""
     if torch.isfinite(scores).all():
         return scores
     scores = torch.zeros_like(scores)
@@ -183,16 +204,10 @@ def penalise_presence(scores: Tensor, answer: Sequence[int], presence: float, fr
     return scores - presence * (counts > 0) - frequency * counts
 
 
-def keep_only(scores: Tensor, tokens: Sequence[int]) -> Tensor:
-    """Minus infinity for every token but these."""
-    index = torch.tensor(tokens, dtype=torch.int64)
-    return torch.full_like(scores, -torch.inf).index_copy(0, index, scores[index])
-
-
 def warp_candidates(
     scores: Tensor, *, temperature: float, top_k: int, top_p: float
 ) -> tuple[Tensor | None, Tensor]:
-    """`warp_scores`, without sorting a vocabulary of which a few tokens are kept.
+    """Do what `warp_scores` does without sorting a vocabulary of which a few tokens are kept.
 
     Returns:
         Ids of the tokens that may be chosen, ascending (``None`` = all), and their scores; the
@@ -204,24 +219,22 @@ def warp_candidates(
         return tokens, warp_scores(scores[tokens], temperature=temperature, top_k=0, top_p=top_p)
     if top_p < 1.0 and size > MAX_NUCLEUS:
         tokens = scores.topk(MAX_NUCLEUS).indices.sort().values
-        share = float((scores / temperature).softmax(dim=-1)[tokens].sum())
-        if share > top_p:  # the nucleus lies within
-            kept = warp_scores(scores[tokens], temperature=temperature, top_k=0, top_p=top_p, share=share)
+        mass = float((scores / temperature).softmax(dim=-1)[tokens].sum())
+        if mass > top_p:  # the nucleus lies within
+            kept = warp_scores(scores[tokens], temperature=temperature, top_k=0, top_p=top_p, mass=mass)
             return tokens, kept
     return None, warp_scores(scores, temperature=temperature, top_k=0, top_p=top_p)
 
 
-def warp_scores(
-    scores: Tensor, *, temperature: float, top_k: int, top_p: float, share: float = 1.0
-) -> Tensor:
-    """Temperature, then top-k, then nucleus; excluded tokens get minus infinity.
+def warp_scores(scores: Tensor, *, temperature: float, top_k: int, top_p: float, mass: float = 1.0) -> Tensor:
+    """Apply temperature, then top-k, then nucleus; excluded tokens get minus infinity.
 
     Args:
         scores: ``[V]`` float32.
         temperature: divides the scores; more than 0.
         top_k: keep that many (and ties with the last); 0 keeps all.
         top_p: keep the smallest set of tokens whose probability reaches it, at least one.
-        share: probability of these tokens together, where they are the likeliest of more.
+        mass: probability of these tokens together, where they are the likeliest of more.
     """
     scores = scores / temperature
     if 0 < top_k < scores.shape[-1]:
@@ -229,7 +242,7 @@ def warp_scores(
         scores = scores.masked_fill(scores < threshold, -torch.inf)
     if top_p < 1.0:
         ascending, order = scores.sort(descending=False)
-        outside = 1 - share + share * ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
+        outside = 1 - mass + mass * ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
         outside[-1] = False
         scores = scores.index_fill(0, order[outside], -torch.inf)
     return scores

@@ -10,10 +10,11 @@ from torch import Tensor
 from glm_core import ChatRequest, Delta, Sampling, Usage
 from glm_core.records import FinishReason
 
+from ..adapters.adapter import Adapter, steps_of
 from ..network.layout import Layout
 from ..tokenizers import ChatTokenizer, ToolTokenizer
-from ..tokenizers.tool_reply import PlainReply, ReplyPiece, ToolReply
-from .beginning import Beginning
+from ..tokenizers.reply import PlainReply, Reply, ReplyPiece
+from .constraint import RequiredBeginning, TokenConstraint, combine_constraints
 from .detokenizer import IncrementalDetokenizer
 from .prompt import Prompt
 from .sampling import Candidates, Sampler
@@ -29,58 +30,76 @@ class Sequence:
     Attributes:
         prompt: its tokens.
         layout: where they stand.
-        prefix: ``[L, 2, G, P, H]`` of its adapter, until it is in the cache; or ``None``.
+        adapter: its adapter, until what stands in front of the prompt is in the cache; or ``None``.
+        tokenizer: of the model.
+        sampler: chooses its tokens.
+        stop: watches its text for stop strings.
         generated: tokens decoded so far.
         is_chat: whether the text is cleaned as a reply; that of a bare prompt is left as it is.
         ignore_eos: whether to go on past the model's end of an answer.
         tool_reply: tells calls from text, if tools are offered.
         parallel_calls: whether the answer may go on after a call.
         cached_tokens: leading tokens of the prompt that its slot held already.
-        prefix_length: P, 0 without an adapter.
+        adapter_positions: positions of its slot in front of the prompt, 0 without an adapter.
+        step_adapters: parts of the adapter that act in every step.
     """
 
     prompt: Prompt
     layout: Layout
-    prefix: Tensor | None
+    adapter: Adapter | None
     tokenizer: ChatTokenizer
     sampler: Sampler
     stop: StopStrings
     generated: list[int] = field(default_factory=list)
     is_chat: bool = True
     ignore_eos: bool = False
-    tool_reply: ToolReply | None = None
+    tool_reply: Reply | None = None
     parallel_calls: bool = True
     cached_tokens: int = 0
-    prefix_length: int = field(init=False)
+    adapter_positions: int = field(init=False)
+    step_adapters: tuple[Adapter, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.prefix_length = 0 if self.prefix is None else self.prefix.shape[3]
+        self.adapter_positions = 0 if self.adapter is None else self.adapter.num_positions
+        self.step_adapters = steps_of(self.adapter)
         self._text = IncrementalDetokenizer(self.tokenizer.decode)
         plain = PlainReply(self.tokenizer.reply_filter() if self.is_chat else None)
-        self._reply = self.tool_reply or plain
-        self._asked = self._began = self._first_token = time.perf_counter()
+        self._reply: Reply = self.tool_reply or plain
+        self._asked_at = self._started_at = self._first_token_at = time.perf_counter()
 
     @classmethod
-    def of_request(
+    def from_request(
         cls,
         request: ChatRequest,
         prompt: Prompt,
         layout: Layout,
-        prefix: Tensor | None,
+        adapter: Adapter | None,
         tokenizer: ChatTokenizer,
         sampling: Sampling,
+        constraint: TokenConstraint | None = None,
     ) -> Sequence:
-        """The sequence that answers a request."""
-        beginning, tool_reply = Beginning(), None
+        """Return the sequence that answers a request.
+
+        Args:
+            request: what is asked.
+            prompt: the question, encoded and fitted.
+            layout: where its tokens stand.
+            adapter: that the request names.
+            tokenizer: of the model.
+            sampling: every field set.
+            constraint: what the answer is held to, besides what the request itself asks for.
+        """
+        tool_reply = None
         if request.tools and isinstance(tokenizer, ToolTokenizer):
-            beginning = Beginning(tokenizer.answer_beginnings(request.tools, request.tool_choice))
+            ways = tokenizer.answer_beginnings(request.tools, request.tool_choice)
+            constraint = combine_constraints(RequiredBeginning(ways) if ways else None, constraint)
             tool_reply = tokenizer.tool_reply(request.tools, request.tool_choice)
         return cls(
             prompt,
             layout,
-            prefix,
+            adapter,
             tokenizer,
-            Sampler(sampling, request.seed, beginning),
+            Sampler(sampling, request.seed, constraint),
             StopStrings(request.stop),
             is_chat=request.prompt is None,
             ignore_eos=bool(sampling.ignore_eos),
@@ -93,23 +112,37 @@ class Sequence:
         """Prompt and answer so far."""
         return len(self.prompt.token_ids) + len(self.generated)
 
-    def begin(self, cached_tokens: int = 0) -> None:
-        """The request got its slot; until now it waited.
+    def start(self, cached_tokens: int = 0) -> None:
+        """Note that the request got its slot; until now it waited.
 
         Args:
             cached_tokens: leading tokens of the prompt that the slot holds already.
         """
         self.cached_tokens = cached_tokens
-        self._began = time.perf_counter()
+        self._started_at = time.perf_counter()
+
+    def drop_filled_adapter(self) -> None:
+        """Let go of the adapter once it has filled the slot; what acts in steps stays.
+
+        A removed adapter's memory is free as soon as the last request that waits for it has begun.
+        """
+        self.adapter = None
+
+    def drop_adapters(self) -> None:
+        """Let go of everything of the adapter: nothing of this sequence is computed any more."""
+        self.adapter, self.step_adapters = None, ()
 
     def advance(self, logits: Tensor | Candidates) -> Delta:
-        """Choose the next token from ``logits`` ``[V]``, or from candidates, and say what it adds.
+        """Choose the next token from ``logits`` ``[V]``, or from candidates, and return what it adds.
 
         The delta has a ``finish_reason`` if the token ended the answer.
         """
+        if self.sampler.must_end:  # before the first token; later ends are seen with the token before
+            self._first_token_at = time.perf_counter()
+            return self._finish("", (), "stop")
         token = self.sampler.choose(logits, self.prompt.token_ids, self.generated)
         if not self.generated:
-            self._first_token = time.perf_counter()
+            self._first_token_at = time.perf_counter()
         if token in self.tokenizer.stop_token_ids and not self.ignore_eos:
             return self._finish("", (), "stop")
         self.generated.append(token)
@@ -117,33 +150,35 @@ class Sequence:
             return self._end_message(token)
         text, stopped = self.stop.feed(self._text.feed(token))
         if stopped:
-            return self._last(self._reply.feed(text, last=True), (token,), "stop")
+            return self._make_last(self._reply.feed(text, last=True), (token,), "stop")
+        if self.sampler.must_end:
+            return self._finish(text, (token,), "stop")
         if len(self.generated) >= self.prompt.max_new_tokens:
             return self._finish(text, (token,), "length")
         piece = self._reply.feed(text)
         return Delta(piece.text, (token,), tool_calls=piece.calls)
 
     def _end_message(self, token: int) -> Delta:
-        """The answer goes on with another message: what was held of this one is final."""
-        text, stopped = self._held_text()
+        """Begin another message of the same answer: what was held of this one is final."""
+        text, stopped = self._flush_text()
         piece = self._reply.next_message(text)
-        if stopped or (self._reply.calls and not self.parallel_calls):
-            return self._last(piece, (token,), "stop")
+        if stopped or self.sampler.must_end or (self._reply.calls and not self.parallel_calls):
+            return self._make_last(piece, (token,), "stop")
         if len(self.generated) >= self.prompt.max_new_tokens:
-            return self._last(piece, (token,), "length")
+            return self._make_last(piece, (token,), "length")
         return Delta(piece.text, (token,), tool_calls=piece.calls)
 
-    def _held_text(self) -> tuple[str, bool]:
-        """The rest of the text so far, and whether a stop string occurred in it."""
+    def _flush_text(self) -> tuple[str, bool]:
+        """Return the rest of the text so far, and whether a stop string occurred in it."""
         text, stopped = self.stop.feed(self._text.flush())
         return (text, True) if stopped else (text + self.stop.flush(), False)
 
     def _finish(self, text: str, token_ids: tuple[int, ...], reason: FinishReason) -> Delta:
-        rest, stopped = self._held_text()
+        rest, stopped = self._flush_text()
         piece = self._reply.feed(text + rest, last=True)
-        return self._last(piece, token_ids, "stop" if stopped else reason)
+        return self._make_last(piece, token_ids, "stop" if stopped else reason)
 
-    def _last(self, piece: ReplyPiece, token_ids: tuple[int, ...], reason: FinishReason) -> Delta:
+    def _make_last(self, piece: ReplyPiece, token_ids: tuple[int, ...], reason: FinishReason) -> Delta:
         if reason == "stop" and self._reply.calls:
             reason = "tool_calls"
         usage = Usage(
@@ -151,8 +186,8 @@ class Sequence:
             cached_tokens=self.cached_tokens,
             completion_tokens=len(self.generated),
             dropped_messages=self.prompt.dropped_messages,
-            queue_seconds=self._began - self._asked,
-            time_to_first_token=self._first_token - self._asked,
-            decode_seconds=time.perf_counter() - self._first_token,
+            queue_seconds=self._started_at - self._asked_at,
+            time_to_first_token=self._first_token_at - self._asked_at,
+            decode_seconds=time.perf_counter() - self._first_token_at,
         )
         return Delta(piece.text, token_ids, reason, usage, tool_calls=piece.calls)

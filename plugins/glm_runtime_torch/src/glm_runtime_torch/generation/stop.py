@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..tokenizers.reply import partial_match_length
+from ..tokenizers.reply_filter import partial_match_length
 
 
 class StopStrings:
@@ -30,6 +30,6 @@ class StopStrings:
         return text[: len(text) - held], False
 
     def flush(self) -> str:
-        """The held text, when the answer ended for another reason."""
+        """Return the held text, when the answer ended for another reason."""
         held, self._held = self._held, ""
         return held

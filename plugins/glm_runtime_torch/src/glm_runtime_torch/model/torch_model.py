@@ -1,4 +1,4 @@
-"""The handle that this runtime gives to core and backends: a model from its files to its engine."""
+"""The model that this runtime gives to core and backends, from its files to its engine."""
 
 from __future__ import annotations
 
@@ -22,14 +22,19 @@ from glm_core import (
 )
 from glm_core.records import ChatRequest, DeltaStream, QuantizationScheme
 
-from ..adapters.files import BaseModel, fingerprint_of_checkpoint, fingerprint_of_parameters
+from ..adapters.adapter import StoredAdapter
+from ..adapters.files import BaseModel
+from ..adapters.fingerprint import fingerprint_of_checkpoint, fingerprint_of_parameters
 from ..adapters.loading import load_prefix_encoder
+from ..adapters.prefix import StoredPrefix
 from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family
-from ..generation.engine import Engine, is_out_of_memory
+from ..generation.engine import Engine
 from ..generation.executor import MakeExecutor
+from ..generation.failures import is_out_of_memory
 from ..network.attention import DecodeAttention
 from ..network.kv_cache import KVCache, bytes_per_slot, choose_slots
+from ..network.language_model import LanguageModel
 from ..network.parameters import (
     KEPT_IN_FLOAT32,
     count_parameters,
@@ -37,18 +42,13 @@ from ..network.parameters import (
     resident_bytes,
     unique_parameters,
 )
-from ..network.prefix_encoder import PrefixEncoder
-from ..quantization import (
-    REFERENCE,
-    QuantizedLayers,
-    block_linears,
-    quantize_from_files,
-    quantize_in_place,
-)
+from ..quantization import quantize_from_files, quantize_in_place
 from ..tokenizers import ChatTokenizer, ToolTokenizer
 from .device_map import DeviceMap, Parts, parts_of
 
 CPU = torch.device("cpu")
+# What the adapter of requests that name none is called where it has to be named.
+BUILT_IN = "built-in"
 
 
 class TorchModel:
@@ -65,8 +65,8 @@ class TorchModel:
         tokenizer: of the same model.
         dtype: to compute in.
         checkpoint: where the weights are; ``None`` if they are in ``network`` already.
-        adapters: adapter name to its prefix encoder.
-        base_prefix: a prefix encoder that is part of the model itself.
+        adapters: adapters to load, by name.
+        base_adapter: an adapter that is part of the model itself.
         sampling: the model's own defaults; ``None`` takes the family's.
         num_parameters: weights of the network before quantisation; ``None`` counts them.
     """
@@ -76,24 +76,24 @@ class TorchModel:
         name: str,
         family: Family,
         config: Any,
-        network: nn.Module,
+        network: LanguageModel,
         tokenizer: ChatTokenizer,
         dtype: torch.dtype,
         *,
         checkpoint: Checkpoint | None = None,
-        adapters: Mapping[str, PrefixEncoder] | None = None,
-        base_prefix: PrefixEncoder | None = None,
+        adapters: Mapping[str, StoredAdapter] | None = None,
+        base_adapter: StoredAdapter | None = None,
         sampling: Sampling | None = None,
         num_parameters: int | None = None,
     ) -> None:
         self.family = family
         self.config = config
-        self.network = network
+        self._network: LanguageModel | None = network
         self.tokenizer = tokenizer
         self.dtype = dtype
         self._checkpoint = checkpoint
         self._adapters = dict(adapters or {})
-        self._base_prefix = base_prefix
+        self._base_adapter = base_adapter
         self._engine: Engine | None = None
         self._closed = False
         self._naming = threading.Lock()
@@ -101,7 +101,7 @@ class TorchModel:
             name=name,
             family=family.name,
             num_parameters=count_parameters(network) if num_parameters is None else num_parameters,
-            context_length=family.dimensions(config).context_length,
+            context_length=network.dimensions.context_length,
             sampling=family.sampling if sampling is None else sampling,
             adapters=tuple(self._adapters),
             features=frozenset({"tools"} if isinstance(tokenizer, ToolTokenizer) else ()),
@@ -120,6 +120,21 @@ class TorchModel:
         return self._engine
 
     @property
+    def network(self) -> LanguageModel:
+        """The network; a backend may put a copy with other layers in its place.
+
+        Raises:
+            ClosedError: the model was closed.
+        """
+        if self._network is None:
+            raise ClosedError("the model was closed")
+        return self._network
+
+    @network.setter
+    def network(self, network: LanguageModel) -> None:
+        self._network = network
+
+    @property
     def base(self) -> BaseModel:
         """What adapters say of the model that they belong to; a few megabytes are read to tell."""
         if self._checkpoint is not None:
@@ -129,7 +144,7 @@ class TorchModel:
         return BaseModel(self.info.name, fingerprint_of_parameters(self.network.named_parameters()))
 
     def weight_bytes(self, *, unread_only: bool = False) -> int:
-        """Memory of all weights once they are in it, or only of those that are still to be read."""
+        """Return the bytes that all weights take in memory, or only those that are still to be read."""
         return sum(
             parameter.numel() * self._dtype_of(name, parameter).itemsize
             for name, parameter in unique_parameters(self.network)
@@ -139,27 +154,21 @@ class TorchModel:
     @property
     def is_quantized(self) -> bool:
         """Whether the blocks' linear layers are stored integers."""
-        return next(block_linears(self.network), None) is None
+        return not self.network.block_linears()
 
     @property
-    def prefix_length(self) -> int:
-        """Positions of the longest prefix that is loaded."""
-        return max((encoder.pre_seq_len for encoder in self._encoders), default=0)
+    def adapter_positions(self) -> int:
+        """Positions of the KV cache that the longest of the adapters takes."""
+        return max((adapter.num_positions for adapter in self._stored_adapters), default=0)
 
     @property
-    def prefix_bytes(self) -> int:
-        """Memory of all loaded prefixes once they are laid out."""
-        sizes = self.family.dimensions(self.config)
-        return sum(
-            bytes_per_slot(
-                sizes.num_layers, sizes.num_kv_heads, encoder.pre_seq_len, sizes.head_dim, self.dtype
-            )
-            for encoder in self._encoders
-        )
+    def adapter_bytes(self) -> int:
+        """Memory of all adapters once they are placed."""
+        return sum(adapter.count_bytes(self.dtype) for adapter in self._stored_adapters)
 
     @property
-    def _encoders(self) -> list[PrefixEncoder]:
-        return [*self._adapters.values(), *([] if self._base_prefix is None else [self._base_prefix])]
+    def _stored_adapters(self) -> list[StoredAdapter]:
+        return [*self._adapters.values(), *([] if self._base_adapter is None else [self._base_adapter])]
 
     @property
     def directory(self) -> Path | None:
@@ -173,12 +182,12 @@ class TorchModel:
 
     @property
     def parts(self) -> Parts:
-        """What of the network may stand on different devices, with the memory that it will take."""
+        """The parts of the network that may be on different devices, with the memory that they will take."""
         sizes = {
             name: parameter.numel() * self._dtype_of(name, parameter).itemsize
             for name, parameter in unique_parameters(self.network)
         }
-        return parts_of(self.network, sizes)  # type: ignore[arg-type]  # every family's network is one
+        return parts_of(self.network, sizes)
 
     def materialize(
         self, place: torch.device | DeviceMap, modules: Iterable[nn.Module] | None = None
@@ -217,7 +226,6 @@ class TorchModel:
     def quantize(
         self,
         scheme: QuantizationScheme | int,
-        layers: QuantizedLayers = REFERENCE,
         *,
         embeddings: QuantizationScheme | None = None,
     ) -> None:
@@ -225,25 +233,28 @@ class TorchModel:
 
         Args:
             scheme: of these layers; a bare number of bits means one scale per row.
-            layers: makes a backend's own modules; the reference's otherwise.
-            embeddings: scheme of the embedding table and the head, where they are one table;
-                ``None`` leaves them as they are.
+            embeddings: of the embedding table and the head where they are one, else of the head alone;
+                ``None`` leaves both.
 
         Raises:
             CheckpointError: the weights are quantised already.
             ConfigError: a scheme does not suit the model; nothing was changed.
         """
         scheme = QuantizationScheme(scheme) if isinstance(scheme, int) else scheme
-        if next(block_linears(self.network), None) is None:
+        if self.is_quantized:
             raise CheckpointError(
                 f"{self.info.name} is quantised already; leave --quantize out, or load the float16 one."
             )
         try:
             if self._checkpoint is None:
-                quantize_in_place(self.network, scheme, layers, embeddings=embeddings)
+                quantize_in_place(self.network, scheme, embeddings=embeddings)
             else:
                 quantize_from_files(
-                    self.network, self._checkpoint, scheme, layers, embeddings=embeddings, dtype=self.dtype
+                    self.network,
+                    self._checkpoint,
+                    scheme,
+                    embeddings=embeddings,
+                    dtype=self.dtype,
                 )
         except ValueError as error:
             raise ConfigError(f"--quantize {scheme}: {error}") from error
@@ -272,11 +283,14 @@ class TorchModel:
         Raises:
             OutOfMemoryError: not even one conversation fits.
         """
-        sizes = self.family.dimensions(self.config)
+        sizes = self.network.dimensions
         device, layer_devices, devices = self._settled(place)
-        encoders = {name: encoder.laid_out(device, self.dtype) for name, encoder in self._adapters.items()}
-        base = None if self._base_prefix is None else self._base_prefix.laid_out(device, self.dtype)
-        prefixes = [prefix for prefix in [*encoders.values(), base] if prefix is not None]
+        adapters = [
+            stored.place(name, self.network, device, self.dtype) for name, stored in self._adapters.items()
+        ]
+        base = None
+        if self._base_adapter is not None:
+            base = self._base_adapter.place(BUILT_IN, self.network, device, self.dtype)
         self.info = dataclasses.replace(
             self.info,
             context_length=context_length or self.info.context_length,
@@ -284,7 +298,7 @@ class TorchModel:
             devices=tuple(map(str, devices)),
             dtype=str(self.dtype).removeprefix("torch."),
         )
-        capacity = self.info.context_length + max((prefix.shape[3] for prefix in prefixes), default=0)
+        capacity = self.info.context_length + self.adapter_positions
         slot_bytes = bytes_per_slot(
             sizes.num_layers, sizes.num_kv_heads, capacity, sizes.head_dim, self.dtype
         )
@@ -300,27 +314,27 @@ class TorchModel:
             attention=attention,
         )
         self._engine = Engine(
-            self.network,  # type: ignore[arg-type]  # every family's network is a LanguageModel
+            self.network,
             self.tokenizer,
             cache,
             capacity=self.info.context_length,
             sampling=self.info.sampling,
-            prefixes=encoders,
-            base_prefix=base,
             device=device,
-            executor=None if executor is None else executor(self.network, cache),  # type: ignore[arg-type]
+            adapters=adapters,
+            base_adapter=base,
+            executor=None if executor is None else executor(self.network, cache),
         )
-        self._adapters.clear()  # the engine has what they amount to
+        self._adapters.clear()  # the engine has what they became
 
     def _settled(
         self, place: torch.device | DeviceMap
     ) -> tuple[torch.device, tuple[torch.device, ...] | None, tuple[torch.device, ...]]:
-        """Where inputs go, where each block stands (``None`` = there), and all devices."""
+        """Return where inputs go, where each block is (``None`` = there), and all devices."""
         if not isinstance(place, DeviceMap):
             return place, None, (place,)
-        parts = parts_of(self.network)  # type: ignore[arg-type]  # every family's network is one
+        parts = parts_of(self.network)
         if not self.is_borrowed:  # one that somebody else divided has its route
-            self.network.transformer.route = place.route(parts)  # type: ignore[union-attr]
+            self.network.route = place.route(parts)
         return place.places[parts.units[0].name], place.blocks(parts), place.devices
 
     def add_adapter(self, name: str, directory: Path) -> None:
@@ -336,20 +350,20 @@ class TorchModel:
             ClosedError: the model has no engine.
         """
         engine = self.engine
-        engine.prefixes.check(name)
-        encoder = load_prefix_encoder(directory, self.family, self.config, self.base)
-        engine.prefixes.check(name, encoder.pre_seq_len)
+        engine.adapters.check(name)
+        stored = StoredPrefix(load_prefix_encoder(directory, self.family, self.config, self.base))
+        engine.adapters.check(name, stored.num_positions)
         try:
-            prefix = encoder.laid_out(engine.device, self.dtype)
+            adapter = stored.place(name, self.network, engine.device, self.dtype)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(
-                f"adapter {name!r}: {engine.device} has no memory for its {encoder.pre_seq_len} positions. "
+                f"adapter {name!r}: {engine.device} has no memory for its {stored.num_positions} positions. "
                 "Remove another adapter first, or start with fewer --slots."
             ) from error
         with self._naming:
-            self.engine.prefixes.add(name, prefix)  # the model may have been closed meanwhile
+            self.engine.adapters.add(adapter)  # the model may have been closed meanwhile
             self._list_adapters()
 
     def remove_adapter(self, name: str) -> None:
@@ -360,11 +374,11 @@ class TorchModel:
             ClosedError: the model has no engine.
         """
         with self._naming:
-            self.engine.prefixes.remove(name)
+            self.engine.adapters.remove(name)
             self._list_adapters()
 
     def _list_adapters(self) -> None:
-        self.info = dataclasses.replace(self.info, adapters=self.engine.prefixes.names)
+        self.info = dataclasses.replace(self.info, adapters=self.engine.adapters.names)
 
     def _dtype_of(self, name: str, parameter: Tensor) -> torch.dtype:
         if not parameter.is_floating_point():
@@ -387,4 +401,4 @@ class TorchModel:
             self._engine.close()
             self._engine = None
         self._checkpoint = None
-        self.network = nn.Module()
+        self._network = None

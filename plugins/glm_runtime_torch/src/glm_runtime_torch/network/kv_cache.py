@@ -1,7 +1,11 @@
 """The slotted KV cache: fixed memory, one slot a sequence.
 
+Slots are whole conversations, not pages. On the CPU the memory of a slot that is not written is not
+resident, which is most of what pages are for; and a decode step needs no table of pages, so attention
+reads each row's keys and values in one piece.
+
 Axes: B batch · T new tokens · S key positions · N query heads · G key/value heads · H head dim
-      L layers
+      L layers · P positions written at once
 """
 
 from __future__ import annotations
@@ -31,15 +35,16 @@ MAX_SLOTS = 16
 class KVCache:
     """Keys and values of up to ``num_slots`` sequences of up to ``capacity`` positions each.
 
-    All memory is reserved at once and nothing is allocated per token. On the CPU reserved
-    memory is not resident before it is written. A sequence never looks at a position that it has
-    not written itself, so slots need no wiping between sequences.
+    All memory is reserved at once and nothing is allocated per token. On the CPU it is an anonymous
+    mapping: room for the longest conversation that takes memory only where keys have been written. A
+    sequence never looks at a position that was not written for it, so slots need no wiping between
+    sequences. Which slots are taken is not known here; see `glm_runtime_torch.generation.slots`.
 
     Args:
         num_layers: L.
         num_slots: sequences at a time.
         num_kv_heads: G.
-        capacity: positions of one slot, a prefix included.
+        capacity: positions of one slot, those of adapters included.
         head_dim: H.
         dtype: of keys and values.
         device: where they are.
@@ -79,57 +84,35 @@ class KVCache:
                 "smaller model."
             ) from error
         self._attention = TorchDecodeAttention() if attention is None else attention
-        self._free = list(range(num_slots))
-
-    def acquire(self, slot: int | None = None) -> int:
-        """Take a free slot, this one or any; there must be one."""
-        if slot is None:
-            return self._free.pop()
-        self._free.remove(slot)
-        return slot
-
-    def release(self, slot: int) -> None:
-        """Give a slot back."""
-        self._free.append(slot)
-
-    @property
-    def free_slots(self) -> int:
-        """How many slots are free now."""
-        return len(self._free)
-
-    @property
-    def free(self) -> Sequence[int]:
-        """The slots that are free now."""
-        return self._free
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Put the first ``length`` positions of one slot into another."""
+        """Copy the first ``length`` positions of one slot into another."""
         for stored in (*self._keys, *self._values):
             stored[target, :, :length] = stored[source, :, :length]
 
-    def write_prefix(self, slot: int, prefix: Tensor) -> None:
-        """Put ``[L, 2, G, P, H]`` at the first P positions of a slot."""
-        length = prefix.shape[3]
-        for layer, (keys, values) in enumerate(prefix):
-            self._keys[layer][slot, :, :length] = keys
-            self._values[layer][slot, :, :length] = values
+    def write(self, slot: int, key_values: Tensor, start: int = 0) -> None:
+        """Write keys and values ``[L, 2, G, P, H]`` to P positions of a slot from ``start`` on."""
+        places = slice(start, start + key_values.shape[3])
+        for layer, (keys, values) in enumerate(key_values):
+            self._keys[layer][slot, :, places] = keys
+            self._values[layer][slot, :, places] = values
 
-    def prefill_rows(self, slot: int, prefix_length: int, context_length: int) -> PrefillRows:
-        """Where one prompt goes.
+    def prefill_rows(self, slot: int, start: int, context_length: int) -> PrefillRows:
+        """Return the place where a prompt goes.
 
         Args:
             slot: of the sequence.
-            prefix_length: P, positions that a prefix has taken.
+            start: positions that are taken already, by adapters and by tokens that are reused.
             context_length: how many leading tokens of the prompt see each other.
         """
-        return PrefillRows(self._keys, self._values, slot, prefix_length, context_length)
+        return PrefillRows(self._keys, self._values, slot, start, context_length)
 
     def decode_rows(self, slots: RowNumbers, lengths: RowNumbers) -> DecodeRows:
-        """The rows of one decode step.
+        """Return the rows of one step of T tokens each.
 
         Args:
             slots: slot of each row.
-            lengths: positions of each row, the new token's included; 0 for a row that is padding.
+            lengths: positions of each row, the T new ones included; 0 for a row that is padding.
         """
         return DecodeRows(self._keys, self._values, slots, lengths, self._attention)
 
@@ -137,12 +120,12 @@ class KVCache:
 def bytes_per_slot(
     num_layers: int, num_kv_heads: int, capacity: int, head_dim: int, dtype: torch.dtype
 ) -> int:
-    """Memory of one slot's keys and values."""
+    """Return the memory of one slot's keys and values."""
     return 2 * num_layers * num_kv_heads * capacity * head_dim * dtype.itemsize
 
 
 def choose_slots(wanted: int, slot_bytes: int, memory_bytes: int) -> int:
-    """How many slots the KV cache gets.
+    """Return how many slots the KV cache gets.
 
     Args:
         wanted: by the user; 0 = as many as fit, at most `MAX_SLOTS`.
@@ -164,36 +147,35 @@ def choose_slots(wanted: int, slot_bytes: int, memory_bytes: int) -> int:
 
 
 class PrefillRows:
-    """One slot while its prompt is taken in."""
+    """One slot while its prompt is taken in; see `KVCache.prefill_rows`."""
 
     def __init__(
         self,
         keys: list[Tensor],
         values: list[Tensor],
         slot: int,
-        prefix_length: int,
+        first: int,
         context_length: int,
     ) -> None:
         self._keys = keys
         self._values = values
         self._slot = slot
-        self._prefix_length = prefix_length
+        self._first = first
         self._context_length = context_length
 
     def put(self, keys: Tensor, values: Tensor, layer: int, start: int) -> None:
-        """Keep rotated keys and values ``[1, G, t, H]`` of the tokens from ``start`` on."""
-        first = self._prefix_length + start
-        places = slice(first, first + keys.shape[2])
+        """Store rotated keys and values ``[1, G, t, H]`` of the tokens from ``start`` on."""
+        places = slice(self._first + start, self._first + start + keys.shape[2])
         self._keys[layer][self._slot, :, places] = keys[0]
         self._values[layer][self._slot, :, places] = values[0]
 
     def attend(self, q: Tensor, layer: int, start: int) -> Tensor:
-        """The context ``[1, t, N * H]`` of rotated queries ``[1, N, t, H]`` of the tokens from ``start`` on.
+        """Return the context ``[1, t, N * H]`` of rotated queries ``[1, N, t, H]`` from token ``start`` on.
 
         Every key that these tokens see must have been put.
         """
         stop = start + q.shape[2]
-        seen = self._prefix_length + max(stop, self._context_length)
+        seen = self._first + max(stop, self._context_length)
         keys = self._keys[layer][self._slot : self._slot + 1, :, :seen]
         values = self._values[layer][self._slot : self._slot + 1, :, :seen]
         return scaled_product(q, keys, values, self._mask(start, stop, seen, q.device))
@@ -201,13 +183,19 @@ class PrefillRows:
     def _mask(self, start: int, stop: int, seen: int, device: torch.device) -> Tensor | None:
         if stop <= self._context_length or stop - start == 1:
             return None  # the whole context sees itself; a single token sees all that is before it
-        queries = self._prefix_length + torch.arange(start, stop, device=device).unsqueeze(0)
-        to_all = torch.tensor([self._prefix_length + self._context_length], device=device)
+        queries = self._first + torch.arange(start, stop, device=device).unsqueeze(0)
+        to_all = torch.tensor([self._first + self._context_length], device=device)
         return visibility_mask(queries, to_all, seen)
 
 
 class DecodeRows(AttendingStore):
-    """Some slots as the rows of a decode step; rows may have different lengths."""
+    """Some slots as the rows of a step; see `KVCache.decode_rows`.
+
+    Rows may have different lengths. A step of several tokens a row stores and attends token by token, as
+    that many steps of one would: a backend's attention needs to know one new token a row only, and the
+    result is the same bit for bit. What several tokens save is all around it: the linear layers read
+    their weights once.
+    """
 
     def __init__(
         self,
@@ -222,11 +210,26 @@ class DecodeRows(AttendingStore):
         self._slots = slots
         self._lengths = lengths
         self._attention = attention
-        self._on_devices: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._numbers: dict[tuple[torch.device, int], tuple[RowNumbers, RowNumbers]] = {}
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, rotary: Rotary, layer: int) -> Tensor:
-        """See `AttendingStore.attend`; T is 1."""
-        slots, lengths = self._numbers(q.device)
+        """See `AttendingStore.attend`."""
+        count = q.shape[2]
+        if count == 1:
+            return self._attend_to_one(q, k, v, rotary, layer, 0)
+        contexts = []
+        for token in range(count):
+            only = slice(token, token + 1)
+            one = q[:, :, only], k[:, :, only], v[:, :, only]
+            angles = rotary.tokens(token, token + 1)
+            contexts.append(self._attend_to_one(*one, angles, layer, count - 1 - token))
+        return torch.cat(contexts, dim=1)
+
+    def _attend_to_one(
+        self, q: Tensor, k: Tensor, v: Tensor, rotary: Rotary, layer: int, following: int
+    ) -> Tensor:
+        """Store and attend for one token a row, which ``following`` more of this step come after."""
+        slots, lengths = self._numbers_on(q.device, following)
         return self._attention.decode(
             q,
             k,
@@ -239,11 +242,17 @@ class DecodeRows(AttendingStore):
             lengths,  # type: ignore[arg-type]
         )
 
-    def _numbers(self, device: torch.device) -> tuple[RowNumbers, RowNumbers]:
-        """Slots and lengths as the attention takes them, copied once a step to each device."""
-        if isinstance(self._slots, Tensor) or not takes_tensors(self._attention):
-            return self._slots, self._lengths
-        if device not in self._on_devices:
-            both = torch.tensor([list(self._slots), list(self._lengths)], device=device)
-            self._on_devices[device] = both[0], both[1]
-        return self._on_devices[device]
+    def _numbers_on(self, device: torch.device, following: int) -> tuple[RowNumbers, RowNumbers]:
+        """Return slots and lengths as the attention takes them, made once a step for each device."""
+        slots, lengths = self._slots, self._lengths
+        if isinstance(lengths, Tensor):
+            # Not kept: a recorded step must compute them anew. Length 0 is padding and stays so.
+            return slots, lengths if not following else (lengths - following).clamp(min=0)
+        found = self._numbers.get((device, following))
+        if found is None:
+            found = slots, [length - following for length in lengths]
+            if takes_tensors(self._attention):
+                both = torch.tensor([list(slots), found[1]], device=device)
+                found = both[0], both[1]
+            self._numbers[device, following] = found
+        return found

@@ -53,15 +53,15 @@ class PrefixEncoder(nn.Module):
             )
 
     def forward(self) -> Tensor:
-        """Keys and values of the prefix, ``[L, 2, G, P, H]``, in the weights' own dtype."""
+        """Return keys and values of the prefix, ``[L, 2, G, P, H]``, in the weights' own dtype."""
         rows = self.embedding.weight if self.trans is None else self.trans(self.embedding.weight)
         # one row holds key of layer 0, value of layer 0, key of layer 1, ...
         rows = rows.view(self.pre_seq_len, self.num_layers, 2, self.num_kv_heads, self.head_dim)
         return rows.permute(1, 2, 3, 0, 4)  # [L, 2, G, P, H]
 
     @torch.no_grad()
-    def laid_out(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Keys and values as a KV cache takes them: ``[L, 2, G, P, H]`` in memory of their own.
+    def lay_out(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Return keys and values as a KV cache takes them: ``[L, 2, G, P, H]`` in memory of their own.
 
         That memory goes back to the operating system as soon as nobody holds the tensor.
         """
@@ -78,7 +78,7 @@ class PrefixedKeyValues:
     Args:
         prefix: ``[L, 2, G, P, H]``.
         dropout: probability with which single prefix elements are dropped (0.1 in training).
-        store: a cache that shall hold the prefix from now on.
+        store: a cache that is to hold the prefix from now on.
         seed: what is dropped follows from it and the layer alone, for each row of a batch by itself,
             so a layer that is computed twice (gradient checkpointing) drops the same; ``None`` takes
             torch's generator and drops the same in all rows.
@@ -98,17 +98,17 @@ class PrefixedKeyValues:
         self._seed = seed
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Implement `KeyValueStore.update`; the result is ``P`` positions longer than the input."""
+        """Put the prefix in front; the result is ``P`` positions longer than the input."""
         front = self._prefix[layer].to(keys.device, keys.dtype)  # [2, G, P, H]
         front = front.unsqueeze(1).expand(2, keys.shape[0], *front.shape[1:])  # [2, B, G, P, H]
         if self._seed is not None and self._dropout:
-            front = front * self._kept(front, layer)
+            front = front * self._dropout_mask(front, layer)
         keys = torch.cat((front[0], keys), dim=2)
         values = torch.cat((front[1], values), dim=2)
         return self._store.update(keys, values, layer) if self._store is not None else (keys, values)
 
-    def _kept(self, front: Tensor, layer: int) -> Tensor:
-        """0 where an element is dropped, elsewhere what makes up for it."""
+    def _dropout_mask(self, front: Tensor, layer: int) -> Tensor:
+        """Return factors: 0 where an element is dropped, elsewhere what makes up for it."""
         generator = torch.Generator(front.device)
         generator.manual_seed((self._seed or 0) * self._prefix.shape[0] + layer)
         kept = torch.rand(front.shape, generator=generator, device=front.device) >= self._dropout
