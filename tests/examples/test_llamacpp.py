@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -27,6 +28,7 @@ from glm_core import (
     Delta,
     DeviceError,
     Message,
+    OutOfMemoryError,
     RequestError,
     Sampling,
 )
@@ -382,6 +384,58 @@ def test_damaged_file_is_refused_with_the_reason(
     file.write_bytes(content[: len(content) - 5000] if damage == "cut" else content[:4] + b"\xff" * 400)
     with pytest.raises(CheckpointError, match=r"damaged\.gguf: .{10,}\. The file is damaged"):
         open_gguf(llamacpp, file)
+
+
+def test_template_that_is_no_program_is_refused(llamacpp: ModuleType, tiny_gguf: Path) -> None:
+    """Before the weights are read, with the file's name."""
+    file = write_tiny_gguf(tiny_gguf.with_name("syntax.gguf"), template="{% if %}")
+    with pytest.raises(CheckpointError, match=r"syntax\.gguf"):
+        open_gguf(llamacpp, file)
+
+
+def test_model_that_does_not_fit_says_so(
+    llamacpp: ModuleType, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With llama.cpp's reason and what to do, as an error of memory and not of the file."""
+    with open_gguf(llamacpp, tiny_gguf):
+        from glm_runtime_llamacpp import _binding
+
+    def fail(*_: object, **__: object) -> None:
+        _binding._note_complaint(4, b"failed to allocate buffer of size 99", None)
+        raise ValueError("Failed to create llama_context")
+
+    monkeypatch.setattr(_binding.api, "Llama", fail)
+    with pytest.raises(OutOfMemoryError, match=r"buffer of size 99.*--context-length"):
+        open_gguf(llamacpp, tiny_gguf)
+
+
+def test_model_that_only_encodes_is_refused(
+    llamacpp: ModuleType, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its architecture is named."""
+    with open_gguf(llamacpp, tiny_gguf):
+        from glm_runtime_llamacpp import _binding
+    monkeypatch.setattr(_binding.api, "llama_model_has_encoder", lambda model: True)
+    with pytest.raises(CheckpointError, match="'llama'"):
+        open_gguf(llamacpp, tiny_gguf)
+
+
+@pytest.mark.parametrize(
+    ("weight_bytes", "setting", "expected"), [(2**20, "3", 1), (2**30, "3", 3), (2**30, "", None)]
+)
+def test_threads_are_those_that_help(
+    llamacpp: ModuleType,
+    tiny_gguf: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    weight_bytes: int,
+    setting: str,
+    expected: int | None,
+) -> None:
+    """One for a small model; for others what the user says, or what the process may use."""
+    from glm_runtime_llamacpp._binding import count_threads
+
+    monkeypatch.setenv("OMP_NUM_THREADS", setting)
+    assert count_threads(weight_bytes) == (expected or len(os.sched_getaffinity(0)))
 
 
 class GatedEngine:

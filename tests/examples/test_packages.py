@@ -18,7 +18,7 @@ PUBLIC_MODULES = (
     *("glm_core", "glm_core.records", "glm_core.errors"),
     *("glm_core.conversation", "glm_core.listening"),
 )
-MOST_LINES = 150
+MOST_LINES = 160
 """Of an example, and of each module of one that has a longer story to tell."""
 MOST_LINES_OF = {"glm_runtime_llamacpp": 500}
 

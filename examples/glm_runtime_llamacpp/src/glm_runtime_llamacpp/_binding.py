@@ -49,7 +49,7 @@ def open_llama(file: Path, **options: Any) -> Any:
     _complaints.clear()
     try:
         return api.Llama(str(file), verbose=False, **options)
-    except (ValueError, RuntimeError, MemoryError) as error:
+    except Exception as error:  # of llama.cpp, or of the file's chat template, which is a program
         reason = "; ".join(_complaints) or str(error)
         if "alloc" in reason or isinstance(error, MemoryError):
             raise OutOfMemoryError(
@@ -69,14 +69,18 @@ def read_facts(llama: Any) -> dict[str, int | str]:
         CheckpointError: the model is not one that goes on with text.
     """
     family = str(llama.metadata.get("general.architecture", ""))
-    if api.llama_model_has_encoder(llama.model):
-        raise CheckpointError(f"a model of architecture {family!r} does not answer in a conversation")
+    # llama.cpp's own function answers 0 as long as only the vocabulary is read.
+    context_length = int(llama.metadata.get(f"{family}.context_length", 0))
+    if api.llama_model_has_encoder(llama.model) or context_length < 1:
+        raise CheckpointError(
+            f"the file holds a model of architecture {family!r}, which does not go on with text; pass one "
+            "that was made for conversations"
+        )
     return {
         "family": family,
         "num_parameters": int(api.llama_model_n_params(llama.model)),
         "weight_bytes": int(api.llama_model_size(llama.model)),
-        # llama.cpp's own function answers 0 as long as only the vocabulary is read.
-        "context_length": int(llama.metadata.get(f"{family}.context_length", 0)),
+        "context_length": context_length,
     }
 
 

@@ -110,7 +110,7 @@ class GgufModel:
 
     @property
     def load(self) -> ModelLoad:
-        """How busy the model is at this moment."""
+        """Return how busy the model is at this moment."""
         with self._lock:
             active = self._running is not None
             used = self._engine.used if active and self._engine else 0
