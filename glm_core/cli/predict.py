@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .._progress import checked_progress
+from .._progress import check_progress
 from ..config import expand
 from ..errors import ConfigError, PluginError
 from ..plugins import PluginHost, default_host
@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> int:
                     f"trainer {trainer.name!r} cannot ask this model ({model.info.family}); choose another "
                     "--model or --trainer"
                 )
-            for last in _shown(checked_progress(plugin, "predict", reports, PredictProgress)):
+            for last in _shown(check_progress(plugin, "predict", reports, PredictProgress)):
                 if last.message:
                     notice(last.message)
     except KeyboardInterrupt:

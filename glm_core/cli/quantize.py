@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .._progress import checked_progress
+from .._progress import check_progress
 from ..config import HUBS, expand, load_settings
 from ..errors import CheckpointError, ConfigError
 from ..models import Resolved
@@ -115,7 +115,7 @@ def _reports(
     for runtime in able:
         reports = host.call(runtime, "quantize_checkpoint", source=source, job=job)
         if reports is not None:
-            return checked_progress(runtime, "quantize_checkpoint", reports, QuantizeProgress)
+            return check_progress(runtime, "quantize_checkpoint", reports, QuantizeProgress)
     by = "no installed runtime can" if wanted == "auto" else f"runtime {wanted} cannot"
     raise CheckpointError(
         f"{by} quantise {source.path or source.name}; pass the directory of a ChatGLM-6B "

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
-from .._progress import checked_progress
+from .._progress import check_progress
 from ..config import HUBS, expand, is_first_process, load_settings
 from ..errors import ConfigError, PluginError
 from ..plugins import PluginHost, default_host
@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> int:
                 f"trainer {trainer.name!r} cannot train this model ({model.info.family}); choose another "
                 "--model"
             )
-        last = _follow(checked_progress(plugin, "train", reports, TrainProgress), tell, draw=first)
+        last = _follow(check_progress(plugin, "train", reports, TrainProgress), tell, draw=first)
     if first and last.checkpoint is not None:
         print(last.checkpoint)
     return 0

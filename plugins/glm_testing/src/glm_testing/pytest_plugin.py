@@ -151,8 +151,8 @@ class _Promise(pytest.Item):
         from .driver import FrontendGoneError
 
         cause = excinfo.value.__cause__
-        said = cause is None or isinstance(cause, (GlmError, FrontendGoneError))
-        if isinstance(excinfo.value, BrokenPromiseError) and said:
+        for_users = cause is None or isinstance(cause, (GlmError, FrontendGoneError))
+        if isinstance(excinfo.value, BrokenPromiseError) and for_users:
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 

@@ -157,10 +157,10 @@ def seeds_differ(subject: Subject) -> None:
 @check("conversations", "conversations, system messages and bare prompts are answered", *ANSWERING)
 def conversations(subject: Subject) -> None:
     """Ask whatever core lets through."""
-    said = (Message("user", QUESTIONS[0]), Message("assistant", "Fine."), Message("user", QUESTIONS[1]))
+    messages = (Message("user", QUESTIONS[0]), Message("assistant", "Fine."), Message("user", QUESTIONS[1]))
     for request in (
-        ChatRequest(said, GREEDY),
-        ChatRequest((Message("system", "Be brief."), *said), GREEDY),
+        ChatRequest(messages, GREEDY),
+        ChatRequest((Message("system", "Be brief."), *messages), GREEDY),
         ChatRequest(prompt="Once upon a time", sampling=GREEDY),
     ):
         ask(subject, request)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from glm_core.errors import ConfigError, DeviceError
 from glm_core.records import ModelInfo, Placement, Sampling
 
-from ._answers import ANSWERING, ask, question, until
+from ._answers import ANSWERING, ask, question, wait_until
 from ._promises import BrokenError, NotApplicableError, check, expect
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def memory_returned(subject: Subject) -> None:
         return left() is None
 
     expect(
-        until(subject, gone),
+        wait_until(subject, gone),
         f"{subject.patience:g} seconds after it was closed something still holds {left()!r}",
     )
 

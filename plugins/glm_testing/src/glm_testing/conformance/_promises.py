@@ -89,12 +89,12 @@ class Check:
             subject.close()
         if isinstance(error, BrokenError):
             raise BrokenPromiseError(self._broken(str(error))) from error.__cause__
-        said = (
+        text = (
             str(error)
             if isinstance(error, (GlmError, FrontendGoneError))
             else f"{type(error).__name__}: {error}"
         )
-        raise BrokenPromiseError(self._broken(said)) from error
+        raise BrokenPromiseError(self._broken(text)) from error
 
     def _broken(self, what: str) -> str:
         return f'promise "{self.promise}" ({self.documented}) is broken: {what}'
