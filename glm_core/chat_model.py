@@ -23,7 +23,7 @@ from .records import (
     ModelLoad,
     Sampling,
     ToolCallDelta,
-    as_messages,
+    build_messages,
     has_tool_messages,
     join_calls,
 )
@@ -173,7 +173,7 @@ class ChatModel:
                 f"unknown sampling option {unknown[0]!r}; known are {', '.join(sorted(_SAMPLING_FIELDS))}"
             )
         request = ChatRequest(
-            messages=as_messages(history, prompt, system),
+            messages=build_messages(history, prompt, system),
             sampling=Sampling(**sampling),
             adapter=adapter,
             stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),

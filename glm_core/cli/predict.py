@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from .._progress import check_progress
 from ..config import expand
@@ -24,10 +21,7 @@ from ._options import (
     parse_adapters,
     print_table,
 )
-
-BAR_PLACES = 30
-SECONDS_BETWEEN_DRAWINGS = 0.1
-LINES = 10
+from ._progress_bar import Drawing, draw_progress
 
 
 def run(arguments: list[str]) -> int:
@@ -47,7 +41,8 @@ def run(arguments: list[str]) -> int:
                     f"trainer {trainer.name!r} cannot ask this model ({model.info.family}); choose another "
                     "--model or --trainer"
                 )
-            for last in _shown(check_progress(plugin, "predict", reports, PredictProgress)):
+            checked = check_progress(plugin, "predict", reports, PredictProgress)
+            for last in draw_progress(checked, _describe):
                 if last.message:
                     notice(last.message)
     except KeyboardInterrupt:
@@ -115,52 +110,6 @@ def _print_result(last: PredictProgress) -> None:
         notice(f"written: {path}")
 
 
-def _shown(reports: Iterator[PredictProgress]) -> Iterator[PredictProgress]:
-    """The same reports, drawn as a bar with the time left on a terminal and as some lines elsewhere."""
-    stream: Any = sys.stderr
-    if stream is None:
-        yield from reports
-        return
-    terminal = stream.isatty()
-    clock = _Clock()
-    drawn, next_line = 0.0, 0.0
-    try:
-        for progress in reports:
-            clock.see(progress.done)
-            if terminal and drawn and progress.message:
-                stream.write("\r\x1b[K")
-            yield progress
-            share = progress.done / progress.total if progress.total else 1.0
-            if terminal and (progress.finished or time.monotonic() - drawn >= SECONDS_BETWEEN_DRAWINGS):
-                drawn = time.monotonic()
-                full = int(share * BAR_PLACES)
-                stream.write(
-                    f"\r\x1b[K[{'#' * full}{'.' * (BAR_PLACES - full)}] {clock.line(progress, share)}"
-                )
-            elif not terminal and progress.done and (progress.finished or next_line <= share < 1):
-                next_line = (int(share * LINES) + 1) / LINES
-                stream.write(f"{clock.line(progress, share)}\n")
-            stream.flush()
-    finally:
-        if terminal and drawn:
-            stream.write("\n")
-
-
-class _Clock:
-    """Tells the time left from the rows that were answered since the first report."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._first: int | None = None
-
-    def see(self, done: int) -> None:
-        if self._first is None:
-            self._started, self._first = time.monotonic(), done
-
-    def line(self, progress: PredictProgress, share: float) -> str:
-        text = f"{share:4.0%}  {progress.done} of {progress.total} rows"
-        answered, seconds = progress.done - (self._first or 0), time.monotonic() - self._started
-        if answered <= 0 or progress.finished or progress.done >= progress.total:
-            return text
-        left = int(seconds / answered * (progress.total - progress.done))
-        return f"{text}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+def _describe(progress: PredictProgress) -> Drawing:
+    text = f"{progress.done} of {progress.total} rows"
+    return Drawing(progress.done, progress.total, text, is_due=progress.finished)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterator
-from typing import Any
 
 from .._progress import check_progress
 from ..config import HUBS, expand, load_settings
@@ -18,11 +16,7 @@ from ..records import ModelSource, QuantizationScheme, QuantizeJob, QuantizeProg
 from ..routing import resolve_settings
 from ..survey import take_survey
 from ._options import command_parser, notice
-
-BAR_PLACES = 30
-SECONDS_BETWEEN_DRAWINGS = 0.1
-LINES = 10
-ALMOST_DONE = 0.995  # from here on it would print as 100 %, before it is true
+from ._progress_bar import Drawing, draw_progress
 
 
 def run(arguments: list[str]) -> int:
@@ -36,7 +30,8 @@ def run(arguments: list[str]) -> int:
     )
     resolved = resolve_settings(host, settings)
     try:
-        for progress in _shown(_reports(host, resolved, job, settings.runtime)):
+        reports = _reports(host, resolved, job, settings.runtime)
+        for progress in draw_progress(reports, _describe, time_left=False):
             if progress.message:
                 notice(progress.message)
     except KeyboardInterrupt:
@@ -123,40 +118,8 @@ def _reports(
     )
 
 
-def _shown(reports: Iterator[QuantizeProgress]) -> Iterator[QuantizeProgress]:
-    """The same reports, drawn as a bar on a terminal and as some lines elsewhere."""
-    stream: Any = sys.stderr
-    if stream is None:
-        yield from reports
-        return
-    terminal = stream.isatty()
-    drawn, next_line = 0.0, 0.0
-    try:
-        for progress in reports:
-            share = progress.done / progress.total if progress.total else 1.0
-            if terminal:
-                if progress.message:
-                    stream.write("\r\x1b[K")
-                yield progress
-                if progress.finished or time.monotonic() - drawn >= SECONDS_BETWEEN_DRAWINGS:
-                    drawn = time.monotonic()
-                    stream.write(f"\r\x1b[K{_bar(progress, share)}")
-            else:
-                yield progress
-                if progress.finished or next_line <= share < ALMOST_DONE:
-                    next_line = (int(share * LINES) + 1) / LINES
-                    stream.write(f"{_sizes(progress, share)}\n")
-            stream.flush()
-    finally:
-        if terminal and drawn:
-            stream.write("\n")
-
-
-def _bar(progress: QuantizeProgress, share: float) -> str:
-    full = int(share * BAR_PLACES)
-    return f"[{'#' * full}{'.' * (BAR_PLACES - full)}] {_sizes(progress, share)} {progress.tensor}"
-
-
-def _sizes(progress: QuantizeProgress, share: float) -> str:
+def _describe(progress: QuantizeProgress) -> Drawing:
     unit, name = (1e9, "GB") if progress.total >= 1e9 else (1e6, "MB")
-    return f"{share:4.0%}  {progress.done / unit:.2f} of {progress.total / unit:.2f} {name}"
+    sizes = f"{progress.done / unit:.2f} of {progress.total / unit:.2f} {name}"
+    text = f"{sizes} {progress.tensor}" if progress.tensor and sys.stderr.isatty() else sizes
+    return Drawing(progress.done, progress.total, text, is_due=progress.finished)

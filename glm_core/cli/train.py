@@ -6,8 +6,7 @@ import argparse
 import contextlib
 import signal
 import sys
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -19,9 +18,8 @@ from ..records import TrainerInfo, TrainJob, TrainProgress
 from ..routing import open_for_training
 from ._jobs import add_set_option, job_options, trainers
 from ._options import add_plugin_options, command_parser, notice, notice_failed
+from ._progress_bar import Drawing, draw_progress
 
-BAR_PLACES = 30
-SECONDS_BETWEEN_DRAWINGS = 0.1
 LINES = 20
 MODEL_SETTINGS = ("model", "revision", "runtime", "device", "dtype", "quantize", "hub", "offline")
 
@@ -119,8 +117,9 @@ def _say_nothing(line: str) -> None:
 def _follow(reports: Iterator[TrainProgress], tell: Callable[[str], None], *, draw: bool) -> TrainProgress:
     """Read all reports; after an interrupt the step that runs is finished and its checkpoint written."""
     last = TrainProgress(0, 0)
-    with _Interrupt() as interrupt, contextlib.closing(_shown(reports, draw=draw)) as shown:
-        for last in shown:
+    drawn = draw_progress(reports, _Describe(), lines=LINES) if draw else reports
+    with _Interrupt() as interrupt, contextlib.closing(drawn):
+        for last in drawn:
             if last.message:
                 tell(last.message)
             interrupt.may_wait = last.step > 0 and last.loss is not None
@@ -161,61 +160,19 @@ class _Interrupt:
         notice("stopping after this step, its checkpoint is kept; Ctrl-C again stops at once")
 
 
-def _shown(reports: Iterator[TrainProgress], *, draw: bool) -> Generator[TrainProgress, None, None]:
-    """The same reports, drawn as a bar with the time left on a terminal and as some lines elsewhere."""
-    stream: Any = sys.stderr
-    if stream is None or not draw:
-        yield from reports
-        return
-    terminal = stream.isatty()
-    clock = _Clock()
-    drawn, next_line = 0.0, 0.0
-    with contextlib.closing(reports):  # type: ignore[type-var]  # core's own generator
-        try:
-            for progress in reports:
-                if terminal and drawn and progress.message:
-                    stream.write("\r\x1b[K")
-                yield progress
-                if progress.loss is None:
-                    continue
-                clock.see(progress)
-                share = progress.step / progress.total_steps
-                done = progress.step == progress.total_steps
-                if terminal and (done or time.monotonic() - drawn >= SECONDS_BETWEEN_DRAWINGS):
-                    drawn = time.monotonic()
-                    full = int(share * BAR_PLACES)
-                    stream.write(f"\r\x1b[K[{'#' * full}{'.' * (BAR_PLACES - full)}] {clock.line(progress)}")
-                elif not terminal and (done or next_line <= share or progress.metrics):
-                    next_line = (int(share * LINES) + 1) / LINES
-                    stream.write(f"{clock.line(progress)}\n")
-                stream.flush()
-        finally:
-            if terminal and drawn:
-                stream.write("\n")
-
-
-class _Clock:
-    """Tells the time left from the steps since the first report, and a running mean of the loss."""
+class _Describe:
+    """Describes a step by its number, a running mean of the loss, and what was evaluated."""
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._first: int | None = None
-        self._loss: float | None = None
+        self._mean_loss: float | None = None
 
-    def see(self, progress: TrainProgress) -> None:
-        if self._first is None:
-            self._started, self._first = time.monotonic(), progress.step
-        if progress.loss is not None:
-            self._loss = progress.loss if self._loss is None else 0.9 * self._loss + 0.1 * progress.loss
-
-    def line(self, progress: TrainProgress) -> str:
-        text = f"{progress.step / progress.total_steps:4.0%}  step {progress.step} of {progress.total_steps}"
-        if self._loss is not None:
-            text += f", loss {self._loss:.4g}"
+    def __call__(self, progress: TrainProgress) -> Drawing | None:
+        if progress.loss is None:
+            return None
+        mean = self._mean_loss
+        self._mean_loss = progress.loss if mean is None else 0.9 * mean + 0.1 * progress.loss
+        text = f"step {progress.step} of {progress.total_steps}, loss {self._mean_loss:.4g}"
         for name, value in progress.metrics.items():
             text += f", {name} {value:.4g}"
-        steps, seconds = progress.step - (self._first or 0), time.monotonic() - self._started
-        if steps <= 0 or progress.step >= progress.total_steps:
-            return text
-        left = int(seconds / steps * (progress.total_steps - progress.step))
-        return f"{text}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+        is_due = progress.step == progress.total_steps or bool(progress.metrics)
+        return Drawing(progress.step, progress.total_steps, text, is_due=is_due)

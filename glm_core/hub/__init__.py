@@ -1,8 +1,10 @@
 """Downloading checkpoints: Hugging Face's hub or a mirror of it, and ModelScope.
 
-Only data files are fetched: no Python code ever, and safetensors alone where a model offers both
-forms of weights. Locks, small files and the layout of the cache are the clients' own; the clients
-are optional (``glm-core[hub]``, ``glm-core[modelscope]``) and imported when something is fetched.
+Only the files that `glm_core.model_files` lists are fetched: no Python code ever, and safetensors alone where
+a model offers both forms of weights. This is in the core and not in the torch runtime because a runtime over
+another engine needs models as well; the clients are extras, so that the core alone stays small. Locks, small
+files and the layout of the cache are the clients' own, which are imported when something is fetched
+(``glm-core[hub]``, ``glm-core[modelscope]``).
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ def download(repository: str, *, revision: str | None, offline: bool, hub: str) 
             permission, a file damaged on the way, or the cache cannot be written.
     """
     if hub == "modelscope":
-        from ._modelscope import from_modelscope
+        from ._modelscope import download_from_modelscope
 
-        return from_modelscope(repository, revision, offline)
-    from ._hugging_face import from_hugging_face
+        return download_from_modelscope(repository, revision, offline)
+    from ._hugging_face import download_from_hugging_face
 
-    return from_hugging_face(repository, revision, offline)
+    return download_from_hugging_face(repository, revision, offline)

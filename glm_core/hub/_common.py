@@ -1,4 +1,4 @@
-"""What both hubs share: which files are wanted, importing a client, and wording its errors."""
+"""What both hubs share: importing a client, and turning its errors into sentences."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 
 from ..errors import HubError
 
-DATA_FILES = ("*.json", "*.model", "*.safetensors", "*.bin", "*.txt", "*.tiktoken", "*.jinja")
 OFFLINE_HINT = "Download it on a machine with network, or pass --model a local directory."
 
 
 def import_client(package: str, extra: str, submodules: Iterable[str], repository: str) -> Any:
-    """Import a hub's client; which type checkers must not see, as it is optional."""
+    """Import a hub's optional client, in a way that type checkers do not follow."""
     try:
         client = importlib.import_module(package)
         for name in submodules:
@@ -31,30 +30,33 @@ def import_client(package: str, extra: str, submodules: Iterable[str], repositor
     return client
 
 
-def superseded(names: Iterable[str]) -> list[str] | None:
-    """The torch files of a model that also offers safetensors."""
-    return ["*.bin"] if any(name.endswith(".safetensors") for name in names) else None
-
-
-def is_of_files(error: Exception) -> bool:
-    """Whether the system refused a file; both clients also derive errors of theirs from ``OSError``."""
+def is_file_error(error: Exception) -> bool:
+    """Return whether the system refused a file; some errors of the clients are ``OSError`` too."""
     return isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError)
 
 
-def root_of(error: BaseException) -> BaseException:
-    """Where it began: the clients wrap a refused connection three times, in ever longer sentences."""
+def root_cause(error: BaseException) -> BaseException:
+    """Return the first error of a chain: the clients wrap a refused connection three times."""
     while cause := error.__cause__ or error.__context__:
         error = cause
     return error
 
 
-def reason_of(error: BaseException) -> str:
-    """The first line of a message; the clients' further lines are advice for programmers."""
+def format_reason(error: BaseException) -> str:
+    """Return the first line of a message; the clients' further lines are advice for programmers."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300].rstrip(". ")
 
 
-def not_writable(where: str, error: Exception, variable: str, now: Path | None) -> str:
+def format_cache_error(where: str, error: Exception, variable: str, folder: Path | None) -> str:
+    """Return the sentence for a cache that cannot be written.
+
+    Args:
+        where: the model that was to be written.
+        error: of the system.
+        variable: of the environment, which names the cache's folder.
+        folder: where the cache is now; ``None`` if the client does not tell.
+    """
     return (
         f"{where} could not be written to the cache: {error}. Make the folder writable and large enough, "
-        f"or name another in {variable}" + (f" (now {now})." if now else ".")
+        f"or name another in {variable}" + (f" (now {folder})." if folder else ".")
     )

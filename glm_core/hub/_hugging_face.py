@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HubError
+from ..model_files import FETCHED, NEEDED, SAFETENSORS, TORCH, unwanted_patterns
 from ._common import (
-    DATA_FILES,
     OFFLINE_HINT,
+    format_cache_error,
+    format_reason,
     import_client,
-    is_of_files,
-    not_writable,
-    reason_of,
-    root_of,
-    superseded,
+    is_file_error,
+    root_cause,
 )
 from ._large_files import TIMEOUT_SECONDS, fetch_large, is_outage, large_files
 
@@ -31,8 +30,8 @@ _HINT = (
 _log = logging.getLogger("glm")
 
 
-def from_hugging_face(repository: str, revision: str | None, offline: bool) -> Path:
-    """See `glm_core.hub.download`."""
+def download_from_hugging_face(repository: str, revision: str | None, offline: bool) -> Path:
+    """Do what `glm_core.hub.download` says."""
     client = import_client("huggingface_hub", "hub", ("constants", "errors", "utils"), repository)
     offline = offline or client.is_offline_mode()  # also TRANSFORMERS_OFFLINE
     where = f"{repository}" + (f" at revision {revision}" if revision else "")
@@ -46,7 +45,7 @@ def from_hugging_face(repository: str, revision: str | None, offline: bool) -> P
                 raise
             with contextlib.suppress(client.errors.LocalEntryNotFoundError):
                 folder = _from_cache(client, repository, revision)
-                reason = reason_of(error)
+                reason = format_reason(error)
                 _log.warning("%s: the hub does not answer (%s); using the copy in the cache", where, reason)
                 return folder
             raise
@@ -60,25 +59,25 @@ def from_hugging_face(repository: str, revision: str | None, offline: bool) -> P
 
 
 def _from_cache(client: Any, repository: str, revision: str | None) -> Path:
-    """The snapshot in the cache; the client compares its files with the list of those it should have."""
+    """Return the snapshot in the cache, of whose files the client knows which it should have."""
 
-    def find(unwanted: list[str] | None) -> Path:
+    def find(unwanted: tuple[str, ...]) -> Path:
         return Path(
             client.snapshot_download(
                 repository,
                 revision=revision,
                 local_files_only=True,
-                allow_patterns=list(DATA_FILES),
-                ignore_patterns=unwanted,
+                allow_patterns=list(NEEDED),
+                ignore_patterns=list(unwanted),
             )
         )
 
-    folder = find(["*.bin"])
-    return folder if any(folder.rglob("*.safetensors")) else find(None)
+    folder = find(unwanted_patterns([SAFETENSORS.single]))
+    return folder if any(folder.rglob(SAFETENSORS.pattern)) else find(unwanted_patterns([TORCH.single]))
 
 
 def _describe(client: Any, repository: str, revision: str | None) -> Any:
-    """Ask the hub for the commit and the files of a model."""
+    """Return what the hub says of a model: its commit and its files."""
     try:
         found = client.HfApi().model_info(
             repository, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
@@ -96,12 +95,11 @@ def _describe(client: Any, repository: str, revision: str | None) -> Any:
 def _fetch(client: Any, repository: str, revision: str | None, found: Any) -> Path:
     _log.info("%s: commit %s", repository, found.sha)
     every = found.siblings or ()
-    unwanted = superseded(file.rfilename for file in every)
-    wanted = list(
-        client.utils.filter_repo_objects(
-            every, allow_patterns=list(DATA_FILES), ignore_patterns=unwanted, key=lambda file: file.rfilename
-        )
-    )
+    patterns = {
+        "allow_patterns": list(FETCHED),
+        "ignore_patterns": list(unwanted_patterns(file.rfilename for file in every)),
+    }
+    wanted = list(client.utils.filter_repo_objects(every, **patterns, key=lambda file: file.rfilename))
     if not wanted:
         raise HubError(f"{repository} holds none of a model's files; see its page for the right name")
     folder = Path(client.constants.HF_HUB_CACHE).resolve() / f"models--{repository.replace('/', '--')}"
@@ -109,21 +107,19 @@ def _fetch(client: Any, repository: str, revision: str | None, found: Any) -> Pa
     if not all((snapshot / file.rfilename).exists() for file in wanted):
         if _has_symlinks(client):
             fetch_large(client, repository, found.sha, folder, large_files(wanted))
-        client.snapshot_download(
-            repository, revision=found.sha, allow_patterns=list(DATA_FILES), ignore_patterns=unwanted
-        )
+        client.snapshot_download(repository, revision=found.sha, **patterns)
     _note_commit(folder, revision or "main", found.sha)
     return snapshot
 
 
 def _has_symlinks(client: Any) -> bool:
-    """Whether the cache can name one file twice; if not, the client would copy what we put there."""
+    """Return whether the cache can name one file twice; if not, the client would copy what we put there."""
     supported: bool = importlib.import_module(f"{client.__name__}.file_download").are_symlinks_supported()
     return supported
 
 
 def _note_commit(folder: Path, revision: str, commit: str) -> None:
-    """Remember what a branch or tag stood for, so that it is found offline.
+    """Write down which commit a branch or tag stood for, so that it is found offline.
 
     The client would, had it been asked for the branch; but before the files are there.
     """
@@ -138,13 +134,13 @@ def _note_commit(folder: Path, revision: str, commit: str) -> None:
 
 
 def _explain(client: Any, where: str, offline: bool, error: Exception) -> str | None:
-    """The sentence for what the client raised; ``None`` for what is none of its errors."""
+    """Return the sentence for an error of the client; ``None`` for what is none of its errors."""
     errors = client.errors
     status = getattr(getattr(error, "response", None), "status_code", 0)
     if isinstance(error, HubError):
         return str(error)
     if isinstance(error, errors.HFValidationError):
-        return f"{where} is no id that the hub accepts: {reason_of(error)}"
+        return f"{where} is no id that the hub accepts: {format_reason(error)}"
     if isinstance(error, errors.GatedRepoError):
         return (
             f"{where} is given only to those who accepted its terms: accept them on its page, "
@@ -155,13 +151,12 @@ def _explain(client: Any, where: str, offline: bool, error: Exception) -> str | 
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"{where} does not exist on the hub, or is private and you are not logged in (hf auth login)"
     if status in (401, 403):
-        return (
-            f"{where} was refused ({reason_of(error)}). Log in again with hf auth login, or check HF_TOKEN."
-        )
+        reason = format_reason(error)
+        return f"{where} was refused ({reason}). Log in again with hf auth login, or check HF_TOKEN."
     if isinstance(error, errors.LocalEntryNotFoundError) and offline:
         return f"{where} is not in the cache, or only in part, and offline mode is on. {OFFLINE_HINT}"
-    if not status and is_of_files(error) and not isinstance(error, errors.LocalEntryNotFoundError):
-        return not_writable(where, error, "HF_HOME", Path(client.constants.HF_HUB_CACHE))
+    if not status and is_file_error(error) and not isinstance(error, errors.LocalEntryNotFoundError):
+        return format_cache_error(where, error, "HF_HOME", Path(client.constants.HF_HUB_CACHE))
     if isinstance(error, OSError) or is_outage(error):
-        return f"{where} could not be downloaded: {reason_of(root_of(error))}. {_HINT}"
+        return f"{where} could not be downloaded: {format_reason(root_cause(error))}. {_HINT}"
     return None

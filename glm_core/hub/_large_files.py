@@ -1,4 +1,4 @@
-"""The large files of Hugging Face's hub, into the client's own cache, resumed where a run stopped.
+"""Fetching the large files of Hugging Face's hub into the client's own cache, resumed where a run stopped.
 
 The client would lose them: 1.31 and 2.4 throw an unfinished file away when a run ends, so that
 13 GB over a slow line never arrive; and their second transport, Xet, goes past the mirror that
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import HubError
-from ._common import reason_of
+from ._common import format_reason
 
 TIMEOUT_SECONDS = 10  # the client's default for the first question is to wait for ever
 _CONNECTIONS = 4  # at once; one alone is slow on long lines that lose packets
@@ -39,7 +39,7 @@ class LargeFile:
 
 
 def large_files(files: Iterable[Any]) -> list[LargeFile]:
-    """Those of a model's files that the hub keeps by their content, each content once."""
+    """Return those of a model's files that the hub keeps by their content, each content once."""
     by_content = {
         file.lfs.sha256: LargeFile(file.rfilename, file.lfs.sha256, file.lfs.size)
         for file in files
@@ -116,7 +116,7 @@ def _fetch_one(
 def _append_missing(
     client: Any, url: str, file: LargeFile, target: BinaryIO, progress: Any, stop: threading.Event
 ) -> bool:
-    """Receive what is missing, over several connections if need be; say whether all is there."""
+    """Receive what is missing, reconnecting as needed; return whether the file is complete."""
     have, failures = target.tell(), 0
     while have < file.size and not stop.is_set():
         before = have
@@ -147,11 +147,11 @@ def _append_missing(
         if failures > _RETRIES:
             raise lost or HubError(f"{file.name} ends after {have:,} of {file.size:,} bytes at {url}")
         if lost is not None and not stop.wait(2 ** (failures - 1)):
-            _log.warning("%s: %s; going on from %.1f MB", file.name, reason_of(lost), have / 1e6)
+            _log.warning("%s: %s; going on from %.1f MB", file.name, format_reason(lost), have / 1e6)
     return not stop.is_set()
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether the network or the hub is at fault, so that waiting can help."""
+    """Return whether the network or the hub is at fault, so that waiting can help."""
     status: int = getattr(getattr(error, "response", None), "status_code", 0)
     return status >= 500 or status == 429 or (not status and type(error).__module__.startswith("httpx"))

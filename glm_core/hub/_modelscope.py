@@ -6,22 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HubError
+from ..model_files import FETCHED, unwanted_patterns
 from ._common import (
-    DATA_FILES,
     OFFLINE_HINT,
+    format_cache_error,
+    format_reason,
     import_client,
-    is_of_files,
-    not_writable,
-    reason_of,
-    root_of,
-    superseded,
+    is_file_error,
+    root_cause,
 )
 
 _HINT = "Check the network and MODELSCOPE_ENDPOINT, try --hub huggingface, or pass --model a local directory."
 
 
-def from_modelscope(repository: str, revision: str | None, offline: bool) -> Path:
-    """See `glm_core.hub.download`."""
+def download_from_modelscope(repository: str, revision: str | None, offline: bool) -> Path:
+    """Do what `glm_core.hub.download` says."""
     # Not the package `modelscope`, which imports torch for the same function.
     client = import_client("modelscope_hub", "modelscope", ("errors",), repository)
     where = f"{repository} on ModelScope" + (f" at revision {revision}" if revision else "")
@@ -35,8 +34,8 @@ def from_modelscope(repository: str, revision: str | None, offline: bool) -> Pat
                 repository,
                 "model",
                 revision=revision,
-                allow_patterns=list(DATA_FILES),
-                ignore_patterns=superseded(names),
+                allow_patterns=list(FETCHED),
+                ignore_patterns=list(unwanted_patterns(names)),
             )
         )
     except (client.errors.HubError, OSError) as error:
@@ -56,11 +55,11 @@ def _explain(client: Any, where: str, error: Exception) -> str:
             f"{where} is private, or given only to those who accepted its terms: accept them on its page, "
             "then log in with: ms-hub login"
         )
-    if isinstance(error, errors.CacheError) or is_of_files(error):
-        return not_writable(where, error, "MODELSCOPE_CACHE", None)
+    if isinstance(error, errors.CacheError) or is_file_error(error):
+        return format_cache_error(where, error, "MODELSCOPE_CACHE", None)
     if isinstance(error, ValueError) and not isinstance(error, errors.HubError):  # a page, no JSON
         return (
             f"{where} could not be looked up: what answers is not ModelScope. "
             "Check MODELSCOPE_ENDPOINT, and whether the network wants you to log in."
         )
-    return f"{where} could not be downloaded: {reason_of(root_of(error))}. {_HINT}"
+    return f"{where} could not be downloaded: {format_reason(root_cause(error))}. {_HINT}"

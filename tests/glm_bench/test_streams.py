@@ -10,6 +10,7 @@ from fake_plugins import FakeModel, plugin
 from glm_bench import streams
 from glm_bench.streams import run_together
 from glm_testing import host_of
+from patience import PATIENCE_SECONDS
 
 from glm_core import BusyError, ChatModel, ChatRequest, Message
 from glm_core.records import Delta, Usage
@@ -58,7 +59,7 @@ def test_times_are_the_clocks() -> None:
 
 def test_requests_run_at_the_same_time_and_keep_their_order() -> None:
     """Each answer waits until all have begun, which only requests at the same time can."""
-    together = threading.Barrier(3, timeout=60)
+    together = threading.Barrier(3, timeout=PATIENCE_SECONDS)
 
     def answer(request: ChatRequest) -> Iterator[Delta]:
         def deltas() -> Iterator[Delta]:
@@ -79,7 +80,7 @@ def test_first_failure_cancels_the_others() -> None:
 
     def answer(request: ChatRequest) -> Iterator[Delta]:
         if request.messages[0].content == "refused":
-            assert running.wait(60)
+            assert running.wait(PATIENCE_SECONDS)
             raise BusyError("8 requests wait already")
 
         def deltas() -> Iterator[Delta]:
@@ -94,7 +95,7 @@ def test_first_failure_cancels_the_others() -> None:
 
     with pytest.raises(BusyError, match="8 requests wait already"):
         run_together(model_of(answer), questions("endless", "refused"))
-    assert closed.wait(60)
+    assert closed.wait(PATIENCE_SECONDS)
 
 
 def test_interrupt_cancels_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,8 +105,8 @@ def test_interrupt_cancels_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Interrupted(streams.queue.SimpleQueue[object]):
         def get(self, block: bool = True, timeout: float | None = None) -> object:
-            assert running.acquire(timeout=60)
-            assert running.acquire(timeout=60)
+            assert running.acquire(timeout=PATIENCE_SECONDS)
+            assert running.acquire(timeout=PATIENCE_SECONDS)
             raise KeyboardInterrupt
 
     def answer(request: ChatRequest) -> Iterator[Delta]:
@@ -122,5 +123,5 @@ def test_interrupt_cancels_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams.queue, "SimpleQueue", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_together(model_of(answer), questions("a", "b"))
-    assert closed.acquire(timeout=60)
-    assert closed.acquire(timeout=60)
+    assert closed.acquire(timeout=PATIENCE_SECONDS)
+    assert closed.acquire(timeout=PATIENCE_SECONDS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from hub_machine import (
     contents,
     nowhere,
 )
+from patience import wait_until
 from standin_hub import StandinHub, sha256, standin_hub
 
 from glm_core.errors import HubError
@@ -159,12 +159,9 @@ class TestSecondRun:
         """A run that is killed inside a file leaves what it has; the next one asks for the rest."""
         hub.offer("org/name", {"model.safetensors": WEIGHTS})
         hub.hold_after["model.safetensors"] = 200_000
-        killed = machine.begin()
-        deadline = time.monotonic() + 30
-        while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        killed.kill()
-        killed.communicate()
+        with machine.begin() as download:
+            wait_until(lambda: partial.exists() and partial.stat().st_size)
+            download.kill()
         have = partial.stat().st_size
         hub.requests.clear()
         assert contents(machine.download()) == {"model.safetensors": WEIGHTS}
@@ -380,7 +377,8 @@ class TestCommandLine:
         hub.offer("org/name", {"model.safetensors": WEIGHTS})
         ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 80))
-        machine.begin(stderr=theirs).communicate(timeout=60)
+        with machine.begin(stderr=theirs) as process:
+            process.finish()
         os.close(theirs)
         shown = os.read(ours, 2**16).decode()
         os.close(ours)

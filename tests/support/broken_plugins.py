@@ -235,6 +235,19 @@ def kind_of_two_words(folder: Path) -> Subject:
     return subject_of(null_with(identify_model=identify_model, describe_backend=describe_backend))
 
 
+@breaks("identifies")
+def restless_identification(folder: Path) -> Subject:
+    """Gives another answer every time it is asked."""
+    asked: list[int] = []
+
+    @hookimpl
+    def identify_model(source: ModelSource) -> ModelMatch | None:
+        asked.append(1)
+        return ModelMatch("null", f"asked {len(asked)} times") if source.name == "null" else None
+
+    return subject_of(null_with(identify_model=identify_model))
+
+
 @breaks("kinds")
 def backend_of_no_kind(folder: Path) -> Subject:
     """Describes devices, and not for which models they are."""

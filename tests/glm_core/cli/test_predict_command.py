@@ -13,7 +13,7 @@ from fake_plugins import FakeModel, backend, plugin, run_glm, runtime
 from glm_testing import host_of
 
 from glm_core import AdapterError, ConfigError, cli
-from glm_core.cli import predict
+from glm_core.cli import _progress_bar, predict
 from glm_core.plugins import PluginHost
 from glm_core.records import DeviceInfo, Option, PredictJob, PredictProgress, TrainerInfo
 
@@ -217,7 +217,7 @@ def test_a_terminal_gets_a_bar_with_the_time_left(
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setattr(recorder, "reports", reports)
-    monkeypatch.setattr(predict, "SECONDS_BETWEEN_DRAWINGS", 0)
+    monkeypatch.setattr(_progress_bar, "SECONDS_BETWEEN_DRAWINGS", 0)
     assert command(host(recorder), monkeypatch, tmp_path) == 0
     drawn = terminal.getvalue().split("\r\x1b[K")
     assert any("glm: going on\n" in part for part in drawn)

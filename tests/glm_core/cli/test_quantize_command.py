@@ -85,7 +85,7 @@ def test_a_terminal_gets_a_bar(
             return True
 
     screen = Terminal()
-    monkeypatch.setattr(quantize.sys, "stderr", screen)
+    monkeypatch.setattr("sys.stderr", screen)
     assert cli.main(["quantize", str(source), str(tmp_path / "out"), "--bits", "4"]) == 0
     drawings = screen.getvalue().split("\r\x1b[K")
     assert len(drawings) >= 2

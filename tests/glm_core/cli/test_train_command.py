@@ -14,7 +14,7 @@ from fake_plugins import plugin, run_python
 from glm_testing import host_of, null_backend, null_trainer
 
 from glm_core import cli
-from glm_core.cli import train
+from glm_core.cli import _progress_bar, train
 from glm_core.plugins import PluginHost
 from glm_core.records import Option, TrainerInfo, TrainJob, TrainProgress
 
@@ -134,9 +134,9 @@ def test_a_terminal_gets_a_bar_and_messages_of_their_own(
         yield TrainProgress(4, 4, checkpoint=job.output_dir, finished=True)
 
     use(monkeypatch, host_of(null=null_backend, own=trainer(reports)))
-    monkeypatch.setattr(train, "SECONDS_BETWEEN_DRAWINGS", 0.0)
+    monkeypatch.setattr(_progress_bar, "SECONDS_BETWEEN_DRAWINGS", 0.0)
     screen = Screen()
-    monkeypatch.setattr(train.sys, "stderr", screen)
+    monkeypatch.setattr("sys.stderr", screen)
     assert cli.main(arguments("own", tmp_path)) == 0
     text = screen.getvalue()
     assert "glm: three rows\n" in text

@@ -23,7 +23,7 @@ from glm_core.records import ModelSource
 
 CPU = torch.device("cpu")
 # Longer than a piece of a prompt, so that slots keep some of it for later.
-QUESTION = "how do I quantise a model 晚上睡不着应该怎么办 " * 14
+QUESTION = "how do I quantise a model 晚上睡不着应该怎么办 " * 24
 
 
 class BiasHook:
@@ -94,7 +94,7 @@ class Opened:
         return stored.place(f"bias {number}", self.model.network, CPU, torch.float32)
 
     def place_prefix(self, number: int) -> Adapter:
-        sizes = self.model.family.dimensions(self.model.config)
+        sizes = self.model.network.dimensions
         shape = (sizes.num_layers, 2, sizes.num_kv_heads, 4, sizes.head_dim)
         generator = torch.Generator().manual_seed(number)
         return PrefixAdapter(f"prefix {number}", torch.randn(shape, generator=generator) * 3)
@@ -173,11 +173,11 @@ def test_prompts_are_reused_for_the_same_combination_only(opened: Opened) -> Non
     engine.forget_prompts()
     expected = opened.ask(["both"])
     engine.adapters.add(again)
-    request = ChatRequest((Message("user", QUESTION),), Sampling(do_sample=False, max_new_tokens=8))
-    *_, last = opened.model.stream(ChatRequest(request.messages, request.sampling, adapter="twin"))
-    assert last.usage is not None
-    assert last.usage.cached_tokens > 0
-    assert opened.ask(["twin"]) == expected
+    sampling = Sampling(do_sample=False, max_new_tokens=8, ignore_eos=True)
+    deltas = list(opened.model.stream(ChatRequest((Message("user", QUESTION),), sampling, adapter="twin")))
+    assert deltas[-1].usage is not None
+    assert deltas[-1].usage.cached_tokens > 0
+    assert [[token for delta in deltas for token in delta.token_ids]] == expected
     engine.adapters.remove("twin")
 
 

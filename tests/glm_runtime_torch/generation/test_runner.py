@@ -14,6 +14,7 @@ from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from recorded_steps import RerunningRecorder, TensorAttention
 from tiny_models import finished, tiny_checkpoint, tiny_checkpoint2
+from tiny_native import native_checkpoint
 from torch import Tensor
 
 import glm_core
@@ -25,11 +26,10 @@ QUESTIONS = ["hello", "how do I quantise a model", "你好 世界"]
 DRAFT = 5
 
 
-@pytest.fixture(scope="module", params=["v1", "v3"])
+@pytest.fixture(scope="module", params=[tiny_checkpoint, tiny_checkpoint2, native_checkpoint])
 def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A family whose context sees itself in both directions, with two rows of positions, and a causal one."""
-    make = tiny_checkpoint if request.param == "v1" else tiny_checkpoint2
-    return make(tmp_path_factory.mktemp("runner") / request.param)
+    """Two rows of positions and a context that sees itself; a causal family; one of transformers."""
+    return request.param(tmp_path_factory.mktemp("runner") / "model")  # type: ignore[no-any-return]
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Decode steps that are recorded once and replayed: Python leaves the GPU idle no longer.
 
 A recorded step reads its inputs from fixed places. There is one recording for each of a few batch sizes;
-a batch of another size runs in the next larger one, its unused rows marked as padding by length 0.
+a batch of another size runs in the next larger one, its unused rows marked as padding by length 0: such rows
+store nothing, so no slot of the KV cache has to be reserved for them.
 
 Axes: B batch · R position rows · V vocabulary
 """

@@ -144,6 +144,8 @@ def identifies(subject: Subject) -> None:
         isinstance(match, ModelMatch),
         f"identify_model answers {match!r} for {subject.model_name!r}, which load_model opens",
     )
+    again = subject.call("identify_model", source=subject.source())
+    expect(match == again, f"identify_model first answers {match!r}, then {again!r}")
     expect(len(match.kind.split()) == 1, f"it calls the kind of its models {match.kind!r}; expected one word")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from glm_core import Message
@@ -33,6 +33,7 @@ class TrainingIds:
     target_cut: bool
 
 
+@runtime_checkable
 class TrainingTokenizer(Protocol):
     """A tokenizer whose family can be trained."""
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM3Tokenizer
-from glm_runtime_torch.tokenizers.reply import ReplyFilter
+from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
+from glm_runtime_torch.tokenizers.reply_filter import ReplyFilter
 from glm_runtime_torch.tokenizers.tool_reply import MAX_CALL_CHARACTERS, ToolReply
 from hypothesis import given
 from hypothesis import strategies as st

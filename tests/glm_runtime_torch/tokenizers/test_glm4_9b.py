@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 
 import pytest
-from glm_runtime_torch.tokenizers.glm4 import GLM4Tokenizer
+from glm_runtime_torch.tokenizers.glm4_9b import GLM4Tokenizer
 
 from glm_core import CheckpointError, Message
 

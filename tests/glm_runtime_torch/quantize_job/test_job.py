@@ -419,7 +419,7 @@ def hidden_error(original: Path, copy: Path) -> float:
             context = torch.arange(len(ids)) < len(prompt) - 1
             mask = context | (torch.arange(len(ids)) <= torch.arange(len(ids)).unsqueeze(1))
             with torch.inference_mode():
-                h = model.network.transformer(torch.tensor([ids]), positions, mask[None, None])
+                h = model.network.compute_hidden_states(torch.tensor([ids]), positions, mask[None, None])
             states.append(h.flatten())
         found.append(torch.cat(states))
         model.close()

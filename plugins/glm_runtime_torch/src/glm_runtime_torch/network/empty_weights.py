@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 @contextlib.contextmanager
 def empty_weights() -> Iterator[None]:
-    """Modules built inside have their parameters on the meta device and are not initialised."""
+    """Give modules that are built inside parameters on the meta device, and do not initialise them."""
     with torch.device("meta"), _NoInitialization():
         yield
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from glm_core import CheckpointError, Message, PluginError
 
 from ..checkpoints.integrity import check_not_lfs_pointer
-from .reply import ReplyFilter
-from .training import TrainingIds, prompt_and_answer
+from .reply_filter import ReplyFilter
+from .training_rows import TrainingIds, prompt_and_answer
 
 if TYPE_CHECKING:
     import tiktoken

@@ -11,7 +11,7 @@ from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer, format_chat
 from goldens import DATA, fixtures_or_skip
 
 from glm_core import CheckpointError, Message
-from glm_core.records import as_messages
+from glm_core.records import build_messages
 
 GOLDENS: dict[str, Any] = json.loads((DATA / "tokenizers" / "chatglm-6b.json").read_text("utf-8"))
 # The original's library turns these into control tokens when they are typed; ours keeps them text.
@@ -74,7 +74,7 @@ def test_chat_prompts_equal_the_original(tokenizer: ChatGLMTokenizer) -> None:
     """Prompt text and ids with and without history are the original's."""
     assert len(GOLDENS["chat"]) >= 3
     for golden in GOLDENS["chat"]:
-        messages = as_messages(golden["history"], golden["query"])
+        messages = build_messages(golden["history"], golden["query"])
         assert format_chat(messages) == golden["prompt"]
         assert tokenizer.chat_prompt(messages) == golden["chat"]["input_ids"]
 

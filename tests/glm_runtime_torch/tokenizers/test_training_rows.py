@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
-from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM2Tokenizer, ChatGLM3Tokenizer
+from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM2Tokenizer
+from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
 from glm_runtime_torch.tokenizers.native import NativeTokenizer
-from glm_runtime_torch.tokenizers.training import TrainingTokenizer, prompt_and_answer
+from glm_runtime_torch.tokenizers.training_rows import TrainingTokenizer, prompt_and_answer
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
 from tiny_native import native_checkpoint
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM2Tokenizer, ChatGLM3Tokenizer, format_chat
+from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM2Tokenizer, format_chat
+from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
 from goldens import DATA, fixtures_or_skip
 
 from glm_core import CheckpointError, Message
-from glm_core.records import as_messages
+from glm_core.records import build_messages
 
 CLASSES = {"chatglm2-6b": ChatGLM2Tokenizer, "chatglm3-6b": ChatGLM3Tokenizer}
 GOLDENS: dict[str, dict[str, Any]] = {
@@ -99,7 +100,7 @@ def test_round_prompts_equal_the_original() -> None:
     asked = [golden for golden in GOLDENS["chatglm2-6b"]["chat"] if golden["query"]]
     assert len(asked) == 3
     for golden in asked:
-        messages = as_messages(golden["history"], golden["query"])
+        messages = build_messages(golden["history"], golden["query"])
         assert format_chat(messages) == golden["prompt"]
         assert tokenizer.chat_prompt(messages) == golden["chat"]["input_ids"]
 
