@@ -193,7 +193,8 @@ class PluginHost:
         self._change(name, status="broken", reason=reason, hooks=())
 
     def _record_seconds(self, name: str, hook: str, seconds: float) -> None:
-        known = next(report.seconds for report in self.reports if report.name == name and report.hooks)
+        found = (report.seconds for report in self.reports if report.name == name and report.hooks)
+        known = next(found, {})  # none, where another thread has found the plugin broken meanwhile
         self._change(name, seconds={**known, hook: max(seconds, known.get(hook, 0.0))})
 
     def _change(self, name: str, **fields: Any) -> None:

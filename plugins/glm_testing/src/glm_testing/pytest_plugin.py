@@ -120,7 +120,9 @@ class _Suite(pytest.Collector):
 
     def collect(self) -> Iterable[pytest.Item]:
         """Yield one item for each check."""
-        for check in self.subject.checks():
+        from .conformance import checks_for
+
+        for check in checks_for(self.subject):
             yield _Promise.from_parent(self, name=check.name, check=check)
 
     def teardown(self) -> None:

@@ -9,7 +9,8 @@ from glm_core.errors import AdapterError, RequestError
 from glm_core.records import ChatRequest, Delta, Message
 
 from ._answers import ANSWERING, GREEDY, QUESTIONS, ask, begin, close, question, sampled, shorter
-from ._promises import BrokenError, NotApplicableError, check, expect
+from ._outcomes import BrokenError, NotApplicableError, expect
+from ._promises import check
 
 if TYPE_CHECKING:
     from .subject import Subject

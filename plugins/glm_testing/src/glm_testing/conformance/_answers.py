@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from glm_core.chat_model import ChatModel
 from glm_core.records import ChatRequest, Delta, Message, ModelLoad, Sampling, Usage
 
-from ._promises import BrokenError, expect
+from ._outcomes import BrokenError, expect
 
 if TYPE_CHECKING:
     from .subject import Subject

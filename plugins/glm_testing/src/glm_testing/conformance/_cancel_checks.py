@@ -25,7 +25,8 @@ from ._answers import (
     wait_until,
     whole,
 )
-from ._promises import BrokenError, NotApplicableError, check, expect
+from ._outcomes import BrokenError, NotApplicableError, expect
+from ._promises import check
 
 if TYPE_CHECKING:
     from .subject import Subject

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from ..driver import FrontendProcess
 from ..scripted_model import LONG_ANSWER
-from ._promises import BrokenError, NotApplicableError, check, expect
+from ._outcomes import BrokenError, NotApplicableError, expect
+from ._promises import check
 
 if TYPE_CHECKING:
     from .subject import Subject

@@ -12,7 +12,8 @@ from glm_core.errors import ConfigError, DeviceError
 from glm_core.records import ModelInfo, Placement, Sampling
 
 from ._answers import ANSWERING, ask, question, wait_until
-from ._promises import BrokenError, NotApplicableError, check, expect
+from ._outcomes import BrokenError, NotApplicableError, expect
+from ._promises import check
 
 if TYPE_CHECKING:
     from .subject import Subject
