@@ -93,7 +93,7 @@ def run_together(
             outcomes.put((index, error))
 
     threads = [
-        threading.Thread(target=read, args=(index, request), daemon=True, name=f"glm-bench-{index}")
+        threading.Thread(target=read, args=(index, request), daemon=True, name=f"glm-jobs-{index}")
         for index, request in enumerate(requests)
     ]
     timelines: dict[int, Timeline] = {}

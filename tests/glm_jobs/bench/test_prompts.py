@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from glm_bench.prompts import text_of, words_for
+from glm_jobs.bench.prompts import text_of, words_for
 
 from glm_core import ConfigError
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from fake_plugins import FakeModel, plugin
-from glm_bench import Cell, Plan, Spread, benchmark, measure
-from glm_bench.streams import Timeline
+from glm_jobs.bench import Cell, Plan, Spread, benchmark, measure
+from glm_jobs.bench.streams import Timeline
 from glm_testing import host_of
 
 from glm_core import ChatModel, ChatRequest, ConfigError, ModelLoad, Sampling

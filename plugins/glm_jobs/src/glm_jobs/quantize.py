@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 
-from .._progress import check_progress
-from ..config import HUBS, expand, load_settings
-from ..errors import CheckpointError, ConfigError
-from ..models import Resolved
-from ..pairing import identify
-from ..plugins import PluginHost, default_host
-from ..records import ModelSource, QuantizationScheme, QuantizeJob, QuantizeProgress
-from ..routing import resolve_settings
-from ..survey import take_survey
-from ._options import command_parser, notice
+from glm_core.cli.options import command_parser, notice
+from glm_core.config import HUBS, expand, load_settings
+from glm_core.errors import CheckpointError, ConfigError
+from glm_core.models import Resolved
+from glm_core.pairing import identify
+from glm_core.plugins import PluginHost, default_host
+from glm_core.records import ModelSource, QuantizationScheme, QuantizeJob, QuantizeProgress
+from glm_core.routing import resolve_settings
+from glm_core.survey import take_survey
+
+from ._progress import check_progress
 from ._progress_bar import Drawing, draw_progress
 
 
@@ -87,7 +88,7 @@ def _job(parsed: argparse.Namespace) -> QuantizeJob:
 
 def _reports(
     host: PluginHost, resolved: Resolved, job: QuantizeJob, wanted: str
-) -> Iterator[QuantizeProgress]:
+) -> Generator[QuantizeProgress, None, None]:
     """Return what the runtime reports that knows the source.
 
     Raises:

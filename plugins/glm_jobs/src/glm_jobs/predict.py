@@ -6,13 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from .._progress import check_progress
-from ..config import expand
-from ..errors import ConfigError, PluginError
-from ..plugins import PluginHost, default_host
-from ..records import PredictJob, PredictProgress, TrainerInfo
-from ._jobs import add_set_option, job_options, trainers
-from ._options import (
+from glm_core.cli.options import (
     add_model_options,
     add_plugin_options,
     command_parser,
@@ -21,7 +15,14 @@ from ._options import (
     parse_adapters,
     print_table,
 )
+from glm_core.config import expand
+from glm_core.errors import ConfigError, PluginError
+from glm_core.plugins import PluginHost, default_host
+from glm_core.records import PredictJob, PredictProgress, TrainerInfo
+
+from ._progress import check_progress
 from ._progress_bar import Drawing, draw_progress
+from ._trainers import add_set_option, job_options, trainers
 
 
 def run(arguments: list[str]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from glm_bench.rates import (
+from glm_jobs.bench.rates import (
     Spread,
     decode_rate,
     lead,
@@ -13,7 +13,7 @@ from glm_bench.rates import (
     tokens_at,
     total_rate,
 )
-from glm_bench.streams import Timeline, timeline_of
+from glm_jobs.bench.streams import Timeline, timeline_of
 
 from glm_core import PluginError
 from glm_core.records import Delta, Usage

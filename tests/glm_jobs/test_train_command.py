@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from fake_plugins import plugin, run_python
+from glm_jobs import _progress_bar, train
 from glm_testing import host_of, null_backend, null_trainer
 
 from glm_core import cli
-from glm_core.cli import _progress_bar, train
 from glm_core.plugins import PluginHost
 from glm_core.records import Option, TrainerInfo, TrainJob, TrainProgress
 

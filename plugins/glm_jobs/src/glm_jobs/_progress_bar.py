@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -44,7 +44,7 @@ class Drawing:
 
 
 def draw_progress(
-    reports: Iterator[R],
+    reports: Generator[R, None, None],
     describe: Callable[[R], Drawing | None],
     *,
     time_left: bool = True,
@@ -62,7 +62,7 @@ def draw_progress(
         lines: lines to write where there is no terminal.
     """
     stream: Any = sys.stderr
-    with contextlib.closing(reports):  # type: ignore[type-var]  # core's own generators
+    with contextlib.closing(reports):
         if stream is None:
             yield from reports
             return

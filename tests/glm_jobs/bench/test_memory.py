@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from glm_bench.memory import peak_memory_bytes
+from glm_jobs.bench.memory import peak_memory_bytes
 
 
 def test_peak_is_the_high_water_mark(tmp_path: Path) -> None:

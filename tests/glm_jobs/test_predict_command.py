@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from fake_plugins import FakeModel, backend, plugin, run_glm, runtime
+from glm_jobs import _progress_bar, predict
 from glm_testing import host_of
 
 from glm_core import AdapterError, ConfigError, cli
-from glm_core.cli import _progress_bar, predict
 from glm_core.plugins import PluginHost
 from glm_core.records import DeviceInfo, Option, PredictJob, PredictProgress, TrainerInfo
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from fake_plugins import plugin, run_glm
+from glm_jobs.bench import command as bench
 from glm_testing import host_of, null_backend, plugin_of
 
 from glm_core import NOT_SET, ModelLoad, cli
-from glm_core.cli import bench
 from glm_core.records import NotSet
 
 SHORT = ["bench", "--model", "null", "--prompt-tokens", "6,3", "--new-tokens", "2", "--repeat", "2"]

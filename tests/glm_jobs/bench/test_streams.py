@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from fake_plugins import FakeModel, plugin
-from glm_bench import streams
-from glm_bench.streams import run_together
+from glm_jobs.bench import streams
+from glm_jobs.bench.streams import run_together
 from glm_testing import host_of
 from patience import PATIENCE_SECONDS
 

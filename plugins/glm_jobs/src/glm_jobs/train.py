@@ -6,19 +6,20 @@ import argparse
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from types import FrameType
 from typing import Any
 
-from .._progress import check_progress
-from ..config import HUBS, expand, is_first_process, load_settings
-from ..errors import ConfigError, PluginError
-from ..plugins import PluginHost, default_host
-from ..records import TrainerInfo, TrainJob, TrainProgress
-from ..routing import open_for_training
-from ._jobs import add_set_option, job_options, trainers
-from ._options import add_plugin_options, command_parser, notice, notice_failed
+from glm_core.cli.options import add_plugin_options, command_parser, notice, notice_failed
+from glm_core.config import HUBS, expand, is_first_process, load_settings
+from glm_core.errors import ConfigError, PluginError
+from glm_core.plugins import PluginHost, default_host
+from glm_core.records import TrainerInfo, TrainJob, TrainProgress
+from glm_core.routing import open_for_training
+
+from ._progress import check_progress
 from ._progress_bar import Drawing, draw_progress
+from ._trainers import add_set_option, job_options, trainers
 
 LINES = 20
 MODEL_SETTINGS = ("model", "revision", "runtime", "device", "dtype", "quantize", "hub", "offline")
@@ -114,7 +115,9 @@ def _say_nothing(line: str) -> None:
     """What the other processes of a job tell."""
 
 
-def _follow(reports: Iterator[TrainProgress], tell: Callable[[str], None], *, draw: bool) -> TrainProgress:
+def _follow(
+    reports: Generator[TrainProgress, None, None], tell: Callable[[str], None], *, draw: bool
+) -> TrainProgress:
     """Read all reports; after an interrupt the step that runs is finished and its checkpoint written."""
     last = TrainProgress(0, 0)
     drawn = draw_progress(reports, _Describe(), lines=LINES) if draw else reports

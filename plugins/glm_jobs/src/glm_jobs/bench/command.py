@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from glm_core.chat_model import ChatModel
-from glm_core.cli._options import (
+from glm_core.cli.options import (
     add_model_options,
     command_parser,
     model_opener,

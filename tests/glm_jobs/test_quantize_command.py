@@ -13,11 +13,11 @@ from typing import Any
 import glm_runtime_torch.checkpoints.writer as writer
 import pytest
 from fake_plugins import loader, run_glm, run_python
+from glm_jobs import quantize
 from glm_testing import host_of
 from tiny_models import tiny_checkpoint
 
 from glm_core import ConfigError, cli
-from glm_core.cli import quantize
 from glm_core.records import ModelSource, QuantizeJob, QuantizeProgress
 
 Fail = Callable[..., str]

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
-from .._conflicts import claimants
-from ..errors import ConfigError
-from ..plugins import PluginHost
-from ..records import Option, TrainerInfo
+from glm_core._conflicts import claimants
+from glm_core.errors import ConfigError
+from glm_core.plugins import PluginHost
+from glm_core.records import Option, TrainerInfo
 
 
 def trainers(host: PluginHost, hook: str) -> dict[str, tuple[str, TrainerInfo]]:
