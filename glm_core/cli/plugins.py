@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from .._conflicts import name_conflicts
+from .._conflicts import find_name_conflicts
 from ..plugins import PluginHost, PluginReport, default_host
 from .options import command_parser, print_json, print_table
 
@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
 
 def examined(host: PluginHost) -> tuple[PluginReport, ...]:
     """The reports once every plugin was asked what it is, with remarks on names that two of them claim."""
-    conflicts = name_conflicts(host)
+    conflicts = find_name_conflicts(host)
     return tuple(
         dataclasses.replace(report, remarks=(*report.remarks, *conflicts.get(report.name, ())))
         if report.status == "ok"
