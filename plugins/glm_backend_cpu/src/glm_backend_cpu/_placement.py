@@ -54,18 +54,22 @@ def quantize_on_cpu(model: LoadedModel, scheme: QuantizationScheme) -> LoadedMod
 
 
 def chosen_library(kernels: str) -> Native | None:
-    """The library for ``--kernels``; ``None`` where torch's own kernels are used.
+    """Return the library for ``--kernels``; ``None`` where torch's own kernels are used.
+
+    The instruction level that is named, or else the fastest, holds for all models of the process.
 
     Raises:
-        DeviceError: ``native`` was asked for, and there is none.
+        DeviceError: ``native`` was asked for, and there is none; or the processor lacks the level.
     """
     if kernels == "torch":
         return None
     library = native()
-    if library is None and kernels == "native":
-        raise DeviceError(f"--kernels native: {found().message}. Use --kernels torch.")
+    if library is None and kernels != "auto":
+        raise DeviceError(f"--kernels {kernels}: {found().message}. Use --kernels torch.")
     if library is None:
         _log.warning("%s", found().message)
+    else:
+        library.level = library.levels[0] if kernels in ("auto", "native") else kernels
     return library
 
 
