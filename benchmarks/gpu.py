@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_bench import Plan, measure
+from glm_jobs.bench import Plan, measure
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
 from glm_runtime_torch.families.registry import CHATGLM, family_of
 from glm_runtime_torch.model.torch_model import TorchModel

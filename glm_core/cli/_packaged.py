@@ -12,7 +12,10 @@ from .._isolation import format_error
 from ..errors import ConfigError, PluginError
 
 ENTRY_POINT_GROUP = "glm.commands"
-PACKAGES = {"bench": "glm-bench", "plugin": '"glm-core[testing]"'}
+PACKAGES = {
+    **dict.fromkeys(("bench", "predict", "quantize", "train"), "glm-jobs"),
+    "plugin": '"glm-core[testing]"',
+}
 
 
 def run_packaged(command: str, arguments: list[str]) -> int:

@@ -19,7 +19,7 @@ from ..models import known_models
 from ..plugins import PluginHost, PluginReport, default_host
 from ..routing import choose_devices
 from ..survey import take_survey
-from ._options import command_parser, print_json
+from .options import command_parser, print_json
 from .plugins import examined
 
 Verdict = Literal["ok", "note", "fault"]

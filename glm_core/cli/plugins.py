@@ -15,7 +15,7 @@ from ..plugins import PluginHost, PluginReport, default_host
 from ..records import ModelSource
 from ..routing import resolve_settings
 from ..survey import Survey, take_survey
-from ._options import command_parser, print_json, print_table
+from .options import command_parser, print_json, print_table
 
 
 class _Texts(BilingualTexts):

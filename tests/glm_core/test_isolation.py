@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 from fake_plugins import FakeModel, backend, host_loading, plugin, run_glm, runtime, write_package
+from glm_jobs._progress import checked_progress
 from glm_testing import host_of, null_backend
 
 from glm_core import ChatModel, Delta, PluginError, Usage
 from glm_core._conflicts import name_conflicts
 from glm_core._isolation import LONGEST_TEXT, divert_output, format_error, running_command, safe_repr
-from glm_core._progress import checked_progress
 from glm_core.frontends import describe_frontends, find_frontend
 from glm_core.plugins import API_VERSION, Candidate, PluginHost
 from glm_core.records import (

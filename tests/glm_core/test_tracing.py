@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from fake_plugins import plugin, run_glm, run_python, write_package
+from glm_jobs._progress import checked_progress
 from glm_testing import host_of, null_backend
 
 from glm_core import ChatModel, PluginError
-from glm_core._progress import checked_progress
 from glm_core._tracing import tracing
 from glm_core.records import BackendInfo, ModelCard, ModelSource, TrainProgress
 
