@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_bench.prompts import text_of, words_for
-from glm_bench.rates import decode_rate
-from glm_bench.streams import run_together
+from glm_jobs.bench.prompts import text_of, words_for
+from glm_jobs.bench.rates import decode_rate
+from glm_jobs.bench.streams import run_together
 from glm_runtime_torch.adapters.prefix import PrefixAdapter
 from glm_runtime_torch.model.torch_model import TorchModel
 from random_checkpoint import write_checkpoint

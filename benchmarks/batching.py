@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glm_bench import Plan, measure
-from glm_bench.prompts import text_of, words_for
-from glm_bench.rates import time_to_first_token
-from glm_bench.streams import Timeline, run_together
+from glm_jobs.bench import Plan, measure
+from glm_jobs.bench.prompts import text_of, words_for
+from glm_jobs.bench.rates import time_to_first_token
+from glm_jobs.bench.streams import Timeline, run_together
 from random_checkpoint import write_checkpoint
 from reporting import busy_cores, machine, machine_line, markdown_table, write_report
 

@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_bench import Plan, measure
+from glm_jobs.bench import Plan, measure
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
-from glm_runtime_torch.checkpoints.empty_weights import empty_weights
 from glm_runtime_torch.families.registry import CHATGLM, family_of
 from glm_runtime_torch.model.torch_model import TorchModel
+from glm_runtime_torch.network.empty_weights import empty_weights
 from glm_runtime_torch.quantization import QuantizedEmbedding, QuantizedLinear, expect_stored_form
 from reporting import machine, machine_line, markdown_table, write_report
 from torch import Tensor, nn

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from glm_bench.prompts import text_of
+from glm_jobs.bench.prompts import text_of
 from random_checkpoint import write_chatglm3_checkpoint
 from reporting import busy_cores, machine, machine_line, markdown_table, write_report
 

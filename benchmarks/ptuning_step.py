@@ -42,12 +42,12 @@ from glm_ptuning._settings import settings_of
 from glm_ptuning._trainable import TrainedPrefix
 from glm_runtime_torch.adapters.files import BaseModel
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
-from glm_runtime_torch.checkpoints.empty_weights import empty_weights
 from glm_runtime_torch.families.registry import CHATGLM, NATIVE, Family
 from glm_runtime_torch.model.torch_model import TorchModel
+from glm_runtime_torch.network.empty_weights import empty_weights
 from glm_runtime_torch.network.parameters import count_parameters, replace_parameter, unique_parameters
 from glm_runtime_torch.quantization import expect_stored_form
-from glm_runtime_torch.tokenizers.training import TrainingIds
+from glm_runtime_torch.tokenizers.training_rows import TrainingIds
 from reporting import busy_cores, machine, machine_line, markdown_table, write_report
 
 WEIGHT_DEVIATION = 0.02

@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 import glm_core
 from glm_core.cli import main as glm
-from glm_core.records import ChatRequest, ModelSource, QuantizationScheme, Sampling, as_messages
+from glm_core.records import ChatRequest, ModelSource, QuantizationScheme, Sampling, build_messages
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "plugins" / "glm_model_demo" / "training"))
@@ -170,7 +170,9 @@ def right_answers(model: TorchModel) -> int:
     for prompt in map(json.loads, text.splitlines()):
         history: list[tuple[str, str]] = []
         for turn in prompt["turns"]:
-            request = ChatRequest(as_messages(history, turn), Sampling(do_sample=False, max_new_tokens=160))
+            request = ChatRequest(
+                build_messages(history, turn), Sampling(do_sample=False, max_new_tokens=160)
+            )
             history.append((turn, "".join(delta.text for delta in model.stream(request))))
         said = history[-1][1].lower()
         right += all(any(word.lower() in said for word in group) for group in prompt["expect"])

@@ -24,9 +24,9 @@ import sentencepiece
 import torch
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
 from glm_runtime_torch.architectures.chatglm2 import ChatGLM2, ChatGLM2Config
-from glm_runtime_torch.checkpoints.empty_weights import empty_weights
+from glm_runtime_torch.network.empty_weights import empty_weights
 from glm_runtime_torch.quantization import expect_stored_form
-from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM3Tokenizer
+from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
 from torch import Tensor, nn
 
 import glm_core

@@ -1,4 +1,4 @@
-"""Which plugins the installed packages declare; nothing of them is imported here."""
+"""Find the plugins that installed packages declare, without importing any."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Candidate:
 
 
 def installed_candidates() -> list[Candidate]:
-    """Every plugin that the installed packages declare, sorted by name; nothing is imported."""
+    """Return every plugin that the installed packages declare, sorted by name; nothing is imported."""
     try:
         found = [_candidate(point, point.dist) for point in metadata.entry_points(group=ENTRY_POINT_GROUP)]
     except Exception:
@@ -33,7 +33,7 @@ def installed_candidates() -> list[Candidate]:
 
 
 def _one_by_one() -> Iterator[Candidate]:
-    """Ask each package alone; one that cannot be read is a candidate that cannot be loaded."""
+    """Yield candidates package by package; one that cannot be read is one that cannot be loaded."""
     seen: set[str] = set()
     for distribution in metadata.distributions():
         name, version = _identity(distribution)
@@ -54,7 +54,7 @@ def _candidate(point: metadata.EntryPoint, distribution: metadata.Distribution |
 
 
 def _identity(distribution: metadata.Distribution | None) -> tuple[str, str]:
-    """Name and version; a package with damaged metadata still gets its plugin named."""
+    """Return name and version of a package, also if its metadata is damaged."""
     try:
         assert distribution is not None
         return distribution.metadata["Name"] or "unknown", distribution.metadata["Version"] or "unknown"

@@ -1,4 +1,4 @@
-"""Names that two plugins claim: who keeps each, by one rule, and what is said about it.
+"""Decide who keeps a name that two plugins claim, by one rule, and say so.
 
 A name of this project's own packages (``cli``, ``cpu``, ``demo``) stays with that package where it
 is installed. Any other frontend, trainer or model is taken from the plugin whose own name sorts
@@ -29,7 +29,7 @@ OWNERS: Mapping[What, Mapping[str, str]] = {
 
 
 def claimants(host: PluginHost, what: What, claims: Claims) -> dict[str, list[str]]:
-    """The plugins that claim each name, the one that keeps it first."""
+    """Return the plugins that claim each name, the one that keeps it first."""
     distributions = {report.name: report.distribution for report in host.reports if report.status == "ok"}
     found: dict[str, list[str]] = {}
     for name, plugin in claims:
@@ -43,26 +43,26 @@ def claimants(host: PluginHost, what: What, claims: Claims) -> dict[str, list[st
 
 
 def name_conflicts(host: PluginHost) -> dict[str, tuple[str, ...]]:
-    """A remark for every name that a plugin shares with others, by plugin."""
+    """Return, by plugin, a remark for every name that it shares with others."""
     remarks: dict[str, list[str]] = defaultdict(list)
     for what, claims in _all_claims(host):
         owned = _keepers(host, host.describe("describe_backend", BackendInfo)) if what == "device" else {}
         for name, (keeper, *others) in claimants(host, what, claims).items():
-            shown = f"devices of type {name!r}" if what == "device" else f"{what} {name!r}"
+            claim = f"devices of type {name!r}" if what == "device" else f"{what} {name!r}"
             for other in others:
-                remarks[keeper].append(f"describes {shown}, as {other} does; {keeper} comes first")
+                remarks[keeper].append(f"describes {claim}, as {other} does; {keeper} comes first")
                 end = "whose they are; they are left out" if name in owned else "which comes first"
-                remarks[other].append(f"describes {shown}, as {keeper} does, {end}")
-    return {plugin: tuple(said) for plugin, said in remarks.items()}
+                remarks[other].append(f"describes {claim}, as {keeper} does, {end}")
+    return {plugin: tuple(lines) for plugin, lines in remarks.items()}
 
 
 def frontend_claims(host: PluginHost) -> Claims:
-    """Who describes which frontend."""
+    """Return which plugin describes which frontend."""
     return [(info.name, plugin) for plugin, info in host.describe("describe_frontend", FrontendInfo).items()]
 
 
 def trainer_claims(host: PluginHost) -> Claims:
-    """Who describes which trainer."""
+    """Return which plugin describes which trainer."""
     return [(info.name, plugin) for plugin, info in host.describe("describe_trainer", TrainerInfo).items()]
 
 
@@ -80,7 +80,7 @@ def _device_claims(backends: Mapping[str, BackendInfo]) -> Claims:
 
 
 def _keepers(host: PluginHost, backends: Mapping[str, BackendInfo]) -> dict[str, str]:
-    """Device type to its plugin, for the types that this project's installed packages are made for."""
+    """Return the plugin of each device type that an installed package of this project is made for."""
     distributions = {report.name: report.distribution for report in host.reports}
     claimed = claimants(host, "device", _device_claims(backends))
     return {

@@ -1,4 +1,4 @@
-"""What can be wrong with a plugin's hooks, found when it is loaded and not when a hook is called.
+"""Find what is wrong with a plugin's hooks when it is loaded, not when a hook is called.
 
 pluggy checks names and arguments. It lets through what later misbehaves in silence: a parameter
 with a default value, which up to pluggy 1.6 keeps that value whatever the caller says; a
@@ -22,7 +22,7 @@ RUNTIME_HOOKS = ("describe_runtime", "identify_model")
 
 
 def check_hooks(module: object, trial: pluggy.PluginManager) -> tuple[str, ...]:
-    """Register a plugin on a throw-away manager and look at it; a refused one leaves no trace.
+    """Check a plugin on a throw-away manager, so that a refused one leaves no trace.
 
     Args:
         module: the plugin.

@@ -1,4 +1,4 @@
-"""What ``--trace-hooks`` prints: every hook call with plugin, hook, time and outcome, on standard error.
+"""Print every hook call with plugin, hook, time and outcome on standard error, for ``--trace-hooks``.
 
 One line a call, as it returns::
 
@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ._isolation import said
+from ._isolation import format_error
 
 _lock = threading.Lock()
 _users = 0  # who wants a trace now; a plain number, because hooks run on many threads
@@ -53,7 +53,7 @@ class Outcome:
     text = ""
 
     def answered(self, answer: object) -> None:
-        """Note the kind of the answer; ``None`` declines."""
+        """Note the type of the answer; ``None`` declines."""
         if isinstance(answer, (list, tuple)):
             self.text = f"{len(answer)} x {type(answer[0]).__name__}" if answer else "nothing"
         else:
@@ -71,13 +71,13 @@ def traced(plugin: str, hook: str) -> Iterator[Outcome]:
     try:
         yield outcome
     except BaseException as error:
-        outcome.text = f"raised {said(error)}"
+        outcome.text = f"raised {format_error(error)}"
         raise
     finally:
-        write(plugin, hook, time.perf_counter() - started, outcome.text)
+        _write(plugin, hook, time.perf_counter() - started, outcome.text)
 
 
-def write(plugin: str, hook: str, seconds: float, text: str) -> None:
+def _write(plugin: str, hook: str, seconds: float, text: str) -> None:
     """Print one line, where tracing is on and there is a standard error."""
     if _users and sys.stderr is not None:
         line = f"trace  {plugin:20}  {hook:20}  {1000 * seconds:9.1f} ms  {text}\n"
@@ -87,12 +87,12 @@ def write(plugin: str, hook: str, seconds: float, text: str) -> None:
 
 
 def traced_items(plugin: str, hook: str, items: Any) -> Any:
-    """The same iterator; where tracing is on, one that prints a line when it ends."""
+    """Return the iterator; where tracing is on, one that prints a line when it ends."""
     return _TracedItems(plugin, hook, items) if _users else items
 
 
 class _TracedItems(Iterator[Any]):
-    """Counts what an iterator gives and prints one line at its end."""
+    """An iterator that counts what another gives and prints one line at its end."""
 
     def __init__(self, plugin: str, hook: str, items: Any) -> None:
         self._plugin, self._hook, self._items = plugin, hook, items
@@ -109,7 +109,7 @@ class _TracedItems(Iterator[Any]):
             self._end(self._reason or "ended")
             raise
         except BaseException as error:
-            self._end(f"raised {said(error)}")
+            self._end(f"raised {format_error(error)}")
             raise
         if not self._count:
             self._first = time.perf_counter() - self._started
@@ -127,4 +127,4 @@ class _TracedItems(Iterator[Any]):
         if self._over.acquire(blocking=False):  # once, whoever is first
             seconds = time.perf_counter() - self._started
             first = f"first after {1000 * self._first:.1f} ms, " if self._count else ""
-            write(self._plugin, f"{self._hook} end", seconds, f"{self._count} items, {first}{text}")
+            _write(self._plugin, f"{self._hook} end", seconds, f"{self._count} items, {first}{text}")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._isolation import blamed, said, shown
+from ._isolation import plugin_errors, safe_repr
 from ._tracing import traced_items
-from .errors import AdapterError, ClosedError, GlmError, PluginError, RequestError
+from .errors import AdapterError, ClosedError, PluginError, RequestError
 from .models import adapter_directory
 from .records import (
     FINISH_REASONS,
@@ -24,7 +23,7 @@ from .records import (
     ModelLoad,
     Sampling,
     ToolCallDelta,
-    as_messages,
+    build_messages,
     has_tool_messages,
     join_calls,
 )
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from .plugins import PluginHost
 
 History = Sequence[Sequence[str]] | Sequence[Message]
+_END: Any = object()
 _SAMPLING_FIELDS = frozenset(field.name for field in dataclasses.fields(Sampling))
 
 
@@ -50,32 +50,26 @@ class ChatStream(Iterator[Delta]):
         self._closed = False
         if not callable(getattr(deltas, "close", None)) or not hasattr(deltas, "__next__"):
             raise PluginError(
-                f"plugin {plugin!r}: chat_stream returned {shown(deltas)}, which is no iterator with "
+                f"plugin {plugin!r}: chat_stream returned {safe_repr(deltas)}, which is no iterator with "
                 "close(); report this to its author"
             )
         self._deltas = traced_items(plugin, "chat_stream", deltas)
 
     def __next__(self) -> Delta:
-        try:
-            delta = next(self._deltas)
-        except StopIteration:
-            if not self._finished and not self._closed:
-                raise self._broken("ended without a delta that has a finish_reason") from None
-            raise
-        except (GlmError, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            raise PluginError(
-                f"plugin {self._plugin!r} failed while answering: {said(error)}. Report this to its author."
-            ) from error
+        with plugin_errors(self._plugin, "chat_stream"):
+            delta = next(self._deltas, _END)
+        if delta is _END:
+            if self._finished or self._closed:
+                raise StopIteration
+            raise self._broken("ended without a delta that has a finish_reason")
         if not isinstance(delta, Delta) or not isinstance(delta.text, str):
-            raise self._broken(f"gave {shown(delta)}; Delta records with text are expected")
+            raise self._broken(f"gave {safe_repr(delta)}; Delta records with text are expected")
         if self._finished:
             raise self._broken("went on after the delta that had a finish_reason")
         if delta.finish_reason is not None:
             if delta.finish_reason not in FINISH_REASONS:
                 raise self._broken(
-                    f"gave the finish_reason {shown(delta.finish_reason)}; "
+                    f"gave the finish_reason {safe_repr(delta.finish_reason)}; "
                     f"expected one of {', '.join(FINISH_REASONS)}"
                 )
             self._finished = True
@@ -115,11 +109,11 @@ class ChatModel:
     @property
     def info(self) -> ModelInfo:
         """Name, family, size, context length, sampling defaults and adapters."""
-        with blamed(self._runtime, "info"):
+        with plugin_errors(self._runtime, "info"):
             info: object = self._model.info
         if not isinstance(info, ModelInfo):
             raise PluginError(
-                f"plugin {self._runtime!r}: info of its model is {shown(info)}, which is no ModelInfo; "
+                f"plugin {self._runtime!r}: info of its model is {safe_repr(info)}, which is no ModelInfo; "
                 "report this to its author"
             )
         return info
@@ -179,7 +173,7 @@ class ChatModel:
                 f"unknown sampling option {unknown[0]!r}; known are {', '.join(sorted(_SAMPLING_FIELDS))}"
             )
         request = ChatRequest(
-            messages=as_messages(history, prompt, system),
+            messages=build_messages(history, prompt, system),
             sampling=Sampling(**sampling),
             adapter=adapter,
             stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
@@ -225,7 +219,7 @@ class ChatModel:
     @property
     def load(self) -> ModelLoad | None:
         """How busy the model is now; ``None`` where its runtime does not say."""
-        with blamed(self._runtime, "load"):
+        with plugin_errors(self._runtime, "load"):
             load = getattr(self._model, "load", None)
         return load if isinstance(load, ModelLoad) else None
 
@@ -261,7 +255,7 @@ class ChatModel:
         if name in self.info.adapters:
             raise AdapterError(f"adapter {name!r} is loaded already; remove it first, or choose another name")
         holder, path = self._holder(), adapter_directory(name, directory)
-        with self._naming_the_plugin():
+        with plugin_errors(self._runtime, "add_adapter"):
             holder.add_adapter(name, path)
 
     def remove_adapter(self, name: str) -> None:
@@ -272,20 +266,8 @@ class ChatModel:
         """
         self._check_adapter(name)
         holder = self._holder()
-        with self._naming_the_plugin():
+        with plugin_errors(self._runtime, "remove_adapter"):
             holder.remove_adapter(name)
-
-    @contextmanager
-    def _naming_the_plugin(self) -> Iterator[None]:
-        try:
-            yield
-        except (GlmError, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # as in every hook: whatever it does, the plugin is named
-            raise PluginError(
-                f"plugin {self._runtime!r} failed while changing adapters: {said(error)}. "
-                "Report this to its author."
-            ) from error
 
     def _holder(self) -> AdapterHolder:
         if self._closed:
@@ -306,7 +288,7 @@ class ChatModel:
         """Give back memory and threads; further requests raise `ClosedError`."""
         if not self._closed:
             self._closed = True
-            with blamed(self._runtime, "close"):
+            with plugin_errors(self._runtime, "close"):
                 self._model.close()
 
     def __enter__(self) -> ChatModel:

@@ -23,7 +23,6 @@ ENVIRONMENT_PREFIX = "GLM_"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SCHEME = r"int\d{1,2}(-g\d{1,6})?"
 HUBS = ("huggingface", "modelscope")
-MAX_TIME_LIMIT = 3600.0
 MAX_SLOTS = 1024
 MAX_CONTEXT_LENGTH = 2**24
 MAX_KV_MEMORY = 2.0**20
@@ -33,7 +32,6 @@ AUTOMATIC = ("auto", "0")
 """How users say in a number's place that they leave it open; 0 would be of no use as a number."""
 _OPEN_NUMBERS = ("slots", "context_length", "kv_memory")
 _NUMBERS: Mapping[str, tuple[type[int] | type[float], str]] = {
-    "plugin_time_limit": (float, "number of seconds"),
     "kv_memory": (float, "number of gigabytes"),
     "slots": (int, "whole number"),
     "context_length": (int, "whole number"),
@@ -62,7 +60,6 @@ class Settings:
         kv_memory: gigabytes that the KV cache may take; `NOT_SET` = what suits the device.
         plugins: names of the only plugins to load; `NOT_SET` = all.
         disable_plugins: names of plugins never to load.
-        plugin_time_limit: seconds that a plugin may take to import or to describe itself.
     """
 
     model: str = "demo"
@@ -79,7 +76,6 @@ class Settings:
     kv_memory: float | NotSet = NOT_SET
     plugins: tuple[str, ...] | NotSet = NOT_SET
     disable_plugins: tuple[str, ...] = ()
-    plugin_time_limit: float = 10.0
 
     def __post_init__(self) -> None:
         _check_choice("dtype", self.dtype, DTYPES)
@@ -91,11 +87,6 @@ class Settings:
         _check_range("slots", self.slots, 1, MAX_SLOTS)
         _check_range("context_length", self.context_length, 1, MAX_CONTEXT_LENGTH)
         _check_range("kv_memory", self.kv_memory, 0, MAX_KV_MEMORY)
-        if not 0 < self.plugin_time_limit <= MAX_TIME_LIMIT:
-            raise ConfigError(
-                f"plugin_time_limit must be more than 0 and at most {MAX_TIME_LIMIT:g} seconds, "
-                f"got {self.plugin_time_limit:g}"
-            )
 
 
 def config_file(environ: Mapping[str, str] = os.environ) -> Path:

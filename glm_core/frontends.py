@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._conflicts import OWNERS, claimants, frontend_claims
-from ._isolation import said
+from ._isolation import format_error
 from .errors import PluginError
 from .plugins import PluginHost
 from .records import FrontendInfo, OpenModel
@@ -57,7 +57,7 @@ def start_frontend(frontend: FrontendInfo, open_model: OpenModel, options: Mappi
         function: Callable[..., object] = getattr(importlib.import_module(module_name), function_name)
     except Exception as error:  # a plugin's import: whatever goes wrong there, the plugin is named
         raise PluginError(
-            f"frontend {frontend.name!r} cannot be started: {frontend.run}: {said(error)}. "
+            f"frontend {frontend.name!r} cannot be started: {frontend.run}: {format_error(error)}. "
             "Install it again, or report this to its author."
         ) from error
     function(open_model, options)

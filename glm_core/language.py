@@ -1,10 +1,10 @@
-"""Which language to speak to the user: Chinese where the locale says so, English elsewhere."""
+"""Speaking to the user: Chinese where the locale says so, English elsewhere; numbers in short."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 Language = Literal["zh", "en"]
 
@@ -15,6 +15,24 @@ def language(environ: Mapping[str, str] = os.environ) -> Language:
         if value := environ.get(name):
             return "zh" if value.lower().startswith("zh") else "en"
     return "en"
+
+
+class BilingualTexts:
+    """Looks up texts in one language: ``say("saved", path=path)``.
+
+    Attributes:
+        table: Chinese and English by key, with ``{fields}``; set by the subclass.
+        language: of the texts.
+    """
+
+    table: ClassVar[Mapping[str, tuple[str, str]]]
+
+    def __init__(self, language: Language) -> None:
+        self.language: Language = language
+
+    def __call__(self, key: str, **fields: object) -> str:
+        """Return the text called ``key`` with its fields filled in."""
+        return self.table[key][0 if self.language == "zh" else 1].format(**fields)
 
 
 def format_count(number: int) -> str:

@@ -88,11 +88,6 @@ class StreamListener:
         """Whether the thread is alive; a cancelled one may still wait for the model."""
         return self._thread.is_alive()
 
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether `cancel` was called; the answer may have been complete by then."""
-        return self._cancelled.is_set()
-
     def start(self) -> None:
         """Begin to read.
 
@@ -199,6 +194,11 @@ class AnswerProgress:
         if delta.finish_reason is not None:
             self.finish_reason, self._usage = delta.finish_reason, delta.usage
         return piece
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Seconds since the request was made."""
+        return time.monotonic() - self._started_at
 
     @property
     def usage(self) -> Usage:

@@ -139,7 +139,7 @@ class Message:
             raise RequestError(f"a message of the role {self.role} has a tool_call_id; only a tool's may")
 
 
-def as_messages(
+def build_messages(
     history: Iterable[Message] | Iterable[Sequence[str]] | None, prompt: str, system: str | None = None
 ) -> tuple[Message, ...]:
     """Return the conversation that ``prompt`` continues, from pairs or messages.

@@ -6,11 +6,12 @@ import difflib
 import os
 import re
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from ._conflicts import claimants
 from .config import HUBS, expand
-from .errors import AdapterError, ModelNotFoundError
+from .errors import AdapterError, HubError, ModelNotFoundError
 from .plugins import PluginHost
 from .records import ModelCard
 
@@ -18,6 +19,7 @@ from .records import ModelCard
 _PART = r"[A-Za-z0-9_](?:(?!--|\.\.)[A-Za-z0-9_.-])*(?<![.-])"
 _HUB_ID = re.compile(f"{_PART}/{_PART}")
 _ADAPTER_NAME = re.compile(r"\w[\w.-]{0,63}")
+HUB_ENTRY_POINTS = "glm.hubs"
 _KNOWN_PACKAGES = {"demo": "glm-model-demo"}
 
 
@@ -127,9 +129,14 @@ def _resolve_card(name: str, card: ModelCard, revision: str | None, offline: boo
 
 
 def _download(repository: str, revision: str | None, offline: bool, hub: str) -> Path:
-    from .hub import download  # here, because the hub's client is an optional dependency
-
-    return download(repository, revision=revision, offline=offline, hub=hub)
+    # Of another distribution, since the hubs' clients are large and a model of one's own needs none.
+    for entry_point in entry_points(group=HUB_ENTRY_POINTS, name=hub):
+        folder: Path = entry_point.load()(repository, revision=revision, offline=offline, hub=hub)
+        return folder
+    raise HubError(
+        f"{repository} must be downloaded, and downloads are not installed: "
+        'pip install "glm-core[hub]", or pass --model a local directory.'
+    )
 
 
 def _unknown(name: str, cards: tuple[ModelCard, ...]) -> str:

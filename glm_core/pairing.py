@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._device_choice import Candidate, best_choices, candidate_of, the_only
-from ._isolation import shown
+from ._isolation import safe_repr
 from .descriptions import BackendInfo, DeviceInfo
 from .errors import CheckpointError, DeviceError, GlmError, PluginError
 from .records import ModelMatch, ModelSource
@@ -85,7 +85,7 @@ def identify(survey: Survey, source: ModelSource, runtime: str = "auto") -> Iden
             match = survey.host.call(plugin, "identify_model", source=source)
             if match is not None and not isinstance(match, ModelMatch):
                 raise PluginError(
-                    f"plugin {plugin!r}: identify_model returned {shown(match)}; a ModelMatch or None is "
+                    f"plugin {plugin!r}: identify_model returned {safe_repr(match)}; a ModelMatch or None is "
                     "expected. Report this to its author."
                 )
         except GlmError as error:

@@ -1,17 +1,19 @@
-"""Finding plugins, loading them one by one, and calling one hook of one plugin.
+"""Find plugins, load them one by one, and call one hook of one plugin.
 
-One broken plugin never breaks a command: what cannot be imported, hangs while importing, was
-written for another API version, misspells a hook or takes another's name is left out and
-reported with its name, version and reason. pluggy's own loader would stop at the first of them.
-With ``GLM_DEBUG=1`` the traceback of each is logged.
+One broken plugin never breaks a command: what cannot be imported, was written for another API
+version, misspells a hook or takes another's name is left out and reported with its name, version
+and reason. pluggy's own loader would stop at the first of them. With ``GLM_DEBUG=1`` the traceback
+of each is logged.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import pluggy
@@ -19,9 +21,9 @@ import pluggy
 from . import hookspecs
 from ._candidates import Candidate, installed_candidates
 from ._hook_checks import check_hooks
-from ._isolation import TookTooLongError, said, shown, side_effects, within
+from ._isolation import PluginFailureError, divert_output, format_error, plugin_errors, safe_repr
 from ._not_set import NOT_SET
-from ._tracing import trace_from_now_on, traced, write
+from ._tracing import trace_from_now_on, traced
 from .errors import GlmError, PluginError
 from .hookspecs import PROJECT
 
@@ -47,7 +49,8 @@ class PluginReport:
         status: ``"ok"`` if its hooks are used.
         reason: why not.
         hooks: the hooks it answers.
-        remarks: what it does that it should not, although its hooks are used.
+        remarks: what people should know of it although its hooks are used, such as names that it shares.
+        seconds: how long ``import`` took, and the longest call of each ``describe_*`` hook.
     """
 
     name: str
@@ -57,16 +60,16 @@ class PluginReport:
     reason: str = ""
     hooks: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 class PluginHost:
-    """The loaded plugins and what became of the others.
+    """The loaded plugins, and reports on all.
 
     Args:
         candidates: what may be loaded.
         allow: only these names, if given; decided before anything is imported.
         deny: never these names; likewise.
-        time_limit: seconds that one import or one ``describe_*`` call may take.
     """
 
     def __init__(
@@ -75,11 +78,9 @@ class PluginHost:
         *,
         allow: Iterable[str] | None = None,
         deny: Iterable[str] = (),
-        time_limit: float = 10.0,
     ) -> None:
         self._manager = _new_manager()
         self._reports: dict[int, PluginReport] = {}
-        self._time_limit = time_limit
         allowed = None if allow is None else frozenset(allow)
         denied = frozenset(deny)
         for index, candidate in enumerate(candidates):
@@ -87,24 +88,24 @@ class PluginHost:
 
     @property
     def reports(self) -> tuple[PluginReport, ...]:
-        """What became of every candidate, in their order."""
+        """Return what became of every candidate, in their order."""
         return tuple(self._reports.values())
 
     def unused(self) -> str:
-        """A remark on plugins that are installed and not used, to end a message about something missing."""
+        """Return an end for messages about something missing: which installed plugins are not used."""
         names = [report.name for report in self.reports if report.status != "ok"]
         return f" (Installed, but not used: {', '.join(names)}; glm plugins says why.)" if names else ""
 
     def with_status(self, status: Status) -> tuple[str, ...]:
-        """Return the names of the plugins of which this became, as far as that is known by now."""
+        """Return the names of the plugins with this status, as far as it is known by now."""
         return tuple(report.name for report in self.reports if report.status == status)
 
     def answering(self, hook: str) -> tuple[str, ...]:
-        """Names of the loaded plugins that implement ``hook``, sorted."""
+        """Return the names of the loaded plugins that implement ``hook``, sorted."""
         return tuple(sorted(report.name for report in self.reports if hook in report.hooks))
 
     def call(self, plugin: str, hook: str, **arguments: Any) -> Any:
-        """Call ``hook`` on one plugin and no other; its answer, ``None`` if it declined.
+        """Call ``hook`` on one plugin and no other; return its answer, ``None`` if it declined.
 
         Raises:
             GlmError: as the plugin raised it.
@@ -112,23 +113,18 @@ class PluginHost:
         """
         others = [module for name, module in self._manager.list_name_plugin() if name != plugin]
         caller = self._manager.subset_hook_caller(hook, remove_plugins=others)
-        try:
-            with traced(plugin, hook) as outcome:
-                answer = caller(**arguments)
-                if hook.startswith("describe_"):  # these collect the answers of all plugins, here of one
-                    answer = answer[0] if answer else None
-                outcome.answered(answer)
-        except (GlmError, KeyboardInterrupt):  # for the user, and by the user
-            raise
-        except BaseException as error:  # whatever the plugin does, it is named as the cause
-            raise _failure(plugin, hook, error) from error
+        with plugin_errors(plugin, hook), traced(plugin, hook) as outcome:
+            answer = caller(**arguments)
+            if hook.startswith("describe_"):  # these collect the answers of all plugins, here of one
+                answer = answer[0] if answer else None
+            outcome.answered(answer)
         return answer
 
     def describe(self, hook: str, record: type[T]) -> dict[str, T]:
         """Ask every plugin a ``describe_*`` hook that is answered with one record.
 
-        A plugin that raises, takes too long or answers with something else than a ``record`` is
-        reported as broken and left out.
+        A plugin that raises or answers with something else than a ``record`` is reported as broken
+        and left out.
 
         Returns:
             The answers by plugin name, sorted.
@@ -137,7 +133,7 @@ class PluginHost:
         def check(answer: object) -> T:
             if isinstance(answer, record):
                 return answer
-            raise PluginError(f"returned {shown(answer)}; one {record.__name__} is expected")
+            raise PluginError(f"returned {safe_repr(answer)}; one {record.__name__} is expected")
 
         return self._describe(hook, check)
 
@@ -149,32 +145,21 @@ class PluginHost:
                 members = tuple(member for member in answer if isinstance(member, record))
                 if len(members) == len(answer):
                     return members
-            raise PluginError(f"returned {shown(answer)}; a tuple of {record.__name__} is expected")
+            raise PluginError(f"returned {safe_repr(answer)}; a tuple of {record.__name__} is expected")
 
         return self._describe(hook, check)
 
     def _describe(self, hook: str, check: Callable[[object], T]) -> dict[str, T]:
         answers: dict[str, T] = {}
         for name in self.answering(hook):
-
-            def ask(name: str = name) -> T:
-                try:
-                    return check(self.call(name, hook))
-                except GlmError:
-                    raise
-                except BaseException as error:  # on the plugin's own thread an interrupt is not the user's
-                    raise _failure(name, hook, error) from error
-
             try:
-                with side_effects(importing=False) as remarks:
-                    answers[name] = within(self._time_limit, ask)
-            except (GlmError, TookTooLongError) as error:
+                with _contained(name, hook) as seconds:
+                    answers[name] = check(self.call(name, hook))
+            except GlmError as error:
                 _log.debug("plugin %s: %s", name, hook, exc_info=error)
-                if isinstance(error, TookTooLongError):
-                    write(name, hook, self._time_limit, "left behind")
-                self._mark_broken(name, f"{hook}: {error}")
+                self._mark_broken(name, _reason(hook, error))
             else:
-                self._remark(name, remarks)
+                self._measured(name, hook, seconds[0])
         return answers
 
     def _admit(
@@ -190,32 +175,26 @@ class PluginHost:
                 report, status="broken", reason=f"another plugin is already called {candidate.name!r}"
             )
         try:
-            with side_effects(importing=True) as remarks:
-                module, hooks = within(self._time_limit, functools.partial(_load, candidate))
-            if self._manager.is_registered(module):
-                raise PluginError(f"is the same module as plugin {self._manager.get_name(module)!r}")
-            self._manager.register(module, name=candidate.name)
-        except TookTooLongError as error:
-            write(candidate.name, "import", self._time_limit, "left behind")
-            return replace(report, status="broken", reason=f"import {error}")
+            with _contained(candidate.name, "import") as seconds:
+                module, hooks = _load(candidate)
+                if self._manager.is_registered(module):
+                    raise PluginError(f"is the same module as plugin {self._manager.get_name(module)!r}")
+                self._manager.register(module, name=candidate.name)
         except _OtherVersionError as error:
             return replace(report, status="incompatible", reason=str(error))
-        except Exception as error:  # whatever a module holds, it must not break a command
+        except GlmError as error:
             _log.debug("plugin %s", candidate.name, exc_info=error)
-            reason = str(error) if isinstance(error, PluginError) else said(error)
-            return replace(report, status="broken", reason=reason)
-        return replace(report, hooks=hooks, remarks=tuple(remarks))
+            return replace(report, status="broken", reason=_reason("import", error))
+        return replace(report, hooks=hooks, seconds={"import": seconds[0]})
 
     def _mark_broken(self, name: str, reason: str) -> None:
         if self._manager.has_plugin(name):  # another thread may have been first
             self._manager.unregister(name=name)
         self._change(name, status="broken", reason=reason, hooks=())
 
-    def _remark(self, name: str, remarks: Iterable[str]) -> None:
-        known = next(report.remarks for report in self.reports if report.name == name and report.hooks)
-        new = tuple(remark for remark in remarks if remark not in known)
-        if new:
-            self._change(name, remarks=(*known, *new))
+    def _measured(self, name: str, hook: str, seconds: float) -> None:
+        known = next(report.seconds for report in self.reports if report.name == name and report.hooks)
+        self._change(name, seconds={**known, hook: max(seconds, known.get(hook, 0.0))})
 
     def _change(self, name: str, **fields: Any) -> None:
         for index, report in self._reports.items():
@@ -233,30 +212,42 @@ def _new_manager() -> pluggy.PluginManager:
     return manager
 
 
-def _failure(plugin: str, hook: str, error: BaseException) -> PluginError:
-    return PluginError(
-        f"plugin {plugin!r} failed in {hook}: {said(error)}. "
-        f"Report this to its author, or run with GLM_DISABLE_PLUGINS={plugin}."
-    )
+@contextlib.contextmanager
+def _contained(plugin: str, what: str) -> Iterator[list[float]]:
+    """Run what core itself asks of every plugin: contained, its output kept out of results, measured.
+
+    Yields:
+        A list that holds the seconds that the block took, once it is left.
+    """
+    seconds: list[float] = []
+    started = time.perf_counter()
+    try:
+        with plugin_errors(plugin, what), divert_output():
+            yield seconds
+    except KeyboardInterrupt:  # the user's, who may have waited long and not know for whom
+        _log.warning(
+            "glm: interrupted in %s of plugin %s; GLM_DISABLE_PLUGINS=%s leaves it out", what, plugin, plugin
+        )
+        raise
+    seconds.append(time.perf_counter() - started)
+
+
+def _reason(what: str, error: GlmError) -> str:
+    """Return the reason of a report, which names the plugin already."""
+    if isinstance(error, PluginFailureError) and error.__cause__ is not None:
+        return f"{what} failed: {format_error(error.__cause__)}"
+    return str(error) if what == "import" else f"{what}: {error}"
 
 
 def _load(candidate: Candidate) -> tuple[object, tuple[str, ...]]:
-    """The plugin's module and its hooks; runs on a thread of the plugin's own."""
-    try:
-        with traced(candidate.name, "import") as outcome:
-            module = candidate.load()
-            version = getattr(module, "GLM_API_VERSION", None)
-            outcome.text = f"API version {shown(version)}"
-    except BaseException as error:  # on this thread also an exit or interrupt is the plugin's
-        raise PluginError(f"import failed: {said(error)}") from error
-    try:
-        if version != API_VERSION:
-            raise _OtherVersionError(_version_mismatch(version))
-        return module, check_hooks(module, _new_manager())
-    except PluginError:
-        raise
-    except BaseException as error:  # an object in the place of a module may do anything when looked at
-        raise PluginError(said(error)) from error
+    """Import a plugin and check its version and hooks; return its module and the names of its hooks."""
+    with traced(candidate.name, "import") as outcome:
+        module = candidate.load()
+        version = getattr(module, "GLM_API_VERSION", None)
+        outcome.text = f"API version {safe_repr(version)}"
+    if version != API_VERSION:
+        raise _OtherVersionError(_version_mismatch(version))
+    return module, check_hooks(module, _new_manager())
 
 
 def _version_mismatch(version: object) -> str:
@@ -272,15 +263,11 @@ def _version_mismatch(version: object) -> str:
 
 @functools.cache
 def default_host() -> PluginHost:
-    """The installed plugins, as the environment allows them; loaded once per process."""
+    """Return the installed plugins, as the environment allows them; loaded once per process."""
     from .config import load_settings, wants_hook_trace
 
     settings = load_settings()
     if wants_hook_trace():
         trace_from_now_on()
-    return PluginHost(
-        installed_candidates(),
-        allow=None if settings.plugins is NOT_SET else settings.plugins,
-        deny=settings.disable_plugins,
-        time_limit=settings.plugin_time_limit,
-    )
+    allow = None if settings.plugins is NOT_SET else settings.plugins
+    return PluginHost(installed_candidates(), allow=allow, deny=settings.disable_plugins)

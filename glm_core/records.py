@@ -43,7 +43,7 @@ from .messages import (
     Tool,
     ToolCall,
     ToolCallDelta,
-    as_messages,
+    build_messages,
     check_conversation,
     check_tools,
     has_tool_messages,
@@ -87,7 +87,7 @@ __all__ = [
     "TrainJob",
     "TrainProgress",
     "Usage",
-    "as_messages",
+    "build_messages",
     "has_tool_messages",
     "join_calls",
 ]

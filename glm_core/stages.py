@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._isolation import blamed, shown
+from ._isolation import plugin_errors, safe_repr
 from ._not_set import NOT_SET, NotSet
 from .chat_model import ChatModel
 from .config import Settings
@@ -144,11 +144,11 @@ def _call_stage(survey: Survey, route: Route, hook: str, **arguments: Any) -> Lo
 
 
 def _check_model(plugin: str, hook: str, model: Any) -> LoadedModel:
-    with blamed(plugin, hook):
+    with plugin_errors(plugin, hook):
         is_model = callable(getattr(model, "close", None)) and hasattr(model, "info")
     if not is_model:
         raise PluginError(
-            f"plugin {plugin!r}: {hook} returned {shown(model)}, which has no info and close(); "
+            f"plugin {plugin!r}: {hook} returned {safe_repr(model)}, which has no info and close(); "
             "report this to its author"
         )
     loaded: LoadedModel = model

@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from glm_core.cli import COMMANDS
 from glm_core.config import Settings
 
@@ -33,17 +31,20 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
 
 
-def test_the_documents_are_found() -> None:
-    """The tests below look at all of them."""
-    assert len(DOCUMENTS) >= 12
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_inside_the_repository_lead_somewhere(path: Path) -> None:
-    """Every relative link and picture exists."""
-    targets = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text("utf-8"))
+def test_links_inside_the_repository_lead_somewhere() -> None:
+    """Every relative link and picture of every document exists."""
+    links = [
+        (path, target)
+        for path in DOCUMENTS
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text("utf-8"))
+        if "://" not in target
+    ]
+    assert len(DOCUMENTS) >= 40
+    assert len(links) >= 100
     missing = [
-        target for target in targets if "://" not in target and not (path.parent / target).resolve().exists()
+        f"{path.relative_to(ROOT)}: {target}"
+        for path, target in links
+        if not (path.parent / target).resolve().exists()
     ]
     assert missing == []
 
@@ -112,8 +113,9 @@ def test_map_of_rooms_names_every_module_of_the_runtime_and_core() -> None:
 
 def test_every_plugin_has_the_one_shape() -> None:
     """README, pyproject with an entry point to plugin.py, a typed package under src."""
-    plugins = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
-    assert len(plugins) >= 4
+    projects = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
+    plugins = [path for path in projects if path.name != "glm_testing"]  # what plugins are tested with
+    assert len(plugins) == len(projects) - 1 >= 9
     for plugin in plugins:
         package = plugin / "src" / plugin.name
         for path in (

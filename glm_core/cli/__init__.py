@@ -14,7 +14,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 
-from .._isolation import own_process
+from .._isolation import running_command
 from .._tracing import tracing
 from ..config import wants_debug
 from ..errors import GlmError
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given, trace = _without_trace(list(sys.argv[1:] if arguments is None else arguments))
     _prepare_output()
-    with _quiet_warnings(), tracing(trace), own_process():
+    with _quiet_warnings(), tracing(trace), running_command():
         try:
             status = _dispatch(given)
             if sys.stdout is not None:

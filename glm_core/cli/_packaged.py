@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
-from ..errors import ConfigError
+from .._isolation import format_error
+from ..errors import ConfigError, PluginError
 
 ENTRY_POINT_GROUP = "glm.commands"
-PACKAGES = {"bench": "glm-bench", "plugin": '"glm-core[testing]"'}
+PACKAGES = {
+    **dict.fromkeys(("bench", "predict", "quantize", "train"), "glm-jobs"),
+    "plugin": '"glm-core[testing]"',
+}
 
 
 def run_packaged(command: str, arguments: list[str]) -> int:
@@ -19,8 +23,20 @@ def run_packaged(command: str, arguments: list[str]) -> int:
 
     Raises:
         ConfigError: the distribution is not installed; names the pip line.
+        PluginError: it is installed and cannot be imported.
     """
     for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=command):
-        status: int = entry_point.load()(arguments)
+        try:
+            run = entry_point.load()
+        except Exception as error:  # whatever is wrong with the installed package
+            raise PluginError(
+                f"glm {command} is installed but broken ({format_error(error)}); "
+                f"install it again: pip install --force-reinstall {PACKAGES[command]}"
+            ) from error
+        status: int = run(arguments)
         return status
-    raise ConfigError(f"glm {command} is not installed: pip install {PACKAGES[command]}")
+    missing = f"glm {command} is not installed: pip install {PACKAGES[command]}"
+    if {"-h", "--help"} & set(arguments):  # whoever asks what a command does has made no mistake
+        print(missing)
+        return 0
+    raise ConfigError(missing)

@@ -12,9 +12,9 @@ from ..chat_model import ChatStream
 from ..errors import ConfigError, RequestError
 from ..language import language
 from ..plugins import default_host
-from ..records import ChatRequest, Delta, Sampling, as_messages
-from ._options import _places as places
-from ._options import add_model_options, command_parser, model_opener, notice, parse_adapters
+from ..records import ChatRequest, Delta, Sampling, build_messages
+from .options import _places as places
+from .options import add_model_options, command_parser, model_opener, notice, parse_adapters
 
 MAX_INPUT_BYTES = 4 * 2**20
 _TEXTS = {
@@ -96,7 +96,7 @@ def _request(parsed: argparse.Namespace) -> ChatRequest:
     words: Sequence[str] = parsed.question
     question = _read_standard_input() if words in ([], ["-"]) else " ".join(words)
     return ChatRequest(
-        messages=as_messages(None, question, parsed.system),
+        messages=build_messages(None, question, parsed.system),
         sampling=Sampling(**sampling),
         adapter=_adapter(parsed),
         stop=tuple(parsed.stop),

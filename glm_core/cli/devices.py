@@ -9,7 +9,7 @@ from ..plugins import default_host
 from ..records import DeviceInfo
 from ..routing import choose_devices
 from ..survey import take_survey
-from ._options import command_parser, notice_failed, print_json, print_table
+from .options import command_parser, notice_failed, print_json, print_table
 
 
 def run(arguments: list[str]) -> int:

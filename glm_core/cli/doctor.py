@@ -1,4 +1,4 @@
-"""``glm doctor``: checks an installation from the outside in and says what to do about each fault."""
+"""``glm doctor``: check an installation from the outside in, and say what to do about each fault."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from ..config import Settings, config_file, hub_cache, load_settings
 from ..errors import GlmError
 from ..frontends import describe_frontends
 from ..models import known_models
-from ..plugins import PluginHost, default_host
+from ..plugins import PluginHost, PluginReport, default_host
 from ..routing import choose_devices
 from ..survey import take_survey
-from ._options import command_parser, print_json
+from .options import command_parser, print_json
 from .plugins import examined
 
 Verdict = Literal["ok", "note", "fault"]
 MARKS: dict[Verdict, str] = {"ok": "ok   ", "note": "note ", "fault": "FAULT"}
 LOW_DISK_BYTES = 15 * 10**9
+SLOW_SECONDS = 1.0
+"""A plugin that needs longer to be imported or to describe itself is named: every command waits for it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def run(arguments: list[str]) -> int:
 
 
 def examine(host: PluginHost) -> Iterator[Finding]:
-    """All findings, in the order in which a person would look.
+    """Yield all findings, in the order in which a person would look.
 
     Raises:
         ConfigError: the settings are wrong.
@@ -92,21 +94,21 @@ def _settings(settings: Settings) -> Finding:
 def _plugins(host: PluginHost) -> Iterator[Finding]:
     for report in examined(host):
         name = f"plugin {report.name}"
-        if report.remarks:
-            yield Finding(
-                name, "note", "; ".join((f"{report.distribution} {report.version}", *report.remarks))
-            )
-        elif report.status == "ok":
-            yield Finding(name, "ok", f"{report.distribution} {report.version}")
+        package = f"{report.distribution} {report.version}"
+        if report.status == "ok":
+            notes = [*report.remarks, *_slow_parts(report)]
+            yield Finding(name, "note" if notes else "ok", "; ".join([package, *notes]))
         elif report.status == "disabled":
             yield Finding(name, "note", report.reason)
         else:
-            yield Finding(
-                name,
-                "fault",
-                f"{report.distribution} {report.version} is {report.status}: {report.reason}. "
-                f"Update it, or pip uninstall {report.distribution}.",
-            )
+            advice = f"Update it, or pip uninstall {report.distribution}."
+            yield Finding(name, "fault", f"{package} is {report.status}: {report.reason}. {advice}")
+
+
+def _slow_parts(report: PluginReport) -> Iterator[str]:
+    for what, seconds in report.seconds.items():
+        if seconds > SLOW_SECONDS:
+            yield f"{what} takes {seconds:.1f} s, for which every command may wait"
 
 
 def _stages(host: PluginHost) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ import dataclasses
 from ..models import known_models
 from ..plugins import default_host
 from ..records import ModelCard
-from ._options import command_parser, print_json, print_table
+from .options import command_parser, print_json, print_table
 
 
 def run(arguments: list[str]) -> int:

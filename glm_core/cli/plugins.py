@@ -6,7 +6,7 @@ import dataclasses
 
 from .._conflicts import name_conflicts
 from ..plugins import PluginHost, PluginReport, default_host
-from ._options import command_parser, print_json, print_table
+from .options import command_parser, print_json, print_table
 
 
 def run(arguments: list[str]) -> int:

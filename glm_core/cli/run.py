@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ..frontends import describe_frontends, find_frontend, start_frontend
 from ..plugins import default_host
 from ..records import FrontendInfo
-from ._options import add_model_options, add_plugin_options, command_parser, model_opener
+from .options import add_model_options, add_plugin_options, command_parser, model_opener
 
 
 def run(arguments: list[str]) -> int:

@@ -24,7 +24,7 @@ from ..language import Language
 from ..messages import ROLES, Message
 from ._messages import message_from_json, message_to_json
 from ._state import SETTINGS, Conversation, Turn, turn_messages
-from ._texts import get_text
+from ._texts import FileTexts
 
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 10_000_000
@@ -47,7 +47,7 @@ def to_json(conversation: Conversation) -> str:
 
 def to_markdown(conversation: Conversation, language: Language = "en") -> str:
     """Return the conversation as Markdown with headings in ``language``; any language can be read again."""
-    say: Say = partial(get_text, language)
+    say: Say = FileTexts(language)
     heading = conversation.title or say("heading", model=conversation.model)
     parts = [
         f"# {' '.join(clean_text(heading).split())}\n\n"
@@ -73,7 +73,7 @@ def parse_conversation(data: bytes, name: str, language: Language = "en") -> Con
         ConfigError: the file is too large, no text, or no conversation; the message names the file and
             the line or field.
     """
-    say: Say = partial(get_text, language, file=name)
+    say: Say = partial(FileTexts(language), file=name)
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(say("too_large", limit=MAX_FILE_BYTES // 1_000_000))
     try:

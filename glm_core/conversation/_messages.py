@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._isolation import shown
+from .._isolation import safe_repr
 from ..errors import RequestError
 from ..messages import Message, ToolCall
 
@@ -33,10 +33,10 @@ def message_from_json(value: object) -> Message:
         RequestError: naming the field that is wrong.
     """
     if not isinstance(value, Mapping):
-        raise RequestError(f"a message must be an object with role and content, got {shown(value)}")
+        raise RequestError(f"a message must be an object with role and content, got {safe_repr(value)}")
     role, content, calls = value.get("role"), value.get("content"), value.get("tool_calls")
     if calls is not None and not isinstance(calls, list):
-        raise RequestError(f"tool_calls must be a list, got {shown(calls)}")
+        raise RequestError(f"tool_calls must be a list, got {safe_repr(calls)}")
     if isinstance(content, list):
         content = "".join(map(_read_part, content))
     return Message(
@@ -50,12 +50,14 @@ def message_from_json(value: object) -> Message:
 def _read_part(part: object) -> str:
     text = part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None
     if not isinstance(text, str):
-        raise RequestError(f'a part of content must be {{"type": "text", "text": ...}}, got {shown(part)}')
+        raise RequestError(
+            f'a part of content must be {{"type": "text", "text": ...}}, got {safe_repr(part)}'
+        )
     return text
 
 
 def _read_call(value: object) -> ToolCall:
     function = value.get("function") if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping) or not isinstance(function, Mapping):
-        raise RequestError(f"a tool call must be an object with id and function, got {shown(value)}")
+        raise RequestError(f"a tool call must be an object with id and function, got {safe_repr(value)}")
     return ToolCall(value.get("id"), function.get("name"), function.get("arguments"))  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..language import Language
+from ..language import BilingualTexts
 
 _TEXTS: dict[str, tuple[str, str]] = {
     "heading": ("与 {model} 的对话", "Conversation with {model}"),
@@ -53,6 +53,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
 }
 
 
-def get_text(language: Language, key: str, **fields: object) -> str:
-    """Return the text called ``key`` with its fields filled in."""
-    return _TEXTS[key][0 if language == "zh" else 1].format(**fields)
+class FileTexts(BilingualTexts):
+    """The texts of conversation files."""
+
+    table = _TEXTS

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from child_process import start_glm
 from fake_plugins import run_glm
+from patience import PATIENCE_SECONDS
 from web_support import BROWSER_ARGUMENTS, chromium
 
 import glm_core
@@ -129,32 +128,11 @@ def test_the_loaded_checkpoint_answers_as_in_the_engine(trained: Path) -> None:
 @contextlib.contextmanager
 def serving(*arguments: str) -> Iterator[str]:
     """The address of ``glm run web --with-api`` in a process of its own."""
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "glm_core",
-            "run",
-            "web",
-            "--with-api",
-            "--port",
-            "0",
-            "--no-inbrowser",
-            *arguments,
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "GLM_LANG": "en", "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    try:
-        yield next(
-            found[0] for line in process.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+", line))
-        )
-    finally:
+    options = ("--with-api", "--port", "0", "--no-inbrowser")
+    with start_glm("run", "web", *options, *arguments) as process:
+        yield process.wait_for(r"http://127\.0\.0\.1:\d+")[0]
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.finish()
 
 
 def test_the_adapter_chats_in_terminal_api_and_page(trained: Path) -> None:
@@ -174,15 +152,16 @@ def test_the_adapter_chats_in_terminal_api_and_page(trained: Path) -> None:
     assert expected != untuned
     with serving(*asked) as url:
         body = {"model": "demo:ads", "messages": [{"role": "user", "content": question}], "temperature": 0}
-        answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120).json()
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=PATIENCE_SECONDS).json()
         assert answer["choices"][0]["message"]["content"] == expected
         with playwright.sync_playwright() as driver:
             driver.selectors.set_test_id_attribute("id")
             browser = driver.chromium.launch(executable_path=path, args=list(BROWSER_ARGUMENTS))
             page = browser.new_page(locale="en-GB")
+            page.set_default_timeout(PATIENCE_SECONDS * 1000)
             page.goto(url)
             page.wait_for_function("document.documentElement.dataset.glm === 'ready'")
             chat = ChatPage(page)
             chat.ask(question)
-            playwright.expect(chat.finished).to_have_text(expected, timeout=120_000)
+            playwright.expect(chat.finished).to_have_text(expected, timeout=PATIENCE_SECONDS * 1000)
             browser.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from child_process import run
 from goldens import DATA
 from tiny_models import tiny_checkpoint
 
@@ -21,14 +22,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def glm(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "glm_core", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, **environment},
-        check=False,
-    )
+    return run(sys.executable, "-m", "glm_core", *arguments, environment={**os.environ, **environment})
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:

@@ -14,7 +14,10 @@ import pytest
 import glm_core
 
 EXAMPLES = sorted(path.parent for path in (Path(__file__).parents[2] / "examples").glob("*/pyproject.toml"))
-PUBLIC_MODULES = ("glm_core", "glm_core.records", "glm_core.errors")
+PUBLIC_MODULES = (
+    *("glm_core", "glm_core.records", "glm_core.errors"),
+    *("glm_core.conversation", "glm_core.listening"),
+)
 MOST_LINES = 150
 
 

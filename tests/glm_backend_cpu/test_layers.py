@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from glm_backend_cpu._layers import NativeLayers, NativeLinear, activation_group
+from glm_backend_cpu._layers import NativeEmbedding, NativeLinear, NativeQuantizedLinear, activation_group
 from glm_backend_cpu._native import Native
 from glm_backend_cpu._torch_layers import TorchInt4Linear, TorchInt8Linear, TorchLayers
 from glm_runtime_torch.network.fused import linear_gelu
@@ -34,9 +34,9 @@ def test_linear_layer_computes_what_the_reference_does(fastest: Native, bits: in
     integers, scale, bias = stored(40, 96, bits, group_size)
     reference = QuantizedLinear.from_stored(integers, scale, bias, bits, group_size)
     x = torch.randn(2, 5, 96)
-    exact = NativeLayers(fastest, torch.float32, 0).linear(integers, scale, bias, bits, group_size)
+    exact = NativeQuantizedLinear.from_stored(fastest, integers, scale, bias, bits, group_size, 0)
     assert error(exact(x), reference(x)) < 2e-6
-    fast = NativeLayers(fastest, torch.float32).linear(integers, scale, bias, bits, group_size)
+    fast = NativeQuantizedLinear.from_stored(fastest, integers, scale, bias, bits, group_size)
     assert 0 < error(fast(x), reference(x)) < 0.02
     assert fast(x).shape == (2, 5, 40)
 
@@ -44,7 +44,8 @@ def test_linear_layer_computes_what_the_reference_does(fastest: Native, bits: in
 def test_tied_table_is_in_memory_once(fastest: Native) -> None:
     """Embedding and head share one packed matrix, and the embedding has the model's dtype."""
     integers, scale, _ = stored(50, 64, 4)
-    embedding, head = NativeLayers(fastest, torch.bfloat16).tied_table(integers, scale, 4, 0)
+    head = NativeQuantizedLinear.from_stored(fastest, integers, scale, None, 4)
+    embedding = NativeEmbedding(head.matrix, torch.bfloat16)
     assert [id(part) for part in embedding.parameters()] == [id(part) for part in head.parameters()]
     rows = embedding(torch.tensor([[1, 49]]))
     assert rows.dtype == torch.bfloat16
@@ -59,7 +60,7 @@ def test_gradients_flow_to_the_input(fastest: Native, bits: int) -> None:
     """P-Tuning through a frozen quantised base gets the reference's gradient."""
     integers, scale, bias = stored(40, 64, bits)
     reference = QuantizedLinear.from_stored(integers, scale, bias, bits)
-    ours = NativeLayers(fastest, torch.float32).linear(integers, scale, bias, bits, 0)
+    ours = NativeQuantizedLinear.from_stored(fastest, integers, scale, bias, bits)
     x = torch.randn(3, 64, requires_grad=True)
     for found, wanted in (
         (ours(x), reference(x)),

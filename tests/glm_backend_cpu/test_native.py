@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from child_process import run
 from glm_backend_cpu._native import CHOICES, ENVIRONMENT_NAME, Native, find
 
 from glm_core import ConfigError
@@ -21,14 +21,8 @@ print([name for name in ("torch", "numpy") if name in sys.modules])
 
 def described(**environment: str) -> list[str]:
     """What a fresh process says of the kernels, and which heavy modules it imported for it."""
-    done = subprocess.run(
-        [sys.executable, "-c", DESCRIBE],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=True,
-        timeout=60,
-    )
+    done = run(sys.executable, "-c", DESCRIBE, environment=environment)
+    assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 

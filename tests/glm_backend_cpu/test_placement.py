@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from child_process import run
 from glm_backend_cpu import _placement
 from glm_backend_cpu._layers import NativeEmbedding, NativeLinear, NativeQuantizedLinear
 from glm_backend_cpu._native import Found, Native
@@ -225,12 +225,6 @@ def test_chat_works_with_the_library_off() -> None:
         "with glm_core.load('demo', quantize='int4') as model:\n"
         f"    print(model.chat({QUESTION!r}, do_sample=False)[0])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={"GLM_CPU_KERNELS": "off", "HF_HUB_OFFLINE": "1"},
-        check=True,
-        timeout=120,
-    )
+    environment = {"GLM_CPU_KERNELS": "off", "HF_HUB_OFFLINE": "1"}
+    done = run(sys.executable, "-c", code, environment=environment)
     assert "Quantising" in done.stdout

@@ -12,6 +12,7 @@ import torch
 from glm_backend_cuda._executor import RecordedExecutor, batch_sizes
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
+from patience import join
 from recorded_steps import RerunningRecorder, TensorAttention
 from tiny_models import finished, tiny_checkpoint
 
@@ -77,8 +78,7 @@ def ask_all(model: TorchModel) -> dict[str, list[int]]:
     ]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(60)
+    join(*threads)
     return answers
 
 

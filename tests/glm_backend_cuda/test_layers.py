@@ -27,7 +27,6 @@ from glm_backend_cuda._layers import (
     TritonLinear,
     pack_int4_tiles,
     splits_of,
-    unpack_int4_tiles,
 )
 
 # Sums are float32 and nothing is rounded before the result, which is rounded once to its dtype.
@@ -114,6 +113,13 @@ def test_extreme_integers_are_exact() -> None:
         for dtype in ROUNDING:
             layer = TritonLayers(dtype).linear(integers, torch.ones(3), None, bits, 0)
             assert torch.equal(layer(torch.eye(2 * count, dtype=dtype)[:64])[:, 0], numbers[:64].to(dtype))
+
+
+def unpack_int4_tiles(packed: Tensor, out_features: int, in_features: int) -> Tensor:
+    """Undo `pack_int4_tiles`, up to numbers of one byte each: int8 ``[N, K]``."""
+    planes = [((packed >> (4 * plane)) & 15) - 8 for plane in range(4)]
+    numbers = torch.stack(planes, dim=3).to(torch.int8)  # [tiles, steps, 32, 4, 32]
+    return numbers.transpose(1, 2).flatten(0, 1).flatten(1)[:out_features, :in_features]
 
 
 def test_packed_int4_can_be_unpacked() -> None:

@@ -162,7 +162,7 @@ def test_runtime_that_breaks_over_an_adapter_is_named(
         raise errors.pop(0)
 
     monkeypatch.setattr(NullModel, "add_adapter", fail)
-    with pytest.raises(PluginError, match=r"plugin 'null' failed while changing adapters: ValueError: a bug"):
+    with pytest.raises(PluginError, match=r"plugin 'null' failed in add_adapter: ValueError: a bug"):
         model.add_adapter("b", tmp_path)
     with pytest.raises(AdapterError, match="^it is damaged$"):
         model.add_adapter("b", tmp_path)
@@ -260,7 +260,7 @@ def test_plugin_that_fails_while_answering_is_named() -> None:
     stream = answering(failing()).chat_stream("hi")
     next(stream)
     with pytest.raises(
-        PluginError, match="^plugin 'r' failed while answering: ZeroDivisionError: by zero"
+        PluginError, match="^plugin 'r' failed in chat_stream: ZeroDivisionError: by zero"
     ) as caught:
         next(stream)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)

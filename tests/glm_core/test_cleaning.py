@@ -1,5 +1,7 @@
 """Making text safe to show."""
 
+from __future__ import annotations
+
 import pytest
 
 from glm_core.cleaning import clean_text

@@ -27,7 +27,6 @@ OTHER_VALUES = {
     "kernels": "torch",
     "plugins": ("a", "b"),
     "disable_plugins": ("c",),
-    "plugin_time_limit": 2.5,
 }
 
 
@@ -123,22 +122,8 @@ def test_own_variable_beats_the_hubs(environ: dict[str, str]) -> None:
         ("GLM_KV_MEMORY", "2 GB", "kv_memory must be a number of gigabytes, got '2 GB'"),
         ("GLM_HUB", "hf", "hub 'hf' is unknown; expected one of huggingface, modelscope"),
         ("GLM_OFFLINE", "maybe", "offline must be true or false, got 'maybe'"),
-        ("GLM_PLUGIN_TIME_LIMIT", "soon", "plugin_time_limit must be a number of seconds, got 'soon'"),
-        (
-            "GLM_PLUGIN_TIME_LIMIT",
-            "0",
-            "plugin_time_limit must be more than 0 and at most 3600 seconds, got 0",
-        ),
-        (
-            "GLM_PLUGIN_TIME_LIMIT",
-            "inf",
-            "plugin_time_limit must be more than 0 and at most 3600 seconds, got inf",
-        ),
-        (
-            "GLM_PLUGIN_TIME_LIMIT",
-            "nan",
-            "plugin_time_limit must be more than 0 and at most 3600 seconds, got nan",
-        ),
+        ("GLM_KV_MEMORY", "inf", "kv_memory must be between 0 (automatic) and 1.04858e+06, got inf"),
+        ("GLM_KV_MEMORY", "nan", "kv_memory must be between 0 (automatic) and 1.04858e+06, got nan"),
     ],
 )
 def test_bad_variable_is_named(variable: str, value: str, message: str, environ: dict[str, str]) -> None:
@@ -155,8 +140,8 @@ def test_bad_variable_is_named(variable: str, value: str, message: str, environ:
         ("plugins = [1]", "plugins must be a list of plugin names, got [1]"),
         ("plugins = 1", "plugins must be a list of plugin names, got 1"),
         ("offline = 1", "offline must be true or false, got 1"),
-        ("plugin_time_limit = true", "plugin_time_limit must be a number of seconds, got True"),
-        ("plugin_time_limit = [1]", "plugin_time_limit must be a number of seconds, got [1]"),
+        ("kv_memory = true", "kv_memory must be a number of gigabytes, got True"),
+        ("kv_memory = [1]", "kv_memory must be a number of gigabytes, got [1]"),
     ],
 )
 def test_bad_value_in_the_file_is_named_with_the_file(

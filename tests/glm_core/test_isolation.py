@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import os
 import re
 import sys
 import threading
@@ -15,13 +13,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from fake_plugins import FakeModel, backend, host_loading, plugin, run_glm, run_python, runtime, write_package
+from fake_plugins import FakeModel, backend, host_loading, plugin, run_glm, runtime, write_package
+from glm_jobs._progress import checked_progress
 from glm_testing import host_of, null_backend
 
 from glm_core import ChatModel, Delta, PluginError, Usage
 from glm_core._conflicts import name_conflicts
-from glm_core._isolation import LONGEST_TEXT, said, shown
-from glm_core._progress import checked_progress
+from glm_core._isolation import LONGEST_TEXT, divert_output, format_error, running_command, safe_repr
 from glm_core.frontends import describe_frontends, find_frontend
 from glm_core.plugins import API_VERSION, Candidate, PluginHost
 from glm_core.records import (
@@ -42,10 +40,6 @@ class EndOfTheWorldError(BaseException):
     """Not even an Exception."""
 
 
-class Impatient(KeyboardInterrupt):
-    """An interrupt that no user made."""
-
-
 class Unspeakable(Exception):  # noqa: N818  # the name is its message
     """Cannot be shown."""
 
@@ -64,22 +58,10 @@ def raising(error: BaseException) -> Callable[..., Any]:
     return function
 
 
-def after(action: Callable[[], object]) -> Callable[[], ModuleType]:
-    """An import that does something and gives a working plugin."""
-
-    def load() -> ModuleType:
-        action()
-        return null_backend
-
-    return load
-
-
 # --- raising -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "error", [EndOfTheWorldError("now"), asyncio.CancelledError(), Impatient(), Unspeakable()]
-)
+@pytest.mark.parametrize("error", [EndOfTheWorldError("now"), asyncio.CancelledError(), Unspeakable()])
 def test_whatever_an_import_raises_is_reported(error: BaseException) -> None:
     """Also what is no ``Exception``, and what cannot be shown."""
     (report,) = host_loading(raising(error)).reports
@@ -89,18 +71,26 @@ def test_whatever_an_import_raises_is_reported(error: BaseException) -> None:
 
 @pytest.mark.parametrize("error", [EndOfTheWorldError("now"), asyncio.CancelledError(), GeneratorExit()])
 def test_whatever_a_hook_raises_names_the_plugin(error: BaseException) -> None:
-    """Only an interrupt on the caller's own thread is passed on, because it is the user's."""
+    """Only an interrupt is passed on, because it is the user's."""
     with pytest.raises(PluginError, match=f"^plugin 'a' failed in place: {type(error).__name__}") as caught:
         host_of(a=plugin(place=raising(error))).call("a", "place", model=1, placement=None)
     assert caught.value.__cause__ is error
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), Impatient(), EndOfTheWorldError(), Unspeakable()])
-def test_interrupt_in_a_description_is_the_plugins(error: BaseException) -> None:
-    """Descriptions run on a thread of the plugin's own, where no Ctrl-C arrives."""
+@pytest.mark.parametrize("error", [SystemExit(3), EndOfTheWorldError(), Unspeakable()])
+def test_whatever_a_description_raises_costs_that_plugin_only(error: BaseException) -> None:
+    """It is left out with its reason, and the others describe themselves."""
     host = host_of(bad=plugin(describe_backend=raising(error)), good=backend(CPU))
     assert list(host.describe("describe_backend", BackendInfo)) == ["good"]
-    assert f"failed in describe_backend: {type(error).__name__}" in host.reports[0].reason
+    assert f"describe_backend failed: {type(error).__name__}" in host.reports[0].reason
+
+
+def test_interrupt_in_a_description_is_the_users() -> None:
+    """The plugin is not to blame, and the command ends."""
+    host = host_of(slow=plugin(describe_backend=raising(KeyboardInterrupt())))
+    with pytest.raises(KeyboardInterrupt):
+        host.describe("describe_backend", BackendInfo)
+    assert host.reports[0].status == "ok"
 
 
 class Nasty:
@@ -139,9 +129,9 @@ def test_answer_that_cannot_be_shown_is_refused() -> None:
 
 def test_texts_of_plugins_are_one_printable_line() -> None:
     """Neither colours nor line ends nor a novel reach the terminal."""
-    assert said(ValueError("red \x1b[31m\nnext")) == "ValueError: red \\x1b[31m next"
-    assert len(shown("x" * 10_000)) == LONGEST_TEXT + 3
-    assert shown("你好") == "'你好'"
+    assert format_error(ValueError("red \x1b[31m\nnext")) == "ValueError: red \\x1b[31m next"
+    assert len(safe_repr("x" * 10_000)) == LONGEST_TEXT + 3
+    assert safe_repr("你好") == "'你好'"
 
 
 # --- wrong answers -------------------------------------------------------------------------------
@@ -237,7 +227,7 @@ def test_exit_in_the_middle_of_an_answer_names_the_plugin(error: BaseException) 
 
     fake = FakeModel()
     model = ChatModel(host_of(mine=runtime(fake, lambda request: deltas())), "mine", fake)
-    with pytest.raises(PluginError, match=f"plugin 'mine' failed while answering: {type(error).__name__}"):
+    with pytest.raises(PluginError, match=f"plugin 'mine' failed in chat_stream: {type(error).__name__}"):
         list(model.chat_stream("hi"))
 
 
@@ -429,145 +419,51 @@ def test_name_behind_a_model_without_files_is_handed_on() -> None:
     assert (resolved.name, resolved.path) == ("null:http://host/v1", None)
 
 
-# --- side effects --------------------------------------------------------------------------------
+# --- what plugins print --------------------------------------------------------------------------
+
+LOUD = """
+import os
+print("from Python")
+os.system("echo from a program")
+from glm_testing.null_backend import *
+from glm_core import hookimpl
+@hookimpl
+def describe_models():
+    print("while describing")
+    return ()
+"""
 
 
-def remarks(action: Callable[[], object]) -> tuple[str, ...]:
-    """What is said of a plugin that does this while it is imported."""
-    (report,) = host_loading(after(action)).reports
-    assert report.status == "ok"
-    return report.remarks
-
-
-def test_plugin_without_side_effects_has_no_remark() -> None:
-    """The usual case."""
-    assert remarks(lambda: None) == ()
-
-
-def test_printing_at_import_is_kept_off_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    """What a command prints is the command's, whatever is installed; others may print meanwhile."""
-
-    def act() -> None:
-        print("Welcome to\nmy plugin!")
-        other = threading.Thread(target=print, args=("of another thread",))
-        other.start()
-        other.join()
-
-    assert remarks(act) == (
-        "prints to standard output, which belongs to the commands: 'Welcome to my plugin!' (left out)",
-    )
-    assert capsys.readouterr().out == "of another thread\n"
-
-
-def test_printing_while_describing_is_kept_off_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    """And remarked on once, however often it is asked."""
-
-    def describe() -> BackendInfo:
-        print("looking for devices")
-        return BackendInfo("b", (CPU,))
-
-    host = host_of(b=plugin(describe_backend=describe))
-    for _ in range(3):
-        assert list(host.describe("describe_backend", BackendInfo)) == ["b"]
-    assert len(host.reports[0].remarks) == 1
-    assert capsys.readouterr().out == ""
-
-
-def test_program_that_a_plugin_starts_does_not_print_among_results(tmp_path: Path) -> None:
-    """``glm plugins --json`` stays JSON; the text is on standard error."""
-    source = "import os\nos.system('echo from a program')\nfrom glm_testing.null_backend import *\n"
-    write_package(tmp_path, "loud", source)
+def test_what_a_plugin_prints_is_no_result_of_a_command(tmp_path: Path) -> None:
+    """``glm plugins --json`` stays JSON; the text is on standard error, also a program's."""
+    write_package(tmp_path, "loud", LOUD)
     done = run_glm("plugins", "--json", folder=tmp_path, environ={"GLM_PLUGINS": "loud"})
     assert "loud" in [report["name"] for report in json.loads(done.stdout)]
-    assert done.stderr == "from a program\n"
+    assert sorted(done.stderr.splitlines()) == ["from Python", "from a program", "while describing"]
 
 
-def test_what_an_import_changes_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Working directory, streams, root logger; environment variables stay and are named."""
-    monkeypatch.delenv("GLM_TEST_OF_ISOLATION", raising=False)
-    before = (os.getcwd(), sys.stdout, sys.stderr, logging.root.level, list(logging.root.handlers))
+def test_standard_output_of_a_program_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever imports glm_core into a program of their own has plugins print where modules print."""
 
-    def act() -> None:
-        os.chdir(tmp_path)
-        sys.stderr = sys.stdout
-        logging.root.setLevel(1)
-        logging.root.addHandler(logging.NullHandler())
-        os.environ["GLM_TEST_OF_ISOLATION"] = "1"
+    def load() -> object:
+        print("hello")
+        return null_backend
 
-    assert remarks(act) == (
-        "replaces a standard stream of the process (undone)",
-        "changes the working directory (undone)",
-        "changes the root logger (undone)",
-        "changes the environment variables GLM_TEST_OF_ISOLATION",
-    )
-    assert (os.getcwd(), sys.stdout, sys.stderr, logging.root.level, logging.root.handlers) == before
+    host_loading(load)
+    assert capsys.readouterr() == ("hello\n", "")
 
 
-def test_locale_is_put_back() -> None:
-    """In a process of its own, since a locale is the whole process's."""
-    program = (
-        "import locale\n"
-        "from fake_plugins import host_loading\n"
-        "from glm_testing import null_backend\n"
-        "before = locale.setlocale(locale.LC_ALL)\n"
-        "def load():\n"
-        "    locale.setlocale(locale.LC_ALL, 'POSIX')\n"
-        "    return null_backend\n"
-        "print(host_loading(load).reports[0].remarks, locale.setlocale(locale.LC_ALL) == before)\n"
-    )
-    support = str(Path(__file__).parents[1] / "support")
-    done = run_python("-c", program, environ={"PYTHONPATH": support, "LC_ALL": "C.UTF-8"})
-    assert done.stdout == "('changes the locale (undone)',) True\n", done.stderr
-
-
-def test_thread_that_would_keep_commands_from_ending_is_remarked_on() -> None:
-    """A daemon thread is nobody's business; another one is."""
-    over = threading.Event()
-    try:
-        assert remarks(lambda: threading.Thread(target=over.wait, daemon=True).start()) == ()
-        assert remarks(lambda: threading.Thread(target=over.wait, daemon=False).start()) == (
-            "starts a thread that is no daemon and may keep commands from ending",
-        )
-    finally:
-        over.set()
-
-
-def test_signal_handler_at_import_is_refused() -> None:
-    """Python allows them on the main thread only, which no plugin is imported on."""
-    import signal
-
-    (report,) = host_loading(after(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))).reports
-    assert "signal only works in main thread" in report.reason
-
-
-@pytest.mark.parametrize("place", ["import", "description"])
-def test_heavy_import_is_remarked_on(place: str, tmp_path: Path) -> None:
-    """``glm plugins`` names the plugin that makes every command slow."""
-    source = "from glm_testing.null_backend import *\n"
-    if place == "import":
-        source += "import numpy\n"
-    else:
-        source += (
-            "from glm_core import hookimpl\n"
-            "@hookimpl\n"
-            "def describe_models():\n"
-            "    import numpy\n"
-            "    return ()\n"
-        )
-    write_package(tmp_path, "slow", source)
-    done = run_glm("plugins", "--json", folder=tmp_path, environ={"GLM_PLUGINS": "slow"})
-    (report,) = [report for report in json.loads(done.stdout) if report["name"] == "slow"]
-    assert report["remarks"] == ["imports numpy before use, which slows every command"]
-
-
-def test_hosts_can_be_built_on_many_threads_at_once() -> None:
-    """Standard output is put back in any order of their ending."""
+def test_output_is_restored_when_threads_divert_it_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A frontend may describe plugins on many threads."""
     before = sys.stdout
-    hosts: list[PluginHost] = []
-    threads = [threading.Thread(target=lambda: hosts.append(host_of(null=null_backend))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sys.stdout is before
-    assert [host.reports[0].remarks for host in hosts] == [()] * 8
+    with running_command():
+        threads = [threading.Thread(target=lambda: host_of(null=null_backend)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sys.stdout is before
+        with divert_output():
+            print("aside")
+        print("result")
+    assert capsys.readouterr() == ("result\n", "aside\n")

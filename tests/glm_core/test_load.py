@@ -65,7 +65,7 @@ def test_revision_and_network_settings_reach_the_download(monkeypatch: pytest.Mo
         asked.append(options)
         return Path("/cache")
 
-    monkeypatch.setattr("glm_core.hub.download", download)
+    monkeypatch.setattr("glm_hub.download", download)
     monkeypatch.setenv("GLM_REVISION", "v1")
     monkeypatch.setenv("GLM_HUB", "modelscope")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -30,7 +30,7 @@ def downloads(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         asked.append({"repository": repository, **options})
         return Path("/cache") / repository
 
-    monkeypatch.setattr("glm_core.hub.download", download)
+    monkeypatch.setattr("glm_hub.download", download)
     return asked
 
 

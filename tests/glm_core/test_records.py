@@ -20,7 +20,7 @@ from glm_core import (
     jobs,
     records,
 )
-from glm_core.records import QuantizationScheme, as_messages
+from glm_core.records import QuantizationScheme, build_messages
 
 QUESTION = (Message("user", "hello"),)
 RECORDS = sorted(
@@ -140,16 +140,16 @@ def test_pairs_and_messages_give_the_same_conversation() -> None:
         Message("assistant", "b"),
         Message("user", "c"),
     )
-    assert as_messages([("a", "b")], "c", "be brief") == expected
-    assert as_messages([["a", "b"]], "c", "be brief") == expected
-    assert as_messages(list(expected[1:3]), "c", "be brief") == expected
-    assert as_messages(iter(expected[:3]), "c") == expected
+    assert build_messages([("a", "b")], "c", "be brief") == expected
+    assert build_messages([["a", "b"]], "c", "be brief") == expected
+    assert build_messages(list(expected[1:3]), "c", "be brief") == expected
+    assert build_messages(iter(expected[:3]), "c") == expected
 
 
 @pytest.mark.parametrize("history", [None, [], ()])
 def test_no_history_is_an_empty_one(history: Any) -> None:
     """Without history and system text the conversation is the question alone."""
-    assert as_messages(history, "c", "") == (Message("user", "c"),)
+    assert build_messages(history, "c", "") == (Message("user", "c"),)
 
 
 @pytest.mark.parametrize("element", ["ab", ("a",), ("a", "b", "c"), {"role": "user", "content": "a"}, None])
@@ -157,13 +157,13 @@ def test_history_element_of_another_kind_is_refused(element: Any) -> None:
     """What is neither a pair nor a message is named; a string of two letters is no pair."""
     message = f"history element {element!r} is neither a (question, answer) pair nor a Message"
     with pytest.raises(RequestError, match=re.escape(message)):
-        as_messages([element], "c")
+        build_messages([element], "c")
 
 
 def test_history_of_two_kinds_is_refused() -> None:
     """Pairs and messages in one list would make the returned history ambiguous."""
     with pytest.raises(RequestError, match="mixes .* pass a list of one kind"):
-        as_messages([("a", "b"), Message("user", "c")], "d")  # type: ignore[list-item]
+        build_messages([("a", "b"), Message("user", "c")], "d")  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_plugins import host_loading, plugin, run_glm, run_python, write_package
+from fake_plugins import plugin, run_glm, run_python, write_package
+from glm_jobs._progress import checked_progress
 from glm_testing import host_of, null_backend
 
 from glm_core import ChatModel, PluginError
-from glm_core._progress import checked_progress
 from glm_core._tracing import tracing
 from glm_core.records import BackendInfo, ModelCard, ModelSource, TrainProgress
 
@@ -52,21 +51,6 @@ def test_every_kind_of_outcome_has_its_line(capsys: pytest.CaptureFixture[str]) 
         ("null", "identify_model", "declined"),
         ("bad", "place", "raised ZeroDivisionError: division by zero"),
     ]
-
-
-@pytest.mark.usefixtures("traced")
-def test_plugin_that_hangs_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """With the time that it was waited for."""
-    over = threading.Event()
-    try:
-        host = host_loading(lambda: plugin(describe_backend=lambda: over.wait(30)), time_limit=0.2)
-        host.describe("describe_backend", BackendInfo)
-    finally:
-        over.set()
-        for thread in threading.enumerate():
-            if thread.name == "glm-plugin":
-                thread.join()
-    assert calls(capsys.readouterr().err)[1] == ("broken", "describe_backend", "left behind")
 
 
 @pytest.mark.usefixtures("traced")

@@ -13,22 +13,21 @@ from glm_testing.scaffold import KINDS, PackageNames, write_package
 
 HEAVY = ("torch", "transformers", "gradio", "fastapi", "numpy")
 WORKING = [f"good-{number}" for number in range(10)]
-SECONDS = 2
 
 # name: what is appended to a working plugin.py, and what `glm plugins` says
 BROKEN: dict[str, tuple[str, str]] = {
     "raises": ("raise RuntimeError('no luck')", "import failed: RuntimeError: no luck"),
     "exits": ("raise SystemExit(3)", "import failed: SystemExit: 3"),
-    "interrupts": ("raise KeyboardInterrupt", "import failed: KeyboardInterrupt"),
+    "cancels": ("import asyncio; raise asyncio.CancelledError", "import failed: CancelledError"),
     "lacks": ("import no_such_library", "import failed: ModuleNotFoundError: No module named"),
-    "hangs": ("import time; time.sleep(600)", f"import took longer than {SECONDS} seconds"),
+    "recurses": ("def f(): f()\n\nf()", "import failed: RecursionError"),
     "outdated": ("GLM_API_VERSION = 99", "was written for API version 99"),
     "misspells": ("@hookimpl\ndef describe_backends(): ...", "no hook; did you mean 'describe_backend'?"),
     "yields": ("@hookimpl\ndef place(model):\n    yield model", "place contains yield"),
     "lies": ("@hookimpl\ndef describe_backend(): return 'fast'", "describe_backend: returned 'fast'; one"),
-    "stalls": (
-        "@hookimpl\ndef describe_backend():\n    import time; time.sleep(600)",
-        f"describe_backend: took longer than {SECONDS} seconds",
+    "forgets": (
+        "@hookimpl\ndef describe_backend():\n    raise SystemExit('no driver')",
+        "describe_backend failed: SystemExit: no driver",
     ),
 }  # fmt: skip
 
@@ -63,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *arguments: str, **options: str) -> subprocess.CompletedProcess[str]:
     """A command of glm with all of them installed."""
-    environ = {"GLM_PLUGIN_TIME_LIMIT": str(SECONDS), "GLM_LANG": "en", "HF_HUB_OFFLINE": "1"}
+    environ = {"GLM_LANG": "en", "HF_HUB_OFFLINE": "1"}
     done = run_glm(*arguments, folder=folder, environ=environ, **options)
     assert "Traceback" not in done.stderr
     return done
@@ -106,7 +105,7 @@ def test_doctor_finds_every_culprit(folder: Path) -> None:
 
 
 def test_devices_are_those_of_the_working_ones(folder: Path) -> None:
-    """A backend that stalls or lies costs its own devices only."""
+    """A backend that fails or lies costs its own devices only."""
     done = run(folder, "devices", "--json")
     assert done.returncode == 0
     names = {device["name"] for device in json.loads(done.stdout)["devices"]}
@@ -131,6 +130,5 @@ def test_start_loads_nothing_heavy(folder: Path) -> None:
         "    statuses = [main(['--help']), main(['plugins']), main(['run', '--help'])]\n"
         f"print(json.dumps([statuses, [name for name in {HEAVY!r} if name in sys.modules]]))\n"
     )
-    environ = {"GLM_PLUGIN_TIME_LIMIT": str(SECONDS)}
-    done = run_python("-c", program, folder=folder, environ=environ)
+    done = run_python("-c", program, folder=folder)
     assert json.loads(done.stdout) == [[0, 0, 0], []], done.stderr

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 
 import openai
 import pytest
 from api_support import Served, serving
+from child_process import run
 from langchain_openai import ChatOpenAI
 
 from glm_core import ChatModel
@@ -173,9 +173,7 @@ def test_original_curl_command_grows_its_history(demo: Served) -> None:
 
     def curl(body: object) -> dict[str, object]:
         command = ["curl", "-s", "-X", "POST", demo.url, "-H", "Content-Type: application/json"]
-        done = subprocess.run(
-            [*command, "-d", json.dumps(body)], capture_output=True, text=True, check=True, timeout=60
-        )
+        done = run(*command, "-d", json.dumps(body))
         answer: dict[str, object] = json.loads(done.stdout)
         return answer
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from api_support import Served
+from child_process import run
 from glm_frontend_api import plugin
 from glm_frontend_api.errors import Code
 from glm_frontend_api.gate import _ROUTES
@@ -30,13 +30,8 @@ def test_there_is_something_to_run() -> None:
 @pytest.mark.parametrize("command", SHELL)
 def test_curl_commands_are_answered(demo: Served, command: str) -> None:
     """Each command works as it stands."""
-    done = subprocess.run(
-        ["bash", "-c", command.replace(PLACE, demo.url)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
+    done = run("bash", "-c", command.replace(PLACE, demo.url))
+    assert done.returncode == 0, done.stderr
     assert "error" not in json.loads(done.stdout)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from api_support import Served, chat_body
+from patience import PATIENCE_SECONDS
 
 POSTS = {
     "/v1/chat/completions": chat_body("hello", max_tokens=2),
@@ -168,7 +169,7 @@ HEADS = (
 @pytest.mark.parametrize("head", HEADS, ids=range(len(HEADS)))
 def test_broken_http_is_refused(demo: Served, head: bytes) -> None:
     """Requests that are not even HTTP, or have odd headers and paths, get a 4xx or are closed."""
-    with socket.create_connection(("127.0.0.1", demo.port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", demo.port), timeout=PATIENCE_SECONDS) as client:
         answer = b""
         with contextlib.suppress(OSError):  # it may be closed before all is sent
             client.sendall(head)

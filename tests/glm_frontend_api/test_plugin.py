@@ -1,5 +1,7 @@
 """What core sees of this plugin."""
 
+from __future__ import annotations
+
 import importlib
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from glm_testing import host_of
 from glm_core.records import FrontendInfo
 
 
-def test_api_frontend_describes_itself():
+def test_api_frontend_describes_itself() -> None:
     """Core finds a frontend called api whose run function exists."""
     described = host_of(frontend_api=plugin).describe("describe_frontend", FrontendInfo)
     info = described["frontend_api"]
@@ -20,7 +22,7 @@ def test_api_frontend_describes_itself():
     assert callable(getattr(importlib.import_module(module), function))
 
 
-def test_options_and_configuration_have_the_same_defaults():
+def test_options_and_configuration_have_the_same_defaults() -> None:
     """Every option has help and a field, and not giving it is the same as its default."""
     options = plugin.describe_frontend().options
     assert all(option.help for option in options)
@@ -30,7 +32,7 @@ def test_options_and_configuration_have_the_same_defaults():
     assert len(options) == 14
 
 
-def test_describing_imports_nothing_heavy():
+def test_describing_imports_nothing_heavy() -> None:
     """Looking for plugins, as ``glm --help`` does, pays for no web framework."""
     heavy = "{'fastapi', 'uvicorn', 'pydantic', 'prometheus_client', 'torch'}"
     code = f"import sys, glm_frontend_api.plugin; print(sorted({heavy} & set(sys.modules)))"

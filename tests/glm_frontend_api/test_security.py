@@ -10,6 +10,7 @@ import httpx
 import pytest
 from api_support import ScriptedRuntime, Served, chat_body, serving, until
 from glm_frontend_api.app import asgi_app
+from patience import PATIENCE_SECONDS
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
@@ -148,7 +149,7 @@ def test_body_limit_holds_with_and_without_a_length(runtime: ScriptedRuntime) ->
 def test_body_that_never_ends_is_given_up(runtime: ScriptedRuntime) -> None:
     """A client that stops sending in the middle of its body gets a 408 and holds nothing."""
     with serving(runtime.model, body_seconds=0.2) as served:
-        with socket.create_connection(("127.0.0.1", served.port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE_SECONDS) as client:
             client.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{")
             assert client.recv(4096).startswith(b"HTTP/1.1 408 ")
         assert served.ask_original("say hello").is_success
@@ -161,7 +162,7 @@ def test_body_that_never_ends_is_given_up(runtime: ScriptedRuntime) -> None:
 def test_request_that_never_arrives_is_given_up(runtime: ScriptedRuntime, head: bytes) -> None:
     """A connection without a whole request is closed, the first time and after an answer."""
     with serving(runtime.model, body_seconds=0.1) as served:
-        with socket.create_connection(("127.0.0.1", served.port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE_SECONDS) as client:
             client.sendall(head)
             with contextlib.suppress(ConnectionResetError):
                 while client.recv(4096):

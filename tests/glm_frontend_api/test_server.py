@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import httpx
 import pytest
 from api_support import PATIENCE, ScriptedRuntime, chat_body, events, serving, until
+from child_process import ChildProcess, start_glm
 from glm_frontend_api import server
 from glm_frontend_api.config import ApiConfig
 from glm_testing import host_of
@@ -127,65 +124,26 @@ def test_whole_answers_get_a_503_at_the_drain_limit(runtime: ScriptedRuntime) ->
         assert waiting.result().status_code == 503
 
 
-class Process:
-    """``glm run api`` in a process of its own, on the demo model.
-
-    Args:
-        arguments: more options.
-        environ: more environment.
-    """
-
-    def __init__(self, *arguments: str, **environ: str) -> None:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("GLM_")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "glm_core", "run", "api", *arguments],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**clean, **environ},
-        )
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate(timeout=60)
-
-    def url(self) -> str:
-        """Wait until it serves."""
-        stderr: TextIO | None = self._process.stderr
-        assert stderr is not None
-        for line in stderr:
-            match = re.search(r"serving demo on (http://\S+)", line)
-            if match:
-                return match[1]
-        raise AssertionError("it never served")
-
-    def stop(self, signal_number: int) -> None:
-        """Send a signal."""
-        self._process.send_signal(signal_number)
-
-    def result(self) -> tuple[int, str]:
-        """Wait for the end; exit status and what is left of standard error."""
-        _, stderr = self._process.communicate(timeout=120)
-        return self._process.returncode, stderr
+def url_of(process: ChildProcess) -> str:
+    """Wait until the demo model is served; its address."""
+    return process.wait_for(r"serving demo on (http://\S+)")[1]
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_glm_run_api_serves_and_stops_cleanly(signal_number: int) -> None:
     """The command serves the demo model; a signal lets a running stream finish and exits with 0."""
-    with Process("--port", "0") as process:
-        url = process.url()
-        assert httpx.get(f"{url}/ready", timeout=60).json() == {"status": "ready"}
+    with start_glm("run", "api", "--port", "0") as process:
+        url = url_of(process)
+        assert httpx.get(f"{url}/ready", timeout=PATIENCE).json() == {"status": "ready"}
         body = {**chat_body("How do I quantise a model?", stream=True), "model": "demo"}
-        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as response:
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=PATIENCE) as response:
             stream = events(response)
             next(stream)
-            process.stop(signal_number)
+            process.send_signal(signal_number)
             assert list(stream)[-1] == "[DONE]"
-        status, stderr = process.result()
-    assert (status, stderr) == (0, "glm: stopped\n")
+        done = process.finish()
+    assert done.returncode == 0
+    assert done.stderr.endswith(f"on {url}\nglm: stopped\n")
 
 
 def test_glm_run_api_changes_adapters_for_who_has_the_key(tmp_path: Path) -> None:
@@ -193,9 +151,11 @@ def test_glm_run_api_changes_adapters_for_who_has_the_key(tmp_path: Path) -> Non
     for name in ("ads", "poet"):
         write_adapter(tmp_path / name, glm_core.resolve_model("demo"))
     arguments = ("--port", "0", "--adapter", str(tmp_path / "ads"), "--adapters-dir", str(tmp_path))
-    with Process(*arguments, GLM_API_KEY="k") as process:
+    with start_glm("run", "api", *arguments, GLM_API_KEY="k") as process:
         headers = {"authorization": "Bearer k"}
-        with httpx.Client(base_url=process.url(), headers=headers, trust_env=False, timeout=60) as client:
+        with httpx.Client(
+            base_url=url_of(process), headers=headers, trust_env=False, timeout=PATIENCE
+        ) as client:
             added = client.post("/v1/adapters", json={"name": "poet", "path": "poet"})
             assert added.json()["id"] == "demo:poet"
             assert client.post("/v1/chat/completions", json=chat_body("hello", model="poet")).is_success
@@ -203,24 +163,24 @@ def test_glm_run_api_changes_adapters_for_who_has_the_key(tmp_path: Path) -> Non
             assert default["model"] == "demo:ads"
             assert client.delete("/v1/adapters/poet").is_success
             assert [card["id"] for card in client.get("/v1/adapters").json()["data"]] == ["demo:ads"]
-        process.stop(signal.SIGTERM)
-        status, stderr = process.result()
-    assert status == 0
-    assert "glm: 'default' and POST / are demo:ads, the only adapter; without it: demo" in stderr
+        process.send_signal(signal.SIGTERM)
+        done = process.finish()
+    assert done.returncode == 0
+    assert "glm: 'default' and POST / are demo:ads, the only adapter; without it: demo" in done.stderr
 
 
 def test_glm_run_api_keeps_its_key_to_itself() -> None:
     """With GLM_API_KEY the routes are locked, and the key is nowhere in what is printed."""
-    with Process("--port", "0", "--host", "0.0.0.0", GLM_API_KEY="s3cr3t-key") as process:
-        port = process.url().rsplit(":", 1)[1]
+    with start_glm("run", "api", "--port", "0", "--host", "0.0.0.0", GLM_API_KEY="s3cr3t-key") as process:
+        port = url_of(process).rsplit(":", 1)[1]
         url = f"http://127.0.0.1:{port}"
-        assert httpx.get(f"{url}/v1/models").status_code == 401
+        assert httpx.get(f"{url}/v1/models", timeout=PATIENCE).status_code == 401
         headers = {"authorization": "Bearer s3cr3t-key"}
-        assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200
-        process.stop(signal.SIGTERM)
-        status, stderr = process.result()
-    assert status == 0
-    assert "s3cr3t-key" not in stderr
+        assert httpx.get(f"{url}/v1/models", headers=headers, timeout=PATIENCE).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        done = process.finish()
+    assert done.returncode == 0
+    assert "s3cr3t-key" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -232,12 +192,12 @@ def test_glm_run_api_keeps_its_key_to_itself() -> None:
 )
 def test_glm_run_api_explains_a_wrong_option_in_one_line(arguments: list[str], message: str) -> None:
     """A user's mistake is one line on standard error and exit status 2."""
-    with Process(*arguments) as process:
-        status, stderr = process.result()
-    assert status == 2
-    assert stderr.startswith("glm: --")
-    assert message in stderr
-    assert stderr.count("\n") == 1
+    with start_glm("run", "api", *arguments) as process:
+        done = process.finish()
+    assert done.returncode == 2
+    assert done.stderr.startswith("glm: --")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.fixture

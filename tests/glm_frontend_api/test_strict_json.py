@@ -29,7 +29,7 @@ def test_json_is_read(body: bytes, value: object) -> None:
         (b"{", "is not JSON: .* line 1, column 2"),
         (b"", "is not JSON"),
         (b"{'a': 1}", "is not JSON"),
-        (b'{"a": NaN}', "NaN, which is no JSON number"),
+        (b'{"a": NaN}', "NaN, which is not a JSON number"),
         (b"[-Infinity]", "-Infinity"),
         (b'{"a": 1, "b": {"c": 1, "c": 2}}', "key 'c' twice"),
         (b'"\\ud800"', "half a character"),

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 from api_support import Served, serving
-from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM3Tokenizer
+from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from scripted_tools import TIME, WEATHER, call_turn, scripted_model, written_answer

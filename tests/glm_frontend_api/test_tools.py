@@ -217,7 +217,7 @@ for _ in range(70):
         (
             {"tools": [TIME], "tool_choice": {"type": "function", "function": {"name": "f"}}},
             "tool_choice",
-            "f is none of the tools that the request has",
+            "f is not among the tools of the request",
         ),
         ({"tool_choice": "required"}, "tool_choice", "required needs tools; send them too"),
         (
@@ -231,7 +231,7 @@ for _ in range(70):
         (
             {"messages": called(function={"name": "f", "arguments": "{"})},
             "messages[1]",
-            "the arguments of tool call 'c1' are no JSON",
+            "the arguments of tool call 'c1' are not JSON",
         ),
         ({"messages": TOLD[:2]}, None, "must end with a user's message or a tool's"),
         ({"messages": TOLD[:3]}, None, "the tool call 'c2' is not answered"),

@@ -1,15 +1,22 @@
 """Reading an answer that can be stopped."""
 
+from __future__ import annotations
+
 import signal
 import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from glm_frontend_cli._answering import AnswerReader
 
 from glm_core import Delta, PluginError, RequestError, Usage
 
+if TYPE_CHECKING:
+    from tests.glm_frontend_cli.conftest import ScriptedRuntime
 
-def test_answer_carries_text_reason_and_usage():
+
+def test_answer_carries_text_reason_and_usage() -> None:
     """A whole answer ends as the model says."""
     deltas = [Delta("你", (1,)), Delta("好", (2,)), Delta("", (), "length", Usage(3, 2))]
     with AnswerReader(lambda: (delta for delta in deltas)) as reader:
@@ -18,7 +25,7 @@ def test_answer_carries_text_reason_and_usage():
     assert (answer.text, answer.finish_reason, answer.usage) == ("你好", "length", Usage(3, 2))
 
 
-def test_ctrl_c_stops_the_answer_and_closes_the_stream(runtime):
+def test_ctrl_c_stops_the_answer_and_closes_the_stream(runtime: ScriptedRuntime) -> None:
     """The partial text is kept, the iterator is closed, and Ctrl-C works as before afterwards."""
     runtime.pieces, runtime.interrupt_after = ["one ", "two "], 1
     before = signal.getsignal(signal.SIGINT)
@@ -32,10 +39,10 @@ def test_ctrl_c_stops_the_answer_and_closes_the_stream(runtime):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_stopped_answer_counts_its_own_tokens():
+def test_stopped_answer_counts_its_own_tokens() -> None:
     """Without a last delta, tokens are counted as they came."""
 
-    def endless():
+    def endless() -> Iterator[Any]:
         yield Delta("x", (1, 2))
         signal.raise_signal(signal.SIGINT)
         while True:
@@ -47,11 +54,11 @@ def test_stopped_answer_counts_its_own_tokens():
     assert reader.progress.usage.completion_tokens == 2
 
 
-def test_leaving_early_closes_the_stream(runtime):
+def test_leaving_early_closes_the_stream(runtime: ScriptedRuntime) -> None:
     """A view that fails in the middle leaves no answer running."""
     runtime.pieces = ["x"] * 10_000
 
-    def break_off():
+    def break_off() -> None:
         with AnswerReader(lambda: runtime.chat_stream(None, object())) as reader:
             next(reader.pieces())
             raise BrokenPipeError
@@ -61,7 +68,7 @@ def test_leaving_early_closes_the_stream(runtime):
     assert runtime.closed == 1
 
 
-def test_errors_of_the_runtime_arrive_where_the_answer_is_shown(runtime):
+def test_errors_of_the_runtime_arrive_where_the_answer_is_shown(runtime: ScriptedRuntime) -> None:
     """An error is raised with its own type, after the text before it."""
     runtime.error = RequestError("too long")
     pieces = []
@@ -71,10 +78,10 @@ def test_errors_of_the_runtime_arrive_where_the_answer_is_shown(runtime):
     assert "".join(pieces) == "hello"
 
 
-def test_errors_before_the_first_delta_arrive_too():
+def test_errors_before_the_first_delta_arrive_too() -> None:
     """Opening the stream may fail as well."""
 
-    def refuse():
+    def refuse() -> None:
         raise RequestError("does not fit")
 
     with AnswerReader(refuse) as reader:
@@ -82,14 +89,14 @@ def test_errors_before_the_first_delta_arrive_too():
             list(reader.pieces())
 
 
-def test_stream_without_a_last_delta_is_the_runtimes_fault():
+def test_stream_without_a_last_delta_is_the_runtimes_fault() -> None:
     """A broken promise is reported, not shown as an answer."""
     with AnswerReader(lambda: (delta for delta in [Delta("x")])) as reader:
         with pytest.raises(PluginError, match="without a finish_reason"):
             list(reader.pieces())
 
 
-def test_ignored_ctrl_c_stays_ignored(runtime):
+def test_ignored_ctrl_c_stays_ignored(runtime: ScriptedRuntime) -> None:
     """A background job that ignores Ctrl-C goes on ignoring it while it answers."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -100,7 +107,7 @@ def test_ignored_ctrl_c_stays_ignored(runtime):
         signal.signal(signal.SIGINT, before)
 
 
-def test_queue_position_is_known_until_the_request_begins():
+def test_queue_position_is_known_until_the_request_begins() -> None:
     """While others come first, the stream says how many; afterwards none."""
     deltas = [
         Delta("", queue_position=2),
@@ -120,23 +127,23 @@ def test_queue_position_is_known_until_the_request_begins():
 class BlockedStream:
     """Waits in a queue for ever; closing it, from whatever thread, ends that."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.closed = threading.Event()
 
-    def __iter__(self):
+    def __iter__(self) -> Any:
         return self
 
-    def __next__(self):
+    def __next__(self) -> None:
         signal.raise_signal(signal.SIGINT)
         self.closed.wait()
         raise StopIteration
 
-    def close(self):
+    def close(self) -> None:
         """End the wait."""
         self.closed.set()
 
 
-def test_ctrl_c_ends_a_read_that_waits():
+def test_ctrl_c_ends_a_read_that_waits() -> None:
     """The stream is closed by the thread that shows the answer, so no delta has to come first."""
     blocked = BlockedStream()
     with AnswerReader(lambda: blocked) as reader:
@@ -148,21 +155,21 @@ def test_ctrl_c_ends_a_read_that_waits():
 class RunningGenerator:
     """A generator in the middle of its work while another thread tries to close it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.tried = threading.Event()
         self.deltas = self._answer()
         self.failures = []
 
-    def _answer(self):
+    def _answer(self) -> Iterator[Any]:
         signal.raise_signal(signal.SIGINT)
         self.tried.wait()
         yield Delta("late")
         pytest.fail("the answer went on after Ctrl-C")
 
-    def __iter__(self):
+    def __iter__(self) -> Any:
         return self.deltas
 
-    def close(self):
+    def close(self) -> None:
         """Close the generator, which refuses while it runs."""
         try:
             self.deltas.close()
@@ -173,7 +180,7 @@ class RunningGenerator:
             self.tried.set()
 
 
-def test_ctrl_c_waits_for_a_runtime_that_cannot_be_closed_from_outside():
+def test_ctrl_c_waits_for_a_runtime_that_cannot_be_closed_from_outside() -> None:
     """A generator that runs is closed at its next delta instead."""
     running = RunningGenerator()
     with AnswerReader(lambda: running) as reader:

@@ -1,6 +1,9 @@
 """Cutting Markdown into blocks while it arrives."""
 
+from __future__ import annotations
+
 import io
+from typing import Any
 
 from glm_frontend_cli._blocks import BlockStream, parse
 from glm_frontend_cli._markdown import MarkdownRenderer
@@ -27,12 +30,12 @@ LINES = [
 ]
 
 
-def types(blocks):
+def types(blocks: Any) -> list[str]:
     """What kinds of blocks these are."""
     return [block.node.type for block in blocks]
 
 
-def test_block_is_finished_when_another_has_begun():
+def test_block_is_finished_when_another_has_begun() -> None:
     """Only then can no further text change it."""
     stream = BlockStream()
     stream.feed("# Title\n\npara")
@@ -45,7 +48,7 @@ def test_block_is_finished_when_another_has_begun():
     assert stream.open_blocks() == []
 
 
-def test_items_of_a_list_finish_one_by_one_and_keep_counting():
+def test_items_of_a_list_finish_one_by_one_and_keep_counting() -> None:
     """A long list does not stay open as a whole; all-ones lists count as Markdown says."""
     stream = BlockStream()
     stream.feed("1. a\n1. b\n1. c\n")
@@ -56,7 +59,7 @@ def test_items_of_a_list_finish_one_by_one_and_keep_counting():
     assert [block.gap for block in finished] == [False, False, False, False]
 
 
-def test_loose_items_keep_their_empty_lines():
+def test_loose_items_keep_their_empty_lines() -> None:
     """Items that the model set apart stay apart."""
     assert [block.gap for block in parse("text\n\n- a\n\n- b\n- c\n\nend")] == [
         False,
@@ -69,7 +72,7 @@ def test_loose_items_keep_their_empty_lines():
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.sampled_from(LINES), max_size=12).map("\n".join), st.integers(1, 7))
-def test_streamed_markdown_renders_like_the_whole(source, step):
+def test_streamed_markdown_renders_like_the_whole(source: Any, step: Any) -> None:
     """Whatever the pieces, the finished blocks show what the whole text would."""
     renderer = MarkdownRenderer(Console(file=io.StringIO(), width=40))
     stream, lines = BlockStream(), []

@@ -1,6 +1,10 @@
 """The clipboard."""
 
+from __future__ import annotations
+
 import base64
+from pathlib import Path
+from typing import Any
 
 import pytest
 from glm_frontend_cli import _clipboard
@@ -8,7 +12,7 @@ from glm_frontend_cli._clipboard import Program, copy
 
 
 @pytest.fixture
-def program(tmp_path, monkeypatch):
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A program that keeps what it read, in place of those that reach a screen."""
     script = tmp_path / "keep"
     script.write_text(f"#!/bin/sh\ncat > {tmp_path}/kept\ntest ! -e {tmp_path}/broken\n")
@@ -17,7 +21,7 @@ def program(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_program_of_this_machine_takes_the_text(program):
+def test_program_of_this_machine_takes_the_text(program: Path) -> None:
     """Where there is a screen; nothing is written to the terminal."""
     written = []
     assert copy("你好", written.append, {"DISPLAY": ":0"})
@@ -26,7 +30,7 @@ def test_program_of_this_machine_takes_the_text(program):
 
 
 @pytest.mark.parametrize("environ", [{}, {"DISPLAY": ":0", "SSH_CONNECTION": "a b c d"}])
-def test_terminal_is_asked_where_no_program_can(program, environ):
+def test_terminal_is_asked_where_no_program_can(program: Path, environ: dict[str, Any]) -> None:
     """Without a screen, and over SSH, where the screen is elsewhere."""
     written = []
     assert not copy("你好", written.append, environ)
@@ -38,7 +42,9 @@ def test_terminal_is_asked_where_no_program_can(program, environ):
 
 
 @pytest.mark.parametrize("command", ["failing", "missing"])
-def test_program_that_fails_is_as_good_as_none(program, monkeypatch, command):
+def test_program_that_fails_is_as_good_as_none(
+    program: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
     """The terminal is asked instead."""
     (program / "broken").touch()
     if command == "missing":

@@ -1,6 +1,10 @@
 """Conversations as files."""
 
+from __future__ import annotations
+
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 from glm_frontend_cli._files import load, parse_path, read_text, save
@@ -26,13 +30,13 @@ FULL = Conversation(
 
 
 @pytest.mark.parametrize("name", ["a.json", "a", "a.md", "a.MD"])
-def test_saved_conversation_loads_as_it_was(tmp_path, say, name):
+def test_saved_conversation_loads_as_it_was(tmp_path: Path, say: Texts, name: str) -> None:
     """As JSON, or as Markdown where the name ends so."""
     save(FULL, tmp_path / name, say)
     assert load(tmp_path / name, say) == FULL
 
 
-def test_saving_as_markdown_writes_headings_in_the_users_language(tmp_path, say):
+def test_saving_as_markdown_writes_headings_in_the_users_language(tmp_path: Path, say: Texts) -> None:
     """A name ending in .md gives a document to read; another JSON."""
     save(FULL, tmp_path / "a.MD", say)
     save(FULL, tmp_path / "b.md", Texts("zh"))
@@ -42,12 +46,14 @@ def test_saving_as_markdown_writes_headings_in_the_users_language(tmp_path, say)
     assert (tmp_path / "c.txt").read_text(encoding="utf-8").startswith("{")
 
 
-def test_failed_save_leaves_the_old_file_and_no_litter(tmp_path, say, monkeypatch):
+def test_failed_save_leaves_the_old_file_and_no_litter(
+    tmp_path: Path, say: Texts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A disk that fills up while saving costs nothing that was there."""
     target = tmp_path / "a.json"
     target.write_text("old")
 
-    def full(descriptor):
+    def full(descriptor: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
@@ -57,13 +63,13 @@ def test_failed_save_leaves_the_old_file_and_no_litter(tmp_path, say, monkeypatc
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_saving_where_one_may_not_is_one_sentence(tmp_path, say):
+def test_saving_where_one_may_not_is_one_sentence(tmp_path: Path, say: Texts) -> None:
     """A directory that does not exist is reported with its reason."""
     with pytest.raises(ConfigError, match="Cannot write .*: No such file or directory"):
         save(FULL, tmp_path / "none" / "a.json", say)
 
 
-def test_saving_through_a_link_keeps_the_link(tmp_path, say):
+def test_saving_through_a_link_keeps_the_link(tmp_path: Path, say: Texts) -> None:
     """A link to a file goes on pointing there."""
     real = tmp_path / "real.json"
     real.write_text("old")
@@ -75,7 +81,7 @@ def test_saving_through_a_link_keeps_the_link(tmp_path, say):
 
 
 @pytest.mark.parametrize("data", [b"{", b"\xff\xfe", b"# Notes", b"{}"])
-def test_file_that_is_no_conversation_is_refused_by_name(tmp_path, say, data):
+def test_file_that_is_no_conversation_is_refused_by_name(tmp_path: Path, say: Texts, data: bytes) -> None:
     """The sentence says which file; what is wrong with it is the core's to tell."""
     path = tmp_path / "bad.json"
     path.write_bytes(data)
@@ -85,14 +91,14 @@ def test_file_that_is_no_conversation_is_refused_by_name(tmp_path, say, data):
         load(path, Texts("zh"))
 
 
-def test_missing_files_and_directories_are_refused(tmp_path, say):
+def test_missing_files_and_directories_are_refused(tmp_path: Path, say: Texts) -> None:
     """Only a regular file is opened."""
     for path in (tmp_path / "none.json", tmp_path):
         with pytest.raises(ConfigError, match="There is no file"):
             load(path, say)
 
 
-def test_too_large_file_is_refused(tmp_path, say):
+def test_too_large_file_is_refused(tmp_path: Path, say: Texts) -> None:
     """A file beyond the limit is not read into memory."""
     path = tmp_path / "large.json"
     with path.open("wb") as file:
@@ -101,7 +107,7 @@ def test_too_large_file_is_refused(tmp_path, say):
         load(path, say)
 
 
-def test_typed_paths_lose_quotes_and_tilde(tmp_path, monkeypatch):
+def test_typed_paths_lose_quotes_and_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What people type for a file is understood."""
     monkeypatch.setenv("HOME", str(tmp_path))
     assert parse_path("'~/my chat.json'") == tmp_path / "my chat.json"
@@ -117,7 +123,7 @@ def test_typed_paths_lose_quotes_and_tilde(tmp_path, monkeypatch):
         (b"x" * 1_000_001, "is larger than 1 MB"),
     ],
 )
-def test_file_that_is_no_text_is_refused(tmp_path, say, data, message):
+def test_file_that_is_no_text_is_refused(tmp_path: Path, say: Texts, data: bytes, message: str) -> None:
     """Pictures, empty and huge files are not sent to a model."""
     path = tmp_path / "file"
     path.write_bytes(data)
@@ -125,7 +131,7 @@ def test_file_that_is_no_text_is_refused(tmp_path, say, data, message):
         read_text(path, say)
 
 
-def test_text_file_is_read_cleaned(tmp_path, say):
+def test_text_file_is_read_cleaned(tmp_path: Path, say: Texts) -> None:
     """Line ends are one character, a byte order mark and what terminals obey are gone."""
     path = tmp_path / "file"
     path.write_bytes(b"\xef\xbb\xbf\r\na\r\n\x1b[2Jb\r\n\r\n")

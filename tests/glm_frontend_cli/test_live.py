@@ -1,6 +1,9 @@
 """Painting an answer on an emulated terminal."""
 
+from __future__ import annotations
+
 import io
+from typing import Any
 
 import pyte
 import pytest
@@ -34,19 +37,19 @@ LONG = "\n".join(
 class Terminal:
     """A screen with all of its scrollback."""
 
-    def __init__(self, columns, rows):
+    def __init__(self, columns: Any, rows: Any) -> None:
         self.screen = pyte.HistoryScreen(columns, rows, history=10_000, ratio=0.5)
         self.stream = pyte.Stream(self.screen)
 
-    def write(self, text):
+    def write(self, text: Any) -> None:
         """What a program prints."""
         self.stream.feed(text)
 
-    def size(self):
+    def size(self) -> tuple[int, int]:
         """Columns and rows."""
         return self.screen.columns, self.screen.lines
 
-    def lines(self):
+    def lines(self) -> list[str]:
         """Everything from the first line printed to the cursor."""
         above = [
             "".join(row[column].data for column in range(self.screen.columns))
@@ -56,14 +59,14 @@ class Terminal:
         return [line.rstrip() for line in [*above, *here]]
 
 
-def painted(terminal, source, step):
+def painted(terminal: Any, source: Any, step: Any) -> list[str]:
     """Feed ``source`` in pieces and paint at each of them."""
     console = Console(
         file=io.StringIO(), width=terminal.size()[0], force_terminal=True, color_system="standard"
     )
     renderer = MarkdownRenderer(console)
     painter = AnswerPainter(
-        console, renderer, terminal.write, terminal.size, lambda empty, seconds: "…" if empty else ""
+        console, renderer, terminal.write, terminal.size, lambda empty: "…" if empty else ""
     )
     for start in range(0, len(source), step):
         painter._next_frame = 0.0  # every piece is a frame
@@ -73,7 +76,7 @@ def painted(terminal, source, step):
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (40, 10), (30, 3)])
-def test_long_answer_stands_in_the_scrollback_once(columns, rows):
+def test_long_answer_stands_in_the_scrollback_once(columns: int, rows: int) -> None:
     """However small the screen, every line is there exactly once and in order."""
     terminal = Terminal(columns, rows)
     expected = painted(terminal, LONG, 7)
@@ -81,7 +84,7 @@ def test_long_answer_stands_in_the_scrollback_once(columns, rows):
     assert [squeezed(line) for line in terminal.lines()] == [squeezed(line) for line in expected]
 
 
-def squeezed(line):
+def squeezed(line: Any) -> str:
     """Without the empty cell that pyte puts after a wide character."""
     return line.replace(" ", "")
 
@@ -97,14 +100,14 @@ def squeezed(line):
     st.integers(1, 9),
     st.integers(2, 8),
 )
-def test_any_answer_stands_on_the_screen_once(source, step, rows):
+def test_any_answer_stands_on_the_screen_once(source: Any, step: Any, rows: Any) -> None:
     """No Markdown makes the painter leave a line twice or lose one."""
     terminal = Terminal(30, rows)
     expected = painted(terminal, source, step)
     assert [squeezed(line) for line in terminal.lines()] == [squeezed(line) for line in expected]
 
 
-def test_note_is_painted_until_text_comes():
+def test_note_is_painted_until_text_comes() -> None:
     """While the model thinks, the screen says so; afterwards no trace is left."""
     terminal = Terminal(40, 10)
     console = Console(file=io.StringIO(), width=40, force_terminal=True, color_system=None)
@@ -113,7 +116,7 @@ def test_note_is_painted_until_text_comes():
         MarkdownRenderer(console),
         terminal.write,
         terminal.size,
-        lambda empty, seconds: "thinking" if empty else "",
+        lambda empty: "thinking" if empty else "",
     )
     painter.feed("")
     assert terminal.screen.display[0].rstrip() == "thinking"
@@ -125,12 +128,12 @@ def test_note_is_painted_until_text_comes():
     assert not painter.empty
 
 
-def test_unchanged_frame_writes_nothing():
+def test_unchanged_frame_writes_nothing() -> None:
     """Waiting costs no output."""
     written = []
     console = Console(file=io.StringIO(), width=40, force_terminal=True)
     painter = AnswerPainter(
-        console, MarkdownRenderer(console), written.append, lambda: (40, 10), lambda empty, seconds: ""
+        console, MarkdownRenderer(console), written.append, lambda: (40, 10), lambda empty: ""
     )
     painter.feed("text")
     count = len(written)
@@ -139,12 +142,12 @@ def test_unchanged_frame_writes_nothing():
     assert len(written) == count == 1
 
 
-def test_resize_in_the_middle_repaints_what_is_live():
+def test_resize_in_the_middle_repaints_what_is_live() -> None:
     """After the terminal got narrower or wider, the live lines are painted anew at the new width."""
     terminal = Terminal(60, 12)
     console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
     renderer = MarkdownRenderer(console)
-    painter = AnswerPainter(console, renderer, terminal.write, terminal.size, lambda empty, seconds: "")
+    painter = AnswerPainter(console, renderer, terminal.write, terminal.size, lambda empty: "")
     painter.feed("one two three four five six seven")
     terminal.screen.resize(12, 80)
     painter._next_frame = 0.0
@@ -156,12 +159,12 @@ def test_resize_in_the_middle_repaints_what_is_live():
     ]
 
 
-def test_note_takes_one_line_on_a_narrow_terminal():
+def test_note_takes_one_line_on_a_narrow_terminal() -> None:
     """A note that would wrap is cut, so that painting over it leaves nothing behind."""
     terminal = Terminal(20, 10)
     console = Console(file=io.StringIO(), width=20, force_terminal=True, color_system=None)
     painter = AnswerPainter(
-        console, MarkdownRenderer(console), terminal.write, terminal.size, lambda empty, seconds: "字" * 30
+        console, MarkdownRenderer(console), terminal.write, terminal.size, lambda empty: "字" * 30
     )
     painter.feed("")
     assert terminal.screen.display[0].replace(" ", "") == "字" * 9 + "…"
@@ -173,12 +176,12 @@ def test_note_takes_one_line_on_a_narrow_terminal():
 
 
 @pytest.mark.parametrize(("rows", "shown"), [(12, ["text", "", "note"]), (11, ["text", "note"])])
-def test_note_below_text_keeps_its_distance_where_there_is_room(rows, shown):
+def test_note_below_text_keeps_its_distance_where_there_is_room(rows: int, shown: list[str]) -> None:
     """Below text the note stands apart, unless the screen is low."""
     terminal = Terminal(20, rows)
     console = Console(file=io.StringIO(), width=20, force_terminal=True, color_system=None)
     painter = AnswerPainter(
-        console, MarkdownRenderer(console), terminal.write, terminal.size, lambda empty, seconds: "note"
+        console, MarkdownRenderer(console), terminal.write, terminal.size, lambda empty: "note"
     )
     painter.feed("text")
     assert [line.rstrip() for line in terminal.screen.display[: len(shown)]] == shown

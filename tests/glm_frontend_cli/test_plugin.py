@@ -1,5 +1,7 @@
 """What core sees of this plugin."""
 
+from __future__ import annotations
+
 import importlib
 
 from glm_frontend_cli import plugin
@@ -8,7 +10,7 @@ from glm_testing import host_of
 from glm_core.records import FrontendInfo
 
 
-def test_cli_frontend_describes_itself():
+def test_cli_frontend_describes_itself() -> None:
     """Core finds a frontend called cli whose run function exists."""
     described = host_of(frontend_cli=plugin).describe("describe_frontend", FrontendInfo)
     info = described["frontend_cli"]
@@ -17,7 +19,7 @@ def test_cli_frontend_describes_itself():
     assert callable(getattr(importlib.import_module(module), function))
 
 
-def test_cli_frontend_options_all_have_help():
+def test_cli_frontend_options_all_have_help() -> None:
     """Every option has a line of help and a unique name."""
     options = plugin.describe_frontend().options
     assert all(option.help for option in options)

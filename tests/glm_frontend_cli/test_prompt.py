@@ -1,6 +1,10 @@
 """The input line: history file and completion."""
 
+from __future__ import annotations
+
 import stat
+from pathlib import Path
+from typing import Any
 
 import pytest
 from glm_frontend_cli._commands import COMMANDS
@@ -12,13 +16,13 @@ from prompt_toolkit.history import InMemoryHistory
 
 
 @pytest.fixture
-def state(tmp_path, monkeypatch):
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory that platformdirs gives."""
     monkeypatch.setattr("platformdirs.user_state_path", lambda name: tmp_path / name)
     return tmp_path
 
 
-def completed(typed, adapters=("law", "poetry")):
+def completed(typed: Any, adapters: tuple[str, ...] = ("law", "poetry")) -> list[str]:
     """What completion offers after ``typed``."""
     completer = CommandCompleter(lambda: adapters, Texts("en"))
     return [item.text for item in completer.get_completions(Document(typed), CompleteEvent())]
@@ -47,19 +51,19 @@ def completed(typed, adapters=("law", "poetry")):
         ("hello", []),
     ],
 )
-def test_completion_offers_what_may_follow(typed, offered):
+def test_completion_offers_what_may_follow(typed: str, offered: Any) -> None:
     """Commands, adapters, settings; nothing inside ordinary text."""
     assert completed(typed) == offered
 
 
-def test_completion_of_files(tmp_path):
+def test_completion_of_files(tmp_path: Path) -> None:
     """/save, /save!, /load and /file complete file names."""
     (tmp_path / "chat.json").touch()
     for command in ("/load", "/save", "/save!", "/file"):
         assert completed(f"{command} {tmp_path}/ch") == ["at.json"]
 
 
-def test_completion_of_an_adapters_directory(tmp_path):
+def test_completion_of_an_adapters_directory(tmp_path: Path) -> None:
     """/adapter add completes directories, with a name in front of them or without."""
     (tmp_path / "law-1").mkdir()
     (tmp_path / "law.txt").touch()
@@ -67,12 +71,12 @@ def test_completion_of_an_adapters_directory(tmp_path):
         assert completed(f"/adapter add {typed}") == ["w-1"]
 
 
-def test_completion_follows_adapters_that_come_and_go():
+def test_completion_follows_adapters_that_come_and_go() -> None:
     """Each completion asks anew which there are."""
     names = ["law"]
     completer = CommandCompleter(lambda: tuple(names), Texts("en"))
 
-    def offered():
+    def offered() -> list[str]:
         return [
             item.text for item in completer.get_completions(Document("/adapter remove "), CompleteEvent())
         ]
@@ -82,7 +86,7 @@ def test_completion_follows_adapters_that_come_and_go():
     assert offered() == ["law", "poetry"]
 
 
-def test_history_file_is_private_and_keeps_lines(state, say):
+def test_history_file_is_private_and_keeps_lines(state: Path, say: Texts) -> None:
     """Questions, several lines included, are there the next time, for their owner only."""
     notices = []
     history = open_history(say, notices.append, keep=True)
@@ -93,7 +97,7 @@ def test_history_file_is_private_and_keeps_lines(state, say):
     assert notices == []
 
 
-def test_unwritable_history_falls_back_to_memory(state, say):
+def test_unwritable_history_falls_back_to_memory(state: Path, say: Texts) -> None:
     """One notice, and the chat goes on."""
     (state / "glm").write_text("a file where the directory should be")
     notices = []
@@ -103,12 +107,12 @@ def test_unwritable_history_falls_back_to_memory(state, say):
     assert notices[0].startswith("Cannot write the history file")
 
 
-def test_no_history_leaves_no_file(state, say):
+def test_no_history_leaves_no_file(state: Path, say: Texts) -> None:
     """The option is obeyed to the letter."""
     assert isinstance(open_history(say, pytest.fail, keep=False), InMemoryHistory)
     assert list(state.iterdir()) == []
 
 
-def test_history_that_cannot_be_written_later_is_no_error(tmp_path):
+def test_history_that_cannot_be_written_later_is_no_error(tmp_path: Path) -> None:
     """A disk that fills up does not end the chat."""
     QuestionHistory(str(tmp_path / "gone" / "file")).store_string("q")

@@ -1,7 +1,11 @@
 """One chat from line to line."""
 
+from __future__ import annotations
+
 import io
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from glm_frontend_cli._session import Session, run
@@ -11,8 +15,13 @@ from glm_frontend_cli._view import Line
 from glm_core import BusyError, ClosedError, ConfigError, RequestError, Usage
 from glm_core.conversation import Turn
 
+if TYPE_CHECKING:
+    from tests.glm_frontend_cli.conftest import RecordingView, ScriptedRuntime
 
-def test_question_is_answered_and_kept(session, runtime, view):
+
+def test_question_is_answered_and_kept(
+    session: Session, runtime: ScriptedRuntime, view: RecordingView
+) -> None:
     """A line of text is asked with everything before it."""
     session.handle(Line("first"))
     session.handle(Line("  second \n"))
@@ -21,7 +30,9 @@ def test_question_is_answered_and_kept(session, runtime, view):
     assert view.shown == [("answer", "hello"), ("answer", "hello")]
 
 
-def test_failed_question_is_shown_in_one_line_and_left_out(session, runtime, view):
+def test_failed_question_is_shown_in_one_line_and_left_out(
+    session: Session, runtime: ScriptedRuntime, view: RecordingView
+) -> None:
     """An error does not end the chat, and the question can be asked again."""
     runtime.error = RequestError("too long; shorten it")
     session.handle(Line("q"))
@@ -33,10 +44,12 @@ def test_failed_question_is_shown_in_one_line_and_left_out(session, runtime, vie
     assert session.conversation.turns == [Turn("q", "hello")]
 
 
-def test_other_errors_propagate(session, view, monkeypatch):
+def test_other_errors_propagate(
+    session: Session, view: RecordingView, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Our own bugs keep their traceback."""
 
-    def broken(stream):
+    def broken(stream: Any) -> None:
         raise ZeroDivisionError("bug")
 
     monkeypatch.setattr(view, "show_answer", broken)
@@ -44,7 +57,7 @@ def test_other_errors_propagate(session, view, monkeypatch):
         session.handle(Line("q"))
 
 
-def test_words_of_the_original_work(session, view):
+def test_words_of_the_original_work(session: Session, view: RecordingView) -> None:
     """``clear`` and ``stop`` typed alone do what they did in the original."""
     view.lines = [Line("q"), Line(" clear "), Line("stop"), Line("never read")]
     session.loop()
@@ -52,31 +65,31 @@ def test_words_of_the_original_work(session, view):
     assert view.lines == [Line("never read")]
 
 
-def test_words_of_the_original_inside_a_sentence_are_text(session, runtime):
+def test_words_of_the_original_inside_a_sentence_are_text(session: Session, runtime: ScriptedRuntime) -> None:
     """Only alone are they commands."""
     session.handle(Line("stop it"))
     assert runtime.requests[0].messages[-1].content == "stop it"
 
 
-def test_two_slashes_send_one(session, runtime):
+def test_two_slashes_send_one(session: Session, runtime: ScriptedRuntime) -> None:
     """Text that begins with a slash can be asked about."""
     session.handle(Line("//etc/hosts 是什么？"))
     assert runtime.requests[0].messages[-1].content == "/etc/hosts 是什么？"
 
 
-def test_empty_line_does_nothing(session, view):
+def test_empty_line_does_nothing(session: Session, view: RecordingView) -> None:
     """Enter alone is not a question."""
     session.handle(Line(" \n"))
     assert view.shown == []
 
 
-def test_end_of_input_ends_the_chat(session, view):
+def test_end_of_input_ends_the_chat(session: Session, view: RecordingView) -> None:
     """Ctrl-D is a way out."""
     session.loop()
     assert view.prefills == [""]
 
 
-def test_edited_question_replaces_the_last_turn(session, view):
+def test_edited_question_replaces_the_last_turn(session: Session, view: RecordingView) -> None:
     """What comes back from the filled input line takes the turn's place."""
     session.conversation.turns = [Turn("q1", "a1"), Turn("q2", "a2")]
     view.lines = [Line("/edit"), Line("q2, better", from_prefill=True), Line("q3")]
@@ -86,7 +99,7 @@ def test_edited_question_replaces_the_last_turn(session, view):
     assert "editing the last question" in view.statuses[1]
 
 
-def test_cancelled_edit_keeps_the_last_turn(session, view):
+def test_cancelled_edit_keeps_the_last_turn(session: Session, view: RecordingView) -> None:
     """After Ctrl-C in the filled line, the next question is a new one."""
     session.conversation.turns = [Turn("q1", "a1")]
     view.lines = [Line("/edit"), Line("q2", from_prefill=False)]
@@ -94,7 +107,7 @@ def test_cancelled_edit_keeps_the_last_turn(session, view):
     assert session.conversation.turns == [Turn("q1", "a1"), Turn("q2", "hello")]
 
 
-def test_emptied_edit_keeps_the_last_turn_and_says_so(session, view):
+def test_emptied_edit_keeps_the_last_turn_and_says_so(session: Session, view: RecordingView) -> None:
     """An empty line leaves everything as it was."""
     session.conversation.turns = [Turn("q1", "a1")]
     view.lines = [Line("/edit"), Line("", from_prefill=True)]
@@ -103,7 +116,7 @@ def test_emptied_edit_keeps_the_last_turn_and_says_so(session, view):
     assert view.last == ("notice", "The last question was left as it was")
 
 
-def test_edit_of_an_unanswered_question_adds_a_turn(session, view):
+def test_edit_of_an_unanswered_question_adds_a_turn(session: Session, view: RecordingView) -> None:
     """A failed question replaces nothing when it is asked in other words."""
     session.conversation.turns = [Turn("q1", "a1")]
     session.conversation.unanswered = "bad"
@@ -112,7 +125,9 @@ def test_edit_of_an_unanswered_question_adds_a_turn(session, view):
     assert session.conversation.turns == [Turn("q1", "a1"), Turn("good", "hello")]
 
 
-def test_stopped_answer_stays_in_the_conversation(session, runtime, view):
+def test_stopped_answer_stays_in_the_conversation(
+    session: Session, runtime: ScriptedRuntime, view: RecordingView
+) -> None:
     """After Ctrl-C the partial answer is kept, marked, and can be regenerated."""
     runtime.pieces, runtime.interrupt_after = ["one ", "two ", "three"], 2
     session.handle(Line("q"))
@@ -126,7 +141,9 @@ def test_stopped_answer_stays_in_the_conversation(session, runtime, view):
     assert session.conversation.turns == [Turn("q", "one two three")]
 
 
-def test_answer_stopped_before_its_first_word_is_left_out(session, runtime, view):
+def test_answer_stopped_before_its_first_word_is_left_out(
+    session: Session, runtime: ScriptedRuntime, view: RecordingView
+) -> None:
     """Nothing to keep: the question waits for /regenerate."""
     runtime.pieces, runtime.interrupt_after = [""], 0
     session.handle(Line("q"))
@@ -135,7 +152,7 @@ def test_answer_stopped_before_its_first_word_is_left_out(session, runtime, view
     assert view.last[1].startswith("Stopped before the first word")
 
 
-def test_notices_follow_the_answer(session, runtime, view):
+def test_notices_follow_the_answer(session: Session, runtime: ScriptedRuntime, view: RecordingView) -> None:
     """Left-out messages, the length limit and an empty answer are told."""
     runtime.usage, runtime.finish_reason = Usage(dropped_messages=4), "length"
     session.handle(Line("q"))
@@ -151,7 +168,7 @@ def test_notices_follow_the_answer(session, runtime, view):
     assert view.last == ("notice", "(the model's answer is empty)")
 
 
-def test_status_shows_model_adapter_turns_and_speed(session, runtime):
+def test_status_shows_model_adapter_turns_and_speed(session: Session, runtime: ScriptedRuntime) -> None:
     """The toolbar's line grows with what there is to say."""
     assert session.status() == "scripted · turns: 0"
     runtime.adapters = ("law",)
@@ -171,7 +188,7 @@ def test_status_shows_model_adapter_turns_and_speed(session, runtime):
     assert session.status() == "scripted · adapter law · turns: 0"
 
 
-def test_status_ends_with_what_the_model_computes_on(session, runtime):
+def test_status_ends_with_what_the_model_computes_on(session: Session, runtime: ScriptedRuntime) -> None:
     """Device and dtype come last, where a narrow terminal drops them first."""
     runtime.devices, runtime.dtype = ("cuda:0", "cuda:1"), "float16"
     runtime.usage = Usage(completion_tokens=11, decode_seconds=2.0)
@@ -179,7 +196,13 @@ def test_status_ends_with_what_the_model_computes_on(session, runtime):
     assert session.status() == "scripted · turns: 1 · 11 tokens · 5.0 tokens/s · cuda:0, cuda:1 float16"
 
 
-def run_plain(monkeypatch, runtime, typed, options=None, environment="en"):
+def run_plain(
+    monkeypatch: pytest.MonkeyPatch,
+    runtime: ScriptedRuntime,
+    typed: Any,
+    options: Any = None,
+    environment: str = "en",
+) -> tuple[str, str]:
     """Run the frontend on text streams; what it wrote to stdout and stderr."""
     monkeypatch.setenv("GLM_LANG", environment)
     streams = io.StringIO(typed), io.StringIO(), io.StringIO()
@@ -189,18 +212,20 @@ def run_plain(monkeypatch, runtime, typed, options=None, environment="en"):
     return streams[1].getvalue(), streams[2].getvalue()
 
 
-def test_run_answers_piped_questions(monkeypatch, runtime):
+def test_run_answers_piped_questions(monkeypatch: pytest.MonkeyPatch, runtime: ScriptedRuntime) -> None:
     """Without a terminal, answers and nothing else go to stdout."""
     runtime.pieces = ["**he", "llo**"]
     assert run_plain(monkeypatch, runtime, "q1\n\nq2") == ("**hello**\n**hello**\n", "")
 
 
-def test_run_speaks_chinese_where_the_environment_does(monkeypatch, runtime):
+def test_run_speaks_chinese_where_the_environment_does(
+    monkeypatch: pytest.MonkeyPatch, runtime: ScriptedRuntime
+) -> None:
     """Notices follow GLM_LANG."""
     assert run_plain(monkeypatch, runtime, "/undo\n", environment="zh_CN.UTF-8") == ("", "还没有对话\n")
 
 
-def test_run_passes_options_to_the_model(monkeypatch, runtime):
+def test_run_passes_options_to_the_model(monkeypatch: pytest.MonkeyPatch, runtime: ScriptedRuntime) -> None:
     """System prompt and sampling flags reach the request; a seed of 0 counts as given."""
     options = {"system": "be brief", "temperature": 0.5, "top_k": 7, "seed": 0, "top_p": None}
     run_plain(monkeypatch, runtime, "q\n", options)
@@ -210,7 +235,9 @@ def test_run_passes_options_to_the_model(monkeypatch, runtime):
     assert request.sampling.top_p is None
 
 
-def test_run_starts_from_a_file(monkeypatch, runtime, tmp_path):
+def test_run_starts_from_a_file(
+    monkeypatch: pytest.MonkeyPatch, runtime: ScriptedRuntime, tmp_path: Path
+) -> None:
     """--load goes on with a saved conversation."""
     path = str(tmp_path / "a.json")
     run_plain(monkeypatch, runtime, f"q1\n/save {path}\n")
@@ -219,7 +246,9 @@ def test_run_starts_from_a_file(monkeypatch, runtime, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"load": "/no/such/file.json"}, {"temperature": -1.0}, {"seed": -1}])
-def test_run_checks_options_before_it_opens_the_model(monkeypatch, options):
+def test_run_checks_options_before_it_opens_the_model(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
     """A bad option costs no waiting for the model."""
     opened = []
     with pytest.raises((ConfigError, RequestError)):
@@ -227,7 +256,7 @@ def test_run_checks_options_before_it_opens_the_model(monkeypatch, options):
     assert opened == []
 
 
-def test_run_uses_the_only_adapter(monkeypatch, runtime):
+def test_run_uses_the_only_adapter(monkeypatch: pytest.MonkeyPatch, runtime: ScriptedRuntime) -> None:
     """Who loads one adapter chats with it; with several the choice is left open."""
     runtime.adapters = ("law",)
     said = "Using adapter law; /adapter off goes back to the base model\n"
@@ -238,7 +267,7 @@ def test_run_uses_the_only_adapter(monkeypatch, runtime):
     assert [request.adapter for request in runtime.requests] == ["law", None]
 
 
-def test_run_closes_the_model(monkeypatch, runtime):
+def test_run_closes_the_model(monkeypatch: pytest.MonkeyPatch, runtime: ScriptedRuntime) -> None:
     """Leaving the chat gives the model back."""
     model = runtime.model
     monkeypatch.setattr(sys, "stdin", io.StringIO("q\n"))
@@ -248,11 +277,11 @@ def test_run_closes_the_model(monkeypatch, runtime):
         model.chat("q")
 
 
-def test_dumb_terminal_gets_the_plain_view(monkeypatch, runtime):
+def test_dumb_terminal_gets_the_plain_view(monkeypatch: pytest.MonkeyPatch, runtime: ScriptedRuntime) -> None:
     """TERM=dumb cannot be painted on: a prompt on stderr, the answer as it is on stdout."""
 
     class Terminal(io.StringIO):
-        def isatty(self):
+        def isatty(self) -> bool:
             return True
 
     streams = Terminal("q\n"), Terminal(), Terminal()
@@ -266,11 +295,13 @@ def test_dumb_terminal_gets_the_plain_view(monkeypatch, runtime):
     assert streams[2].getvalue() == "Loading the model …\n> > "
 
 
-def test_run_ends_quietly_when_the_reader_has_gone(monkeypatch, runtime):
+def test_run_ends_quietly_when_the_reader_has_gone(
+    monkeypatch: pytest.MonkeyPatch, runtime: ScriptedRuntime
+) -> None:
     """``| head`` closes the pipe; the answer is cancelled and nothing is raised."""
 
     class ClosedPipe(io.StringIO):
-        def write(self, text):
+        def write(self, text: Any) -> None:
             raise BrokenPipeError
 
     monkeypatch.setattr(sys, "stdin", io.StringIO("q1\nq2\n"))
@@ -279,7 +310,7 @@ def test_run_ends_quietly_when_the_reader_has_gone(monkeypatch, runtime):
     assert runtime.closed == 1
 
 
-def test_piped_ctrl_c_ends_the_program(monkeypatch, runtime):
+def test_piped_ctrl_c_ends_the_program(monkeypatch: pytest.MonkeyPatch, runtime: ScriptedRuntime) -> None:
     """Nobody is there to go on chatting, so Ctrl-C is passed on once the answer is closed."""
     runtime.pieces, runtime.interrupt_after = ["one ", "two "], 1
     with pytest.raises(KeyboardInterrupt):
@@ -287,14 +318,16 @@ def test_piped_ctrl_c_ends_the_program(monkeypatch, runtime):
     assert (runtime.closed, len(runtime.requests)) == (1, 1)
 
 
-def test_adapter_error_is_shown_like_any_other(session, view):
+def test_adapter_error_is_shown_like_any_other(session: Session, view: RecordingView) -> None:
     """An adapter that went away is one line, too."""
     session.conversation.adapter = "gone"
     session.handle(Line("q"))
     assert view.last == ("error", "Error: adapter 'gone' is not loaded; loaded are: none")
 
 
-def test_session_starts_with_the_conversation_it_is_given(session, runtime, view, say):
+def test_session_starts_with_the_conversation_it_is_given(
+    session: Session, runtime: ScriptedRuntime, view: RecordingView, say: Texts
+) -> None:
     """An adapter of the conversation that is not loaded is dropped at the start."""
     session.conversation.adapter = "gone"
     Session(runtime.model, session.conversation, view, say)
@@ -309,7 +342,9 @@ def test_session_starts_with_the_conversation_it_is_given(session, runtime, view
         ("zh", "模型正忙，排队已满，这个问题没有提交；稍后用 /regenerate 重新提问"),
     ],
 )
-def test_busy_model_is_one_sentence_and_the_question_waits(session, runtime, view, language, sentence):
+def test_busy_model_is_one_sentence_and_the_question_waits(
+    session: Session, runtime: ScriptedRuntime, view: RecordingView, language: str, sentence: str
+) -> None:
     """The chat lives on and /regenerate asks what could not be asked."""
     session.say = Texts(language)
     runtime.refusal = BusyError("65 requests are running or waiting")
@@ -328,7 +363,9 @@ def test_busy_model_is_one_sentence_and_the_question_waits(session, runtime, vie
         ("zh", "对话太长，最早的 4 条消息没有交给模型"),
     ],
 )
-def test_trimmed_history_is_noticed_once_per_answer(session, runtime, view, language, sentence):
+def test_trimmed_history_is_noticed_once_per_answer(
+    session: Session, runtime: ScriptedRuntime, view: RecordingView, language: str, sentence: str
+) -> None:
     """Each answer whose history was trimmed says so once, in the user's language."""
     session.say = Texts(language)
     runtime.usage = Usage(dropped_messages=4)
@@ -337,7 +374,9 @@ def test_trimmed_history_is_noticed_once_per_answer(session, runtime, view, lang
     assert view.shown == [("answer", "hello"), ("notice", sentence)] * 2
 
 
-def test_busy_and_trimmed_leave_no_trace_on_a_pipe(monkeypatch, runtime):
+def test_busy_and_trimmed_leave_no_trace_on_a_pipe(
+    monkeypatch: pytest.MonkeyPatch, runtime: ScriptedRuntime
+) -> None:
     """Queue, refusal and trimmed history are nothing that a reader of stdout sees."""
     runtime.queue, runtime.usage = (2, 1), Usage(dropped_messages=4)
     out, err = run_plain(monkeypatch, runtime, "q\n")
@@ -350,7 +389,9 @@ def test_busy_and_trimmed_leave_no_trace_on_a_pipe(monkeypatch, runtime):
 
 
 @pytest.mark.parametrize("word", ["exit", "quit"])
-def test_words_of_other_chats_quit_where_a_person_types(session, runtime, view, word):
+def test_words_of_other_chats_quit_where_a_person_types(
+    session: Session, runtime: ScriptedRuntime, view: RecordingView, word: str
+) -> None:
     """In a pipe they are questions like any other."""
     view.lines = [Line(word), Line("never read")]
     session.loop()
@@ -361,7 +402,9 @@ def test_words_of_other_chats_quit_where_a_person_types(session, runtime, view, 
 
 
 @pytest.mark.parametrize("line", ["、undo", "／undo"])
-def test_slash_of_a_chinese_keyboard_is_a_slash(session, runtime, line):
+def test_slash_of_a_chinese_keyboard_is_a_slash(
+    session: Session, runtime: ScriptedRuntime, line: str
+) -> None:
     """Before the name of a command; other text that begins so is a question."""
     session.conversation.record(Turn("q", "a"))
     session.handle(Line(line))

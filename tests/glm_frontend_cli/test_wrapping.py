@@ -1,5 +1,9 @@
 """Breaking lines of mixed text."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 from glm_frontend_cli._wrapping import wrap
 from hypothesis import given
@@ -7,7 +11,7 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 
-def lines(text, width):
+def lines(text: Any, width: Any) -> list[str]:
     """Wrapped lines as plain text."""
     return [line.plain for line in wrap(Text(text), width)]
 
@@ -27,12 +31,12 @@ def lines(text, width):
         ("    indented code", 12, ["    indented", "code"]),
     ],
 )
-def test_lines_break_where_readers_expect(text, width, expected):
+def test_lines_break_where_readers_expect(text: str, width: int, expected: list[str]) -> None:
     """At spaces, between wide characters, never before closing or after opening punctuation."""
     assert lines(text, width) == expected
 
 
-def test_wrapping_keeps_styles():
+def test_wrapping_keeps_styles() -> None:
     """Styled words stay styled on their new line."""
     text = Text("plain ")
     text.append("粗体文字", "bold")
@@ -42,7 +46,7 @@ def test_wrapping_keeps_styles():
 
 
 @given(st.text(alphabet="ab 中文，。（）“”\n👍é", max_size=60), st.integers(2, 20))
-def test_wrapping_loses_nothing_but_spaces(text, width):
+def test_wrapping_loses_nothing_but_spaces(text: Any, width: Any) -> None:
     """Every character that is not space survives, and no line is too wide."""
     wrapped = wrap(Text(text), width)
     assert "".join("".join(line.plain.split()) for line in wrapped) == "".join(text.split())

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from web_support import BROWSER_ARGUMENTS, PATIENCE_SECONDS, Site, chromium, site
+from patience import PATIENCE_SECONDS
+from web_support import BROWSER_ARGUMENTS, Site, chromium, site
 
 
 @pytest.fixture(scope="session")

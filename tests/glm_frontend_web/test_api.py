@@ -1,8 +1,12 @@
 """The HTTP API beside the page."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from importlib import metadata
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from glm_frontend_web import _api
@@ -14,10 +18,10 @@ from starlette.testclient import TestClient
 from glm_core import PluginError
 
 
-def answering(text, **more):
+def answering(text: Any, **more: Any) -> Starlette:
     """An app that answers everything with one word."""
 
-    async def handler(request):
+    async def handler(request: pytest.FixtureRequest) -> PlainTextResponse:
         return PlainTextResponse(text)
 
     return Starlette(routes=[Route("/{path:path}", handler, methods=["GET", "POST"])], **more)
@@ -39,18 +43,18 @@ def answering(text, **more):
         ("POST", "/gradio_api/queue/join", "page"),
     ],
 )
-def test_each_request_goes_where_it_belongs(method, path, who):
+def test_each_request_goes_where_it_belongs(method: str, path: str, who: str) -> None:
     """The API has its own paths and the original's POST /; everything else is the page's."""
     client = TestClient(_api.Beside(answering("page"), answering("api")))
     assert client.request(method, path).text == who
 
 
-def test_the_api_is_started_and_stopped_with_the_page():
+def test_the_api_is_started_and_stopped_with_the_page() -> None:
     """What the API does at the beginning and end of its life happens."""
     events = []
 
     @asynccontextmanager
-    async def life(app):
+    async def life(app: Any) -> Iterator[Any]:
         events.append("start")
         yield
         events.append("stop")
@@ -60,27 +64,27 @@ def test_the_api_is_started_and_stopped_with_the_page():
     assert events == ["start", "stop"]
 
 
-def entry_points(monkeypatch, *points):
+def entry_points(monkeypatch: pytest.MonkeyPatch, *points: Any) -> None:
     """Pretend that these entry points are installed."""
 
-    def find(*, group, name):
+    def find(*, group: Any, name: Any) -> Any:
         assert (group, name) == ("glm.asgi", "api")
         return list(points)
 
     monkeypatch.setattr(metadata, "entry_points", find)
 
 
-def test_a_missing_api_is_one_sentence(monkeypatch):
+def test_a_missing_api_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which package to install."""
     entry_points(monkeypatch)
     with pytest.raises(PluginError, match=r"pip install glm-frontend-api"):
         _api.find_api()
 
 
-def test_a_broken_api_is_one_sentence(monkeypatch):
+def test_a_broken_api_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which package, and what went wrong in it."""
 
-    def load():
+    def load() -> None:
         raise ImportError("no module named x")
 
     entry_points(monkeypatch, SimpleNamespace(value="somewhere:app", load=load))
@@ -90,11 +94,11 @@ def test_a_broken_api_is_one_sentence(monkeypatch):
         _api.find_api()
 
 
-def test_the_api_is_made_of_the_same_model(monkeypatch):
+def test_the_api_is_made_of_the_same_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The factory gets the model, the key and the names; one of another shape is reported."""
     seen = {}
 
-    def factory(model, *, api_key=None, allowed_hosts=None):
+    def factory(model: Any, *, api_key: Any = None, allowed_hosts: Any = None) -> str:
         seen.update(model=model, api_key=api_key, allowed_hosts=allowed_hosts)
         return "app"
 
@@ -106,11 +110,11 @@ def test_the_api_is_made_of_the_same_model(monkeypatch):
         _api.make_api(lambda model: None, "model", api_key=None, allowed_hosts=None)
 
 
-def test_the_api_is_told_of_a_folder_of_adapters_where_there_is_one():
+def test_the_api_is_told_of_a_folder_of_adapters_where_there_is_one() -> None:
     """An older API, which knows of no such folder, works without one and is reported with one."""
     seen = {}
 
-    def factory(model, **more):
+    def factory(model: Any, **more: Any) -> str:
         seen.update(more)
         return "app"
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
-from web_support import Script
+from web_support import Script, Site
 
 from glm_core import BusyError, RequestError
 
@@ -11,7 +14,7 @@ expect = pytest.importorskip("playwright.sync_api").expect
 from web_page import ChatPage  # noqa: E402 - imports playwright
 
 
-def test_an_answer_grows_while_it_comes(visit, scripted_site):
+def test_an_answer_grows_while_it_comes(visit: Callable[..., Any], scripted_site: Site) -> None:
     """Each piece of an answer is shown before the next one exists, and its facts when it is complete."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     question = script.script("grow", Script(("one ", "two ", "three"), gated=True))
@@ -27,7 +30,7 @@ def test_an_answer_grows_while_it_comes(visit, scripted_site):
     expect(page.button("Send")).to_be_visible()
 
 
-def test_stop_keeps_what_came_and_closes_the_stream(visit, scripted_site):
+def test_stop_keeps_what_came_and_closes_the_stream(visit: Callable[..., Any], scripted_site: Site) -> None:
     """The stop button ends an answer at once; its text stays and the runtime is told."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     question = script.script("long story", Script(("once upon ", "a time"), gated=True))
@@ -41,7 +44,9 @@ def test_stop_keeps_what_came_and_closes_the_stream(visit, scripted_site):
     expect(page.button("Send")).to_be_visible()
 
 
-def test_stop_before_the_first_word_gives_the_question_back(visit, scripted_site):
+def test_stop_before_the_first_word_gives_the_question_back(
+    visit: Callable[..., Any], scripted_site: Site
+) -> None:
     """A question that was stopped too early is in the box again and not in the conversation."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     question = script.script("too early", Script(("never",), gated=True))
@@ -52,7 +57,7 @@ def test_stop_before_the_first_word_gives_the_question_back(visit, scripted_site
     expect(page.status).to_contain_text("your question is back in the box")
 
 
-def test_regenerate_replaces_the_last_answer(visit, scripted_site):
+def test_regenerate_replaces_the_last_answer(visit: Callable[..., Any], scripted_site: Site) -> None:
     """Answering again asks the same question without its old answer."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     question = script.script("again", Script(("first try",)))
@@ -64,7 +69,9 @@ def test_regenerate_replaces_the_last_answer(visit, scripted_site):
     assert [message.content for message in script.last_request().messages] == ["again"]
 
 
-def test_an_answer_that_is_stopped_too_early_leaves_the_old_one(visit, scripted_site):
+def test_an_answer_that_is_stopped_too_early_leaves_the_old_one(
+    visit: Callable[..., Any], scripted_site: Site
+) -> None:
     """Regenerating and stopping before the first word changes nothing."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     question = script.script("keep me", Script(("the old answer",)))
@@ -77,7 +84,7 @@ def test_an_answer_that_is_stopped_too_early_leaves_the_old_one(visit, scripted_
     expect(page.box).to_have_value("")
 
 
-def test_an_edited_question_replaces_what_followed(visit, scripted_site):
+def test_an_edited_question_replaces_what_followed(visit: Callable[..., Any], scripted_site: Site) -> None:
     """Editing the first of two questions drops both old turns and asks the new text."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     page.ask_and_wait("alpha")
@@ -93,7 +100,7 @@ def test_an_edited_question_replaces_what_followed(visit, scripted_site):
     assert [message.content for message in script.last_request().messages] == ["gamma"]
 
 
-def test_an_edit_can_be_cancelled(visit, scripted_site):
+def test_an_edit_can_be_cancelled(visit: Callable[..., Any], scripted_site: Site) -> None:
     """Cancelling leaves the conversation as it was and empties the box."""
     page = ChatPage(visit(scripted_site))
     page.ask_and_wait("alpha")
@@ -104,7 +111,7 @@ def test_an_edit_can_be_cancelled(visit, scripted_site):
     expect(page.finished).to_have_text(["alpha"])
 
 
-def test_a_turn_can_be_deleted(visit, scripted_site):
+def test_a_turn_can_be_deleted(visit: Callable[..., Any], scripted_site: Site) -> None:
     """Deleting the first turn leaves the second one, which is then the whole history."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     page.ask_and_wait("alpha")
@@ -115,7 +122,7 @@ def test_a_turn_can_be_deleted(visit, scripted_site):
     assert [message.content for message in script.last_request().messages] == ["beta", "beta", "gamma"]
 
 
-def test_undo_and_clear(visit, scripted_site):
+def test_undo_and_clear(visit: Callable[..., Any], scripted_site: Site) -> None:
     """Undo puts the last question back into the box; clear leaves the welcome with its examples."""
     page = ChatPage(visit(scripted_site))
     page.ask_and_wait("alpha")
@@ -128,7 +135,7 @@ def test_undo_and_clear(visit, scripted_site):
     expect(page.page.get_by_role("group", name="Example questions").get_by_role("button")).to_have_count(4)
 
 
-def test_the_queue_position_is_shown(visit, scripted_site):
+def test_the_queue_position_is_shown(visit: Callable[..., Any], scripted_site: Site) -> None:
     """A waiting visitor sees how many are ahead, then that the answer has begun."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     question = script.script("wait for me", Script(("done",), gated=True, waiting=(2, 1)))
@@ -142,7 +149,7 @@ def test_the_queue_position_is_shown(visit, scripted_site):
     expect(page.finished).to_have_text(["done"])
 
 
-def test_a_full_queue_is_a_friendly_sentence(visit, scripted_site):
+def test_a_full_queue_is_a_friendly_sentence(visit: Callable[..., Any], scripted_site: Site) -> None:
     """A busy model refuses kindly, and the question is not lost."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     question = script.script("busy?", Script(refusal=BusyError("16 requests wait")))
@@ -160,11 +167,13 @@ def test_a_full_queue_is_a_friendly_sentence(visit, scripted_site):
             RequestError("the question has 9 tokens; 5 fit"),
             "Something went wrong: the question has 9 tokens; 5 fit",
         ),
-        (ValueError("deep inside"), "Something went wrong: plugin 'scripted' failed while answering"),
+        (ValueError("deep inside"), "Something went wrong: plugin 'scripted' failed in chat_stream"),
     ],
     ids=["refused", "broken"],
 )
-def test_a_failed_answer_is_told_and_the_question_returns(visit, scripted_site, error, said):
+def test_a_failed_answer_is_told_and_the_question_returns(
+    visit: Callable[..., Any], scripted_site: Site, error: Any, said: str
+) -> None:
     """Whether the request was wrong or the runtime broke: one sentence, and the question is back."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     question = script.script(f"fail {said}", Script((), error=error))
@@ -174,7 +183,7 @@ def test_a_failed_answer_is_told_and_the_question_returns(visit, scripted_site, 
     expect(page.questions).to_have_count(0)
 
 
-def test_trimmed_history_and_length_limit_are_told(visit, scripted_site):
+def test_trimmed_history_and_length_limit_are_told(visit: Callable[..., Any], scripted_site: Site) -> None:
     """The line of status says how many messages were left out, and why an answer broke off."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     question = script.script("much", Script(("cut",), finish_reason="length", dropped_messages=4))
@@ -183,7 +192,9 @@ def test_trimmed_history_and_length_limit_are_told(visit, scripted_site):
     expect(page.status).to_contain_text("the oldest 4 messages were not given to the model")
 
 
-def test_settings_reach_the_model_and_go_back_to_its_defaults(visit, scripted_site):
+def test_settings_reach_the_model_and_go_back_to_its_defaults(
+    visit: Callable[..., Any], scripted_site: Site
+) -> None:
     """System prompt and sliders are part of the request; the reset button brings the model's own values."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     page.open_settings()
@@ -207,7 +218,7 @@ def test_settings_reach_the_model_and_go_back_to_its_defaults(visit, scripted_si
     assert (sampling.max_length, sampling.top_p, sampling.temperature) == (2048, 0.7, 0.95)
 
 
-def test_the_sliders_have_the_originals_ranges(visit, scripted_site):
+def test_the_sliders_have_the_originals_ranges(visit: Callable[..., Any], scripted_site: Site) -> None:
     """Maximum length 0 to 4096, top-p and temperature 0 to 1."""
     page = ChatPage(visit(scripted_site))
     page.open_settings()
@@ -218,7 +229,7 @@ def test_the_sliders_have_the_originals_ranges(visit, scripted_site):
     assert ranges == [["0", "4096"], ["0", "1"], ["0", "1"]]
 
 
-def test_an_example_is_asked_at_a_click(visit, scripted_site):
+def test_an_example_is_asked_at_a_click(visit: Callable[..., Any], scripted_site: Site) -> None:
     """An example question is sent as it is written."""
     page = ChatPage(visit(scripted_site))
     page.button("Write a quicksort in Python").click()
@@ -226,7 +237,7 @@ def test_an_example_is_asked_at_a_click(visit, scripted_site):
     expect(page.finished).to_have_count(1)
 
 
-def test_markdown_code_and_formulas_are_drawn(visit, scripted_site):
+def test_markdown_code_and_formulas_are_drawn(visit: Callable[..., Any], scripted_site: Site) -> None:
     """Lists, tables, highlighted code with a copy button, and TeX as MathML."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     answer = (
@@ -248,7 +259,7 @@ def test_markdown_code_and_formulas_are_drawn(visit, scripted_site):
     assert page.page.evaluate("navigator.clipboard.readText()") == "if a < b:\n    print('小于')\n"
 
 
-def test_a_second_question_waits_for_the_first_answer(visit, scripted_site):
+def test_a_second_question_waits_for_the_first_answer(visit: Callable[..., Any], scripted_site: Site) -> None:
     """While an answer comes, Enter sends nothing and loses nothing."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     question = script.script("first", Script(("a", "b"), gated=True))

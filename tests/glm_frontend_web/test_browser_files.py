@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-from web_support import Script
+from web_support import Script, Site
 
 expect = pytest.importorskip("playwright.sync_api").expect
 from web_page import ChatPage  # noqa: E402 - imports playwright
@@ -14,7 +16,9 @@ TRICKY = "a < b & c\n\n```python\nprint('<b>')\n```\n\n## User <!-- glm:user -->
 
 
 @pytest.mark.parametrize("kind", ["JSON", "Markdown"])
-def test_an_exported_conversation_can_be_imported(visit, scripted_site, kind):
+def test_an_exported_conversation_can_be_imported(
+    visit: Callable[..., Any], scripted_site: Site, kind: str
+) -> None:
     """What was exported in one window is the same conversation, with its settings, in another."""
     first, script = ChatPage(visit(scripted_site)), scripted_site.script
     question = script.script("tricky", Script((TRICKY,)))
@@ -42,7 +46,9 @@ def test_an_exported_conversation_can_be_imported(visit, scripted_site, kind):
     ]
 
 
-def test_a_file_that_is_no_conversation_is_refused_and_nothing_is_lost(visit, scripted_site):
+def test_a_file_that_is_no_conversation_is_refused_and_nothing_is_lost(
+    visit: Callable[..., Any], scripted_site: Site
+) -> None:
     """A wrong file gives one sentence, and the conversation stays."""
     page = ChatPage(visit(scripted_site))
     page.ask_and_wait("alpha")
@@ -52,7 +58,7 @@ def test_a_file_that_is_no_conversation_is_refused_and_nothing_is_lost(visit, sc
     expect(page.questions).to_have_text(["alpha"])
 
 
-def test_the_same_file_can_be_imported_twice(visit, scripted_site):
+def test_the_same_file_can_be_imported_twice(visit: Callable[..., Any], scripted_site: Site) -> None:
     """Importing, clearing and importing again shows the conversation again."""
     page = ChatPage(visit(scripted_site))
     page.ask_and_wait("alpha")

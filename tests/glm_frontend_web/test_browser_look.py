@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from web_support import Script
+from web_support import Script, Site
 
 expect = pytest.importorskip("playwright.sync_api").expect
 from web_page import ChatPage  # noqa: E402 - imports playwright
@@ -57,12 +59,12 @@ IS_DARK = """() => {
 }"""
 
 
-def expect_dark(page, dark):
+def expect_dark(page: Any, dark: Any) -> None:
     """Wait until the page's background is darker, or lighter, than its text."""
     page.wait_for_function(f"({IS_DARK})() === {str(dark).lower()}")
 
 
-def test_the_demo_model_chats_in_both_languages(visit, demo_site):
+def test_the_demo_model_chats_in_both_languages(visit: Callable[..., Any], demo_site: Site) -> None:
     """Chinese and English questions are answered in their language, with the facts of each answer."""
     page = ChatPage(visit(demo_site, locale="zh-CN"))
     expect(page.page).to_have_title("demo · glm")
@@ -84,7 +86,9 @@ def test_the_demo_model_chats_in_both_languages(visit, demo_site):
         ("fr-FR", "en", "Send", "Settings"),
     ],
 )
-def test_the_page_speaks_the_browsers_language(visit, scripted_site, locale, language, send, settings):
+def test_the_page_speaks_the_browsers_language(
+    visit: Callable[..., Any], scripted_site: Site, locale: str, language: str, send: str, settings: str
+) -> None:
     """Chinese for Chinese browsers, English for all others."""
     page = ChatPage(visit(scripted_site, locale=locale))
     expect(page.button(send)).to_be_visible()
@@ -93,7 +97,9 @@ def test_the_page_speaks_the_browsers_language(visit, scripted_site, locale, lan
     expect(page.page.locator("html")).to_have_attribute("lang", language)
 
 
-def test_the_language_can_be_switched_and_is_remembered(visit, scripted_site):
+def test_the_language_can_be_switched_and_is_remembered(
+    visit: Callable[..., Any], scripted_site: Site
+) -> None:
     """The switch changes every text, also of the conversation, and holds after a reload."""
     page = ChatPage(visit(scripted_site, locale="zh-CN"))
     page.ask_and_wait("hello")
@@ -109,7 +115,9 @@ def test_the_language_can_be_switched_and_is_remembered(visit, scripted_site):
     expect(page.page.locator("html")).to_have_attribute("lang", "en")
 
 
-def test_light_and_dark_follow_the_system_and_a_switch(visit, scripted_site):
+def test_light_and_dark_follow_the_system_and_a_switch(
+    visit: Callable[..., Any], scripted_site: Site
+) -> None:
     """The system's preference counts until the visitor chooses; the choice holds after a reload."""
     expect_dark(visit(scripted_site, color_scheme="light"), False)
     page = ChatPage(visit(scripted_site, color_scheme="dark"))
@@ -122,7 +130,9 @@ def test_light_and_dark_follow_the_system_and_a_switch(visit, scripted_site):
     expect_dark(page.page, False)
 
 
-def test_a_phone_shows_everything_without_sideways_scrolling(visit, scripted_site):
+def test_a_phone_shows_everything_without_sideways_scrolling(
+    visit: Callable[..., Any], scripted_site: Site
+) -> None:
     """At 390 pixels long words, code, tables and formulas stay inside, and the input is in view."""
     page, script = ChatPage(visit(scripted_site, **PHONE)), scripted_site.script
     page.ask_and_wait(script.script("long " * 40, Script((LONG,))))
@@ -135,7 +145,9 @@ def test_a_phone_shows_everything_without_sideways_scrolling(visit, scripted_sit
     assert page.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_the_chat_fills_the_window_and_follows_the_answer(visit, scripted_site):
+def test_the_chat_fills_the_window_and_follows_the_answer(
+    visit: Callable[..., Any], scripted_site: Site
+) -> None:
     """The page itself never scrolls; a long answer scrolls inside and its end stays in view."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     lines = "\n\n".join(f"line {number}" for number in range(60))
@@ -144,7 +156,7 @@ def test_the_chat_fills_the_window_and_follows_the_answer(visit, scripted_site):
     assert page.page.evaluate("document.documentElement.scrollHeight <= innerHeight")
 
 
-def tab_to(page, target, key="Tab"):
+def tab_to(page: Any, target: Any, key: str = "Tab") -> None:
     """Press Tab until ``target`` has the focus."""
     for _ in range(40):
         if target.evaluate("(element) => element === document.activeElement"):
@@ -153,7 +165,7 @@ def tab_to(page, target, key="Tab"):
     raise AssertionError("the keyboard does not get there")
 
 
-def test_everything_works_with_the_keyboard_alone(visit, scripted_site):
+def test_everything_works_with_the_keyboard_alone(visit: Callable[..., Any], scripted_site: Site) -> None:
     """Ask, break lines, stop with Escape, regenerate, edit and leave it, open the settings: no mouse."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     keyboard = page.page.keyboard
@@ -188,14 +200,16 @@ def test_everything_works_with_the_keyboard_alone(visit, scripted_site):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("shape", ["desktop", "phone"])
-def test_axe_finds_no_serious_fault(visit, scripted_site, axe, scheme, shape):
+def test_axe_finds_no_serious_fault(
+    visit: Callable[..., Any], scripted_site: Site, axe: str, scheme: str, shape: str
+) -> None:
     """axe-core reports nothing serious or critical: empty, in a conversation, with the settings open."""
     options = PHONE if shape == "phone" else {}
     page, script = ChatPage(visit(scripted_site, color_scheme=scheme, **options)), scripted_site.script
     page.page.evaluate(axe)
     faults = []
 
-    def inspect(moment):
+    def inspect(moment: Any) -> None:
         result = page.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
         assert len(result["passes"]) > 10
         for violation in result["violations"]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from web_payloads import PAYLOADS
-from web_support import BROWSER_ARGUMENTS, Script, chromium, site
+from web_support import BROWSER_ARGUMENTS, Script, Site, chromium, site
 
 expect = pytest.importorskip("playwright.sync_api").expect
 from web_page import ChatPage  # noqa: E402 - imports playwright
@@ -16,13 +19,13 @@ UNPROTECTED = {"bypass_csp": True}
 INSERT = "(html) => { document.querySelector('.glm-log').insertAdjacentHTML('beforeend', html); }"
 
 
-def watch(page):
+def watch(page: Any) -> None:
     """Count calls of ``hit`` and dialogs."""
     page.evaluate("() => { window.hits = 0; window.hit = () => { window.hits += 1; }; }")
     page.on("dialog", lambda dialog: dialog.dismiss())
 
 
-def assert_harmless(page):
+def assert_harmless(page: Any) -> None:
     """Nothing was called, and the conversation holds no element or attribute that could call anything."""
     found = page.evaluate("""async () => {
       document.querySelectorAll('.glm-log *').forEach((one) => one.dispatchEvent(new Event('toggle')));
@@ -40,7 +43,9 @@ def assert_harmless(page):
     assert found == {"hits": 0, "elements": 0, "handlers": 0, "links": 0}
 
 
-def test_there_are_payloads_enough_and_the_test_could_fail(visit, scripted_site):
+def test_there_are_payloads_enough_and_the_test_could_fail(
+    visit: Callable[..., Any], scripted_site: Site
+) -> None:
     """Two dozen payloads; one of them, put into the page unescaped, does call ``hit``."""
     assert len(PAYLOADS) >= 20
     page = visit(scripted_site, **UNPROTECTED)
@@ -49,7 +54,9 @@ def test_there_are_payloads_enough_and_the_test_could_fail(visit, scripted_site)
     page.wait_for_function("window.hits === 1")
 
 
-def test_the_pages_policy_stops_what_gets_past_the_escaping(visit, scripted_site):
+def test_the_pages_policy_stops_what_gets_past_the_escaping(
+    visit: Callable[..., Any], scripted_site: Site
+) -> None:
     """With the policy in force the same payload, put into the page unescaped, calls nothing."""
     page = visit(scripted_site)
     watch(page)
@@ -64,7 +71,7 @@ def test_the_pages_policy_stops_what_gets_past_the_escaping(visit, scripted_site
     assert any("Content Security Policy" in text for text in refused)
 
 
-def test_no_payload_runs_from_a_question_or_an_answer(visit, scripted_site):
+def test_no_payload_runs_from_a_question_or_an_answer(visit: Callable[..., Any], scripted_site: Site) -> None:
     """Each payload is asked and echoed as the answer: all of it is shown as text or harmless Markdown."""
     page = ChatPage(visit(scripted_site, **UNPROTECTED))
     watch(page.page)
@@ -75,7 +82,7 @@ def test_no_payload_runs_from_a_question_or_an_answer(visit, scripted_site):
     assert_harmless(page.page)
 
 
-def test_no_payload_runs_while_it_is_half_there(visit, scripted_site):
+def test_no_payload_runs_while_it_is_half_there(visit: Callable[..., Any], scripted_site: Site) -> None:
     """An answer that stops growing in the middle of a payload is harmless as well."""
     page, script = ChatPage(visit(scripted_site, **UNPROTECTED)), scripted_site.script
     watch(page.page)
@@ -91,7 +98,9 @@ def test_no_payload_runs_while_it_is_half_there(visit, scripted_site):
 
 
 @pytest.mark.parametrize("kind", ["json", "md"])
-def test_no_payload_runs_from_an_imported_conversation(visit, scripted_site, kind):
+def test_no_payload_runs_from_an_imported_conversation(
+    visit: Callable[..., Any], scripted_site: Site, kind: str
+) -> None:
     """Payloads as questions, answers, system prompt and adapter of a file do nothing."""
     page = ChatPage(visit(scripted_site, **UNPROTECTED))
     watch(page.page)
@@ -121,7 +130,7 @@ def test_no_payload_runs_from_an_imported_conversation(visit, scripted_site, kin
     assert_harmless(page.page)
 
 
-def test_no_payload_runs_from_the_name_of_an_adapter_or_model(browser):
+def test_no_payload_runs_from_the_name_of_an_adapter_or_model(browser: Any) -> None:
     """Names of adapters and of the model are text wherever they are shown."""
     names = (*PAYLOADS[:4], "plain")
     with site(adapters=names, name=PAYLOADS[1]) as named:
@@ -140,7 +149,9 @@ def test_no_payload_runs_from_the_name_of_an_adapter_or_model(browser):
         context.close()
 
 
-def test_the_page_asks_no_other_server_for_anything(browser, scripted_site, tmp_path):
+def test_the_page_asks_no_other_server_for_anything(
+    browser: Any, scripted_site: Site, tmp_path: Path
+) -> None:
     """With the network cut off the page works in full, and neither side even tries to reach it."""
     rules = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     script = scripted_site.script
@@ -153,7 +164,7 @@ def test_the_page_asks_no_other_server_for_anything(browser, scripted_site, tmp_
     context = lone.new_context(locale="zh-CN", color_scheme="dark")
     foreign, seen = [], []
 
-    def judge(route, request):
+    def judge(route: Any, request: pytest.FixtureRequest) -> None:
         seen.append(request.url)
         if request.url.startswith((scripted_site.url, "data:", "blob:")):
             route.continue_()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
-from web_support import Script, site
+from web_support import Script, Site, site
 
 expect = pytest.importorskip("playwright.sync_api").expect
 from web_page import ChatPage  # noqa: E402 - imports playwright
 
 
-def test_two_windows_never_see_each_others_words(visit, scripted_site):
+def test_two_windows_never_see_each_others_words(visit: Callable[..., Any], scripted_site: Site) -> None:
     """Two visitors chat at the same time: each sees, sends and exports their own words only."""
     one, two = ChatPage(visit(scripted_site)), ChatPage(visit(scripted_site))
     script = scripted_site.script
@@ -32,7 +35,7 @@ def test_two_windows_never_see_each_others_words(visit, scripted_site):
     assert "Two's own instruction." not in str(script.last_request())
 
 
-def test_two_windows_of_one_browser_are_apart(visit, scripted_site):
+def test_two_windows_of_one_browser_are_apart(visit: Callable[..., Any], scripted_site: Site) -> None:
     """A second tab of the same browser begins a conversation of its own."""
     first = ChatPage(visit(scripted_site))
     first.ask_and_wait("in the first tab")
@@ -44,7 +47,7 @@ def test_two_windows_of_one_browser_are_apart(visit, scripted_site):
     expect(first.questions).to_have_text(["in the first tab"])
 
 
-def test_many_windows_stream_at_once(visit, scripted_site):
+def test_many_windows_stream_at_once(visit: Callable[..., Any], scripted_site: Site) -> None:
     """Four answers come at the same time; none waits for another."""
     script = scripted_site.script
     windows = [ChatPage(visit(scripted_site)) for _ in range(4)]
@@ -59,7 +62,7 @@ def test_many_windows_stream_at_once(visit, scripted_site):
         expect(window.finished).to_have_text(["ab"])
 
 
-def test_closing_the_window_cancels_the_answer(visit, scripted_site):
+def test_closing_the_window_cancels_the_answer(visit: Callable[..., Any], scripted_site: Site) -> None:
     """When a visitor leaves, the runtime's stream is closed, though nobody pressed stop."""
     page, script = ChatPage(visit(scripted_site)), scripted_site.script
     question = script.script("I am leaving", Script(("hm ", "never"), gated=True))
@@ -70,7 +73,7 @@ def test_closing_the_window_cancels_the_answer(visit, scripted_site):
     assert script.was_closed(question)
 
 
-def test_a_password_keeps_strangers_out(browser):
+def test_a_password_keeps_strangers_out(browser: Any) -> None:
     """With --auth the page asks for a name and a password; only the right ones let a visitor in."""
     with site(options={"auth": "ann:s3cret"}) as guarded:
         context = browser.new_context(locale="en-GB")
@@ -90,7 +93,7 @@ def test_a_password_keeps_strangers_out(browser):
         context.close()
 
 
-def test_an_adapter_can_be_chosen(browser):
+def test_an_adapter_can_be_chosen(browser: Any) -> None:
     """With two adapters loaded the visitor chooses one, or the base model, for each answer."""
     with site(adapters=("law", "poems")) as adapted:
         page = ChatPage(browser.new_page(locale="en-GB"))
@@ -107,7 +110,7 @@ def test_an_adapter_can_be_chosen(browser):
         page.page.close()
 
 
-def test_the_menu_follows_adapters_that_come_and_go(browser):
+def test_the_menu_follows_adapters_that_come_and_go(browser: Any) -> None:
     """Without a reload: new ones can be chosen; a removed one is named, and the question is kept."""
     with site() as adapted:
         page = ChatPage(browser.new_page(locale="en-GB"))
@@ -139,7 +142,7 @@ def test_the_menu_follows_adapters_that_come_and_go(browser):
         page.page.close()
 
 
-def test_the_menu_says_at_a_look_that_the_chosen_adapter_went(browser):
+def test_the_menu_says_at_a_look_that_the_chosen_adapter_went(browser: Any) -> None:
     """The adapter of the start is chosen and goes; who opens the settings is told, in their language."""
     with site(adapters=("law",)) as adapted:
         page = ChatPage(browser.new_page(locale="zh-CN"))

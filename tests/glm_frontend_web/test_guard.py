@@ -1,7 +1,10 @@
 """What stands in front of the page."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
+from typing import Any
 
 import pytest
 from glm_frontend_web._guard import Guard, build_policy
@@ -13,28 +16,28 @@ from starlette.testclient import TestClient
 PAGE = '<script src="/a.js"></script><script>first()</script><script type="module">second()</script>'
 
 
-def digest(script):
+def digest(script: Any) -> str:
     """A script's hash as a policy names it."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 @pytest.fixture
-def app():
+def app() -> Starlette:
     """A page in two pieces, and some text."""
 
-    async def page(request):
+    async def page(request: pytest.FixtureRequest) -> StreamingResponse:
         return StreamingResponse(iter([PAGE[:40], PAGE[40:]]), media_type="text/html")
 
-    async def text(request):
+    async def text(request: pytest.FixtureRequest) -> PlainTextResponse:
         return PlainTextResponse("hello")
 
-    async def whole(request):
+    async def whole(request: pytest.FixtureRequest) -> HTMLResponse:
         return HTMLResponse("<p>x</p>")
 
     return Starlette(routes=[Route("/", page), Route("/text", text), Route("/whole", whole)])
 
 
-def test_a_page_runs_its_own_scripts_and_no_others(app):
+def test_a_page_runs_its_own_scripts_and_no_others(app: Any) -> None:
     """The policy names each inline script by its hash, forbids handlers, and allows this server only."""
     response = TestClient(Guard(app)).get("/")
     rules = dict(rule.split(" ", 1) for rule in response.headers["content-security-policy"].split("; "))
@@ -46,7 +49,7 @@ def test_a_page_runs_its_own_scripts_and_no_others(app):
     assert not any("http" in rule for rule in rules.values())
 
 
-def test_other_responses_pass_unchanged(app):
+def test_other_responses_pass_unchanged(app: Any) -> None:
     """Only HTML has a policy; nothing is guessed from content."""
     response = TestClient(Guard(app)).get("/text")
     assert response.text == "hello"
@@ -55,7 +58,7 @@ def test_other_responses_pass_unchanged(app):
     assert TestClient(Guard(app)).get("/whole").text == "<p>x</p>"
 
 
-def test_a_page_without_scripts_allows_none():
+def test_a_page_without_scripts_allows_none() -> None:
     """No hash, no inline script."""
     assert "sha256" not in build_policy(b"<p>no script</p>")
 
@@ -72,7 +75,7 @@ def test_a_page_without_scripts_allows_none():
         ("", 400),
     ],
 )
-def test_only_known_names_are_answered(app, host, status):
+def test_only_known_names_are_answered(app: Any, host: str, status: int) -> None:
     """A site that points its own name at this machine gets nothing, and a person learns what to do."""
     client = TestClient(Guard(app, ["localhost", "127.0.0.1", "[::1]"]))
     response = client.get("/text", headers={"host": host})

@@ -1,5 +1,7 @@
 """The conversation as HTML."""
 
+from __future__ import annotations
+
 import copy
 
 from glm_frontend_web._log import Log
@@ -10,7 +12,7 @@ from glm_core.conversation import Turn
 TURNS = [Turn("a <b>", "A **x**"), Turn("b", "")]
 
 
-def test_each_turn_is_one_piece_with_its_actions():
+def test_each_turn_is_one_piece_with_its_actions() -> None:
     """Every turn can be copied, edited and deleted; only the last can be answered again."""
     first, last = Log(SAY["en"], demo=False).pieces(TURNS)
     assert "a &lt;b&gt;" in first
@@ -23,14 +25,14 @@ def test_each_turn_is_one_piece_with_its_actions():
     assert "answer is empty" in last
 
 
-def test_every_button_has_a_name_and_icons_are_silent():
+def test_every_button_has_a_name_and_icons_are_silent() -> None:
     """Screen readers get a label for each button and skip the drawings."""
     html = "".join(Log(SAY["zh"], demo=False).pieces(TURNS))
     assert html.count("<button") == html.count("aria-label=") - html.count("<article") == 9
     assert html.count("<svg") == html.count('aria-hidden="true"') == 9
 
 
-def test_an_answer_in_the_making_has_no_actions_and_is_marked_busy():
+def test_an_answer_in_the_making_has_no_actions_and_is_marked_busy() -> None:
     """While an answer comes nothing can be done to it, and earlier turns stay as they are."""
     log = Log(SAY["en"], demo=False)
     pieces = log.growing(TURNS[:1], "now?", "so far")
@@ -42,7 +44,7 @@ def test_an_answer_in_the_making_has_no_actions_and_is_marked_busy():
     assert log.growing(TURNS[:1], "now?", "so far and more")[0] == pieces[0]
 
 
-def test_an_empty_conversation_welcomes_with_examples():
+def test_an_empty_conversation_welcomes_with_examples() -> None:
     """The welcome has four questions; the demo model says what it is."""
     (welcome,) = Log(SAY["en"], demo=False).pieces([])
     assert welcome.count('data-action="example_select"') == 4
@@ -50,7 +52,7 @@ def test_an_empty_conversation_welcomes_with_examples():
     assert "demo model" in Log(SAY["en"], demo=True).pieces([])[0]
 
 
-def test_a_copy_shares_nothing():
+def test_a_copy_shares_nothing() -> None:
     """Gradio copies the session's first state for every visitor; the copies render for themselves."""
     log = Log(SAY["zh"], demo=True)
     twin = copy.deepcopy(log)

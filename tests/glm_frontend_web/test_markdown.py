@@ -1,6 +1,9 @@
 """Markdown to HTML: what is drawn, and what can never come out."""
 
+from __future__ import annotations
+
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from glm_frontend_web._markdown import MarkdownRenderer
@@ -54,13 +57,13 @@ ALLOWED = {
 class Inspector(HTMLParser):
     """Notes every element that is not allowed, every handler, and every unsafe link."""
 
-    def __init__(self, html):
+    def __init__(self, html: Any) -> None:
         super().__init__()
         self.faults = []
         self.feed(html)
         self.close()
 
-    def handle_starttag(self, tag, attributes):
+    def handle_starttag(self, tag: Any, attributes: Any) -> None:
         """Look at one element."""
         if tag not in ALLOWED:
             self.faults.append(tag)
@@ -70,19 +73,19 @@ class Inspector(HTMLParser):
             if name == "href" and not (value or "").lower().startswith(("http://", "https://", "mailto:")):
                 self.faults.append((tag, value))
 
-    def handle_comment(self, data):
+    def handle_comment(self, data: st.DataObject) -> None:
         """Comments never come out."""
         self.faults.append(("comment", data))
 
 
-def test_the_inspector_finds_faults():
+def test_the_inspector_finds_faults() -> None:
     """The tests below can fail."""
     assert Inspector("<img src=x onerror=y><a href='javascript:x'>").faults
     assert not Inspector("<p><a href='https://example.org'>x</a></p>").faults
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_no_payload_gets_through(payload):
+def test_no_payload_gets_through(payload: Any) -> None:
     """Nothing that could run is in the HTML, alone or between other text."""
     for text in (
         payload,
@@ -98,17 +101,17 @@ def test_no_payload_gets_through(payload):
 @given(
     st.lists(st.sampled_from([*"<>&\"'`$\\()[]!#*_|-\n \t", *PAYLOADS, "a", "](", "```", "$$", "\\(", "\\]"]))
 )
-def test_no_mixture_gets_through(parts):
+def test_no_mixture_gets_through(parts: Any) -> None:
     """Nor does any mixture of markup and payloads."""
     assert Inspector(render("".join(parts))).faults == []
 
 
-def test_raw_html_is_shown_as_text():
+def test_raw_html_is_shown_as_text() -> None:
     """What a model writes as HTML is read as it was written."""
     assert render("<b>bold</b> <!-- x -->") == "<p>&lt;b&gt;bold&lt;/b&gt; &lt;!-- x --&gt;</p>\n"
 
 
-def test_links_open_elsewhere_and_tell_nothing():
+def test_links_open_elsewhere_and_tell_nothing() -> None:
     """A link opens in a new window without telling where it was followed from; titles are dropped."""
     assert render('[x](https://example.org "t")') == (
         '<p><a href="https://example.org" target="_blank" rel="noopener noreferrer nofollow">x</a></p>\n'
@@ -117,14 +120,14 @@ def test_links_open_elsewhere_and_tell_nothing():
     assert "<a " not in render("[x](/settings) [y](ftp://example.org) [z](#top)")
 
 
-def test_pictures_are_links():
+def test_pictures_are_links() -> None:
     """Showing a picture would tell its server who reads, so it is a link."""
     assert render("![a cat](https://example.org/cat.png)").startswith(
         '<p>!<a href="https://example.org/cat.png"'
     )
 
 
-def test_code_is_highlighted_and_can_be_copied():
+def test_code_is_highlighted_and_can_be_copied() -> None:
     """A block has its language, a button, and classes on its words; unknown languages are plain."""
     html = render("```python\nreturn 1 < 2\n```")
     assert '<span class="k">return</span>' in html
@@ -137,25 +140,25 @@ def test_code_is_highlighted_and_can_be_copied():
 @pytest.mark.parametrize(
     "text", ["$x^2$", "$$x^2$$", r"\(x^2\)", r"\[x^2\]", "a\n\n$$\nx^2\n$$\n\nb", "see \\[\nx^2\n\\] there"]
 )
-def test_formulas_in_every_notation(text):
+def test_formulas_in_every_notation(text: str) -> None:
     """Dollars and brackets, in a line and on their own."""
     assert "<msup><mi>x</mi><mn>2</mn></msup>" in render(text)
 
 
 @pytest.mark.parametrize("text", ["costs $5 or $6", "`$x$`", r"\\(x\\)", r"an open \( bracket", "a $ b $ c"])
-def test_what_is_no_formula(text):
+def test_what_is_no_formula(text: str) -> None:
     """Prices, code, escaped brackets and lone signs stay text."""
     assert "<math" not in render(text)
 
 
-def test_a_formula_that_is_not_understood_is_shown_as_text():
+def test_a_formula_that_is_not_understood_is_shown_as_text() -> None:
     """Too long, or beyond the converter: the source is shown."""
     assert to_mathml("x" * (MAX_LENGTH + 1), display=False) is None
     assert to_mathml(r"\left(", display=False) is None
     assert "<code>" in render("$" + "x" * (MAX_LENGTH + 1) + "$")
 
 
-def test_formulas_are_escaped():
+def test_formulas_are_escaped() -> None:
     """Text in a formula is text, and a link in it is none."""
     assert "<img" not in (to_mathml(r"\text{<img/src=x>}", display=False) or "")
     assert "href" not in (to_mathml(r"\href{javascript:x}{y}", display=False) or "")
@@ -163,6 +166,6 @@ def test_formulas_are_escaped():
 
 
 @given(st.text(st.sampled_from("\\{}^_&<>\"'abx12+=frac tex() \n"), max_size=40))
-def test_no_formula_breaks_anything(tex):
+def test_no_formula_breaks_anything(tex: Any) -> None:
     """Any TeX gives safe MathML or nothing."""
     assert Inspector(to_mathml(tex, display=True) or "").faults == []

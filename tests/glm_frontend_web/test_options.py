@@ -1,6 +1,10 @@
 """The options of ``glm run web``."""
 
+from __future__ import annotations
+
 import socket
+from pathlib import Path
+from typing import Any
 
 import pytest
 from glm_frontend_web._options import Options, find_port
@@ -8,12 +12,12 @@ from glm_frontend_web._options import Options, find_port
 from glm_core import ConfigError
 
 
-def parse(**options):
+def parse(**options: Any) -> Options:
     """Options without the environment of whoever runs the tests."""
     return Options.parse(options, environ={})
 
 
-def test_by_default_the_page_is_for_this_machine_only():
+def test_by_default_the_page_is_for_this_machine_only() -> None:
     """Loopback, answering to its own names only; nothing is shared."""
     options = parse()
     assert (options.host, options.port, options.share, options.auth) == ("127.0.0.1", 7860, False, None)
@@ -21,7 +25,7 @@ def test_by_default_the_page_is_for_this_machine_only():
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.8.8", "::1", "[::1]"])
-def test_loopback_needs_no_password(host):
+def test_loopback_needs_no_password(host: str) -> None:
     """Every spelling of this machine."""
     assert parse(host=host).is_loopback
 
@@ -29,7 +33,7 @@ def test_loopback_needs_no_password(host):
 @pytest.mark.parametrize(
     "more", [{"host": "0.0.0.0"}, {"host": "::"}, {"host": "example.org"}, {"share": True}]
 )
-def test_opening_the_page_to_others_must_be_meant(more):
+def test_opening_the_page_to_others_must_be_meant(more: dict[str, Any]) -> None:
     """Elsewhere than on loopback, and with a public link: a password, or the word insecure."""
     with pytest.raises(
         ConfigError, match=r"lets others reach the page: protect it with --auth .* or say --insecure"
@@ -42,7 +46,7 @@ def test_opening_the_page_to_others_must_be_meant(more):
     assert parse(**more, auth="ann:secret", with_api=True, api_key="k").api_key == "k"
 
 
-def test_a_folder_of_adapters_is_for_an_api_with_a_key(tmp_path):
+def test_a_folder_of_adapters_is_for_an_api_with_a_key(tmp_path: Path) -> None:
     """Where nobody could use it, or it is not there, that is said before a model is loaded."""
     folder = str(tmp_path)
     assert parse(adapters_dir=folder, with_api=True, api_key="k").adapters_dir == folder
@@ -53,7 +57,7 @@ def test_a_folder_of_adapters_is_for_an_api_with_a_key(tmp_path):
         parse(adapters_dir=f"{folder}/none", with_api=True, api_key="k")
 
 
-def test_secrets_may_come_from_the_environment_and_are_never_shown():
+def test_secrets_may_come_from_the_environment_and_are_never_shown() -> None:
     """GLM_WEB_AUTH and GLM_API_KEY; neither is part of what is printed."""
     options = Options.parse({}, environ={"GLM_WEB_AUTH": "ann:pass:word", "GLM_API_KEY": "keykey"})
     assert options.auth == ("ann", "pass:word")
@@ -63,7 +67,7 @@ def test_secrets_may_come_from_the_environment_and_are_never_shown():
 
 
 @pytest.mark.parametrize("auth", ["ann", "ann:", ":secret", " : "])
-def test_a_wrong_password_option_is_refused_without_repeating_it(auth):
+def test_a_wrong_password_option_is_refused_without_repeating_it(auth: str) -> None:
     """The message says what is expected, not what was given."""
     with pytest.raises(ConfigError, match="must be USER:PASS") as raised:
         parse(auth=auth)
@@ -80,13 +84,13 @@ def test_a_wrong_password_option_is_refused_without_repeating_it(auth):
         ({"root_path": "/a b"}, "--root-path"),
     ],
 )
-def test_wrong_values_are_refused(options, said):
+def test_wrong_values_are_refused(options: dict[str, Any], said: str) -> None:
     """Each with the value and what was expected."""
     with pytest.raises(ConfigError, match=said):
         parse(**options)
 
 
-def test_a_page_that_is_meant_for_others_answers_to_any_name_unless_told():
+def test_a_page_that_is_meant_for_others_answers_to_any_name_unless_told() -> None:
     """Behind a proxy, shared, or on a network the names are not known; --allowed-hosts names them."""
     assert parse(root_path="/chat/").root_path == "/chat"
     assert parse(root_path="/chat").allowed_hosts is None
@@ -98,7 +102,7 @@ def test_a_page_that_is_meant_for_others_answers_to_any_name_unless_told():
     assert "a.org" in parse(allowed_hosts="a.org").allowed_hosts
 
 
-def test_a_busy_port_is_one_sentence():
+def test_a_busy_port_is_one_sentence() -> None:
     """The port, the address, and what to do."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -109,7 +113,7 @@ def test_a_busy_port_is_one_sentence():
     assert find_port("127.0.0.1", port) == port
 
 
-def test_port_0_is_a_free_one_and_foreign_addresses_are_refused():
+def test_port_0_is_a_free_one_and_foreign_addresses_are_refused() -> None:
     """0 gives a real port number; an address that is not this machine's is an error."""
     assert 0 < find_port("localhost", 0) < 65536
     with pytest.raises(ConfigError, match=r"on 192\.0\.2\.1 cannot be used"):

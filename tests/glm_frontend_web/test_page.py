@@ -1,5 +1,7 @@
 """Small decisions of the page's layout."""
 
+from __future__ import annotations
+
 import dataclasses
 from types import SimpleNamespace
 
@@ -30,19 +32,19 @@ from glm_core import ModelInfo, Sampling
         (None, "en"),
     ],
 )
-def test_the_language_of_the_browser_counts(accepted, language):
+def test_the_language_of_the_browser_counts(accepted: str | None, language: str) -> None:
     """The first of Chinese and English that the browser names; English where it names neither."""
     assert choose_language(accepted).language == language
 
 
-def test_settings_are_read_from_what_components_hold():
+def test_settings_are_read_from_what_components_hold() -> None:
     """An adapter's name may be anything, also that of the entry for the base model."""
     assert read_settings(None, "base", 10.0, 1, 0) == PageSettings("", None, 10, 1.0, 0.0)
     assert read_settings(" x\x00 ", "=base", 0, 0.5, 0.5) == PageSettings("x", "base", 0, 0.5, 0.5)
     assert read_settings("", "==", 0, 0.5, 0.5).adapter == "="
 
 
-def test_header_says_what_answers_and_on_what():
+def test_header_says_what_answers_and_on_what() -> None:
     """Device and dtype stand among the facts; a model that does not tell them leaves them out."""
     runtime = ScriptedRuntime()
     header = labels(runtime.model, SAY["en"])["header"]["value"]
@@ -53,7 +55,7 @@ def test_header_says_what_answers_and_on_what():
     assert header.endswith("16 tokens of context</p>")
 
 
-def test_menu_of_adapters_is_there_where_there_are_some():
+def test_menu_of_adapters_is_there_where_there_are_some() -> None:
     """The base model comes first; names are cleaned for the eye and whole in the value."""
     info = ModelInfo("m", "f", 0, 16, Sampling(), ("law", "base"))
     assert adapter_menu(info, SAY["en"]) == {
@@ -64,7 +66,7 @@ def test_menu_of_adapters_is_there_where_there_are_some():
     assert adapter_menu(dataclasses.replace(info, adapters=()), SAY["en"])["visible"] is False
 
 
-def test_numbers_are_written_for_people():
+def test_numbers_are_written_for_people() -> None:
     """Parameters and bytes with three digits and a unit."""
     assert [format_bytes(number) for number in (12_400_000_000, 6_090_000, 12)] == [
         "12.4 GB",

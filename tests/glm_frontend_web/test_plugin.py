@@ -1,5 +1,7 @@
 """What core sees of this plugin."""
 
+from __future__ import annotations
+
 import importlib
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from glm_testing import host_of
 from glm_core.records import FrontendInfo
 
 
-def test_web_frontend_describes_itself():
+def test_web_frontend_describes_itself() -> None:
     """Core finds a frontend called web whose run function exists."""
     info = host_of(frontend_web=plugin).describe("describe_frontend", FrontendInfo)["frontend_web"]
     module, _, function = info.run.partition(":")
@@ -18,7 +20,7 @@ def test_web_frontend_describes_itself():
     assert callable(getattr(importlib.import_module(module), function))
 
 
-def test_web_frontend_options_all_have_help():
+def test_web_frontend_options_all_have_help() -> None:
     """Every option has a line of help and a unique name; the page is closed to others by default."""
     options = {option.name: option for option in plugin.describe_frontend().options}
     assert len(options) == len(plugin.describe_frontend().options) == 11
@@ -28,7 +30,7 @@ def test_web_frontend_options_all_have_help():
     assert not any(options[name].default for name in ("share", "insecure", "with_api"))
 
 
-def test_neither_the_plugin_nor_a_wrong_option_imports_gradio():
+def test_neither_the_plugin_nor_a_wrong_option_imports_gradio() -> None:
     """Describing the frontend and refusing an option are quick: nothing heavy is imported for them."""
     program = (
         "import sys\n"

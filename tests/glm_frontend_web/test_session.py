@@ -1,7 +1,10 @@
 """One question from its sending to the line of status, without any page."""
 
+from __future__ import annotations
+
 import asyncio
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from glm_frontend_web._log import Log
@@ -17,21 +20,21 @@ EN = SAY["en"]
 
 
 @pytest.fixture
-def session():
+def session() -> Session:
     """A visitor with one turn behind them."""
     return Session(EN, Log(EN, demo=False), Conversation([Turn("old", "OLD")]))
 
 
 @pytest.fixture
-def runtime():
+def runtime() -> ScriptedRuntime:
     """A model that echoes, or does what a script says."""
     return ScriptedRuntime()
 
 
-def ask(runtime, session, question, **more):
+def ask(runtime: ScriptedRuntime, session: Session, question: Any, **more: Any) -> Any:
     """Everything that is shown of one answer."""
 
-    async def progress():
+    async def progress() -> Any:
         shown = []
         async for one in answer(runtime.model, session, question, PageSettings(), **{"at": None} | more):
             shown.append(one)
@@ -40,7 +43,7 @@ def ask(runtime, session, question, **more):
     return asyncio.run(progress())
 
 
-def test_an_answer_is_recorded_and_its_facts_are_told(session, runtime):
+def test_an_answer_is_recorded_and_its_facts_are_told(session: Session, runtime: ScriptedRuntime) -> None:
     """The first thing shown is the question, the last the whole turn with its usage."""
     shown = ask(runtime, session, runtime.script("q", Script(("a ", "b"))))
     assert "Thinking" in shown[0].pieces[-1]
@@ -60,7 +63,9 @@ def test_an_answer_is_recorded_and_its_facts_are_told(session, runtime):
     ],
     ids=["busy", "refused", "late"],
 )
-def test_a_failure_gives_the_question_back(session, runtime, script, said):
+def test_a_failure_gives_the_question_back(
+    session: Session, runtime: ScriptedRuntime, script: Any, said: str
+) -> None:
     """Nothing is recorded, and the question returns to the box."""
     last = ask(runtime, session, runtime.script("q", script))[-1]
     assert said in last.status
@@ -68,7 +73,9 @@ def test_a_failure_gives_the_question_back(session, runtime, script, said):
     assert session.conversation.turns == [Turn("old", "OLD")]
 
 
-def test_a_failure_while_answering_again_gives_nothing_back(session, runtime):
+def test_a_failure_while_answering_again_gives_nothing_back(
+    session: Session, runtime: ScriptedRuntime
+) -> None:
     """The question stands in the conversation already, with its old answer."""
     question = runtime.script("old", Script(refusal=BusyError("full")))
     last = ask(runtime, session, question, at=0, again=True)[-1]
@@ -76,7 +83,7 @@ def test_a_failure_while_answering_again_gives_nothing_back(session, runtime):
     assert "OLD" in last.pieces[-1]
 
 
-def test_an_edit_that_fails_goes_on(session, runtime):
+def test_an_edit_that_fails_goes_on(session: Session, runtime: ScriptedRuntime) -> None:
     """After a failure the visitor is still editing; after a success no longer."""
     session.editing = 0
     ask(runtime, session, runtime.script("new", Script(refusal=BusyError("full"))), at=0)
@@ -87,10 +94,12 @@ def test_an_edit_that_fails_goes_on(session, runtime):
     assert session.conversation.turns == [Turn("new", "fine")]
 
 
-def test_our_own_faults_are_logged_and_not_shown(session, runtime, caplog):
+def test_our_own_faults_are_logged_and_not_shown(
+    session: Session, runtime: ScriptedRuntime, caplog: pytest.LogCaptureFixture
+) -> None:
     """A fault inside gives one sentence to the visitor and the trace to the operator."""
 
-    def broken(request):
+    def broken(request: pytest.FixtureRequest) -> None:
         raise ZeroDivisionError("secret detail")
 
     runtime = SimpleNamespace(model=SimpleNamespace(stream=broken, info=runtime.model.info))
@@ -101,17 +110,19 @@ def test_our_own_faults_are_logged_and_not_shown(session, runtime, caplog):
 
 
 @pytest.mark.parametrize("index", [-1, 1, None, "0", 0.0, True, [0]])
-def test_an_index_from_a_browser_may_be_anything(session, index):
+def test_an_index_from_a_browser_may_be_anything(session: Session, index: Any) -> None:
     """Whatever is no index of a turn is refused."""
     assert question_at(session.conversation, 0) == "old"
     with pytest.raises(RequestError, match="no turn"):
         question_at(session.conversation, index)
 
 
-def test_a_wrong_setting_is_told_and_gives_the_question_back(session, runtime):
+def test_a_wrong_setting_is_told_and_gives_the_question_back(
+    session: Session, runtime: ScriptedRuntime
+) -> None:
     """A browser may send anything for a slider; the conversation stays as it was."""
 
-    async def progress():
+    async def progress() -> Any:
         asking = answer(runtime.model, session, "q", PageSettings(top_p=2), at=None)
         return [one async for one in asking]
 

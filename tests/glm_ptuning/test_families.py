@@ -5,21 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiny_families import MAKERS
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
-from tiny_native import native_checkpoint
 from tiny_training import WORDS, losses, options, train, write_rows
 
 import glm_core
-from glm_core import AdapterError
+from glm_core import AdapterError, cli
+from glm_core.model_files import companions_of
 
-MAKERS = {
-    "chatglm2": lambda folder: tiny_checkpoint2(folder, "chatglm2-6b"),
-    "chatglm3": lambda folder: tiny_checkpoint2(folder, "chatglm3-6b"),
-    "glm4": lambda folder: native_checkpoint(folder, "glm4"),
-}
+TUNED = ("chatglm2", "chatglm3", "glm4")
 
 
-@pytest.mark.parametrize("family", MAKERS)
+@pytest.mark.parametrize("family", TUNED)
 def test_family_trains_and_serves(family: str, tmp_path: Path) -> None:
     """The loss falls, the adapter changes answers on the resident model, and the base answers as before."""
     directory = MAKERS[family](tmp_path / family)
@@ -43,3 +40,22 @@ def test_adapter_of_one_family_is_refused_by_another(tmp_path: Path) -> None:
     with glm_core.load(tiny_checkpoint(tmp_path / "v1"), device="cpu") as model:
         with pytest.raises(AdapterError, match="its family is chatglm3, that of this one is chatglm$"):
             model.add_adapter("tuned", tmp_path / "out")
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_model_that_is_trained_in_full_loads_by_itself(family: str, tmp_path: Path) -> None:
+    """A checkpoint of all weights has what belongs to the model: it loads, and it can be quantised."""
+    directory = MAKERS[family](tmp_path / family)
+    job = options(write_rows(tmp_path / "rows.jsonl"), pre_seq_len=0, max_steps=1, learning_rate=1e-3)
+    train(directory, tmp_path / "out", job)
+    tuned, copy = tmp_path / "out" / "checkpoint-1", tmp_path / "copy"
+    assert companions_of(tuned) == companions_of(directory)
+    ids = []
+    for path in (directory, tuned):
+        with glm_core.load(path, device="cpu") as model:
+            ids.append([model.loaded.tokenizer.encode(word) for word in WORDS])  # type: ignore[attr-defined]
+    assert ids[0] == ids[1]
+    assert cli.main(["quantize", str(tuned), str(copy), "--bits", "8"]) == 0
+    assert companions_of(copy) == companions_of(directory)
+    with glm_core.load(copy, device="cpu", dtype="float32") as model:
+        model.chat(WORDS[0], temperature=0, max_new_tokens=2)

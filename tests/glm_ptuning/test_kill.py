@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from child_process import ChildProcess, run
 from tiny_models import tiny_checkpoint
 from tiny_training import trained_files, write_rows
 
@@ -29,35 +28,17 @@ def command(tmp_path: Path) -> list[str]:
     ]
 
 
-def lines_of(process: subprocess.Popen[str]) -> Iterator[str]:
-    assert process.stderr is not None
-    return iter(process.stderr.readline, "")
-
-
-def start(command: list[str], output_dir: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*command, str(output_dir)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def run_to_the_end(command: list[str], output_dir: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*command, str(output_dir)], capture_output=True, text=True, check=False)
-
-
 def test_a_job_killed_and_started_again_ends_in_the_same_bytes(command: list[str], tmp_path: Path) -> None:
     """SIGKILL between two checkpoints, the same command again: adapter, optimiser and log are bit-equal."""
-    whole = run_to_the_end(command, tmp_path / "whole")
+    whole = run(*command, tmp_path / "whole")
     assert (whole.returncode, whole.stdout) == (0, f"{tmp_path / 'whole' / 'checkpoint-120'}\n"), whole.stderr
     killed = tmp_path / "killed"
-    with start(command, killed) as process:
-        for line in lines_of(process):
-            if "step 60 of 120" in line:
-                process.kill()
-                break
-        process.wait()
+    with ChildProcess(*command, killed) as process:
+        process.wait_for("step 60 of 120")
+        process.kill()
     assert process.returncode == -signal.SIGKILL
     assert not (killed / "checkpoint-120").exists()
-    again = run_to_the_end(command, killed)
+    again = run(*command, killed)
     assert again.returncode == 0, again.stderr
     assert f"going on after {killed / 'checkpoint-'}" in again.stderr
     assert trained_files(killed, 120) == trained_files(tmp_path / "whole", 120)
@@ -67,18 +48,15 @@ def test_a_job_killed_and_started_again_ends_in_the_same_bytes(command: list[str
 def test_ctrl_c_stops_after_the_step_and_says_how_to_go_on(command: list[str], tmp_path: Path) -> None:
     """SIGINT ends with 130 and no traceback, the step's checkpoint kept; the same command ends the job."""
     out = tmp_path / "out"
-    with start(command, out) as process:
-        said: list[str] = []
-        for line in lines_of(process):
-            said.append(line)
-            if "step 30 of 120" in line:
-                process.send_signal(signal.SIGINT)
-        process.wait()
-    text = "".join(said)
-    assert process.returncode == 130, text
+    with ChildProcess(*command, out) as process:
+        process.wait_for("step 30 of 120")
+        process.send_signal(signal.SIGINT)
+        stopped = process.finish()
+    text = stopped.stderr
+    assert stopped.returncode == 130, text
     assert "Traceback" not in text
     assert "stopping after this step, its checkpoint is kept" in text
     assert "; the same command goes on from there" in text
     steps = [path.name for path in out.glob("checkpoint-*")]
     assert any(int(name.partition("-")[2]) >= 30 for name in steps), steps
-    assert run_to_the_end(command, out).returncode == 0
+    assert run(*command, out).returncode == 0

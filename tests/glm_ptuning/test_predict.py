@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from glm_ptuning._predictions_file import NAME
 from glm_ptuning._scores import mean, score
 from glm_ptuning._source import source_ids
 from glm_runtime_torch.model.torch_model import TorchModel
+from patience import wait_until
 from tiny_adapters import write_adapter
 from tiny_models import tiny_checkpoint
 
@@ -84,9 +84,8 @@ def alone(model: TorchModel, text: str, adapter: str | None, max_length: int = 4
 
 
 def wait_until_idle(model: TorchModel) -> None:
-    """Return once nothing runs; what was cancelled leaves at the next step, or the test hangs."""
-    while model.load.active:
-        time.sleep(0.01)
+    """Return once nothing runs; what was cancelled leaves at the next step."""
+    wait_until(lambda: not model.load.active)
 
 
 @pytest.mark.parametrize("adapter", [None, "ads"])

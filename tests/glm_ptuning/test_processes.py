@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from child_process import run
 from glm_ptuning._processes import device_of_process, launcher_notice, number_of_processes
 from safetensors.torch import load_file
 from tiny_models import tiny_checkpoint
@@ -24,21 +24,16 @@ TOLERANCE = 1e-4
 def run_job(launcher: list[str], folder: Path, name: str, accumulation: int, **environ: str) -> Path:
     """Train six steps of four passes in all, and return the output directory."""
     out = folder / name
-    done = subprocess.run(
-        [
-            *launcher,
-            *("-m", "glm_core", "train", "ptuning", "--model", str(folder / "model"), "--device", "cpu"),
-            *("--dtype", "float32", "--train-file", str(folder / "rows.json"), "--max-steps", "6"),
-            *("--prompt-column", "content", "--response-column", "summary", "--pre-seq-len", "4"),
-            *("--learning-rate", "0.05", "--logging-steps", "1", "--save-steps", "3"),
-            *("--per-device-train-batch-size", "2", "--set", "report_to=none", "--output-dir", str(out)),
-            *("--gradient-accumulation-steps", str(accumulation)),
-            *("--evaluation-strategy", "epoch", "--validation-file", str(folder / "rows.json")),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environ},
+    done = run(
+        *launcher,
+        *("-m", "glm_core", "train", "ptuning", "--model", str(folder / "model"), "--device", "cpu"),
+        *("--dtype", "float32", "--train-file", str(folder / "rows.json"), "--max-steps", "6"),
+        *("--prompt-column", "content", "--response-column", "summary", "--pre-seq-len", "4"),
+        *("--learning-rate", "0.05", "--logging-steps", "1", "--save-steps", "3"),
+        *("--per-device-train-batch-size", "2", "--set", "report_to=none", "--output-dir", str(out)),
+        *("--gradient-accumulation-steps", str(accumulation)),
+        *("--evaluation-strategy", "epoch", "--validation-file", str(folder / "rows.json")),
+        environment={**os.environ, "OMP_NUM_THREADS": "1", **environ},
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == str(out / "checkpoint-6"), done.stdout

@@ -9,7 +9,7 @@ import pytest
 from glm_testing.conformance import Check, all_checks
 from glm_testing.driver import FrontendDriver
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "plugins" / "promises.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "plugins" / "promises.md"
 TEXT = DOCUMENT.read_text("utf-8")
 
 

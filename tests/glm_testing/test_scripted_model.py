@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from glm_testing.scripted_model import FAILURE, LONG_ANSWER, ScriptedModel
+from patience import join
 
 from glm_core import BusyError, ClosedError, DeviceError, PluginError
 from glm_core.chat_model import collect
@@ -41,8 +42,7 @@ def test_an_answer_without_end_ends_when_it_is_closed_from_elsewhere() -> None:
     reader = threading.Thread(target=lambda: list(stream))
     reader.start()
     stream.close()
-    reader.join(20)
-    assert not reader.is_alive()
+    join(reader)
     assert notes == [("begun", "forever"), ("closed", "forever")]
 
 

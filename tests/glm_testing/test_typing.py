@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from child_process import run
+
 PLUGIN = '''
 """A plugin as its author would type it."""
 
@@ -108,7 +110,7 @@ def check(folder: Path, source: str) -> subprocess.CompletedProcess[str]:
         str(folder),
         "mine.py",
     ]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    return run(*command, folder=folder)
 
 
 def test_a_typed_plugin_passes_strict_mypy(tmp_path: Path) -> None:

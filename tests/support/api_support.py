@@ -32,7 +32,7 @@ from glm_core import (
     hookimpl,
 )
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which something that should have happened counts as never happening."""
 
 REFUSALS: dict[str, Exception] = {

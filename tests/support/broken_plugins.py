@@ -110,6 +110,18 @@ def written(folder: Path, source: str) -> Subject:
     return subject_of(name)
 
 
+@breaks("loads")
+def endless_import(folder: Path) -> Subject:
+    """Waits at import for what never comes; not even the kit waits with it."""
+    return written(folder, "import time\ntime.sleep(3600)")
+
+
+@breaks("loads")
+def fatal_import(folder: Path) -> Subject:
+    """Ends the process that imports it, past every handler."""
+    return written(folder, "import os\nos._exit(3)")
+
+
 @breaks("light-import")
 def heavy_import(folder: Path) -> Subject:
     """Imports numpy at module level."""
@@ -126,6 +138,20 @@ from glm_testing import null_backend
 def describe_backend():
     import numpy
     return null_backend.describe_backend()
+"""
+    return written(folder, source)
+
+
+@breaks("light-identification")
+def heavy_identification(folder: Path) -> Subject:
+    """Imports numpy before it looks at a model."""
+    source = """
+from glm_core import hookimpl
+from glm_testing import null_backend
+@hookimpl
+def identify_model(source):
+    import numpy
+    return null_backend.identify_model(source)
 """
     return written(folder, source)
 
@@ -163,7 +189,8 @@ def restless_description(folder: Path) -> Subject:
     @hookimpl
     def describe_backend() -> BackendInfo:
         asked.append(1)
-        return BackendInfo("null", (DeviceInfo("null", "null", f"asked {len(asked)} times"),))
+        device = DeviceInfo("null", "null", f"asked {len(asked)} times")
+        return BackendInfo("null", (device,), kinds=("null",))
 
     return subject_of(null_with(describe_backend=describe_backend))
 
@@ -196,14 +223,36 @@ def claims_every_directory(folder: Path) -> Subject:
 
 
 @breaks("identifies")
-def opens_what_it_did_not_identify(folder: Path) -> Subject:
-    """Answers identify_model with a word."""
+def kind_of_two_words(folder: Path) -> Subject:
+    """Calls the kind of its models what nobody could list."""
 
     @hookimpl
-    def identify_model(source: ModelSource) -> Any:
-        return "null" if source.name == "null" else None
+    def identify_model(source: ModelSource) -> ModelMatch | None:
+        return ModelMatch("null and void", "its name") if source.name == "null" else None
+
+    info = replace(null_backend.describe_backend(), kinds=("null and void",))
+    describe_backend = hookimpl(lambda: info)
+    return subject_of(null_with(identify_model=identify_model, describe_backend=describe_backend))
+
+
+@breaks("identifies")
+def restless_identification(folder: Path) -> Subject:
+    """Gives another answer every time it is asked."""
+    asked: list[int] = []
+
+    @hookimpl
+    def identify_model(source: ModelSource) -> ModelMatch | None:
+        asked.append(1)
+        return ModelMatch("null", f"asked {len(asked)} times") if source.name == "null" else None
 
     return subject_of(null_with(identify_model=identify_model))
+
+
+@breaks("kinds")
+def backend_of_no_kind(folder: Path) -> Subject:
+    """Describes devices, and not for which models they are."""
+    info = BackendInfo("null", (DeviceInfo("null", "null", "none"),))
+    return subject_of(plugin_of(describe_backend=hookimpl(lambda: info), place=hookimpl(lambda: None)))
 
 
 @breaks("declines-models")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from child_process import clean_environment, run
 
 from glm_core import ModelInfo, Sampling, hookimpl
 from glm_core.plugins import API_VERSION, Candidate, PluginHost
@@ -67,9 +68,9 @@ def loader(
     )
 
 
-def host_loading(load: Callable[[], object], *, name: str = "broken", time_limit: float = 5.0) -> PluginHost:
+def host_loading(load: Callable[[], object], *, name: str = "broken") -> PluginHost:
     """A host of one plugin that is loaded by ``load``."""
-    return PluginHost([Candidate(name, f"glm-{name}", "1.2.3", load)], time_limit=time_limit)
+    return PluginHost([Candidate(name, f"glm-{name}", "1.2.3", load)])
 
 
 def write_package(
@@ -85,21 +86,26 @@ def write_package(
 
 
 def run_python(
-    *arguments: str, folder: Path | None = None, environ: Mapping[str, str] | None = None, **options: Any
+    *arguments: str | Path,
+    folder: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    input: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python as a user would, with ``folder`` among the installed packages and no settings of ours."""
-    clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("GLM_", "HF_", "PYTHON"))
-    }
-    clean |= {"XDG_CONFIG_HOME": str(folder or "/nonexistent"), "LC_ALL": "C.UTF-8", **(environ or {})}
-    if folder is not None:
-        clean["PYTHONPATH"] = str(folder)
-    command = [sys.executable, *arguments]
-    return subprocess.run(
-        command, env=clean, text=True, encoding="utf-8", capture_output=True, timeout=120, **options
-    )
+    """Run Python as a user would, with no settings of ours.
+
+    Args:
+        arguments: of the interpreter.
+        folder: what is among the installed packages besides ours.
+        environ: variables to set.
+        cwd: where it runs.
+        input: what it reads.
+    """
+    settings = {"XDG_CONFIG_HOME": str(folder), "PYTHONPATH": str(folder)} if folder else {}
+    environment = clean_environment(**settings | dict(environ or {}))
+    return run(sys.executable, *arguments, environment=environment, folder=cwd, input=input)
 
 
-def run_glm(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run the ``glm`` command in a process of its own."""
+def run_glm(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the ``glm`` command in a process of its own; see `run_python` for the options."""
     return run_python("-m", "glm_core", *arguments, **options)

@@ -9,10 +9,11 @@ import json
 import os
 import random
 import socket
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from child_process import ChildProcess
 
 COMMIT, NEWER = "a" * 40, "b" * 40
 WEIGHTS = random.Random(6).randbytes(300_000)
@@ -23,7 +24,7 @@ PYTHON = {"modeling_chatglm.py": b"raise SystemExit", "README.md": b"# A model"}
 DRIVER = """
 import json, logging, sys
 from glm_core.errors import HubError
-from glm_core.hub import download
+from glm_hub import download
 
 logging.basicConfig(format="%(message)s")
 try:
@@ -42,19 +43,15 @@ class Machine:
     hub: str
     environment: dict[str, str] = field(default_factory=dict)
 
-    def start(self, *command: str, **streams: int) -> subprocess.Popen[str]:
+    def start(self, *command: str, **streams: int) -> ChildProcess:
         """Run a Python program on it."""
         base = {"PATH": os.environ["PATH"], "HOME": str(self.home), "PYTHONPATH": os.pathsep.join(sys.path)}
         environment = base | {"NO_PROXY": "*"} | self.environment
-        pipe = subprocess.PIPE
-        streams = {"stdout": pipe, "stderr": pipe} | streams
-        return subprocess.Popen(
-            [sys.executable, *command], env=environment, text=True, cwd=self.home, **streams
-        )
+        return ChildProcess(sys.executable, *command, environment=environment, folder=self.home, **streams)
 
     def begin(
         self, name: str = "org/name", *, revision: str | None = None, offline: bool = False, **streams: int
-    ) -> subprocess.Popen[str]:
+    ) -> ChildProcess:
         """Begin a download."""
         wanted = {"repository": name, "revision": revision, "offline": offline, "hub": self.hub}
         return self.start("-c", DRIVER, json.dumps(wanted), **streams)
@@ -74,16 +71,18 @@ class Machine:
         return message
 
     def _result(self, name: str, revision: str | None, offline: bool) -> dict[str, str]:
-        output, self.notices = self.begin(name, revision=revision, offline=offline).communicate(timeout=60)
-        assert output, self.notices
-        result: dict[str, str] = json.loads(output)
+        with self.begin(name, revision=revision, offline=offline) as process:
+            done = process.finish()
+        self.notices = done.stderr
+        assert done.stdout, self.notices
+        result: dict[str, str] = json.loads(done.stdout)
         return result
 
     def glm(self, *arguments: str) -> tuple[int, str, str]:
         """Exit status, standard output and standard error of a ``glm`` command."""
-        process = self.start("-m", "glm_core", *arguments)
-        output, errors = process.communicate(timeout=60)
-        return process.returncode, output, errors
+        with self.start("-m", "glm_core", *arguments) as process:
+            done = process.finish()
+        return done.returncode, done.stdout, done.stderr
 
 
 def contents(folder: Path) -> dict[str, bytes]:

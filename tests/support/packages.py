@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from child_process import run
 from fake_plugins import run_python
 
 KIT = '''
@@ -37,7 +38,7 @@ def install(wheels: Sequence[Path], target: Path) -> Path:
 
 def _pip(*arguments: str | Path) -> None:
     command = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = run(*command)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 

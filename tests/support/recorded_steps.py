@@ -29,7 +29,7 @@ class TensorAttention:
     ) -> Tensor:
         """See `glm_runtime_torch.network.attention.DecodeAttention.decode`."""
         rotary = Rotary(cos, sin)
-        q, k = rotary.turn(q), rotary.turn(k)
+        q, k = rotary.rotate(q), rotary.rotate(k)
         real = lengths > 0
         places = (lengths - 1).clamp(min=0)
         for cache, new in ((keys, k), (values, v)):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from glm_runtime_torch.generation.engine import Engine
 from glm_runtime_torch.network.kv_cache import KVCache
+from patience import PATIENCE_SECONDS
 from tiny_models import ScriptedTokenizer
 
 from glm_core import ChatRequest, Message, Sampling
@@ -120,7 +121,7 @@ class Gate:
 
     def __call__(self, *_: object) -> None:
         self.reached.set()
-        assert self._open.wait(30), "the test never opened the gate"
+        assert self._open.wait(PATIENCE_SECONDS), "the test never opened the gate"
 
     def open(self) -> None:
         """Let everybody through from now on."""

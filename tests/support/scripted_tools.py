@@ -12,7 +12,7 @@ from glm_runtime_torch import plugin
 from glm_runtime_torch.architectures.chatglm2 import ChatGLM2Config
 from glm_runtime_torch.families.registry import CHATGLM3
 from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM3Tokenizer
+from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
 from glm_testing import host_of
 from scripted_engine import CausalLayout
 

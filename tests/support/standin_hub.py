@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+from patience import PATIENCE_SECONDS
+
 LARGE = (".safetensors", ".bin", ".model")
 
 
@@ -199,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
         cut, hold = self.hub.cut_after.pop(name, None), self.hub.hold_after.pop(name, None)
         self._answer(206 if start else 200, data[start:], headers, hold if cut is None else cut)
         if hold is not None:
-            self.hub.end.wait(30)
+            self.hub.end.wait(PATIENCE_SECONDS)
 
     def _answer(
         self, status: int, body: bytes, headers: dict[str, str], cut_after: int | None = None

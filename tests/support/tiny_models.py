@@ -17,8 +17,8 @@ from glm_runtime_torch.families.registry import family_of
 from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
-from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM3Tokenizer
-from glm_runtime_torch.tokenizers.reply import ReplyFilter
+from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
+from glm_runtime_torch.tokenizers.reply_filter import ReplyFilter
 from safetensors.torch import save_file
 
 from glm_core import Message

@@ -20,6 +20,7 @@ from typing import Any
 from glm_frontend_web._options import Options, find_port
 from glm_frontend_web._serving import serving
 from glm_testing import host_of
+from patience import PATIENCE_SECONDS
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -37,7 +38,6 @@ BROWSER_ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-PATIENCE_SECONDS = 20.0
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import time
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,6 +83,24 @@ def test_plugin_that_does_what_it_should_not_is_a_note(
         "note",
         "glm-twin 0; describes model 'null', as backend does, which comes first",
     )
+
+
+def test_slow_plugin_is_a_note_with_its_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever waits for every command finds out for whom; the time is the plugin's own, not the clock's."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def describe() -> tuple[ModelCard, ...]:
+        now[0] += 2.25
+        return ()
+
+    status, found = examine(monkeypatch, capsys, healthy(slow=plugin(describe_models=describe)))
+    assert status == 0
+    assert found["plugin slow"][0] == "note"
+    assert "describe_models takes 2.2 s" in found["plugin slow"][1]
+    assert found["plugin backend"][0] == "ok"
 
 
 def test_broken_plugin_is_a_fault_with_advice(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 from fake_plugins import run_glm, run_python
+from patience import PATIENCE_SECONDS
 
 from glm_core import GlmError, PluginError, __version__
 from glm_core import cli as glm_cli
@@ -216,7 +217,7 @@ def test_reader_that_goes_away_is_no_error(arguments: list[str], unbuffered: str
             stdout=write_end,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
     finally:

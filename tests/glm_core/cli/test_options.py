@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from glm_core import ConfigError, PluginError
-from glm_core.cli._options import (
+from glm_core.cli.options import (
     add_model_options,
     add_plugin_options,
     command_parser,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from glm_runtime_torch.model import torch_model as model_module
 from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.prefix_encoder import PrefixEncoder
+from patience import PATIENCE_SECONDS, join, wait_until
 from scripted_engine import Gate
 from tiny_adapters import write_adapter
 from tiny_models import open_with_prompt, tiny_checkpoint, tiny_checkpoint2
@@ -95,12 +95,6 @@ def held(model: TorchModel) -> Gate:
     return gate
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for the engine's thread; the test's own time limit ends a wait that is in vain."""
-    while not condition():
-        time.sleep(0.001)
-
-
 def prefix_of(model: TorchModel, name: str) -> weakref.ref[torch.Tensor]:
     """The adapter's tensor, without keeping it."""
     adapter = model.engine.adapters.get(name)
@@ -148,7 +142,7 @@ def test_requests_with_a_removed_adapter_end_as_they_would_have(
     expected = tokens(model.stream(ask("five")))
     gate = held(model)
     running = model.stream(ask("five"))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     waiting = model.stream(ask("five"))
     model.remove_adapter("five")
     model.add_adapter("five", adapters["nine"])
@@ -212,7 +206,7 @@ def test_removed_adapter_leaves_memory_with_its_last_request(
     reference = prefix_of(model, "five")
     gate = held(model)
     running = model.stream(ask("five"))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     waiting, given_up = model.stream(ask("five")), model.stream(ask("five"))
     model.remove_adapter("five")
     assert isinstance(given_up, RequestStream)
@@ -231,7 +225,7 @@ def test_running_answer_does_not_keep_a_removed_adapter(model: TorchModel, adapt
     reference = prefix_of(model, "five")
     gate = held(model)
     running = model.stream(ask("five"))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     model.remove_adapter("five")
     assert is_gone(reference)
     gate.open()
@@ -246,7 +240,7 @@ def test_cancelled_requests_do_not_keep_a_removed_adapter(
     reference = prefix_of(model, "five")
     gate = held(model)
     running = model.stream(ask(None))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     waiting = model.stream(ask("five"))
     model.remove_adapter("five")
     assert isinstance(waiting, RequestStream)
@@ -428,11 +422,11 @@ def test_answers_go_on_while_an_adapter_is_read(
     monkeypatch.setattr(model_module, "load_prefix_encoder", slow)
     adding = threading.Thread(target=model.add_adapter, args=("five", adapters["five"]))
     adding.start()
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     assert len(tokens(model.stream(ask(None, 30)))) == 30
     assert model.info.adapters == ()
     gate.open()
-    adding.join(30)
+    join(adding)
     assert model.info.adapters == ("five",)
 
 
@@ -440,7 +434,7 @@ def test_adapter_is_added_while_a_step_takes_long(model: TorchModel, adapters: d
     """Adding and removing wait for no decode step."""
     gate = held(model)
     running = model.stream(ask(None))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     model.add_adapter("five", adapters["five"])
     model.remove_adapter("five")
     gate.open()
@@ -468,8 +462,7 @@ def test_threads_may_change_adapters_at_the_same_time(model: TorchModel, adapter
     threads = [threading.Thread(target=change, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(60)
+    join(*threads)
     assert sorted(model.info.adapters) == ["own-0", "own-1", "own-2", "own-3", "shared"]
     assert len(refused) == 3
     assert all(len(set(names)) == len(names) for names in seen)

@@ -10,17 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import glm_runtime_torch.adapters.directory as directory_module
 import glm_runtime_torch.checkpoints.writer as writer
 import pytest
 import torch
+from glm_runtime_torch.adapters.directory import open_adapter
 from glm_runtime_torch.adapters.files import (
     CONFIG_FILE,
     BaseModel,
-    fingerprint_of_checkpoint,
-    fingerprint_of_parameters,
     read_adapter_config,
     save_adapter,
 )
+from glm_runtime_torch.adapters.fingerprint import fingerprint_of_checkpoint, fingerprint_of_parameters
 from glm_runtime_torch.adapters.loading import load_prefix_encoder, read_adapter
 from glm_runtime_torch.checkpoints.reader import Checkpoint
 from glm_runtime_torch.families.registry import CHATGLM
@@ -158,7 +159,7 @@ def test_a_full_disk_leaves_the_old_adapter(
         ({"format": "peft"}, r"does not describe an adapter: its format is not 'glm-adapter'$"),
         (
             {"pre_seq_len": "6"},
-            r"pre_seq_len is '6', a whole number is expected; copy or train",
+            r"pre_seq_len is '6', an integer is expected; copy or train",
         ),
     ],
 )
@@ -325,3 +326,28 @@ def test_sizes_are_needed_without_a_model(tmp_path: Path) -> None:
         AdapterError, match=r"has neither glm_adapter\.json nor a config\.json with its model's"
     ):
         read_adapter(tmp_path / "original")
+
+
+def test_directory_is_looked_at_once(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked of an opened adapter, its weight files are opened once."""
+    opened: list[Path] = []
+
+    def count(path: Path) -> Checkpoint:
+        opened.append(path)
+        return Checkpoint(path)
+
+    monkeypatch.setattr(directory_module, "Checkpoint", count)
+    found = open_adapter(adapter)
+    found.require(pre_seq_len=6, prefix_projection=True)
+    load_prefix_encoder(found, CHATGLM, CONFIG)
+    assert opened == [adapter]
+    with pytest.raises(AdapterError, match="pre_seq_len 6, but pre_seq_len 7"):
+        found.require(pre_seq_len=7)
+
+
+def test_record_says_what_a_directory_holds() -> None:
+    """An adapter of the original has its settings in the shapes, and no file of ours."""
+    found = open_adapter(V1 / "ptuning-proj")
+    assert found.stated is None
+    assert (found.prefix.pre_seq_len, found.prefix.prefix_projection) == (8, True)
+    assert found.published["num_layers"] == 3

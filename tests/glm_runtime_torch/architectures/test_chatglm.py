@@ -86,7 +86,7 @@ def test_hidden_states_equal_the_original_layer_by_layer(case: Case) -> None:
     position_ids, visible = batch_layout(model.layout, case["input_ids"])
     collected: list[torch.Tensor] = []
     with torch.inference_mode():
-        model.transformer(case["input_ids"], position_ids, visible, hidden_states=collected)
+        model.compute_hidden_states(case["input_ids"], position_ids, visible, collected=collected)
     expected = case["hidden_states"].transpose(1, 2)  # stored [L+1, S, B, D]
     assert len(collected) == len(expected)
     torch.testing.assert_close(torch.stack(collected), expected, rtol=1e-4, atol=2e-4)

@@ -98,7 +98,7 @@ def test_hidden_states_equal_the_original_layer_by_layer(case: Case) -> None:
     position_ids, visible = batch_layout(model.layout, case["input_ids"])
     collected: list[torch.Tensor] = []
     with torch.inference_mode():
-        model.transformer(case["input_ids"], position_ids, visible, hidden_states=collected)
+        model.compute_hidden_states(case["input_ids"], position_ids, visible, collected=collected)
     expected = case["hidden_states"].transpose(1, 2)  # stored [L+2, S, B, D]
     assert len(collected) == model.config.num_layers + 1
     torch.testing.assert_close(
@@ -208,7 +208,7 @@ def test_reordered_channels_give_the_same_products() -> None:
 
     published = turned_as_published(q) @ turned_as_published(k).transpose(-1, -2)
     angles = rotary.of_positions(torch.stack((positions, 0 * positions)).unsqueeze(0), torch.float32)
-    ours = angles.turn(even_channels_first(q)) @ angles.turn(even_channels_first(k)).transpose(-1, -2)
+    ours = angles.rotate(even_channels_first(q)) @ angles.rotate(even_channels_first(k)).transpose(-1, -2)
     torch.testing.assert_close(ours, published, rtol=1e-5, atol=1e-5)
 
 

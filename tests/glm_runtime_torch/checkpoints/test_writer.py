@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from glm_runtime_torch.checkpoints.writer import Entry, SafetensorsWriter, sha256_of
+from glm_runtime_torch.checkpoints.writer import Entry, SafetensorsWriter, sha256_of, write_tensors
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -69,3 +69,12 @@ def test_a_forgotten_or_wrong_tensor_is_our_own_bug(tmp_path: Path) -> None:
         with SafetensorsWriter(tmp_path / "x", ENTRIES) as writer:
             writer.write("half", [TENSORS["half"].float()])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tensors_in_memory_are_written_by_one_call(tmp_path: Path) -> None:
+    """Every dtype and shape comes back equal; a gradient or a strided view changes nothing."""
+    tensors = {**TENSORS, "trained": torch.ones(2, 3, requires_grad=True), "view": torch.arange(12)[::3]}
+    write_tensors(tmp_path / "x.safetensors", tensors)
+    loaded = load_file(tmp_path / "x.safetensors")
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in tensors.items())

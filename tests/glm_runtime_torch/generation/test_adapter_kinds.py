@@ -94,7 +94,7 @@ class Opened:
         return stored.place(f"bias {number}", self.model.network, CPU, torch.float32)
 
     def place_prefix(self, number: int) -> Adapter:
-        sizes = self.model.family.dimensions(self.model.config)
+        sizes = self.model.network.dimensions
         shape = (sizes.num_layers, 2, sizes.num_kv_heads, 4, sizes.head_dim)
         generator = torch.Generator().manual_seed(number)
         return PrefixAdapter(f"prefix {number}", torch.randn(shape, generator=generator) * 3)

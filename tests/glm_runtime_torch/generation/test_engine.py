@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from glm_runtime_torch.model.torch_model import TorchModel
 from goldens import DATA, PAD, Case, cases, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import join, wait_until
 from tiny_models import finished, open_with_prompt, tiny_checkpoint
 
 from glm_core import AdapterError, ChatRequest, ClosedError, Delta, Message, RequestError, Sampling
@@ -67,12 +67,6 @@ def model(tmp_path: Path) -> Iterator[TorchModel]:
     opened.start(CPU, slots=4)
     yield opened
     opened.close()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for the engine's thread; the test's own time limit ends a wait that is in vain."""
-    while not condition():
-        time.sleep(0.001)
 
 
 def test_stream_ends_with_one_final_delta(model: TorchModel) -> None:
@@ -188,8 +182,7 @@ def test_threads_get_the_answers_they_get_alone(model: TorchModel) -> None:
     ]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(60)
+    join(*threads)
     assert [answers[number] for number in range(8)] == expected
     wait_until(lambda: model.engine.slots.num_free == 4)
 

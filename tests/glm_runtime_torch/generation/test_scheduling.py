@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from fake_plugins import run_python
 from glm_runtime_torch.generation import scheduler as scheduler_module
 from glm_runtime_torch.generation import worker as worker_module
 from glm_runtime_torch.generation.engine import Engine
+from patience import PATIENCE_SECONDS, wait_until
 from scripted_engine import CountingNetwork, Gate, count_from, counting_engine
 
 from glm_core import BusyError, ClosedError, Delta, OutOfMemoryError, RequestError, Sampling
@@ -19,12 +19,6 @@ from glm_core import BusyError, ClosedError, Delta, OutOfMemoryError, RequestErr
 
 def tokens(stream: Iterator[Delta]) -> list[int]:
     return [token for delta in stream for token in delta.token_ids]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for the engine's thread; the test's own time limit ends a wait that is in vain."""
-    while not condition():
-        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -44,7 +38,7 @@ def test_requests_join_a_running_batch(engine: Engine, network: CountingNetwork)
     gate = Gate()
     network.before_decode = gate
     first = engine.stream(count_from(10, length=6))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     second = engine.stream(count_from(50, length=3))
     gate.open()
     assert tokens(first) == [11, 12, 13, 14, 15, 16]
@@ -126,7 +120,7 @@ def test_full_queue_is_refused_and_frees_again(network: CountingNetwork) -> None
     streams = [engine.stream(count_from(number)) for number in (10, 20, 30)]
     with pytest.raises(BusyError, match=r"^3 requests are running or waiting and the queue takes no more"):
         engine.stream(count_from(40))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     load = engine.load
     assert (load.slots, load.active, load.waiting, load.queue_capacity) == (1, 1, 2, 2)
     assert (load.kv_tokens, load.kv_capacity) == (1, 64)
@@ -142,7 +136,7 @@ def test_waiting_requests_learn_their_place_and_are_served_in_order(network: Cou
     network.before_prefill = gate
     engine = counting_engine(network, slots=1)
     first = engine.stream(count_from(10))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     second, third = engine.stream(count_from(20)), engine.stream(count_from(30))
     waiting = next(second)
     assert (waiting.queue_position, waiting.text) == (1, "")
@@ -166,7 +160,7 @@ def test_cancelled_waiting_request_gives_its_place_up(network: CountingNetwork) 
     network.before_prefill = gate
     engine = counting_engine(network, slots=1, queue_capacity=1)
     running = engine.stream(count_from(10))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     waiting = engine.stream(count_from(20))
     waiting.close()
     instead = engine.stream(count_from(30))
@@ -184,7 +178,7 @@ def test_prompt_is_cancelled_between_two_steps() -> None:
     network.before_prefill = gate
     engine = counting_engine(network)
     stream = engine.stream(count_from(10))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     stream.close()
     gate.open()
     wait_until(lambda: engine.slots.num_free == 2)
@@ -200,7 +194,7 @@ def test_running_answers_go_on_while_a_long_prompt_is_taken_in(monkeypatch: pyte
     network.before_decode = gate
     engine = counting_engine(network)
     running = engine.stream(count_from(10, length=40))
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(PATIENCE_SECONDS)
     network.prefill_steps = 60
     long = engine.stream(count_from(50))
     gate.open()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from glm_runtime_torch.generation.detokenizer import IncrementalDetokenizer
 from glm_runtime_torch.generation.stop import StopStrings
-from glm_runtime_torch.tokenizers.reply import FullWidthPunctuation, ReplyFilter, partial_match_length
+from glm_runtime_torch.tokenizers.reply_filter import FullWidthPunctuation, ReplyFilter, partial_match_length
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -122,13 +122,13 @@ def test_one_card_needs_no_hops(path: Path) -> None:
     """On one card the model has no route at all."""
     machine = Machine()
     model = load_on_devices(str(path), {FIRST: GB}, put=machine.put, move=machine.move)
-    assert model.transformer.route is None
+    assert model.network.route is None
     assert set(machine.where(model).values()) == {FIRST}
 
 
 def test_moving_a_divided_model_to_one_device_ends_its_way(path: Path) -> None:
     """After .to() the model is on one device and hops no more."""
     model = Machine().load(path)
-    assert model.transformer.route is not None
+    assert model.network.route is not None
     model.to("cpu")
-    assert model.transformer.route is None
+    assert model.network.route is None

@@ -9,7 +9,6 @@ import pytest
 import torch
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
 from glm_runtime_torch.architectures.chatglm2 import ChatGLM2, ChatGLM2Config
-from glm_runtime_torch.checkpoints.empty_weights import empty_weights
 from glm_runtime_torch.model.device_map import (
     DeviceMap,
     Parts,
@@ -20,6 +19,7 @@ from glm_runtime_torch.model.device_map import (
     read_map,
     split,
 )
+from glm_runtime_torch.network.empty_weights import empty_weights
 from glm_runtime_torch.network.parameters import unique_parameters
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st

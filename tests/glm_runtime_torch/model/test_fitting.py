@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from glm_runtime_torch.adapters.prefix import StoredPrefix
-from glm_runtime_torch.checkpoints.empty_weights import empty_weights
 from glm_runtime_torch.families.registry import CHATGLM
-from glm_runtime_torch.model.fitting import SHORTEST_CONTEXT, fit, workspace_bytes
+from glm_runtime_torch.model.fitting import SHORTEST_CONTEXT, Fit, fit, workspace_bytes
 from glm_runtime_torch.model.torch_model import TorchModel
+from glm_runtime_torch.network.empty_weights import empty_weights
 from glm_runtime_torch.network.kv_cache import MAX_SLOTS
 from glm_runtime_torch.network.parameters import unique_parameters
 from glm_runtime_torch.quantization import expect_stored_form
@@ -51,6 +50,11 @@ def int8_table(network: Any) -> None:
     network.transformer.word_embeddings, network.lm_head = embedding, head
 
 
+def needed_bytes(found: Fit, device: torch.device) -> int:
+    """All that goes onto a device."""
+    return found.weight_bytes[device] + found.kv_bytes[device] + found.workspace_bytes
+
+
 def test_shapes_are_the_published_ones() -> None:
     """The arithmetic below is over the names and shapes of the published checkpoint, the tied head once."""
     ours = {name: list(value.shape) for name, value in unique_parameters(six_billion().network)}
@@ -66,15 +70,15 @@ def test_less_memory_than_the_original(bits: int, original_gib: int) -> None:
     Its numbers are sizes of graphics cards, which are sold in units of 2 ** 30 bytes.
     """
     found = fit(six_billion(bits=bits), {CARD: 80 * GB}, ONE)
-    assert found.needed_bytes(CARD) < original_gib * GIB
+    assert needed_bytes(found, CARD) < original_gib * GIB
     assert found.kv_bytes[CARD] == 2048 * 28 * 2 * 4096 * 2
 
 
 def test_int4_stays_below_five_gigabytes() -> None:
     """int4 with 2,048 tokens takes less than 5 GB, workspace included."""
-    assert fit(six_billion(bits=4), {CARD: 6 * GB}, ONE).needed_bytes(CARD) < 5 * GB
+    assert needed_bytes(fit(six_billion(bits=4), {CARD: 6 * GB}, ONE), CARD) < 5 * GB
     # The published int4 checkpoint keeps its table in float16.
-    assert fit(six_billion(bits=4, table=False), {CARD: 6 * GIB}, ONE).needed_bytes(CARD) < 6 * GB
+    assert needed_bytes(fit(six_billion(bits=4, table=False), {CARD: 6 * GIB}, ONE), CARD) < 6 * GB
 
 
 def test_what_does_not_fit_is_refused_with_numbers_and_ways_out() -> None:
@@ -104,7 +108,7 @@ def test_slots_come_from_what_is_left() -> None:
     large, small = (fit(six_billion(), {CARD: size * GB}, free) for size in (80, 24))
     assert large.slots == MAX_SLOTS
     assert 1 <= small.slots < large.slots
-    assert small.needed_bytes(CARD) < 24 * GB
+    assert needed_bytes(small, CARD) < 24 * GB
     assert small.context_length == 4096
     assert fit(six_billion(), {CARD: 80 * GB}, Placement(("cuda:0",), kv_memory_bytes=4 * GB)).slots == 2
 
@@ -113,7 +117,7 @@ def test_context_shrinks_to_what_fits_and_no_further() -> None:
     """Where nobody named a length, the longest that fits is taken and said; below the least it is refused."""
     found = fit(six_billion(), {CARD: 15 * GB}, Placement(("cuda:0",)))
     assert SHORTEST_CONTEXT <= found.context_length < 4096
-    assert f"of {found.context_length} tokens (not 4096, for which there is no memory)" in found.sentence()
+    assert f"of {found.context_length} tokens (not 4096, for which there is no memory)" in found.describe()
     with pytest.raises(OutOfMemoryError, match="1 conversation of 4096 tokens"):
         fit(six_billion(), {CARD: 13 * GB}, Placement(("cuda:0",)))
     with pytest.raises(OutOfMemoryError):
@@ -123,11 +127,11 @@ def test_context_shrinks_to_what_fits_and_no_further() -> None:
 def test_sentence_names_every_device() -> None:
     """What is said beforehand has weights, KV cache and free memory of each device."""
     found = fit(six_billion(bits=4), {CARD: int(7.8 * GB)}, ONE)
-    assert found.sentence() == (
+    assert found.describe() == (
         "weights 3.4 GB + KV cache 0.9 GB of 7.8 GB free on cuda:0: 1 conversation of 2048 tokens"
     )
     two = fit(six_billion(), {CARD: 10 * GB, OTHER: 10 * GB}, ONE)
-    assert two.sentence().count("free on") == 2
+    assert two.describe().count("free on") == 2
     assert sum(two.weight_bytes.values()) == 2 * 6173286400
     assert sum(two.kv_bytes.values()) == 2048 * 28 * 2 * 4096 * 2
 
@@ -137,7 +141,7 @@ def test_two_small_cards_hold_what_one_cannot() -> None:
     cards = {CARD: 8 * GIB, OTHER: 8 * GIB}
     found = fit(six_billion(), cards, ONE)
     assert found.places.devices == (CARD, OTHER)
-    assert all(found.needed_bytes(card) < size for card, size in cards.items())
+    assert all(needed_bytes(found, card) < size for card, size in cards.items())
 
 
 def test_written_map_that_overfills_a_card_is_refused() -> None:
@@ -161,7 +165,7 @@ def test_weights_that_are_there_take_no_more_memory() -> None:
 def test_adapters_count() -> None:
     """A prefix makes every slot longer and takes memory itself."""
     plain, tuned = six_billion(), six_billion()
-    tuned._adapters["poet"] = StoredPrefix(CHATGLM.build_prefix_encoder(tuned.config, 128, False))
+    tuned._adapters["poet"] = CHATGLM.build_prefix_encoder(tuned.config, 128, False)
     before, after = (fit(model, {CARD: 80 * GB}, ONE) for model in (plain, tuned))
     assert after.kv_bytes[CARD] - before.kv_bytes[CARD] == 128 * 28 * 2 * 4096 * 2
     assert after.workspace_bytes - before.workspace_bytes == 128 * 28 * 2 * 4096 * 2

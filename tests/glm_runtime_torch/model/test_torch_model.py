@@ -97,37 +97,6 @@ def test_quantised_weights_keep_exact_scales(directory: Path) -> None:
     assert (layer.bias.dtype, model.network.lm_head.weight.dtype) == (torch.bfloat16, torch.bfloat16)
 
 
-def test_backends_make_their_own_quantised_layers(directory: Path) -> None:
-    """A backend's maker gets stored integers, scales, bias, bits and group size; its modules are used."""
-
-    class Own(torch.nn.Module):
-        def __init__(self, *seen: Any) -> None:
-            super().__init__()
-            self.seen = seen
-
-    class OwnLayers:
-        def linear(
-            self, stored: torch.Tensor, scale: torch.Tensor, bias: Any, bits: int, group_size: int
-        ) -> torch.nn.Module:
-            return Own(stored.dtype, tuple(scale.shape[1:]), bias is not None, bits, group_size)
-
-        def tied_table(
-            self, stored: torch.Tensor, scale: torch.Tensor, bits: int, group_size: int
-        ) -> tuple[torch.nn.Module, torch.nn.Module]:
-            both = Own("table", tuple(stored.shape[1:]), tuple(scale.shape[1:]), bits, group_size)
-            return both, both
-
-    model = open_source(ModelSource("tiny", directory), "float32")
-    assert model is not None
-    model.quantize(QuantizationScheme(4, 32), OwnLayers(), embeddings=QuantizationScheme(8))
-    own = [module for module in model.network.modules() if isinstance(module, Own)]
-    assert len(own) == 2 * 4 + 1
-    linears = [module.seen for module in own if module.seen[0] != "table"]
-    assert set(linears) == {(torch.int8, (1,), True, 4, 32), (torch.int8, (4,), True, 4, 32)}
-    assert model.network.lm_head.seen == ("table", (32,), (), 8, 0)
-    assert model.network.transformer.word_embeddings is model.network.lm_head
-
-
 def test_parameters_are_counted_before_quantisation() -> None:
     """A pre-quantised int4 checkpoint reports as many weights as its float16 original."""
     folders = (V1 / "ckpt" / "fp16-bin", DATA / "quantization" / "ckpt-int4")

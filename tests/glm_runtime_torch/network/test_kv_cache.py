@@ -72,7 +72,7 @@ def test_decode_turns_and_keeps_the_new_key() -> None:
     context = cache.decode_rows([slot], [1]).attend(q, k, v, rotary, 0)
     torch.testing.assert_close(context, v.transpose(1, 2).flatten(2))  # one key: its value
     turned = cache.prefill_rows(slot, 0, 1)
-    assert torch.equal(turned._keys[0][slot, :, 0], rotary.turn(k)[0, :, 0])
+    assert torch.equal(turned._keys[0][slot, :, 0], rotary.rotate(k)[0, :, 0])
 
 
 def test_prefix_stands_before_the_first_token() -> None:

@@ -64,7 +64,7 @@ def test_later_families_are_divided_too(family: str, tmp_path: Path) -> None:
     assert len(parts.blocks) == 3
     cards = {torch.device("cuda", index): 10**9 for index in range(2)}
     move = RecordingMove()
-    opened.network.transformer.route = split(parts, cards, 10**8).route(parts, move=move)
+    opened.network.route = split(parts, cards, 10**8).route(parts, move=move)
     assert tokens(opened, do_sample=False) == alone
     assert {device for _, device in move.hops} >= {"cuda:1"}
     opened.close()
@@ -92,7 +92,7 @@ def divided(model: TorchModel, written: dict[str, Any]) -> RecordingMove:
     parts = parts_of(model.network)
     cards = [torch.device("cuda", index) for index in range(3)]
     move = RecordingMove()
-    model.network.transformer.route = read_map(parts, written, cards).route(parts, move=move)
+    model.network.route = read_map(parts, written, cards).route(parts, move=move)
     return move
 
 
@@ -125,7 +125,7 @@ def test_one_device_has_no_route(model: TorchModel) -> None:
     """A map that names one device makes no hop at all."""
     parts = parts_of(model.network)
     assert read_map(parts, {"": 0}, [torch.device("cuda", 0)]).route(parts) is None
-    assert model.network.transformer.route is None
+    assert model.network.route is None
 
 
 def test_head_on_another_card_than_the_norm() -> None:
@@ -156,7 +156,7 @@ def test_placed_model_names_all_its_devices(directory: Path) -> None:
     assert {device for name, device in weights.items() if ".layers.1." not in name} == {"cpu"}
     assert opened.info.devices == ("cpu", "meta")
     assert [keys.device.type for keys in opened.engine.cache._keys] == ["cpu", "meta", "cpu", "cpu"]
-    assert opened.network.transformer.route.blocks[1] == meta
+    assert opened.network.route.blocks[1] == meta
     opened.close()
 
 

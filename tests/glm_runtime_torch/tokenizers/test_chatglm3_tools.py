@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from glm_runtime_torch.tokenizers import ToolTokenizer, chatglm3_tools
-from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM2Tokenizer, ChatGLM3Tokenizer
+from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM2Tokenizer
+from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
 from glm_runtime_torch.tokenizers.chatglm3_tools import DEFAULT_SYSTEM, parse_call, turns, written
-from glm_runtime_torch.tokenizers.reply import ReplyFilter
+from glm_runtime_torch.tokenizers.reply_filter import ReplyFilter
 from glm_runtime_torch.tokenizers.tool_reply import ToolReply
 from goldens import DATA, fixtures_or_skip
 from hypothesis import given

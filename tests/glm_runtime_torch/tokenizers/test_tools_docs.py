@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM3Tokenizer
+from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
 from glm_runtime_torch.tokenizers.chatglm3_tools import MAX_DEPTH, parse_call
 from glm_runtime_torch.tokenizers.tool_reply import MAX_CALL_CHARACTERS
 from scripted_tools import answers_in_turn, call_turn, written_answer

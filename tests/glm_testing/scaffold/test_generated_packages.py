@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from child_process import run
 from fake_plugins import run_glm
 from glm_testing.scaffold import KINDS, PackageNames, write_package
 from packages import build_wheel, install
+from patience import PATIENCE_SECONDS
 
 LONGEST = "as-long-as-a-name-may-be-" + 5 * "x"
 
@@ -33,15 +34,17 @@ def installed(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_its_own_tests_pass_with_the_kit(generated: Path, installed: Path) -> None:
     """``pytest`` in the new package runs every check that concerns it and none fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=generated,
+    done = run(
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+        folder=generated,
         # One thread: the demo model is small, and waiting for a second one on a busy machine is slow.
-        env={**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
+        environment={
+            **os.environ,
+            "PYTHONPATH": str(installed),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+        },
+        seconds=2 * PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     passed = int(done.stdout.split(" passed")[0].split()[-1])
@@ -61,15 +64,8 @@ def test_it_is_linted_and_typed(generated: Path) -> None:
     """Ruff and mypy, with the settings that the package brings, have nothing to say."""
     for tool in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy", "--no-incremental"]):
         paths = [] if tool[0] == "mypy" else ["."]
-        done = subprocess.run(
-            [sys.executable, "-m", *tool, *paths],
-            cwd=generated,
-            env={**os.environ, "MYPYPATH": "src"},
-            capture_output=True,
-            text=True,
-            timeout=250,
-            check=False,
-        )
+        environment = {**os.environ, "MYPYPATH": "src"}
+        done = run(sys.executable, "-m", *tool, *paths, folder=generated, environment=environment)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -79,12 +75,5 @@ def test_format_does_not_depend_on_the_name(kind: str, name: str, tmp_path: Path
     """Short and long names leave lines that fit and imports in order."""
     write_package(PackageNames.of(kind, name), tmp_path / "package")
     for tool in (["check"], ["format", "--check"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *tool, "."],
-            cwd=tmp_path / "package",
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run(sys.executable, "-m", "ruff", *tool, ".", folder=tmp_path / "package")
         assert done.returncode == 0, done.stdout + done.stderr

@@ -123,32 +123,3 @@ class NativeEmbedding(nn.Module):
     def forward(self, token_ids: Tensor) -> Tensor:
         """Rows ``[..., embedding_dim]`` of ids ``[...]``."""
         return self.matrix.rows(token_ids, self.dtype)
-
-
-class NativeLayers:
-    """`glm_runtime_torch.quantization.QuantizedLayers` of this library.
-
-    Args:
-        native: the library.
-        dtype: what embeddings come out in.
-        act_group: see `activation_group`.
-    """
-
-    def __init__(self, native: Native, dtype: torch.dtype, act_group: int | None = None) -> None:
-        self._native, self._dtype, self._act_group = native, dtype, act_group
-
-    def linear(
-        self, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int
-    ) -> nn.Module:
-        """See `NativeQuantizedLinear`."""
-        return NativeQuantizedLinear.from_stored(
-            self._native, stored, scale, bias, bits, group_size, self._act_group
-        )
-
-    def tied_table(
-        self, stored: Tensor, scale: Tensor, bits: int, group_size: int
-    ) -> tuple[nn.Module, nn.Module]:
-        """See `NativeEmbedding` and `NativeQuantizedLinear`."""
-        head = self.linear(stored, scale, None, bits, group_size)
-        assert isinstance(head, NativeQuantizedLinear)
-        return NativeEmbedding(head.matrix, self._dtype), head

@@ -35,7 +35,7 @@ class TorchDeviceAttention:
         """See `DecodeAttention.decode`; a row of length 0 stores nothing."""
         slots, lengths = row_numbers(slots, q.device), row_numbers(lengths, q.device)
         rotary = Rotary(cos, sin)
-        q, k = rotary.turn(q), rotary.turn(k)
+        q, k = rotary.rotate(q), rotary.rotate(k)
         positions = torch.arange(keys.shape[2], device=q.device)
         rows = []
         for row in range(len(q)):

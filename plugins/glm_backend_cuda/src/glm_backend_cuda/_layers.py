@@ -102,13 +102,6 @@ def pack_int4_tiles(stored: Tensor) -> Tensor:
     return packed
 
 
-def unpack_int4_tiles(packed: Tensor, out_features: int, in_features: int) -> Tensor:
-    """Undo `pack_int4_tiles`, up to numbers of one byte each: int8 ``[N, K]``."""
-    planes = [((packed >> (4 * plane)) & 15) - 8 for plane in range(PLANES)]
-    numbers = torch.stack(planes, dim=3).to(torch.int8)  # [tiles, steps, 32, 4, 32]
-    return numbers.transpose(1, 2).flatten(0, 1).flatten(1)[:out_features, :in_features]
-
-
 class TritonLinear(nn.Module):
     """A linear layer over integers, or over weights as they are.
 

@@ -73,7 +73,7 @@ def place_on(
         recorder: of decode steps; ``None`` = CUDA graphs where the one device is a GPU.
     """
     found = fit(model, free, placement, device_map=placement.device_map or None, places=places)
-    placement.notify(found.sentence())
+    placement.notify(found.describe())
     kernels = choose_kernels(placement.kernels, found.places.devices, model.dtype)
     placement.notify(kernels.sentence)
     # One device takes the plain way, without a route.
@@ -122,7 +122,7 @@ def settled(model: TorchModel) -> DeviceMap:
     Raises:
         DeviceError: a part of it stands on another kind of device.
     """
-    places = map_of(model.network)  # type: ignore[arg-type]  # every family's network is one
+    places = map_of(model.network)
     strangers = [str(device) for device in places.devices if device.type != "cuda"]
     if strangers:
         raise DeviceError(

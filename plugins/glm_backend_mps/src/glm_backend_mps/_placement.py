@@ -56,7 +56,7 @@ def place_on_mps(
         )
     there = one_device(model.parts, products.DEVICE) if model.is_borrowed else None
     found = fit(model, {products.DEVICE: products.free_bytes()}, placement, places=there)
-    placement.notify(found.sentence())
+    placement.notify(found.describe())
     if model.is_borrowed:  # its owner may want to train or save it: its own layers stay
         model.network = sharing_copy(model.network).eval()
     else:

@@ -1,4 +1,7 @@
-"""``/v1/adapters``: which adapters there are, and loading and removing them while the server runs."""
+"""``/v1/adapters``: which adapters there are, and loading and removing them while the server runs.
+
+Loading one reads the server's disk, so it takes a key, and a folder that the operator names.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from glm_core import ChatRequest, Sampling
-from glm_core.records import as_messages
+from glm_core.records import build_messages
 
 from .bodies import JsonRoute
 from .documentation import ORIGINAL_ANSWERS
@@ -34,7 +34,7 @@ async def chat(request: Request, body: OriginalRequest) -> Response:
     service: Service = request.app.state.service
     pairs = body.history or []
     chat_request = ChatRequest(
-        messages=as_messages(pairs, body.prompt),
+        messages=build_messages(pairs, body.prompt),
         sampling=Sampling(
             max_new_tokens=service.config.max_tokens or None,
             max_length=body.max_length or None,

@@ -35,6 +35,7 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
         GlmError: the model cannot be opened.
     """
     config = parse_config(options)
+    # The port is bound first, so that one in use is refused before gigabytes are read.
     with bind(config) as listener, open_model() as model:
         service = Service(model, config)
         print_notice(f"serving {service.name} on {format_url(listener)} (Ctrl-C stops)")

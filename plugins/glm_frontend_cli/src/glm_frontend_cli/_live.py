@@ -98,8 +98,8 @@ class AnswerPainter:
         renderer: makes lines of Markdown.
         write: writes to the terminal at once.
         size: of the terminal.
-        note: what to say below the text, or nothing; told whether there is none yet, and the seconds so
-            far. It is cut to one line.
+        note: returns what to say below the text, or nothing; called with whether there is no text yet.
+            It is cut to one line.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class AnswerPainter:
         renderer: MarkdownRenderer,
         write: Callable[[str], object],
         size: Size,
-        note: Callable[[bool, float], str],
+        note: Callable[[bool], str],
     ) -> None:
         self._console = console
         self._renderer = renderer
@@ -117,7 +117,6 @@ class AnswerPainter:
         self._area = LiveArea(write, size)
         self._blocks = BlockStream()
         self._printed_code_lines = 0  # of the first open block, if that is a code block
-        self._started = time.monotonic()
         self._next_frame = 0.0
         self.empty = True
 
@@ -149,7 +148,7 @@ class AnswerPainter:
                 live += rest
             else:
                 live += self._renderer.block(block, width)
-        note = self._note(self.empty, time.monotonic() - self._started)
+        note = self._note(self.empty)
         if note:
             line = Text(note, style="dim")
             line.truncate(width, overflow="ellipsis")

@@ -111,7 +111,8 @@ class Session:
         """
         after = max(len(self.conversation.turns) - 1, 0) if replacing else None
         try:
-            request = self.conversation.request(question, after=after, with_tools=self.model.info.tools)
+            with_tools = "tools" in self.model.info.features
+            request = self.conversation.request(question, after=after, with_tools=with_tools)
             with AnswerReader(lambda: self.model.stream(request)) as reader:
                 self.view.show_answer(reader)
         except GlmError as error:

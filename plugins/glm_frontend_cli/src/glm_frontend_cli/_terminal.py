@@ -133,7 +133,8 @@ class TerminalView:
         self._console.line()
         progress = reader.progress
 
-        def note(empty: bool, seconds: float) -> str:
+        def describe_progress(empty: bool) -> str:
+            seconds = progress.elapsed_seconds
             if reader.is_stopping:
                 text = self._say("stopping")
             elif progress.queue_position:
@@ -146,7 +147,7 @@ class TerminalView:
             step = int(seconds * _SPINNER_STEPS_PER_SECOND)
             return f"{self._spinner[step % len(self._spinner)]} {text}"
 
-        painter = AnswerPainter(self._console, self._renderer, self._write, self._size, note)
+        painter = AnswerPainter(self._console, self._renderer, self._write, self._size, describe_progress)
         with _hide_keys():
             try:
                 for piece in reader.pieces():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glm_core.language import Language
+from glm_core.language import BilingualTexts
 
 TEXTS: dict[str, tuple[str, str]] = {
     # start and end
@@ -201,13 +201,7 @@ TEXTS: dict[str, tuple[str, str]] = {
 }
 
 
-class Texts:
-    """Looks up texts in one language: ``say("saved", path=path)``."""
+class Texts(BilingualTexts):
+    """The texts of this frontend."""
 
-    def __init__(self, language: Language) -> None:
-        self.language: Language = language
-        self._index = 0 if language == "zh" else 1
-
-    def __call__(self, key: str, **fields: object) -> str:
-        """Return the text called ``key`` with its fields filled in."""
-        return TEXTS[key][self._index].format(**fields)
+    table = TEXTS

@@ -1,4 +1,7 @@
-"""The conversation as HTML, one piece a turn; everything that people or models wrote is escaped."""
+"""The conversation as HTML, one piece a turn; everything that people or models wrote is escaped.
+
+It is not gradio's Chatbot, which leaves TeX and diagrams of a model to its sanitiser in the browser.
+"""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ async def answer(
     yield Progress(session.log.growing(turns, question, ""), say("answering"))
     try:
         settings.apply_to(session.conversation)
-        with_tools = model.info.tools
+        with_tools = "tools" in model.info.features
         request = session.conversation.request(question, after=at, with_tools=with_tools)
         session.answer = current = PageAnswer(lambda: model.stream(request))
         async with aclosing(current.updates()) as updates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glm_core.language import Language
+from glm_core.language import BilingualTexts, Language
 
 TEXTS: dict[str, tuple[str, str]] = {
     # the frame of the page
@@ -157,20 +157,15 @@ DEMO_EXAMPLES: tuple[tuple[str, str], ...] = (
 )
 
 
-class Texts:
-    """Looks up texts in one language: ``say("stopped", count=3)``."""
+class Texts(BilingualTexts):
+    """The texts of this frontend."""
 
-    def __init__(self, language: Language) -> None:
-        self.language: Language = language
-        self._index = 0 if language == "zh" else 1
-
-    def __call__(self, key: str, **fields: object) -> str:
-        """Return the text called ``key`` with its fields filled in."""
-        return TEXTS[key][self._index].format(**fields)
+    table = TEXTS
 
     def examples(self, *, demo: bool) -> tuple[str, ...]:
-        """Return questions to start with; for the demo model about this software, which is all it knows."""
-        return tuple(pair[self._index] for pair in (DEMO_EXAMPLES if demo else EXAMPLES))
+        """Return questions to start with; the demo model knows little but this software."""
+        pairs = DEMO_EXAMPLES if demo else EXAMPLES
+        return tuple(chinese if self.language == "zh" else english for chinese, english in pairs)
 
 
 SAY: dict[Language, Texts] = {"zh": Texts("zh"), "en": Texts("en")}

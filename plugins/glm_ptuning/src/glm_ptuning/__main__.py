@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _show(directory: Path) -> None:
     import dataclasses
 
-    from glm_runtime_torch.adapters.loading import read_adapter
+    from glm_runtime_torch.training import read_adapter
 
     config, encoder = read_adapter(directory)
     facts = dataclasses.asdict(config)

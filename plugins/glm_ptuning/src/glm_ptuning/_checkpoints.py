@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glm_runtime_torch.checkpoints.writer import Entry, SafetensorsWriter, flush_directory, write_text
+from glm_runtime_torch.training import flush_directory, write_tensors, write_text
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -115,7 +115,7 @@ class Checkpoints:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
             write_model(unfinished)
-            _write_tensors(unfinished / OPTIMIZER_FILE, tensors)
+            write_tensors(unfinished / OPTIMIZER_FILE, tensors)
             write_text(unfinished / STATE_FILE, json.dumps({"step": step, **state}))
             write_text(unfinished / TRAINER_STATE_FILE, indented(trainer_state))
             sizes = {path.name: path.stat().st_size for path in sorted(unfinished.iterdir())}
@@ -199,11 +199,3 @@ def read_checkpoint(path: Path) -> Saved:
 def indented(content: Mapping[str, Any]) -> str:
     """JSON as a person reads it."""
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    stored = {name: tensor.detach().to("cpu") for name, tensor in tensors.items()}
-    entries = [Entry(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in stored.items()]
-    with SafetensorsWriter(path, entries) as writer:
-        for name, tensor in stored.items():
-            writer.write(name, [tensor])

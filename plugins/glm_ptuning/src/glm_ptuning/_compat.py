@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from glm_runtime_torch.adapters.loading import find_adapter, require_length
-from glm_runtime_torch.checkpoints.config_file import read_json
-from glm_runtime_torch.model.torch_model import TorchModel
+from glm_runtime_torch.training import TorchModel, as_torch_model, open_adapter, stored_bits
 
 from glm_core import resolve_model
 from glm_core.config import Settings as CoreSettings
@@ -58,7 +56,7 @@ def ptuning(**keywords: Any) -> dict[str, float]:
     metrics: dict[str, float] = {}
     adapter = None if settings.ptuning_checkpoint is None else expand(settings.ptuning_checkpoint)
     if adapter is not None and settings.pre_seq_len is not None:
-        require_length(find_adapter(adapter), settings.pre_seq_len)
+        open_adapter(adapter).require(pre_seq_len=settings.pre_seq_len)
     if settings.do_train:
         last = _train(settings, core)
         metrics |= last.metrics
@@ -83,7 +81,7 @@ def _core_settings(settings: Settings) -> CoreSettings:
     revision = None if settings.model_revision == "main" else settings.model_revision
     wanted = None if settings.quantization_bit is None else f"int{settings.quantization_bit}"
     directory = resolve_model(settings.model_name_or_path, revision=revision)
-    stored = int(read_json(directory / "config.json").get("quantization_bit") or 0)
+    stored = stored_bits(directory)
     if stored and settings.quantization_bit not in (None, stored):
         raise CheckpointError(
             f"{settings.model_name_or_path} is quantised to {stored} bits already, quantization_bit "
@@ -118,9 +116,10 @@ def _evaluate(settings: Settings, core: CoreSettings) -> float:
 
 @contextlib.contextmanager
 def _opened(settings: Settings, core: CoreSettings) -> Iterator[tuple[TorchModel, TrainJob]]:
-    model, devices, dtype, scheme = open_for_training(default_host(), core, notify=_tell)
-    with contextlib.closing(model):
-        if not isinstance(model, TorchModel):
+    opened, devices, dtype, scheme = open_for_training(default_host(), core, notify=_tell)
+    with contextlib.closing(opened):
+        model = as_torch_model(opened)
+        if model is None:
             raise CheckpointError(f"{core.model} is of no family that can be trained")
         names = tuple(device.name for device in devices)
         yield model, TrainJob(TRAINER, expand(settings.output_dir), {}, names, dtype, scheme)

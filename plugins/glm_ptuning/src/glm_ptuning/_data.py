@@ -10,7 +10,7 @@ from typing import Any
 
 from glm_core import Message
 from glm_core.errors import ConfigError
-from glm_core.records import as_messages
+from glm_core.records import build_messages
 
 from ._table_files import Found, read_table
 
@@ -55,7 +55,7 @@ class Row:
             past[0] = (source_prefix + past[0][0], past[0][1])
         else:
             prompt = source_prefix + prompt
-        return list(as_messages(past, prompt))
+        return list(build_messages(past, prompt))
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from glm_runtime_torch.network.decoder import IGNORED_LABEL
-from glm_runtime_torch.tokenizers.training import TrainingIds, TrainingTokenizer
+from glm_runtime_torch.training import IGNORED_LABEL, TrainingIds, TrainingTokenizer
 from torch import Tensor
 
 from ._data import Row, Table

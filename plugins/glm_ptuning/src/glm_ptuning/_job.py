@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-from glm_runtime_torch.checkpoints.writer import write_text
+from glm_runtime_torch.training import write_text
 
 from glm_core.errors import ConfigError
 

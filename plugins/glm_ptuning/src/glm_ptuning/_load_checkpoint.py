@@ -5,18 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from glm_runtime_torch.adapters.files import BaseModel, fingerprint_of_checkpoint
-from glm_runtime_torch.adapters.loading import find_adapter, load_prefix_encoder, require_length
-from glm_runtime_torch.checkpoints.config_file import read_json
-from glm_runtime_torch.checkpoints.reader import Checkpoint
-from glm_runtime_torch.families.registry import CHATGLM
-from glm_runtime_torch.model.directory import read_config, recognised_family
+from glm_runtime_torch.training import family_name_of, load_prefix_for, open_adapter, stored_bits
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from glm_core import resolve_model
 from glm_core.config import expand
 from glm_core.errors import CheckpointError, ConfigError
 
+FAMILY = "chatglm"
 BITS = (4, 8)
 
 
@@ -47,17 +43,15 @@ def load_ptuning_checkpoint(
         ConfigError: ``quantization_bit`` cannot be used.
     """
     directory = resolve_model(model_name_or_path)
-    if recognised_family(directory) is not CHATGLM:
+    if family_name_of(directory) != FAMILY:
         raise CheckpointError(
             f"{model_name_or_path} is no ChatGLM-6B, which alone can be loaded this way; "
             "use glm_core.load(model, adapters={...})"
         )
-    raw = read_json(directory / "config.json")
-    bits = _bits(quantization_bit, int(raw.get("quantization_bit") or 0))
-    source = find_adapter(expand(ptuning_checkpoint))
-    base = BaseModel(model_name_or_path, fingerprint_of_checkpoint(Checkpoint(directory)))
-    encoder = load_prefix_encoder(source, CHATGLM, read_config(directory, raw, CHATGLM), base)
-    require_length(source, pre_seq_len)
+    bits = _bits(quantization_bit, stored_bits(directory))
+    adapter = open_adapter(expand(ptuning_checkpoint))
+    encoder = load_prefix_for(directory, model_name_or_path, adapter)
+    adapter.require(pre_seq_len=pre_seq_len)
     settings = {"pre_seq_len": pre_seq_len, "prefix_projection": encoder.trans is not None}
     config = AutoConfig.from_pretrained(directory, **settings)
     model = AutoModel.from_pretrained(directory, config=config, dtype=torch.float16)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glm_runtime_torch.checkpoints.writer import write_text
+from glm_runtime_torch.training import write_text
 
 from ._checkpoints import TRAINER_STATE_FILE, indented
 

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_runtime_torch.network.parameters import resident_bytes
-from glm_runtime_torch.tokenizers.training import TrainingIds
+from glm_runtime_torch.training import TrainingIds, resident_bytes, token_losses
 from torch import Tensor
 
 from glm_core.records import TrainProgress
@@ -30,7 +29,7 @@ from ._checkpoints import Checkpoints, read_checkpoint
 from ._examples import Lengths, MicroBatches, collate
 from ._guard import Guard, TrainingStoppedError
 from ._logs import PLOT_FILE, TensorBoardLog, draw_losses, write_trainer_state
-from ._objective import mean_loss, token_losses
+from ._objective import mean_loss
 from ._optimizer import (
     build_optimizer,
     learning_rates,
@@ -247,9 +246,11 @@ class Loop:
     def _micro_batch_loss(self, number: int) -> Tensor:
         task = self._task
         examples = [task.examples[index] for index in task.order.indices(number)]
+        batch = collate(examples, task.lengths, task.pad_token_id)
         losses = token_losses(
             task.network,
-            collate(examples, task.lengths, task.pad_token_id),
+            batch.input_ids,
+            batch.labels,
             task.device,
             task.trainable.encoder,
             dropout=self._settings.prefix_dropout,

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_runtime_torch.adapters.files import AdapterConfig
-from glm_runtime_torch.adapters.loading import read_adapter
+from glm_runtime_torch.training import AdapterConfig, read_adapter
 from safetensors.torch import save_file
 from torch import Tensor
 

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from glm_runtime_torch.model.torch_model import TorchModel
+from glm_runtime_torch.training import TorchModel, adapter_key, check_request, training_tokenizer
 
 from glm_core import ChatRequest
 from glm_core.chat_model import collect
@@ -98,7 +98,7 @@ def row_requests(
     requests = []
     for index, row in enumerate(rows):
         prompt = source_ids(
-            model.tokenizer,
+            training_tokenizer(model),
             row,
             max_source_length=settings.job.max_source_length,
             source_prefix=settings.job.source_prefix,
@@ -110,7 +110,7 @@ def row_requests(
             seed=None if settings.seed is None else settings.seed + index,
         )
         try:
-            model.engine.prepare(request)
+            check_request(model, request)
         except RequestError as error:
             raise RequestError(f"line {row.line}: {error}") from error
         requests.append(request)
@@ -200,11 +200,10 @@ def _identity(
 ) -> dict[str, Any]:
     """Whatever decides the answers: two runs of one identity write the same file."""
     texts = [[row.prompt, row.response, row.history] for row in rows]
-    adapter = model.engine.adapters.get(job.adapter)
     return {
         "model": [*dataclasses.astuple(model.base), model.info.dtype, model.info.weight_bytes],
-        "adapter": None if adapter is None else adapter.content_key,
-        "rows": _digest(repr(texts).encode("utf-8", "surrogatepass")),
+        "adapter": adapter_key(model, job.adapter),
+        "rows": hashlib.sha256(repr(texts).encode("utf-8", "surrogatepass")).hexdigest(),
         "settings": [
             settings.job.max_source_length,
             settings.job.source_prefix,
@@ -212,10 +211,6 @@ def _identity(
             settings.seed,
         ],
     }
-
-
-def _digest(content: bytes | memoryview) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _remarks(predictions: Sequence[str], labels: Sequence[str]) -> Iterator[str]:

@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.tokenizers.training import TrainingIds
+from glm_runtime_torch.training import (
+    TorchModel,
+    TrainingIds,
+    as_torch_model,
+    training_tokenizer,
+    use_gradient_checkpointing,
+)
 
 from glm_core.config import expand
 from glm_core.errors import ConfigError
@@ -23,7 +28,7 @@ from ._examples import Lengths, MicroBatches, collate, report, tokenize
 from ._job import Inputs, claim, exclusive, identity_of
 from ._keywords import OF_THE_COMMAND
 from ._loop import Loop, Task, stopwatch
-from ._objective import mean_loss, use_gradient_checkpointing
+from ._objective import mean_loss
 from ._predictions_file import write_results
 from ._processes import Processes, device_of_process, launcher_notice, number_of_processes
 from ._settings import Settings, settings_of
@@ -32,9 +37,8 @@ from ._trainable import prepare, prepare_evaluation
 
 def start(model: LoadedModel, job: TrainJob) -> Iterator[TrainProgress] | None:
     """Check a job's options now, train as the iterator is read; ``None`` for a model of another runtime."""
-    if not isinstance(model, TorchModel):
-        return None
-    return train(model, job, job_settings(job.options))
+    ours = as_torch_model(model)
+    return None if ours is None else train(ours, job, job_settings(job.options))
 
 
 def job_settings(options: Mapping[str, Any]) -> Settings:
@@ -191,12 +195,9 @@ class _Data:
     """
 
     def __init__(self, model: TorchModel, settings: Settings) -> None:
-        tokenizer: Any = model.tokenizer
-        if not hasattr(tokenizer, "training_ids"):
-            raise ConfigError(f"models of the family {model.family.name} cannot be trained")
         self._settings = settings
-        self._tokenizer = tokenizer
-        self.pad_token_id: int = tokenizer.pad_token_id
+        self._tokenizer = training_tokenizer(model)
+        self.pad_token_id = self._tokenizer.pad_token_id
         self.messages: list[str] = []
         learn_padding = not settings.ignore_pad_token_for_loss
         self.lengths = Lengths(

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from glm_runtime_torch.adapters.files import BaseModel, save_adapter
-from glm_runtime_torch.adapters.loading import load_prefix_encoder
-from glm_runtime_torch.checkpoints.reader import Checkpoint
-from glm_runtime_torch.checkpoints.writer import Entry, SafetensorsWriter, write_text
-from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.network.parameters import unique_parameters
-from glm_runtime_torch.network.prefix_encoder import PrefixEncoder
+from glm_runtime_torch.training import (
+    BaseModel,
+    PrefixEncoder,
+    TorchModel,
+    load_prefix,
+    new_prefix_encoder,
+    open_adapter,
+    prepare_frozen,
+    prepare_trainable,
+    read_parameters,
+    save_adapter,
+    write_model,
+)
 from torch import Tensor
 
 from glm_core.config import expand
-from glm_core.errors import AdapterError, ConfigError
+from glm_core.errors import ConfigError
 from glm_core.records import QuantizationScheme
 
 from ._settings import Settings
-
-# Of a model's directory, what belongs to it beside its weights.
-_COPIED_ENDINGS = (".json", ".model", ".jinja", ".txt")
 
 
 class Trainable(Protocol):
@@ -78,13 +78,13 @@ class TrainedPrefix:
         return list(self._encoder.named_parameters())
 
     def write(self, directory: Path) -> None:
-        """An adapter's directory; see `glm_runtime_torch.adapters.files`."""
+        """An adapter's directory; see `glm_runtime_torch.training.save_adapter`."""
         family = self._model.family.name
         save_adapter(directory, self._encoder, family=family, base=self._base, training=self._training)
 
     def read(self, directory: Path) -> None:
         """See `Trainable.read`."""
-        stored = load_prefix_encoder(directory, self._model.family, self._model.config)
+        stored = load_prefix(self._model, directory)
         self._encoder.load_state_dict(stored.state_dict())
 
 
@@ -92,17 +92,15 @@ class TrainedModel:
     """All weights of a model, in float32.
 
     Args:
-        model: its weights are in memory already.
-        directory: where it was loaded from; configuration and vocabulary are copied from there.
+        parameters: in memory, and wanting gradients.
+        directory: where the model was loaded from; configuration and vocabulary are copied from there.
     """
 
     encoder = None
 
-    def __init__(self, model: TorchModel, directory: Path) -> None:
-        self._parameters = unique_parameters(model.network)
+    def __init__(self, parameters: Sequence[tuple[str, Tensor]], directory: Path) -> None:
+        self._parameters = list(parameters)
         self._directory = directory
-        for _, parameter in self._parameters:
-            parameter.requires_grad_(True)
 
     def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
         """See `Trainable.named_parameters`."""
@@ -110,25 +108,11 @@ class TrainedModel:
 
     def write(self, directory: Path) -> None:
         """A model's directory, which loads by itself."""
-        entries = [Entry(name, value.dtype, tuple(value.shape)) for name, value in self._parameters]
-        with SafetensorsWriter(directory / "model.safetensors", entries) as writer:
-            for name, value in self._parameters:
-                writer.write(name, [value.detach().cpu()])
-        for path in sorted(self._directory.iterdir()):
-            if path.suffix in _COPIED_ENDINGS and not path.name.endswith(".index.json") and path.is_file():
-                shutil.copyfile(path, directory / path.name)
-                with (directory / path.name).open("rb+") as copy:
-                    os.fsync(copy.fileno())
-        config = json.loads((self._directory / "config.json").read_text("utf-8"))
-        config["torch_dtype"] = "float32"
-        write_text(directory / "config.json", json.dumps(config, indent=2, ensure_ascii=False))
+        write_model(directory, self._parameters, self._directory)
 
     def read(self, directory: Path) -> None:
         """See `Trainable.read`."""
-        stored = Checkpoint(directory)
-        with torch.no_grad():
-            for name, value in self._parameters:
-                value.copy_(stored.read(name, dtype=value.dtype, device=value.device))
+        read_parameters(directory, self._parameters)
 
 
 def prepare(
@@ -144,10 +128,7 @@ def prepare(
         return _whole_model(model, device, scheme)
     base = model.base
     encoder = _encoder(model, settings, base)
-    if scheme is not None and not model.is_quantized:
-        model.quantize(scheme)
-    model.materialize(device)
-    model.network.requires_grad_(False)
+    prepare_frozen(model, device, scheme)
     training = {
         name: getattr(settings, name)
         for name in (
@@ -171,9 +152,7 @@ def prepare_evaluation(
     encoder = None
     if settings.ptuning_checkpoint is not None:
         encoder = _trained_encoder(model, settings, settings.ptuning_checkpoint, model.base).to(device)
-    if scheme is not None and not model.is_quantized:
-        model.quantize(scheme)
-    model.materialize(device)
+    prepare_frozen(model, device, scheme)
     return encoder
 
 
@@ -183,37 +162,28 @@ def _whole_model(model: TorchModel, device: torch.device, scheme: QuantizationSc
             "without pre_seq_len all weights are trained, which quantised ones cannot be; pass pre_seq_len, "
             "such as 128, or a model that is not quantised"
         )
-    if model.directory is None:
-        raise ConfigError("a model in memory cannot be trained in full; pass its directory")
-    directory = model.directory
-    model.materialize(device)
-    return TrainedModel(model, directory)
+    parameters = prepare_trainable(model, device)
+    assert model.directory is not None  # checked there
+    return TrainedModel(parameters, model.directory)
 
 
 def _encoder(model: TorchModel, settings: Settings, base: BaseModel) -> PrefixEncoder:
     """A trained prefix to go on with, or a new one as the seed makes it."""
     assert settings.pre_seq_len is not None
     if settings.ptuning_checkpoint is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            return model.family.build_prefix_encoder(
-                model.config, settings.pre_seq_len, settings.prefix_projection
-            )
+        return new_prefix_encoder(
+            model,
+            settings.pre_seq_len,
+            prefix_projection=settings.prefix_projection,
+            seed=settings.seed,
+        )
     return _trained_encoder(model, settings, settings.ptuning_checkpoint, base)
 
 
 def _trained_encoder(
     model: TorchModel, settings: Settings, checkpoint: str, base: BaseModel
 ) -> PrefixEncoder:
-    directory = expand(checkpoint)
-    encoder = load_prefix_encoder(directory, model.family, model.config, base)
-    for name, found, wanted in (
-        ("pre_seq_len", encoder.pre_seq_len, settings.pre_seq_len),
-        ("prefix_projection", encoder.trans is not None, settings.prefix_projection),
-    ):
-        if found != wanted and wanted is not None:
-            raise AdapterError(
-                f"{directory} was trained with {name} {found}, but {name} {wanted} is asked for; "
-                f"pass {name}={found}"
-            )
+    adapter = open_adapter(expand(checkpoint))
+    encoder = load_prefix(model, adapter, base)
+    adapter.require(pre_seq_len=settings.pre_seq_len, prefix_projection=settings.prefix_projection)
     return encoder

@@ -42,8 +42,9 @@ def train(model: LoadedModel, job: TrainJob) -> Iterator[TrainProgress] | None:
 @hookimpl
 def predict(model: LoadedModel, job: PredictJob) -> Iterator[PredictProgress] | None:
     """Answer and score the rows of a file with a model of the torch runtime."""
-    from glm_runtime_torch.model.torch_model import TorchModel
+    from glm_runtime_torch.training import as_torch_model
 
     from ._predict import predict
 
-    return predict(model, job) if isinstance(model, TorchModel) else None
+    ours = as_torch_model(model)
+    return None if ours is None else predict(ours, job)

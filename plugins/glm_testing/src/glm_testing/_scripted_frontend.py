@@ -1,4 +1,4 @@
-"""Run in a process of its own: one frontend on the scripted model, as ``glm run`` would start it.
+"""Run one frontend on the scripted model in a process of its own, as ``glm run`` would start it.
 
 The first argument is a folder with ``start.json`` (``run`` and ``options``); what happens to the model
 is written there as lines of ``events.jsonl``. Ends with 2 and one sentence for what the user can mend,
@@ -22,7 +22,7 @@ from .scripted_model import ScriptedModel
 
 
 def main(folder: Path) -> int:
-    """Start the frontend; its exit status."""
+    """Start the frontend and return its exit status."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     wanted = json.loads((folder / "start.json").read_text("utf-8"))
     lock = threading.Lock()

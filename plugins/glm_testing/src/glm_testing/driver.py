@@ -1,4 +1,4 @@
-"""How the conformance kit talks to a frontend: its process, and the driver that an author writes.
+"""Talk to a frontend as the conformance kit does: its process, and the driver that an author writes.
 
 The kit starts a frontend in a process of its own, on the model of `glm_testing.scripted_model`.
 What its users do there (press keys, send requests, click) only its author knows: a class derived from
@@ -71,7 +71,7 @@ class FrontendProcess:
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
-        """The running process.
+        """Return the running process.
 
         Raises:
             FrontendGoneError: it was not started.
@@ -82,12 +82,12 @@ class FrontendProcess:
 
     @property
     def output(self) -> str:
-        """Everything on its standard output so far."""
+        """Return everything on its standard output so far."""
         return self._output.decode("utf-8", "replace")
 
     @property
     def errors(self) -> str:
-        """Everything on its standard error so far."""
+        """Return everything on its standard error so far."""
         file = self._folder / "errors.txt"
         return file.read_text("utf-8", "replace") if file.exists() else ""
 
@@ -103,7 +103,7 @@ class FrontendProcess:
             ) from error
 
     def read_line(self, number: int) -> str:
-        """Line ``number`` of its output, from 0, as soon as it is whole.
+        """Return line ``number`` of its output, from 0, as soon as it is whole.
 
         Raises:
             FrontendGoneError: it does not come.
@@ -132,7 +132,7 @@ class FrontendProcess:
             )
 
     def events(self, event: str, question: str | None = None) -> int:
-        """How often something happened to the model: ``opened``, ``begun``, ``ended``, ``closed``."""
+        """Count how often something happened to the model: ``opened``, ``begun``, ``ended``, ``closed``."""
         lines = (self._folder / "events.jsonl").read_text("utf-8").splitlines()
         notes = [json.loads(line) for line in lines]
         return sum(
@@ -141,7 +141,7 @@ class FrontendProcess:
         )
 
     def wait_for_event(self, event: str, question: str | None = None) -> bool:
-        """Wait for one; whether it came."""
+        """Wait for an event and return whether it came."""
         return self.wait_until(lambda: self.events(event, question) > 0, while_running=False)
 
     def interrupt(self) -> None:
@@ -160,7 +160,7 @@ class FrontendProcess:
         self.process.stdin.close()
 
     def wait(self) -> int | None:
-        """Its exit status, or ``None`` if it does not end."""
+        """Wait for its end and return its exit status, or ``None`` if it does not end."""
         try:
             return self.process.wait(self.patience)
         except subprocess.TimeoutExpired:
@@ -191,7 +191,7 @@ class FrontendProcess:
             return
 
     def wait_until(self, condition: Callable[[], object], *, while_running: bool = True) -> bool:
-        """Wait for something to come true; whether it did.
+        """Wait for something to come true and return whether it did.
 
         Args:
             condition: looked at again and again.
@@ -206,7 +206,7 @@ class FrontendProcess:
 
 
 class FrontendDriver(ABC):
-    """Does to a frontend what its users do; one object for each time that it is started.
+    """A user of a frontend, made by the author of the plugin; one object for each time that it is started.
 
     Attributes:
         shows: what becomes of an answer: ``"html"`` for browsers and ``"terminal"`` must be made
@@ -235,7 +235,7 @@ class FrontendDriver(ABC):
 
     @abstractmethod
     def ask(self, question: str) -> str:
-        """Ask one question; the text of the whole answer as the user gets it."""
+        """Ask one question and return the text of the whole answer as the user gets it."""
 
     @abstractmethod
     def begin(self, question: str) -> None:
@@ -246,7 +246,7 @@ class FrontendDriver(ABC):
         """Go away in the middle of the answer that was begun: close the connection, press Ctrl-C."""
 
     def page(self) -> str:
-        """What stands on the screen now: the HTML of the conversation, or the terminal's raw output."""
+        """Return what is on the screen now: the HTML of the conversation, or the terminal's raw output."""
         return self.frontend.output
 
     def stop(self) -> None:

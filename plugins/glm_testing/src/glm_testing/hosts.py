@@ -1,4 +1,4 @@
-"""A plugin host of given modules, without installing anything."""
+"""Make plugin hosts of given modules, without installing anything."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from glm_core.plugins import API_VERSION, Candidate, PluginHost
 
 
 def host_of(**modules: ModuleType | object) -> PluginHost:
-    """A `PluginHost` of the given plugin modules, by name.
+    """Return a `PluginHost` of the given plugin modules, by name.
 
     >>> from glm_testing import host_of, null_backend
     >>> host_of(null=null_backend).answering("place")
@@ -21,7 +21,7 @@ def host_of(**modules: ModuleType | object) -> PluginHost:
 
 
 def plugin_of(**members: object) -> ModuleType:
-    """A plugin module of the given hook functions, for this API version.
+    """Return a plugin module of the given hook functions, for this API version.
 
     >>> from glm_testing import host_of, null_backend, plugin_of
     >>> host_of(mine=plugin_of(place=null_backend.place)).answering("place")

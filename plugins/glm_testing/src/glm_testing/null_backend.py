@@ -137,7 +137,7 @@ class NullStream(Iterator[Delta]):
 
 @hookimpl
 def describe_backend() -> BackendInfo:
-    """One device that is always there, below every real one."""
+    """Describe one device that is always there, of lower priority than every real one."""
     return BackendInfo(
         "null", (DeviceInfo("null", "null", "no hardware at all"),), priority=-1, kinds=("null",)
     )
@@ -151,7 +151,7 @@ def describe_runtime() -> RuntimeInfo:
 
 @hookimpl
 def describe_models() -> tuple[ModelCard, ...]:
-    """The one model, known by its name alone."""
+    """Name the one model, known by its name alone."""
     return (ModelCard("null", "answers with the words of the question"),)
 
 
@@ -169,7 +169,7 @@ def load_model(source: ModelSource) -> NullModel | None:
 
 @hookimpl
 def place(model: object, placement: Placement) -> NullModel | None:
-    """There is nothing to put anywhere; the model only says where it is."""
+    """Note where the model is; there is nothing to put anywhere."""
     if not isinstance(model, NullModel):
         return None
     model.info = dataclasses.replace(model.info, devices=placement.devices, dtype="float32")
@@ -187,7 +187,7 @@ def chat_stream(model: object, request: ChatRequest) -> Iterator[Delta] | None:
 
 
 def deltas_of(model: NullModel, request: ChatRequest) -> list[Delta]:
-    """The whole answer, a token a word.
+    """Return the whole answer, a token a word.
 
     Raises:
         AdapterError: the request names an adapter that is not loaded.
@@ -218,7 +218,7 @@ def deltas_of(model: NullModel, request: ChatRequest) -> list[Delta]:
 
 
 def words_of(request: ChatRequest) -> list[str]:
-    """The words of the question; of token ids, their numbers."""
+    """Return the words of the question; of token ids, their numbers."""
     if isinstance(request.prompt, tuple):
         return [str(token) for token in request.prompt]
     return (request.messages[-1].content if request.prompt is None else request.prompt).split()

@@ -13,7 +13,7 @@ GLM_API_VERSION = 2
 
 @hookimpl
 def describe_frontend() -> FrontendInfo:
-    """``glm run null --question TEXT``."""
+    """Describe ``glm run null --question TEXT``."""
     return FrontendInfo(
         "null",
         "asks one question and prints the answer",

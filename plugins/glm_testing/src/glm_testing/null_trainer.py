@@ -40,7 +40,7 @@ PREDICT_OPTIONS = (Option("test_file", "text file with a question in each line")
 
 @hookimpl
 def describe_trainer() -> TrainerInfo:
-    """``glm train null --train-file FILE``."""
+    """Describe ``glm train null --train-file FILE``."""
     return TrainerInfo("null", "learns the longest word of a file", TRAIN_OPTIONS, PREDICT_OPTIONS)
 
 
@@ -84,7 +84,7 @@ def _steps(folder: Path, lines: list[str], save_every: int) -> Iterator[TrainPro
 
 
 def _newest(folder: Path) -> tuple[int, str]:
-    """Step and word of the newest checkpoint; 0 and nothing if there is none."""
+    """Return step and word of the newest checkpoint; 0 and nothing if there is none."""
     steps = [int(path.name.partition("-")[2]) for path in folder.glob("checkpoint-*") if path.is_dir()]
     if not steps:
         return 0, ""
@@ -130,7 +130,7 @@ def _checked(options: Mapping[str, Any], known: tuple[Option, ...]) -> Mapping[s
 
 
 def _lines(path: str | None, option: str) -> list[str]:
-    """The lines of a text file.
+    """Return the lines of a text file.
 
     Raises:
         ConfigError: it is not given, cannot be read, or is empty.

@@ -1,4 +1,4 @@
-"""The conformance kit on pytest's command line: ``pytest --glm-plugin NAME_OR_MODULE``.
+"""Run the conformance kit from pytest's command line: ``pytest --glm-plugin NAME_OR_MODULE``.
 
 Without paths on the command line only the plugin is checked; with paths, their tests run too.
 """
@@ -22,7 +22,7 @@ _ONLY = "glm_only"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options, in a group of their own."""
+    """Add the options, in a group of their own."""
     group = parser.getgroup("glm", "conformance of glm plugins")
     group.addoption("--glm-plugin", metavar="NAME", help="check this plugin: an entry point or a module")
     group.addoption(
@@ -119,7 +119,7 @@ class _Suite(pytest.Collector):
         self.subject = subject
 
     def collect(self) -> Iterable[pytest.Item]:
-        """One item for each check."""
+        """Yield one item for each check."""
         for check in self.subject.checks():
             yield _Promise.from_parent(self, name=check.name, check=check)
 
@@ -136,7 +136,7 @@ class _Promise(pytest.Item):
         self.check = check
 
     def runtest(self) -> None:
-        """Run it; one that has nothing to look at is skipped with the reason."""
+        """Run the check; one that has nothing to look at is skipped with the reason."""
         from .conformance import NotApplicableError
 
         assert isinstance(self.parent, _Suite)
@@ -146,7 +146,7 @@ class _Promise(pytest.Item):
             pytest.skip(str(reason))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The promise, and what the plugin raised if that was nothing for its users."""
+        """Return the promise, and what the plugin raised if that was nothing for its users."""
         from .conformance import BrokenPromiseError
         from .driver import FrontendGoneError
 
@@ -157,11 +157,11 @@ class _Promise(pytest.Item):
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """The promise, for headings."""
+        """Return the promise, for headings."""
         return self.path, None, f"{self.name}: {self.check.promise}"
 
 
 def pytest_report_header(config: pytest.Config) -> Iterator[str] | list[str]:
-    """What is checked."""
+    """Name the plugin that is checked."""
     plugin = config.getoption("glm_plugin")
     return [f"glm plugin: {plugin}"] if plugin else []

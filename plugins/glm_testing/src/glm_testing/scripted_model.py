@@ -68,7 +68,7 @@ class ScriptedModel:
 
     @property
     def model(self) -> ChatModel:
-        """It, as core hands it to a frontend."""
+        """Return it as core hands it to a frontend."""
         return ChatModel(host_of(scripted=self), "scripted", self)
 
     def close(self) -> None:
@@ -140,7 +140,7 @@ class ScriptedStream(Iterator[Delta]):
         return self._command == "hold" and self._given == 1
 
     def _may_go_on(self) -> bool:
-        """Wait for the gate, a close, or the model's end; whether there is more to say."""
+        """Wait for the gate, a close, or the model's end; return whether there is more to say."""
         while not (self._closed.wait(0.01) or self._runtime.closed.is_set()):
             if self._command == "hold" and self._runtime.gate.is_set():
                 break

@@ -1,14 +1,13 @@
-"""The files of an adapter: a prefix encoder's weights, and what they fit to.
+"""Our own files of an adapter: ``glm_adapter.json``, which says what it fits, and how both are written.
 
-A directory with ``model.safetensors`` (float32, the original trainer's tensor names) and
-``glm_adapter.json``. The second is written last, so a directory that has it is complete.
+An adapter is ``model.safetensors`` (float32, the original trainer's tensor names) and ``glm_adapter.json``.
+The second is written last, so a directory that has it is complete.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -18,16 +17,15 @@ import torch
 from torch import Tensor
 
 from glm_core.errors import AdapterError, CheckpointError
+from glm_core.model_files import SAFETENSORS
 
 from ..checkpoints.integrity import check_not_lfs_pointer
-from ..checkpoints.writer import Entry, SafetensorsWriter, flush_directory, write_text
+from ..checkpoints.writer import flush_directory, write_tensors, write_text
 
 if TYPE_CHECKING:
-    from ..checkpoints.reader import Checkpoint
     from ..network.prefix_encoder import PrefixEncoder
 
 CONFIG_FILE = "glm_adapter.json"
-WEIGHTS_FILE = "model.safetensors"
 STORED_NAMES = "transformer.prefix_encoder."
 FORMAT = "glm-adapter"
 FORMAT_VERSION = 1
@@ -39,7 +37,7 @@ class BaseModel:
 
     Attributes:
         name: as the user wrote it.
-        fingerprint: see `fingerprint`; empty = unknown.
+        fingerprint: see `adapters.fingerprint`; empty = unknown.
     """
 
     name: str
@@ -48,7 +46,7 @@ class BaseModel:
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What ``glm_adapter.json`` says.
+    """The content of ``glm_adapter.json``.
 
     Attributes:
         family: name of the model family.
@@ -102,7 +100,29 @@ def save_adapter(
     for name, value in state.items():
         if not bool(torch.isfinite(value).all()):
             raise AdapterError(f"{name} holds values that are not finite; {directory} was not written")
-    content = {
+    content = _content(encoder, state, family=family, base=base, training=training or {})
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_tensors(directory / SAFETENSORS.single, state)
+        write_text(directory / CONFIG_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        flush_directory(directory)
+    except OSError as error:
+        raise AdapterError(
+            f"the adapter cannot be written to {directory}: {error.strerror or error}; "
+            "make room there, or choose another directory"
+        ) from error
+
+
+def _content(
+    encoder: PrefixEncoder,
+    state: Mapping[str, Tensor],
+    *,
+    family: str,
+    base: BaseModel,
+    training: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what ``glm_adapter.json`` will say."""
+    return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "family": family,
@@ -113,26 +133,13 @@ def save_adapter(
         "head_dim": encoder.head_dim,
         "shapes": {name: list(value.shape) for name, value in state.items()},
         "base": {"name": base.name, "fingerprint": base.fingerprint},
-        "training": dict(training or {}),
+        "training": dict(training),
         "created_by": f"glm-runtime-torch {metadata.version('glm-runtime-torch')}",
     }
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        entries = [Entry(name, value.dtype, tuple(value.shape)) for name, value in state.items()]
-        with SafetensorsWriter(directory / WEIGHTS_FILE, entries) as writer:
-            for name, value in state.items():
-                writer.write(name, [value])
-        write_text(directory / CONFIG_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-        flush_directory(directory)
-    except OSError as error:
-        raise AdapterError(
-            f"the adapter cannot be written to {directory}: {error.strerror or error}; "
-            "make room there, or choose another directory"
-        ) from error
 
 
 def read_adapter_config(directory: Path) -> AdapterConfig | None:
-    """What the adapter's file says; ``None`` for a directory without one, such as the original's.
+    """Return what ``glm_adapter.json`` says; ``None`` for a directory without one, such as the original's.
 
     Raises:
         AdapterError: the file is damaged, of a newer format, or lacks something.
@@ -166,40 +173,6 @@ def read_adapter_config(directory: Path) -> AdapterConfig | None:
         raise AdapterError(f"{path}: {error.args[0]}; copy or train the adapter again") from error
 
 
-def fingerprint(vectors: Iterable[tuple[str, Tensor]]) -> str:
-    """A hash of a model's biases and norms, rounded to float16 and taken in the order of their names.
-
-    No weight quantisation touches these, and every published form of a model holds the same ones,
-    so a model and its int4 copy have one fingerprint, and a fine-tuned model has another.
-
-    Args:
-        vectors: names and one-dimensional tensors.
-    """
-    digest = hashlib.sha256()
-    for name, vector in sorted(vectors, key=lambda pair: pair[0]):
-        values = vector.detach().to("cpu", torch.float32).to(torch.float16).contiguous()
-        digest.update(f"{name}:{len(values)}\n".encode())
-        digest.update(values.view(torch.uint8).numpy().data)
-    return f"sha256:{digest.hexdigest()}"
-
-
-def fingerprint_of_checkpoint(checkpoint: Checkpoint) -> str:
-    """The fingerprint of a checkpoint's files; a few megabytes are read."""
-    names = [name for name in checkpoint if _counts(name) and len(checkpoint.facts(name).shape) == 1]
-    cpu = torch.device("cpu")
-    return fingerprint((name, checkpoint.read(name, dtype=torch.float32, device=cpu)) for name in names)
-
-
-def fingerprint_of_parameters(parameters: Iterable[tuple[str, Tensor]]) -> str:
-    """The fingerprint of a model in memory, from its parameters under their stored names."""
-    return fingerprint((name, value) for name, value in parameters if _counts(name) and value.dim() == 1)
-
-
-def _counts(name: str) -> bool:
-    """Whether a stored vector belongs to the model proper: no scale, buffer or prefix."""
-    return not name.endswith(("_scale", "inv_freq")) and "prefix_encoder." not in name
-
-
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         check_not_lfs_pointer(path)
@@ -213,7 +186,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-_NOUNS = {int: "a whole number", bool: "true or false", str: "text"}
+_EXPECTED = {int: "an integer", bool: "true or false", str: "text"}
 
 
 def _typed(content: Mapping[str, Any], name: str, kind: type) -> Any:
@@ -221,5 +194,5 @@ def _typed(content: Mapping[str, Any], name: str, kind: type) -> Any:
         raise KeyError(f"{name} is missing")
     value = content[name]
     if type(value) is not kind:
-        raise TypeError(f"{name} is {value!r}, {_NOUNS[kind]} is expected")
+        raise TypeError(f"{name} is {value!r}, {_EXPECTED[kind]} is expected")
     return value

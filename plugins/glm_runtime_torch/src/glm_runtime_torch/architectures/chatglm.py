@@ -9,8 +9,8 @@ How it differs from the decoder-only relatives:
 - **Deep norm**: a block adds to ``alpha * LayerNorm(x)``, never to ``x`` itself.
 - The fused query/key/value rows are ordered per head: q, k, v of head 0, then of head 1, ...
 
-Module names are those of the published checkpoints, so no table of names is needed and a
-``device_map`` written for the original still means the same.
+Module names are those of the published checkpoints: no table translates tensor names, a ``device_map``
+written for the original still means the same, and transformers' own loader works.
 
 Axes: B batch · T new tokens · S key positions · D hidden · N heads · H head dim · V vocabulary
       R position rows (2, or 1 without 2D positions) · P prefix length · L layers
@@ -26,14 +26,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..network.decoder import BlockStack, CausalHead, DecoderBlock
+from ..network.decoder import DecoderBlock, DecoderModel
 from ..network.fused import linear_gelu, norm_of_sum
+from ..network.language_model import Dimensions, PartNames
 from ..network.prefix_encoder import PrefixEncoder
 from ..network.rotary import RotaryEmbedding
 
 # sqrt(2 * 28). The original never passes its layer count to the block, whose default is 28, so
 # this is the constant that all weights of the family were trained with, also smaller models'.
 DEEP_NORM_ALPHA = 56.0**0.5
+# The original's slider goes to twice the length that the model was trained with.
+CONTEXT_LENGTH_FACTOR = 2
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,20 @@ class ChatGLMConfig:
         """Channels of one attention head."""
         return self.hidden_size // self.num_heads
 
+    @property
+    def dimensions(self) -> Dimensions:
+        """The sizes of the network that this describes."""
+        return Dimensions(
+            num_layers=self.num_layers,
+            hidden_size=self.hidden_size,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_heads,
+            head_dim=self.head_dim,
+            vocab_size=self.vocab_size,
+            context_length=CONTEXT_LENGTH_FACTOR * self.max_sequence_length,
+            eos_token_id=self.eos_token_id,
+        )
+
     @classmethod
     def from_checkpoint(cls, config: Mapping[str, Any]) -> ChatGLMConfig:
         """Read the published ``config.json``, which spells ``num_heads`` its own way."""
@@ -90,7 +107,7 @@ class ChatGLMAttention(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values ``[B, N, T, H]`` of ``x`` ``[B, T, D]``, not rotated yet."""
+        """Return queries, keys and values ``[B, N, T, H]`` of ``x`` ``[B, T, D]``, not rotated yet."""
         qkv = self.query_key_value(x).unflatten(-1, (self.num_heads, 3 * self.head_dim))
         q, k, v = qkv.transpose(1, 2).chunk(3, dim=-1)
         return q, k, v
@@ -120,12 +137,12 @@ class ChatGLMLayer(DecoderBlock):
         self.mlp = ChatGLMMLP(config)
 
     def project(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The residual ``[B, T, D]``, and queries, keys and values ``[B, N, T, H]``."""
+        """Return the residual ``[B, T, D]``, and queries, keys and values ``[B, N, T, H]``."""
         x = self.input_layernorm(h)
         return (x, *self.attention.project(x))
 
     def finish(self, residual: Tensor, context: Tensor) -> Tensor:
-        """The block's output from its residual and the context ``[B, T, N * H]`` of its attention."""
+        """Return the block's output from its residual and the context ``[B, T, N * H]`` of its attention."""
         # The original divides scores by (layer + 1) before the softmax and multiplies after, to
         # keep float16 in range; fused attention accumulates in float32, so it is left out.
         y = norm_of_sum(
@@ -134,68 +151,42 @@ class ChatGLMLayer(DecoderBlock):
         return torch.add(self.mlp(y), y, alpha=DEEP_NORM_ALPHA)
 
 
-class ChatGLMTransformer(BlockStack):
-    """Everything below the head: embeddings, blocks, final norm and, if asked for, a prefix encoder."""
+class ChatGLMTransformer(nn.Module):
+    """Holds embeddings, blocks, final norm and perhaps a prefix encoder, under their published names."""
 
     def __init__(self, config: ChatGLMConfig) -> None:
-        super().__init__(
-            RotaryEmbedding(
-                config.head_dim // (2 if config.position_encoding_2d else 1), half_precision_frequencies=True
-            )
-        )
-        self.config = config
+        super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(ChatGLMLayer(config, layer) for layer in range(config.num_layers))
         self.final_layernorm = nn.LayerNorm(config.hidden_size, config.layernorm_epsilon)
         if config.pre_seq_len is not None:
             self.prefix_encoder = build_prefix_encoder(config)
 
-    @property
-    def embedding_table(self) -> nn.Module:
-        """See `BlockStack.embedding_table`."""
-        return self.word_embeddings
 
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """See `BlockStack.blocks`."""
-        return self.layers
-
-    @property
-    def final_norm(self) -> nn.Module:
-        """See `BlockStack.final_norm`."""
-        return self.final_layernorm
-
-
-class ChatGLM(CausalHead):
-    """The language model: `ChatGLMTransformer` and the head, which shares the embedding's weights.
+class ChatGLM(DecoderModel):
+    """The language model; the head shares the embedding's weights.
 
     Args:
         config: the shape.
-        transformer: an existing transformer to stand on (the Hugging Face surface passes its own).
-        lm_head: likewise; without it the head is tied to the word embeddings.
     """
 
-    def __init__(
-        self,
-        config: ChatGLMConfig,
-        transformer: ChatGLMTransformer | None = None,
-        lm_head: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.transformer = ChatGLMTransformer(config) if transformer is None else transformer
-        if lm_head is None:
-            lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-            lm_head.weight = self.transformer.word_embeddings.weight
-        self.lm_head = lm_head
+    part_names = PartNames(
+        embedding="transformer.word_embeddings",
+        blocks="transformer.layers",
+        final_norm="transformer.final_layernorm",
+        head="lm_head",
+    )
 
-    @property
-    def head(self) -> nn.Module:
-        """See `CausalHead.head`."""
-        return self.lm_head
+    def __init__(self, config: ChatGLMConfig) -> None:
+        rotary_dim = config.head_dim // (2 if config.position_encoding_2d else 1)
+        super().__init__(config.dimensions, RotaryEmbedding(rotary_dim, half_precision_frequencies=True))
+        self.config = config
+        self.transformer = ChatGLMTransformer(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head.weight = self.transformer.word_embeddings.weight
 
     def layout(self, prompt: Sequence[int]) -> ChatGLMLayout:
-        """Where the tokens of a sequence that begins with ``prompt`` stand; see `ChatGLMLayout`."""
+        """Return where the tokens of a sequence stand; see `ChatGLMLayout`."""
         return ChatGLMLayout.of_prompt(self.config, prompt)
 
 
@@ -238,7 +229,7 @@ class ChatGLMLayout:
         )
 
     def position_ids(self, start: int, stop: int) -> Tensor:
-        """Positions ``[R, stop - start]`` int64 of those tokens; indices may lie in the answer."""
+        """Return positions ``[R, stop - start]`` int64 of those tokens; indices may lie in the answer."""
         index = torch.arange(start, stop)
         in_answer = index >= self.context_length
         first = torch.where(in_answer & self.pinned, self.mask_index, index)
@@ -250,7 +241,7 @@ class ChatGLMLayout:
 def build_prefix_encoder(
     config: ChatGLMConfig, pre_seq_len: int | None = None, prefix_projection: bool | None = None
 ) -> PrefixEncoder:
-    """A prefix encoder of this model's shape; unnamed settings are the configuration's."""
+    """Return a prefix encoder of this model's shape; unnamed settings are the configuration's."""
     length = config.pre_seq_len if pre_seq_len is None else pre_seq_len
     if not length:
         raise ValueError(f"pre_seq_len must be a positive number of tokens, got {length}")

@@ -4,18 +4,18 @@ How they differ from ChatGLM-6B (v1), and from the common decoder:
 
 - **Multi-query attention**: a few groups of keys and values serve all query heads; the KV cache
   holds the groups, unexpanded. The fused rows are all query heads, then the keys, then the values.
-- **Half rotary, interleaved**: only the first half of a head's channels is turned, channel ``2i``
+- **Half rotary, interleaved**: only the first half of a head's channels is rotated, channel ``2i``
   together with ``2i + 1``; the rest carries no position.
 - **RMSNorm** before attention and MLP with ordinary residuals, and a **SwiGLU** MLP.
 - The head has weights of its own.
 
-`glm_runtime_torch.network.attention` and every backend's kernel turn channel ``i`` with ``i + d/2``. So the
-turned channels of queries and keys are reordered once after their projection, even ones first: the
-products of queries and keys do not change. The half that is not turned has a row of positions that is
-always 0.
+`glm_runtime_torch.network.attention` and every backend's kernel rotate channel ``i`` with ``i + d/2``. So
+the rotated channels of queries and keys are reordered once after their projection, even ones first: one
+attention serves every family, and the products of queries and keys do not change. The half that is not
+rotated has a row of positions that is always 0.
 
 Axes: B batch · T new tokens · S key positions · D hidden · N query heads · G key/value heads
-      H head dim · V vocabulary · R position rows (2: turned half, unturned half) · L layers
+      H head dim · V vocabulary · R position rows (2: rotated half, other half) · L layers
 Source: GLM-130B, arXiv:2210.02414; multi-query attention, arXiv:1911.02150; the published code.
 """
 
@@ -29,7 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..network.decoder import BlockStack, CausalHead, DecoderBlock
+from ..network.decoder import DecoderBlock, DecoderModel
+from ..network.language_model import Dimensions, PartNames
 from ..network.layout import CausalLayout
 from ..network.prefix_encoder import PrefixEncoder
 from ..network.rotary import RotaryEmbedding
@@ -74,6 +75,20 @@ class ChatGLM2Config:
             raise ValueError(
                 f"kv_channels {self.head_dim} is not a multiple of 4, which rotary positions need"
             )
+
+    @property
+    def dimensions(self) -> Dimensions:
+        """The sizes of the network that this describes."""
+        return Dimensions(
+            num_layers=self.num_layers,
+            hidden_size=self.hidden_size,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            vocab_size=self.vocab_size,
+            context_length=self.max_sequence_length,
+            eos_token_id=self.eos_token_id,
+        )
 
     @classmethod
     def from_checkpoint(cls, config: Mapping[str, Any], *, interpolates: bool = False) -> ChatGLM2Config:
@@ -129,7 +144,7 @@ class ChatGLM2Attention(nn.Module):
         self.dense = nn.Linear(self.sizes[0], config.hidden_size, bias=config.add_bias_linear)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries ``[B, N, T, H]``, keys and values ``[B, G, T, H]`` of ``[B, T, D]``, not rotated yet."""
+        """Return queries ``[B, N, T, H]``, keys and values ``[B, G, T, H]``, not rotated yet."""
         q, k, v = (
             part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for part in self.query_key_value(x).split(self.sizes, dim=-1)
@@ -163,20 +178,20 @@ class ChatGLM2Layer(DecoderBlock):
         self.mlp = ChatGLM2MLP(config)
 
     def project(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The residual ``[B, T, D]``, and queries, keys and values ``[B, N or G, T, H]``."""
+        """Return the residual ``[B, T, D]``, and queries, keys and values ``[B, N or G, T, H]``."""
         return (h, *self.self_attention.project(self.input_layernorm(h)))
 
     def finish(self, residual: Tensor, context: Tensor) -> Tensor:
-        """The block's output from its residual and the context ``[B, T, N * H]`` of its attention."""
+        """Return the block's output from its residual and the context ``[B, T, N * H]`` of its attention."""
         h = residual + self.self_attention.dense(context)
         return h + self.mlp(self.post_attention_layernorm(h))
 
 
 def even_channels_first(x: Tensor) -> Tensor:
-    """Reorder the turned half of queries or keys ``[..., H]``: channels 0, 2, 4, ..., then 1, 3, 5, ..."""
-    turned, rest = x.chunk(2, dim=-1)
-    turned = turned.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
-    return torch.cat((turned, rest), dim=-1)
+    """Reorder the rotated half of queries or keys ``[..., H]``: channels 0, 2, 4, ..., then 1, 3, 5, ..."""
+    rotated, rest = x.chunk(2, dim=-1)
+    rotated = rotated.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+    return torch.cat((rotated, rest), dim=-1)
 
 
 class ChatGLM2Embedding(nn.Module):
@@ -196,60 +211,44 @@ class ChatGLM2Encoder(nn.Module):
         self.final_layernorm = nn.RMSNorm(config.hidden_size, config.layernorm_epsilon)
 
 
-class ChatGLM2Transformer(BlockStack):
-    """Embeddings, blocks, final norm and, as published, the head."""
+class ChatGLM2Transformer(nn.Module):
+    """Holds embeddings, blocks, final norm and, as published, the head."""
 
     def __init__(self, config: ChatGLM2Config) -> None:
-        super().__init__(
-            # In float32, also where ChatGLM2's own code rounds to float16 and cannot tell positions
-            # above 2048 apart.
-            RotaryEmbedding(
-                config.head_dim // 2, base=config.rope_base, interpolation=config.rope_interpolation
-            )
-        )
+        super().__init__()
         self.embedding = ChatGLM2Embedding(config)
         self.encoder = ChatGLM2Encoder(config)
         self.output_layer = nn.Linear(config.hidden_size, config.vocab_size, bias=config.add_bias_linear)
         if config.pre_seq_len is not None:
             self.prefix_encoder = build_prefix_encoder(config)
 
-    @property
-    def embedding_table(self) -> nn.Module:
-        """See `BlockStack.embedding_table`."""
-        return self.embedding.word_embeddings
 
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """See `BlockStack.blocks`."""
-        return self.encoder.layers
-
-    @property
-    def final_norm(self) -> nn.Module:
-        """See `BlockStack.final_norm`."""
-        return self.encoder.final_layernorm
-
-
-class ChatGLM2(CausalHead):
+class ChatGLM2(DecoderModel):
     """The language model.
 
     Args:
         config: the shape.
     """
 
-    transformer: ChatGLM2Transformer
+    part_names = PartNames(
+        embedding="transformer.embedding.word_embeddings",
+        blocks="transformer.encoder.layers",
+        final_norm="transformer.encoder.final_layernorm",
+        head="transformer.output_layer",
+    )
 
     def __init__(self, config: ChatGLM2Config) -> None:
-        super().__init__()
+        # Positions are computed in float32, also where ChatGLM2's own code rounds to float16, which
+        # cannot tell positions above 2048 apart.
+        rotary = RotaryEmbedding(
+            config.head_dim // 2, base=config.rope_base, interpolation=config.rope_interpolation
+        )
+        super().__init__(config.dimensions, rotary)
         self.config = config
         self.transformer = ChatGLM2Transformer(config)
 
-    @property
-    def head(self) -> nn.Module:
-        """See `CausalHead.head`."""
-        return self.transformer.output_layer
-
     def layout(self, prompt: Sequence[int]) -> CausalLayout:
-        """Where the tokens of a sequence stand; see `CausalLayout`."""
+        """Return where the tokens of a sequence stand; see `CausalLayout`."""
         return CausalLayout(rows=2)
 
 
@@ -257,7 +256,7 @@ class ChatGLM2PrefixEncoder(PrefixEncoder):
     """A prefix whose stored keys have their channels in the published order."""
 
     def forward(self) -> Tensor:
-        """See `PrefixEncoder.forward`; keys as `ChatGLM2Attention.project` orders them."""
+        """Return what `PrefixEncoder.forward` does; keys as `ChatGLM2Attention.project` orders them."""
         keys, values = super().forward().unbind(dim=1)
         return torch.stack((even_channels_first(keys), values), dim=1)  # [L, 2, G, P, H]
 
@@ -265,7 +264,7 @@ class ChatGLM2PrefixEncoder(PrefixEncoder):
 def build_prefix_encoder(
     config: ChatGLM2Config, pre_seq_len: int | None = None, prefix_projection: bool | None = None
 ) -> PrefixEncoder:
-    """A prefix encoder of this model's shape; unnamed settings are the configuration's."""
+    """Return a prefix encoder of this model's shape; unnamed settings are the configuration's."""
     length = config.pre_seq_len if pre_seq_len is None else pre_seq_len
     if not length:
         raise ValueError(f"pre_seq_len must be a positive number of tokens, got {length}")

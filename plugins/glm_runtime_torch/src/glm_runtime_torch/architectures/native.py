@@ -22,11 +22,10 @@ from transformers.modeling_utils import AttentionInterface
 
 from ..network.attention import AttendingStore, KeyValueStore, scaled_product
 from ..network.kv_cache import PrefillRows
-from ..network.language_model import Dimensions
+from ..network.language_model import Dimensions, LanguageModel, PartNames
 from ..network.layout import CausalLayout
 from ..network.prefix_encoder import PrefixEncoder
 from ..network.rotary import Rotary
-from ..network.route import Route
 
 ATTENTION = "glm_runtime_torch"
 
@@ -52,7 +51,7 @@ def _attend(
     store: Store = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """What the blocks call: rotated q ``[B, N, T, H]``, k and v ``[B, G, T, H]`` to ``[B, T, N * H]``."""
+    """Attend for the blocks: rotated q ``[B, N, T, H]``, k and v ``[B, G, T, H]`` to ``[B, T, N * H]``."""
     layer: int = module.layer_idx  # type: ignore[assignment]
     if isinstance(store, _Chunk):
         store.rows.put(key, value, layer, store.start)
@@ -65,7 +64,7 @@ def _attend(
 
 
 def _no_rotation(query: Tensor) -> Rotary:
-    """Angles of zero for decode kernels, which turn what they are given."""
+    """Return angles of zero for decode kernels, which rotate what they are given."""
     shape = (query.shape[0], 1, query.shape[2], 1, query.shape[-1])
     return Rotary(query.new_ones(shape), query.new_zeros(shape))
 
@@ -73,42 +72,19 @@ def _no_rotation(query: Tensor) -> Rotary:
 AttentionInterface.register(ATTENTION, _attend)
 
 
-class NativeStack:
-    """Names the parts of transformers' network as `glm_runtime_torch.network.decoder.BlockStack` does.
-
-    Attributes:
-        route: where they and the head stand; ``None`` = all on one device.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self.route: Route | None = None
-
-    @property
-    def embedding_table(self) -> nn.Module:
-        """Ids to rows."""
-        return self._model.embed_tokens
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """The blocks in order."""
-        return self._model.layers
-
-    @property
-    def final_norm(self) -> nn.Module:
-        """What stands after the last block."""
-        return self._model.norm
-
-
-class NativeModel(nn.Module):
-    """A causal language model of transformers as `LanguageModel` asks for.
+class NativeModel(LanguageModel):
+    """A causal language model of transformers.
 
     Args:
         config: transformers' configuration.
     """
 
+    part_names = PartNames(
+        embedding="model.embed_tokens", blocks="model.layers", final_norm="model.norm", head="lm_head"
+    )
+
     def __init__(self, config: Any) -> None:
-        super().__init__()
+        super().__init__(dimensions(config))
         self.config = config
         causal = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
         self.model = causal.model
@@ -117,15 +93,9 @@ class NativeModel(nn.Module):
             self.model.rotary_emb = type(self.model.rotary_emb)(config=config)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
-        for block in self.model.layers:
+        for block in self.blocks:
             if hasattr(block.mlp, "experts"):
                 _use_own_experts(block.mlp, config)
-        self.transformer = NativeStack(self.model)
-
-    @property
-    def head(self) -> nn.Module:
-        """Hidden states ``[..., D]`` to logits ``[..., V]``."""
-        return self.lm_head
 
     def forward(
         self,
@@ -136,59 +106,52 @@ class NativeModel(nn.Module):
         *,
         wanted: Tensor | None = None,
     ) -> Tensor:
-        """Logits ``[B, T, V]`` of every position, or ``[n, V]`` of the wanted ones.
-
-        Args:
-            input_ids: ``[B, T]`` int64.
-            position_ids: ``[B, 1, T]`` int64.
-            attention_mask: ``[B, 1, T, S]`` bool, True = visible; ``None`` = every key is.
-            store: earlier keys and values; ``None`` for a single pass without a cache.
-            wanted: ``[B, T]`` bool, whose logits to compute; ``None`` = all.
-        """
-        h, angles = self._enter(input_ids, position_ids)
-        for layer, block in enumerate(self.model.layers):
-            if self.transformer.route is not None:
-                h, angles, attention_mask = self.transformer.route.to_block(layer, h, angles, attention_mask)
-            turned = angles.cos, angles.sin
-            h = block(h, attention_mask=attention_mask, position_embeddings=turned, store=store)
-        return self._leave(h, wanted)
+        """Return logits; see `LanguageModel.forward`. One row of positions: R is 1."""
+        h, angles = self._embed(input_ids, position_ids)
+        for layer, block in enumerate(self.blocks):
+            if self.route is not None:
+                h, angles, attention_mask = self.route.to_block(layer, h, angles, attention_mask)
+            h = block(
+                h, attention_mask=attention_mask, position_embeddings=(angles.cos, angles.sin), store=store
+            )
+        return self._compute_logits(h, wanted)
 
     def prefill(
         self, input_ids: Tensor, position_ids: Tensor, rows: PrefillRows, chunk_size: int
     ) -> Generator[None, None, Tensor]:
-        """Take in one prompt in short steps; see `LanguageModel`."""
-        h, angles = self._enter(input_ids, position_ids)
-        for layer, block in enumerate(self.model.layers):
-            if self.transformer.route is not None:
-                h, angles, _ = self.transformer.route.to_block(layer, h, angles)
+        """Take in one prompt in short steps; see `LanguageModel.prefill`."""
+        h, angles = self._embed(input_ids, position_ids)
+        for layer, block in enumerate(self.blocks):
+            if self.route is not None:
+                h, angles, _ = self.route.to_block(layer, h, angles)
             for start in range(0, h.shape[1], chunk_size):
                 span = slice(start, start + chunk_size)
-                turned = angles.cos[:, span], angles.sin[:, span]
+                rotary = angles.cos[:, span], angles.sin[:, span]
                 chunk = _Chunk(rows, start)
-                h[:, span] = block(h[:, span], attention_mask=None, position_embeddings=turned, store=chunk)
+                h[:, span] = block(h[:, span], attention_mask=None, position_embeddings=rotary, store=chunk)
                 yield
-        return self._leave(h[:, -1])
+        return self._compute_logits(h[:, -1])
 
     def decode(self, input_ids: Tensor, position_ids: Tensor, rows: AttendingStore) -> Tensor:
-        """Return logits ``[B, T, V]`` after T more tokens a row; see `LanguageModel`."""
+        """Return logits ``[B, T, V]`` after T more tokens a row; see `LanguageModel.decode`."""
         return self.forward(input_ids, position_ids, None, rows)
 
     def layout(self, prompt: Sequence[int]) -> CausalLayout:
-        """Where the tokens of a sequence stand; see `CausalLayout`."""
+        """Return where the tokens of a sequence stand; see `CausalLayout`."""
         return CausalLayout()
 
-    def _enter(self, input_ids: Tensor, position_ids: Tensor) -> tuple[Tensor, Rotary]:
-        """Embeddings ``[B, T, D]``, and angles as transformers has them: ``[B, T, rotary_dim]``."""
-        h = self.model.embed_tokens(input_ids).to(self.model.norm.weight.dtype)
+    def _embed(self, input_ids: Tensor, position_ids: Tensor) -> tuple[Tensor, Rotary]:
+        """Return embeddings ``[B, T, D]``, and angles as transformers has them: ``[B, T, rotary_dim]``."""
+        h = self.embedding(input_ids).to(self.model.norm.weight.dtype)
         if self.model.rotary_emb.inv_freq.device != h.device:  # once; a recorded step must not copy
             self.model.rotary_emb.to(h.device)
         return h, Rotary(*self.model.rotary_emb(h, position_ids=position_ids[:, 0]))
 
-    def _leave(self, h: Tensor, wanted: Tensor | None = None) -> Tensor:
-        route = self.transformer.route
-        h = self.model.norm(h if route is None else route.to_norm(h))
-        h = h if wanted is None else h[wanted]
-        return self.lm_head(h if route is None else route.to_head(h))
+    def _compute_logits(self, h: Tensor, wanted: Tensor | None = None) -> Tensor:
+        route = self.route
+        h = self.final_norm(h if route is None else route.to_norm(h))
+        h = h if wanted is None else h[wanted.to(h.device)]
+        return self.head(h if route is None else route.to_head(h))
 
 
 class Expert(nn.Module):
@@ -212,7 +175,7 @@ class Experts(nn.ModuleList):
     """
 
     def forward(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-        """The weighted sum of each token's experts, added in the order of their numbers.
+        """Return the weighted sum of each token's experts, added in the order of their numbers.
 
         Args:
             x: ``[T, D]``.
@@ -236,7 +199,7 @@ def _use_own_experts(mlp: Any, config: Any) -> None:
 
 
 def read_config(raw: Mapping[str, Any]) -> Any:
-    """Transformers' configuration of a ``config.json``.
+    """Return transformers' configuration of a ``config.json``.
 
     Raises:
         ValueError: a value of a wrong type.
@@ -246,10 +209,12 @@ def read_config(raw: Mapping[str, Any]) -> Any:
 
 
 def dimensions(config: Any) -> Dimensions:
-    """What the runtime needs of a configuration; see `Dimensions`."""
+    """Return the sizes of the network that a configuration describes."""
     ends = config.eos_token_id
     return Dimensions(
         num_layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        num_heads=config.num_attention_heads,
         num_kv_heads=config.num_key_value_heads,
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         vocab_size=config.vocab_size,
@@ -259,7 +224,7 @@ def dimensions(config: Any) -> Dimensions:
 
 
 def build_prefix_encoder(config: Any, pre_seq_len: int, prefix_projection: bool) -> PrefixEncoder:
-    """A prefix encoder of this model's shape."""
+    """Return a prefix encoder of this model's shape."""
     sizes = dimensions(config)
     kv_size = sizes.num_layers * 2 * sizes.num_kv_heads * sizes.head_dim
     inner = (kv_size, config.hidden_size) if prefix_projection else None

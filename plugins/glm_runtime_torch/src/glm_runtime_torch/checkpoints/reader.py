@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from glm_core.errors import CheckpointError
+from glm_core.model_files import SAFETENSORS, TORCH, weight_form_of
 
 from ..network.memory import release_pages
 from .integrity import check_not_lfs_pointer
@@ -205,17 +206,13 @@ def _open(path: Path) -> _File:
 
 
 def _weight_files(directory: Path) -> list[Path]:
-    for index, single in (
-        ("model.safetensors.index.json", "model.safetensors"),
-        ("pytorch_model.bin.index.json", "pytorch_model.bin"),
-    ):
-        if (directory / index).is_file():
-            return _shards(directory / index)
-        if (directory / single).is_file():
-            return [directory / single]
+    form = weight_form_of(directory)
+    if form is not None:
+        index = directory / form.index
+        return _shards(index) if index.is_file() else [directory / form.single]
     there = sorted(path.name for path in directory.iterdir())
     raise CheckpointError(
-        f"{directory} holds no weights: expected model.safetensors or pytorch_model.bin, or one of them "
+        f"{directory} holds no weights: expected {SAFETENSORS.single} or {TORCH.single}, or one of them "
         f"in shards with an index; found {', '.join(there[:8]) or 'nothing'}{', …' * (len(there) > 8)}."
     )
 

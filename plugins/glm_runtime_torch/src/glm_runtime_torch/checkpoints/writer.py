@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -93,8 +93,21 @@ class SafetensorsWriter:
             self._unfinished.unlink(missing_ok=True)
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors that are in memory to one safetensors file, one after the other.
+
+    Args:
+        path: final name, which the file has only once it is complete and on the disk.
+        tensors: on any device, of any dtype that the format has; not changed.
+    """
+    entries = [Entry(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
+    with SafetensorsWriter(path, entries) as writer:
+        for name, tensor in tensors.items():
+            writer.write(name, [tensor.detach().cpu()])
+
+
 def sha256_of(path: Path) -> str:
-    """Of a file, read a piece at a time."""
+    """Return the SHA-256 of a file as hexadecimal digits, reading a piece at a time."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

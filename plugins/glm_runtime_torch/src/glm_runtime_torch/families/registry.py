@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from glm_core import Sampling
 
 from ..architectures import chatglm, chatglm2
-from ..network.language_model import Dimensions
+from ..network.language_model import Dimensions, LanguageModel
 from ..network.prefix_encoder import PrefixEncoder
 from ..tokenizers import ChatTokenizer
 from ..tokenizers.chatglm import ChatGLMTokenizer
-from ..tokenizers.chatglm2 import ChatGLM2Tokenizer, ChatGLM3Tokenizer
-from ..tokenizers.glm4 import GLM4Tokenizer
+from ..tokenizers.chatglm2 import ChatGLM2Tokenizer
+from ..tokenizers.chatglm3 import ChatGLM3Tokenizer
+from ..tokenizers.glm4_9b import GLM4Tokenizer
 from .recognition import NATIVE_FAMILIES, family_name
 
 
@@ -32,9 +32,10 @@ class Family:
     Attributes:
         name: for reports and error messages.
         read_config: the family's configuration from a ``config.json``.
-        build: the network of a configuration, tied where the family is; what a checkpoint holds
+        build: makes the network of a configuration, tied where the family is; what a checkpoint holds
             beyond its parameters (a copy of a tied head, rotary buffers) is not read.
-        dimensions: a configuration's sizes and end token.
+        dimensions: the sizes of a configuration's network, where there is only the configuration; a
+            network has them itself.
         tokenizer: reads the tokenizer of a checkpoint directory.
         build_prefix_encoder: ``(config, pre_seq_len, prefix_projection)`` to an empty encoder.
         sampling: the original's defaults.
@@ -42,33 +43,18 @@ class Family:
 
     name: str
     read_config: Callable[[Mapping[str, Any]], Any]
-    build: Callable[[Any], nn.Module]
+    build: Callable[[Any], LanguageModel]
     dimensions: Callable[[Any], Dimensions]
     tokenizer: Callable[[Path], ChatTokenizer]
     build_prefix_encoder: Callable[[Any, int, bool], PrefixEncoder]
     sampling: Sampling
 
 
-# The original's slider goes to twice the length that the model was trained with.
-CHATGLM_LENGTH_FACTOR = 2
-
-
-def _chatglm_dimensions(config: chatglm.ChatGLMConfig) -> Dimensions:
-    return Dimensions(
-        num_layers=config.num_layers,
-        num_kv_heads=config.num_heads,
-        head_dim=config.head_dim,
-        vocab_size=config.vocab_size,
-        context_length=CHATGLM_LENGTH_FACTOR * config.max_sequence_length,
-        eos_token_id=config.eos_token_id,
-    )
-
-
 CHATGLM = Family(
     name="chatglm",
     read_config=chatglm.ChatGLMConfig.from_checkpoint,
     build=chatglm.ChatGLM,
-    dimensions=_chatglm_dimensions,
+    dimensions=attrgetter("dimensions"),
     tokenizer=ChatGLMTokenizer,
     build_prefix_encoder=chatglm.build_prefix_encoder,
     sampling=Sampling(
@@ -77,22 +63,11 @@ CHATGLM = Family(
 )
 
 
-def _chatglm2_dimensions(config: chatglm2.ChatGLM2Config) -> Dimensions:
-    return Dimensions(
-        num_layers=config.num_layers,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        vocab_size=config.vocab_size,
-        context_length=config.max_sequence_length,
-        eos_token_id=config.eos_token_id,
-    )
-
-
 CHATGLM2 = Family(
     name="chatglm2",
     read_config=partial(chatglm2.ChatGLM2Config.from_checkpoint, interpolates=True),
     build=chatglm2.ChatGLM2,
-    dimensions=_chatglm2_dimensions,
+    dimensions=attrgetter("dimensions"),
     tokenizer=ChatGLM2Tokenizer,
     build_prefix_encoder=chatglm2.build_prefix_encoder,
     sampling=Sampling(
@@ -112,7 +87,7 @@ GLM4 = replace(CHATGLM3, name="glm4-9b", tokenizer=GLM4Tokenizer)
 
 
 def _native(model_type: str) -> Family:
-    """A family that transformers defines; its modules are imported when a model of it is opened."""
+    """Return a family that transformers defines; its modules are imported when a model of it is opened."""
 
     def module() -> Any:
         from ..architectures import native  # imports transformers

@@ -13,7 +13,7 @@ from glm_core.records import FinishReason
 from ..adapters.adapter import Adapter, steps_of
 from ..network.layout import Layout
 from ..tokenizers import ChatTokenizer, ToolTokenizer
-from ..tokenizers.tool_reply import PlainReply, ReplyPiece, ToolReply
+from ..tokenizers.reply import PlainReply, Reply, ReplyPiece
 from .constraint import RequiredBeginning, TokenConstraint, combine_constraints
 from .detokenizer import IncrementalDetokenizer
 from .prompt import Prompt
@@ -53,7 +53,7 @@ class Sequence:
     generated: list[int] = field(default_factory=list)
     is_chat: bool = True
     ignore_eos: bool = False
-    tool_reply: ToolReply | None = None
+    tool_reply: Reply | None = None
     parallel_calls: bool = True
     cached_tokens: int = 0
     adapter_positions: int = field(init=False)
@@ -64,7 +64,7 @@ class Sequence:
         self.step_adapters = steps_of(self.adapter)
         self._text = IncrementalDetokenizer(self.tokenizer.decode)
         plain = PlainReply(self.tokenizer.reply_filter() if self.is_chat else None)
-        self._reply = self.tool_reply or plain
+        self._reply: Reply = self.tool_reply or plain
         self._asked_at = self._started_at = self._first_token_at = time.perf_counter()
 
     @classmethod

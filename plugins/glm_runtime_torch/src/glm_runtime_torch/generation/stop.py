@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..tokenizers.reply import partial_match_length
+from ..tokenizers.reply_filter import partial_match_length
 
 
 class StopStrings:

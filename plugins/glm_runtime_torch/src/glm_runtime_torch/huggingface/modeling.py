@@ -17,10 +17,10 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from glm_core.records import ChatRequest, Message, QuantizationScheme, Sampling, as_messages
+from glm_core.records import ChatRequest, Message, QuantizationScheme, Sampling, build_messages
 
 from ..adapters.prefix import StoredPrefix
-from ..architectures.chatglm import ChatGLM, ChatGLMLayout, ChatGLMTransformer
+from ..architectures.chatglm import ChatGLM, ChatGLMLayout
 from ..families.registry import CHATGLM
 from ..model.device_map import map_of
 from ..model.torch_model import TorchModel
@@ -47,6 +47,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     trains: the rest is frozen.
     """
 
+    network: ChatGLM
     config_class = ChatGLMConfig
     base_model_prefix = "transformer"
     supports_gradient_checkpointing = True
@@ -57,9 +58,13 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__(config)
-        self.transformer = ChatGLMTransformer(config.network_config())
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        expect_stored_form(self, config.published())
+        network = ChatGLM(config.network_config())
+        self.transformer, self.lm_head = network.transformer, network.lm_head
+        # The network is no submodule, since every name would be there twice. It has the same table of
+        # modules, so what replaces a part of the one (resizing, quantisation) replaces it in the other.
+        network._modules = self._modules
+        self.__dict__["network"] = network
+        expect_stored_form(network, config.published())
         if config.quantization_embeddings:
             self._tied_weights_keys = {
                 f"lm_head.{part}": f"transformer.word_embeddings.{part}"
@@ -70,7 +75,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(cls, *arguments: Any, **settings: Any) -> Any:
-        """Transformers' ``from_pretrained``; with a prefix encoder the rest of the model is frozen."""
+        """Load as transformers does; with a prefix encoder the rest of the model is frozen."""
         loaded = super().from_pretrained(*arguments, **settings)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze_base()
         return loaded
@@ -81,7 +86,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return getattr(self.transformer, "prefix_encoder", None)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The word embeddings."""
+        """Return the word embeddings."""
         return self.transformer.word_embeddings
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
@@ -89,7 +94,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.transformer.word_embeddings = value
 
     def get_output_embeddings(self) -> nn.Module:
-        """The head."""
+        """Return the head."""
         return self.lm_head
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
@@ -116,7 +121,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return_dict: bool | None = None,
         **_: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
-        """One pass.
+        """Run one pass.
 
         Args:
             input_ids: ``[B, T]``.
@@ -140,11 +145,10 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             front = visible.new_ones((*visible.shape[:-1], num_prefix))
             visible = torch.cat((front, visible), dim=-1)
         hidden: list[Tensor] | None = [] if output_hidden_states else None
-        h = self.transformer(
-            input_ids, position_ids, visible, store, inputs_embeds=inputs_embeds, hidden_states=hidden
+        h = self.network.compute_hidden_states(
+            input_ids, position_ids, visible, store, inputs_embeds=inputs_embeds, collected=hidden
         )
-        route = self.transformer.route
-        logits = self.lm_head(h if route is None else route.to_head(h))
+        logits = self.network.compute_logits(h)
         output = CausalLMOutputWithPast(
             loss=None if labels is None else language_model_loss(logits, labels),
             logits=logits,
@@ -161,7 +165,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         **_: Any,
     ) -> dict[str, Any]:
-        """Positions and mask of the tokens that the cache does not hold yet, from the whole sequence."""
+        """Return positions and mask of the tokens that the cache does not hold yet."""
         done = 0 if past_key_values is None else past_key_values.get_seq_length()
         done = max(done - self._prefix_length, 0)
         padding = None if attention_mask is None else attention_mask == 0
@@ -175,7 +179,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         }
 
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
-        """Transformers' ``generate``; also takes the masks that this model's tokenizer pads with."""
+        """Generate as transformers does; also takes the masks that this model's tokenizer pads with."""
         mask = kwargs.get("attention_mask")
         if mask is not None and mask.dim() == 4:
             kwargs["attention_mask"] = (~mask[:, 0, -1].bool()).long()  # the last query sees all that is real
@@ -187,7 +191,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def quantize(self, bits: int, *_: Any, **__: Any) -> ChatGLMForConditionalGeneration:
         """Quantise the blocks' linear layers in place, as the original's ``quantize(8 or 4)``."""
         if not self.config.quantization_bit:
-            quantize_in_place(self, QuantizationScheme(bits))
+            quantize_in_place(self.network, QuantizationScheme(bits))
             self.config.quantization_bit = bits
         return self
 
@@ -200,7 +204,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         wanted = torch.device("cuda", device) if isinstance(device, int) else torch.device(device or "cuda")
         require_device(wanted)
         moved: ChatGLMForConditionalGeneration = super().cuda(device)
-        moved.transformer.route = None
+        moved.network.route = None
         return moved
 
     def to(self, *arguments: Any, **settings: Any) -> ChatGLMForConditionalGeneration:
@@ -212,18 +216,18 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         device = torch._C._nn._parse_to(*arguments, **settings)[0]
         if device is not None:
             require_device(device)
-            self.transformer.route = None
+            self.network.route = None
         moved: ChatGLMForConditionalGeneration = super().to(*arguments, **settings)
         return moved
 
     def as_runtime_model(self, name: str, tokenizer: ChatGLMTokenizer) -> TorchModel:
-        """This model as the runtime's own, sharing weights: for frontends and the engine."""
-        config, encoder = self.transformer.config, self.prefix_encoder
+        """Return this model as the runtime's own, sharing weights: for frontends and the engine."""
+        encoder = self.prefix_encoder
         return TorchModel(
             name,
             CHATGLM,
-            config,
-            ChatGLM(config, self.transformer, self.lm_head),
+            self.network.config,
+            self.network,
             tokenizer.chat_tokenizer,
             self.dtype,
             base_adapter=None if encoder is None else StoredPrefix(encoder),
@@ -274,7 +278,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         past = [(question, answer) for question, answer in history or []]
         seed = kwargs.pop("seed", None)
         request = ChatRequest(
-            as_messages(past, query),
+            build_messages(past, query),
             Sampling(
                 max_length=max_length, do_sample=do_sample, top_p=top_p, temperature=temperature, **kwargs
             ),
@@ -293,13 +297,13 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.train(was_training)
 
     def _started(self, tokenizer: ChatGLMTokenizer) -> TorchModel:
-        """This model ready for one conversation; on a GPU with the kernels of that GPU's backend."""
+        """Return this model ready for one conversation; on a GPU with the kernels of that GPU's backend."""
         if self.device.type not in PLACED_BY_THE_RUNTIME:
             placed = placed_by_backend(self, tokenizer)
             if placed is not None:
                 return placed
         model = self.as_runtime_model("model", tokenizer)
-        model.start(self.device if self.transformer.route is None else map_of(model.network), slots=1)  # type: ignore[arg-type]
+        model.start(self.device if self.network.route is None else map_of(self.network), slots=1)
         return model
 
     def _chat_with_beams(
@@ -309,7 +313,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         past: Sequence[tuple[str, str]],
         settings: dict[str, Any],
     ) -> str:
-        messages: Sequence[Message] = as_messages(past, query)
+        messages: Sequence[Message] = build_messages(past, query)
         prompt = torch.tensor([tokenizer.chat_tokenizer.chat_prompt(messages)], device=self.device)
         output = self.generate(prompt, **settings)[0, prompt.shape[1] :].tolist()
         return tokenizer.chat_tokenizer.reply_filter().feed(tokenizer.decode(output), last=True)
@@ -320,7 +324,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.prefix_encoder.requires_grad_(True)
 
     def _layout_of(self, prompt: Sequence[int]) -> ChatGLMLayout:
-        return ChatGLMLayout.of_prompt(self.transformer.config, prompt)
+        return ChatGLMLayout.of_prompt(self.network.config, prompt)
 
     @property
     def _prefix_length(self) -> int:
@@ -329,7 +333,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def _layout(
         self, input_ids: Tensor | None, position_ids: Tensor | None, attention_mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Positions ``[B, R, T]`` and visibility ``[B, 1, T, S]``, the prefix left out."""
+        """Return positions ``[B, R, T]`` and visibility ``[B, 1, T, S]``, the prefix left out."""
         padding = attention_mask == 0 if attention_mask is not None and attention_mask.dim() == 2 else None
         visible = None
         if attention_mask is not None and attention_mask.dim() == 4:
@@ -346,7 +350,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return (position_ids.unsqueeze(1) if position_ids.dim() == 2 else position_ids), visible
 
     def _store(self, past_key_values: Cache | None) -> tuple[Any, int]:
-        """Where layers put keys and values, and how many prefix columns the mask still lacks."""
+        """Return where layers put keys and values, and how many prefix columns the mask still lacks."""
         if self.prefix_encoder is None:
             return past_key_values, 0
         if past_key_values is not None and past_key_values.get_seq_length() > 0:
@@ -355,6 +359,6 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return PrefixedKeyValues(self.prefix_encoder(), dropout, past_key_values), self._prefix_length
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Weights that a checkpoint does not hold (a fresh prefix encoder) start as torch makes them."""
+        """Start weights that a checkpoint does not hold (a fresh prefix encoder) as torch makes them."""
         if isinstance(module, (nn.Linear, nn.Embedding, nn.LayerNorm)):
             module.reset_parameters()

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from ..architectures.chatglm import ChatGLM
-from ..checkpoints.empty_weights import empty_weights
-from ..families.registry import CHATGLM
 from ..model.device_map import DeviceMap, Parts, parts_of, read_map, split
+from ..network.empty_weights import empty_weights
 from ..network.kv_cache import bytes_per_slot
 from ..network.parameters import unique_parameters
 from ..network.route import Move, move_tensor
@@ -70,17 +69,16 @@ def load_on_devices(
         checkpoint_path, **{"dtype": torch.float16, **settings}
     )
     model = model.half().eval()
-    modules = dict(model.named_modules())
     for name, device in places.places.items():
-        put(modules[name], device)
+        put(model.get_submodule(name), device)
     if model.prefix_encoder is not None:
         put(model.prefix_encoder, places.places[parts.units[0].name])
-    model.transformer.route = places.route(parts, move=move)
+    model.network.route = places.route(parts, move=move)
     return model
 
 
 def _parts(config: ChatGLMConfig) -> Parts:
-    """The units of the network that a configuration describes, in half precision."""
+    """Return the units of the network that a configuration describes, in half precision."""
     with empty_weights():
         network = ChatGLM(config.network_config())
         expect_stored_form(network, config.published())
@@ -92,6 +90,6 @@ def _parts(config: ChatGLMConfig) -> Parts:
 
 
 def _split(parts: Parts, config: ChatGLMConfig, free_bytes: Mapping[torch.device, int]) -> DeviceMap:
-    sizes = CHATGLM.dimensions(config.network_config())
+    sizes = config.network_config().dimensions
     layer = bytes_per_slot(1, sizes.num_kv_heads, sizes.context_length, sizes.head_dim, torch.float16)
     return split(parts, {device: size - WORKSPACE_BYTES for device, size in free_bytes.items()}, layer)

@@ -1,14 +1,14 @@
-"""Which part of a network stands on which device: the automatic split, and maps that users write.
+"""Which part of a network goes on which device: the automatic split, and maps that users write.
 
-A unit is what stands on one device as a whole: the embedding table, a block, the final norm, the head.
-Units that share weights stand on one device together.
+A unit is what is on one device as a whole: the embedding table, a block, the final norm, the head.
+Units that share weights are on one device together.
 """
 
 from __future__ import annotations
 
 import bisect
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from glm_core import ConfigError, DeviceError, OutOfMemoryError
 
-from ..network.decoder import CausalHead
+from ..network.language_model import LanguageModel
 from ..network.parameters import unique_parameters
 from ..network.route import Move, Route, move_tensor
 
@@ -50,7 +50,7 @@ class Parts:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the units."""
+        """The names of the units."""
         return tuple(unit.name for unit in self.units)
 
     @property
@@ -75,7 +75,7 @@ class DeviceMap:
         return tuple(dict.fromkeys(self.places.values()))
 
     def of(self, name: str) -> torch.device:
-        """The device of a module or parameter by its full name; what is in no unit goes with the first."""
+        """Return the device of a module or parameter by its full name; others go with the first unit."""
         while name:
             if name in self.places:
                 return self.places[name]
@@ -84,16 +84,15 @@ class DeviceMap:
 
     def move(self, network: nn.Module) -> None:
         """Move a network whose weights are in memory, each unit to its device."""
-        modules = dict(network.named_modules())
         for name, device in self.places.items():
-            modules[name].to(device)
+            network.get_submodule(name).to(device)
 
     def blocks(self, parts: Parts) -> tuple[torch.device, ...]:
-        """The device of each block."""
+        """Return the device of each block."""
         return tuple(self.places[unit.name] for unit in parts.blocks)
 
     def route(self, parts: Parts, *, move: Move = move_tensor) -> Route | None:
-        """The way of hidden states; ``None`` if everything stands on one device."""
+        """Return the way of hidden states; ``None`` if everything is on one device."""
         if len(self.devices) == 1:
             return None
         embedding, *_, norm, head = (self.places[unit.name] for unit in parts.units)
@@ -101,38 +100,33 @@ class DeviceMap:
 
 
 def one_device(parts: Parts, device: torch.device) -> DeviceMap:
-    """Everything on one device."""
+    """Return the map that puts everything on one device."""
     return DeviceMap(dict.fromkeys(parts.names, device))
 
 
-def parts_of(network: CausalHead, sizes: Mapping[str, int] | None = None) -> Parts:
-    """The units of a network, which may be on the meta device.
+def parts_of(network: LanguageModel, sizes: Mapping[str, int] | None = None) -> Parts:
+    """Return the units of a network, which may be on the meta device.
 
     Args:
         network: a language model.
         sizes: parameter name to bytes, where they are not the tensor's own.
     """
-    stack = network.transformer
-    names = {id(module): name for name, module in network.named_modules()}
-    modules = [stack.embedding_table, *stack.blocks, stack.final_norm, network.head]
-    unit_names = [names[id(module)] for module in modules]
+    names = network.part_names
+    layers = {names.block(layer): layer for layer in range(network.dimensions.num_layers)}
+    unit_names = (names.embedding, *layers, names.final_norm, names.head)
     weights = dict.fromkeys(unit_names, 0)
     sizes = {name: value.nbytes for name, value in unique_parameters(network)} if sizes is None else sizes
     for name, size in sizes.items():
         weights[_unit_of(name, unit_names)] += size
-    first = 1  # the embedding stands before the blocks
-    units = tuple(
-        Unit(name, weights[name], index - first if first <= index < first + len(stack.blocks) else None)
-        for index, name in enumerate(unit_names)
+    units = tuple(Unit(name, weights[name], layers.get(name)) for name in unit_names)
+    return Parts(units, _sharing({name: network.get_submodule(name) for name in unit_names}))
+
+
+def map_of(network: LanguageModel) -> DeviceMap:
+    """Return where the units of a network in memory are now."""
+    return DeviceMap(
+        {name: _tensors(network.get_submodule(name))[0].device for name in parts_of(network).names}
     )
-    return Parts(units, _sharing(dict(zip(unit_names, modules, strict=True))))
-
-
-def map_of(network: CausalHead) -> DeviceMap:
-    """Where the units of a network in memory stand now."""
-    parts = parts_of(network)
-    modules = dict(network.named_modules())
-    return DeviceMap({name: next(iter(_tensors(modules[name]))).device for name in parts.names})
 
 
 def split(
@@ -177,7 +171,7 @@ def split(
 def read_map(
     parts: Parts, written: Mapping[str, object], devices: Sequence[torch.device], device_type: str = "cuda"
 ) -> DeviceMap:
-    """A map that a user wrote, checked against the network.
+    """Return a map that a user wrote, checked against the network.
 
     Args:
         parts: of the network.
@@ -215,7 +209,7 @@ def read_map(
 
 
 def _unit_of(name: str, units: Sequence[str]) -> str:
-    """The unit that a parameter belongs to; what is in none (a prefix encoder) goes with the first."""
+    """Return the unit that a parameter belongs to; what is in none (a prefix encoder) goes with the first."""
     prefix = name
     while prefix:
         if prefix in units:
@@ -232,12 +226,12 @@ def _sharing(modules: Mapping[str, nn.Module]) -> tuple[tuple[str, ...], ...]:
     return tuple(dict.fromkeys(tuple(names) for names in owners.values() if len(names) > 1))
 
 
-def _tensors(module: nn.Module) -> Iterable[Tensor]:
+def _tensors(module: nn.Module) -> tuple[Tensor, ...]:
     return (*module.parameters(), *module.buffers())
 
 
 def _fullest_least(blocks: Sequence[int], base: Sequence[int], free: Sequence[int]) -> list[int] | None:
-    """How many blocks each device takes, in order; ``None`` if they do not fit.
+    """Return how many blocks each device takes, in order; ``None`` if they do not fit.
 
     The share of the fullest device is the base and some row of blocks over the free bytes of one of
     them, so the smallest share that works is found among these by bisection. For a given share, to

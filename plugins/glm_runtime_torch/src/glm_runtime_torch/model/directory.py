@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from glm_core import CheckpointError, RequestError, Sampling
 from glm_core.records import ModelSource
 
-from ..adapters.files import BaseModel, fingerprint_of_checkpoint
-from ..adapters.loading import load_prefix_encoder, prefix_encoder_in
+from ..adapters.files import BaseModel
+from ..adapters.fingerprint import fingerprint_of_checkpoint
+from ..adapters.loading import load_prefix_encoder, load_stored_prefix
 from ..adapters.prefix import StoredPrefix
 from ..checkpoints.config_file import read_json
-from ..checkpoints.empty_weights import empty_weights
 from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family, family_of
-from ..network.language_model import Dimensions
+from ..network.empty_weights import empty_weights
+from ..network.language_model import Dimensions, LanguageModel
 from ..network.parameters import count_parameters, unique_parameters
 from ..quantization import expect_stored_form
 from ..tokenizers import ChatTokenizer
@@ -28,7 +28,7 @@ from .torch_model import TorchModel
 
 
 def recognised_family(directory: Path) -> Family | None:
-    """The family of a checkpoint directory, from ``config.json`` alone; ``None`` if it is not ours."""
+    """Return the family of a checkpoint directory, from ``config.json`` alone; ``None`` if it is not ours."""
     config = read_json(directory / "config.json") if (directory / "config.json").is_file() else None
     return None if config is None else family_of(config)
 
@@ -43,10 +43,11 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
     raw = read_json(directory / "config.json")
     config = read_config(directory, raw, family)
     tokenizer = family.tokenizer(directory)
-    _check_vocabulary(directory, tokenizer, family.dimensions(config))
-    checkpoint = Checkpoint(directory)
     with empty_weights():
         network = family.build(config)
+    _check_vocabulary(directory, tokenizer, network.dimensions)
+    checkpoint = Checkpoint(directory)
+    with empty_weights():
         num_parameters = count_parameters(network)
         _expect_stored_form(directory, raw, network)
     checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
@@ -55,7 +56,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         name: StoredPrefix(load_prefix_encoder(path, family, config, base))
         for name, path in source.adapters.items()
     }
-    built_in = prefix_encoder_in(checkpoint, family, config)
+    built_in = load_stored_prefix(checkpoint, family, config)
     return TorchModel(
         source.name,
         family,
@@ -72,7 +73,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
 
 
 def _sampling_defaults(directory: Path, family: Sampling) -> Sampling:
-    """The family's defaults, with what the checkpoint's ``generation_config.json`` says on top."""
+    """Return the family's defaults, with what the checkpoint's ``generation_config.json`` says on top."""
     path = directory / "generation_config.json"
     if not path.is_file():
         return family
@@ -85,7 +86,7 @@ def _sampling_defaults(directory: Path, family: Sampling) -> Sampling:
 
 
 def read_config(directory: Path, raw: Mapping[str, Any], family: Family) -> Any:
-    """The family's configuration of a ``config.json``, without a prefix.
+    """Return the family's configuration of a ``config.json``, without a prefix.
 
     Raises:
         CheckpointError: it does not describe a possible network.
@@ -100,7 +101,7 @@ def read_config(directory: Path, raw: Mapping[str, Any], family: Family) -> Any:
         ) from error
 
 
-def _expect_stored_form(directory: Path, raw: Mapping[str, Any], network: nn.Module) -> None:
+def _expect_stored_form(directory: Path, raw: Mapping[str, Any], network: LanguageModel) -> None:
     try:
         expect_stored_form(network, raw)
     except ValueError as error:

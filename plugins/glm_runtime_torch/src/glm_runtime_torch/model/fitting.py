@@ -54,12 +54,8 @@ class Fit:
     workspace_bytes: int
     free_bytes: Mapping[torch.device, int]
 
-    def needed_bytes(self, device: torch.device) -> int:
-        """All that goes onto a device."""
-        return self.weight_bytes[device] + self.kv_bytes[device] + self.workspace_bytes
-
-    def sentence(self) -> str:
-        """For people: what goes where, device by device."""
+    def describe(self) -> str:
+        """Return a sentence for people: what goes where, device by device."""
         devices = [
             f"weights {_gb(self.weight_bytes[device])} GB + KV cache {_gb(self.kv_bytes[device])} GB of "
             f"{_gb(self.free_bytes[device])} GB free on {device}"
@@ -115,16 +111,13 @@ def fit(
 
 
 def workspace_bytes(model: TorchModel, context_length: int, slots: int) -> int:
-    """What prefill and decode take beside weights and KV cache, from above."""
+    """Return the bytes that prefill and decode take beside weights and KV cache, estimated from above."""
     itemsize = model.dtype.itemsize
-    hidden = _hidden_size(model)
-    largest = max(
-        (parameter.numel() for name, parameter in model.network.named_parameters() if ".layers." in name),
-        default=0,
-    )
-    prompt = HIDDEN_COPIES * context_length * hidden * itemsize
-    chunk = HIDDEN_COPIES * PREFILL_CHUNK * 4 * hidden * itemsize
-    logits = 4 * (slots + 2) * model.family.dimensions(model.config).vocab_size
+    sizes = model.network.dimensions
+    largest = max((parameter.numel() for parameter in model.network.blocks.parameters()), default=0)
+    prompt = HIDDEN_COPIES * context_length * sizes.hidden_size * itemsize
+    chunk = HIDDEN_COPIES * PREFILL_CHUNK * 4 * sizes.hidden_size * itemsize
+    logits = 4 * (slots + 2) * sizes.vocab_size
     return prompt + chunk + logits + 2 * largest * itemsize + LIBRARY_BYTES
 
 
@@ -144,10 +137,10 @@ class _Search:
         self._free = dict(free_bytes)
         self._placement = placement
         self._is_there = is_there
-        self._sizes = model.family.dimensions(model.config)
+        self._sizes = model.network.dimensions
 
     def contexts(self) -> Iterator[int]:
-        """Lengths to try, longest first."""
+        """Yield the lengths to try, longest first."""
         wanted = self._placement.context_length or self._model.info.context_length
         yield wanted
         if not self._placement.context_length:
@@ -155,7 +148,7 @@ class _Search:
             yield from range(wanted // CONTEXT_STEP * CONTEXT_STEP, shortest - 1, -CONTEXT_STEP)
 
     def most_slots(self, found: Fit) -> int:
-        """How many conversations to try, if one was found to fit."""
+        """Return how many conversations to try, if one was found to fit."""
         if self._placement.slots:
             return self._placement.slots
         each = sum(found.kv_bytes.values()) // found.slots
@@ -167,7 +160,7 @@ class _Search:
         return min(MAX_SLOTS, most // max(1, each))
 
     def settle(self, places: DeviceMap | None, slots: int, context: int) -> Fit:
-        """Where everything goes with so many conversations of that length.
+        """Return where everything goes with so many conversations of that length.
 
         Raises:
             OutOfMemoryError: it does not fit.
@@ -231,11 +224,6 @@ class _Search:
         if next(iter(self._free)).type == "cuda" and not self._is_there:
             ways.append("more GPUs (--device cuda:0,1)")
         return f"Use {', '.join(ways[:-1])}{' or ' if len(ways) > 1 else ''}{ways[-1]}."
-
-
-def _hidden_size(model: TorchModel) -> int:
-    weight: torch.Tensor = model.network.transformer.final_norm.weight  # type: ignore[union-attr, assignment]
-    return weight.numel()
 
 
 def _gb(size: int) -> str:

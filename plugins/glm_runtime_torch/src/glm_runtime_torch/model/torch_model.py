@@ -1,4 +1,4 @@
-"""The handle that this runtime gives to core and backends: a model from its files to its engine."""
+"""The model that this runtime gives to core and backends, from its files to its engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from glm_core import (
 from glm_core.records import ChatRequest, DeltaStream, QuantizationScheme
 
 from ..adapters.adapter import StoredAdapter
-from ..adapters.files import BaseModel, fingerprint_of_checkpoint, fingerprint_of_parameters
+from ..adapters.files import BaseModel
+from ..adapters.fingerprint import fingerprint_of_checkpoint, fingerprint_of_parameters
 from ..adapters.loading import load_prefix_encoder
 from ..adapters.prefix import StoredPrefix
 from ..checkpoints.reader import Checkpoint
@@ -33,6 +34,7 @@ from ..generation.executor import MakeExecutor
 from ..generation.failures import is_out_of_memory
 from ..network.attention import DecodeAttention
 from ..network.kv_cache import KVCache, bytes_per_slot, choose_slots
+from ..network.language_model import LanguageModel
 from ..network.parameters import (
     KEPT_IN_FLOAT32,
     count_parameters,
@@ -40,13 +42,7 @@ from ..network.parameters import (
     resident_bytes,
     unique_parameters,
 )
-from ..quantization import (
-    REFERENCE,
-    QuantizedLayers,
-    block_linears,
-    quantize_from_files,
-    quantize_in_place,
-)
+from ..quantization import quantize_from_files, quantize_in_place
 from ..tokenizers import ChatTokenizer, ToolTokenizer
 from .device_map import DeviceMap, Parts, parts_of
 
@@ -80,7 +76,7 @@ class TorchModel:
         name: str,
         family: Family,
         config: Any,
-        network: nn.Module,
+        network: LanguageModel,
         tokenizer: ChatTokenizer,
         dtype: torch.dtype,
         *,
@@ -92,7 +88,7 @@ class TorchModel:
     ) -> None:
         self.family = family
         self.config = config
-        self.network = network
+        self._network: LanguageModel | None = network
         self.tokenizer = tokenizer
         self.dtype = dtype
         self._checkpoint = checkpoint
@@ -105,7 +101,7 @@ class TorchModel:
             name=name,
             family=family.name,
             num_parameters=count_parameters(network) if num_parameters is None else num_parameters,
-            context_length=family.dimensions(config).context_length,
+            context_length=network.dimensions.context_length,
             sampling=family.sampling if sampling is None else sampling,
             adapters=tuple(self._adapters),
             features=frozenset({"tools"} if isinstance(tokenizer, ToolTokenizer) else ()),
@@ -124,6 +120,21 @@ class TorchModel:
         return self._engine
 
     @property
+    def network(self) -> LanguageModel:
+        """The network; a backend may put a copy with other layers in its place.
+
+        Raises:
+            ClosedError: the model was closed.
+        """
+        if self._network is None:
+            raise ClosedError("the model was closed")
+        return self._network
+
+    @network.setter
+    def network(self, network: LanguageModel) -> None:
+        self._network = network
+
+    @property
     def base(self) -> BaseModel:
         """What adapters say of the model that they belong to; a few megabytes are read to tell."""
         if self._checkpoint is not None:
@@ -133,7 +144,7 @@ class TorchModel:
         return BaseModel(self.info.name, fingerprint_of_parameters(self.network.named_parameters()))
 
     def weight_bytes(self, *, unread_only: bool = False) -> int:
-        """Memory of all weights once they are in it, or only of those that are still to be read."""
+        """Return the bytes that all weights take in memory, or only those that are still to be read."""
         return sum(
             parameter.numel() * self._dtype_of(name, parameter).itemsize
             for name, parameter in unique_parameters(self.network)
@@ -143,7 +154,7 @@ class TorchModel:
     @property
     def is_quantized(self) -> bool:
         """Whether the blocks' linear layers are stored integers."""
-        return next(block_linears(self.network), None) is None
+        return not self.network.block_linears()
 
     @property
     def adapter_positions(self) -> int:
@@ -171,12 +182,12 @@ class TorchModel:
 
     @property
     def parts(self) -> Parts:
-        """What of the network may stand on different devices, with the memory that it will take."""
+        """The parts of the network that may be on different devices, with the memory that they will take."""
         sizes = {
             name: parameter.numel() * self._dtype_of(name, parameter).itemsize
             for name, parameter in unique_parameters(self.network)
         }
-        return parts_of(self.network, sizes)  # type: ignore[arg-type]  # every family's network is one
+        return parts_of(self.network, sizes)
 
     def materialize(
         self, place: torch.device | DeviceMap, modules: Iterable[nn.Module] | None = None
@@ -215,7 +226,6 @@ class TorchModel:
     def quantize(
         self,
         scheme: QuantizationScheme | int,
-        layers: QuantizedLayers = REFERENCE,
         *,
         embeddings: QuantizationScheme | None = None,
     ) -> None:
@@ -223,25 +233,28 @@ class TorchModel:
 
         Args:
             scheme: of these layers; a bare number of bits means one scale per row.
-            layers: makes a backend's own modules; the reference's otherwise.
-            embeddings: scheme of the embedding table and the head, where they are one table;
-                ``None`` leaves them as they are.
+            embeddings: of the embedding table and the head where they are one, else of the head alone;
+                ``None`` leaves both.
 
         Raises:
             CheckpointError: the weights are quantised already.
             ConfigError: a scheme does not suit the model; nothing was changed.
         """
         scheme = QuantizationScheme(scheme) if isinstance(scheme, int) else scheme
-        if next(block_linears(self.network), None) is None:
+        if self.is_quantized:
             raise CheckpointError(
                 f"{self.info.name} is quantised already; leave --quantize out, or load the float16 one."
             )
         try:
             if self._checkpoint is None:
-                quantize_in_place(self.network, scheme, layers, embeddings=embeddings)
+                quantize_in_place(self.network, scheme, embeddings=embeddings)
             else:
                 quantize_from_files(
-                    self.network, self._checkpoint, scheme, layers, embeddings=embeddings, dtype=self.dtype
+                    self.network,
+                    self._checkpoint,
+                    scheme,
+                    embeddings=embeddings,
+                    dtype=self.dtype,
                 )
         except ValueError as error:
             raise ConfigError(f"--quantize {scheme}: {error}") from error
@@ -270,7 +283,7 @@ class TorchModel:
         Raises:
             OutOfMemoryError: not even one conversation fits.
         """
-        sizes = self.family.dimensions(self.config)
+        sizes = self.network.dimensions
         device, layer_devices, devices = self._settled(place)
         adapters = [
             stored.place(name, self.network, device, self.dtype) for name, stored in self._adapters.items()
@@ -301,7 +314,7 @@ class TorchModel:
             attention=attention,
         )
         self._engine = Engine(
-            self.network,  # type: ignore[arg-type]  # every family's network is a LanguageModel
+            self.network,
             self.tokenizer,
             cache,
             capacity=self.info.context_length,
@@ -309,19 +322,19 @@ class TorchModel:
             device=device,
             adapters=adapters,
             base_adapter=base,
-            executor=None if executor is None else executor(self.network, cache),  # type: ignore[arg-type]
+            executor=None if executor is None else executor(self.network, cache),
         )
         self._adapters.clear()  # the engine has what they became
 
     def _settled(
         self, place: torch.device | DeviceMap
     ) -> tuple[torch.device, tuple[torch.device, ...] | None, tuple[torch.device, ...]]:
-        """Where inputs go, where each block stands (``None`` = there), and all devices."""
+        """Return where inputs go, where each block is (``None`` = there), and all devices."""
         if not isinstance(place, DeviceMap):
             return place, None, (place,)
-        parts = parts_of(self.network)  # type: ignore[arg-type]  # every family's network is one
+        parts = parts_of(self.network)
         if not self.is_borrowed:  # one that somebody else divided has its route
-            self.network.transformer.route = place.route(parts)  # type: ignore[union-attr]
+            self.network.route = place.route(parts)
         return place.places[parts.units[0].name], place.blocks(parts), place.devices
 
     def add_adapter(self, name: str, directory: Path) -> None:
@@ -388,4 +401,4 @@ class TorchModel:
             self._engine.close()
             self._engine = None
         self._checkpoint = None
-        self.network = nn.Module()
+        self._network = None

@@ -1,4 +1,4 @@
-"""What every family shares of attention: visibility, where keys and values go, and the product itself.
+"""Attention as every family shares it: visibility, where keys and values go, and the product itself.
 
 Axes: B batch · T new tokens · S key positions · N query heads · G key/value heads · H head dim
       L layers
@@ -33,7 +33,7 @@ class AttendingStore(ABC):
 
     @abstractmethod
     def attend(self, q: Tensor, k: Tensor, v: Tensor, rotary: Rotary, layer: int) -> Tensor:
-        """Turn q ``[B, N, T, H]`` and k, keep k and v ``[B, G, T, H]``; the context ``[B, T, N * H]``."""
+        """Rotate q ``[B, N, T, H]`` and k, keep k and v ``[B, G, T, H]``; return ``[B, T, N * H]``."""
 
 
 RowNumbers = Sequence[int] | Tensor
@@ -81,7 +81,7 @@ class DecodeAttention(Protocol):
 
 
 def takes_tensors(attention: DecodeAttention) -> bool:
-    """Whether an attention wants `RowNumbers` as tensors; see `DecodeAttention`."""
+    """Return whether an attention wants `RowNumbers` as tensors; see `DecodeAttention`."""
     return bool(getattr(attention, "takes_tensors", False))
 
 
@@ -102,7 +102,7 @@ class TorchDecodeAttention:
     ) -> Tensor:
         """See `DecodeAttention.decode`."""
         rotary = Rotary(cos, sin)
-        q, k = rotary.turn(q), rotary.turn(k)
+        q, k = rotary.rotate(q), rotary.rotate(k)
         rows = []
         for row, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
             keys[slot, :, length - 1], values[slot, :, length - 1] = k[row, :, 0], v[row, :, 0]
@@ -120,7 +120,7 @@ def attend(
     mask: Tensor | None = None,
     store: KeyValueStore | AttendingStore | None = None,
 ) -> Tensor:
-    """Turn, store and attend, wherever the earlier keys are.
+    """Rotate, store and attend, wherever the earlier keys are.
 
     Args:
         q: ``[B, N, T, H]``, not rotated yet.
@@ -136,14 +136,14 @@ def attend(
     """
     if isinstance(store, AttendingStore):
         return store.attend(q, k, v, rotary, layer)
-    q, k = rotary.turn(q), rotary.turn(k)
+    q, k = rotary.rotate(q), rotary.rotate(k)
     if store is not None:
         k, v = store.update(k, v, layer)
     return scaled_product(q, k, v, mask)
 
 
 def scaled_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Softmax attention of q ``[B, N, T, H]`` over k, v ``[B, G, S, H]``, heads merged: ``[B, T, N * H]``."""
+    """Return softmax attention ``[B, T, N * H]`` of q ``[B, N, T, H]`` over k, v ``[B, G, S, H]``."""
     context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=k.shape[1] != q.shape[1])
     return context.transpose(1, 2).flatten(2)
 
@@ -151,7 +151,7 @@ def scaled_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) 
 def visibility_mask(
     query_index: Tensor, bidirectional: Tensor, num_keys: int, key_padding: Tensor | None = None
 ) -> Tensor:
-    """Which keys each query sees: the bidirectional front, and everything up to itself.
+    """Return which keys each query sees: the bidirectional front, and everything up to itself.
 
     Args:
         query_index: ``[B, T]`` int64, index of each query among the keys.

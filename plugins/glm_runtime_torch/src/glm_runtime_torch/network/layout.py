@@ -1,4 +1,4 @@
-"""Where the tokens of a sequence stand, and what they see of one another.
+"""Positions of the tokens of a sequence, and what they see of one another.
 
 Axes: B batch · S tokens · R position rows
 """
@@ -24,7 +24,7 @@ class Layout(Protocol):
         ...
 
     def position_ids(self, start: int, stop: int) -> Tensor:
-        """Positions ``[R, stop - start]`` of those tokens, prompt and answer counted together."""
+        """Return positions ``[R, stop - start]`` of those tokens, prompt and answer counted together."""
         ...
 
 
@@ -41,7 +41,7 @@ class CausalLayout:
     context_length: int = 0
 
     def position_ids(self, start: int, stop: int) -> Tensor:
-        """Positions ``[R, stop - start]`` int64 of those tokens, prompt and answer counted together."""
+        """Return positions ``[R, stop - start]`` int64 of those tokens; see `Layout.position_ids`."""
         positions = torch.zeros(self.rows, stop - start, dtype=torch.int64)
         positions[0] = torch.arange(start, stop)
         return positions
@@ -54,7 +54,7 @@ def batch_layout(
     *,
     start: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Positions and visibility of whole, possibly left- or right-padded sequences.
+    """Return positions and visibility of whole, possibly left- or right-padded sequences.
 
     Args:
         layout_of: the layout of one sequence's tokens; a network's ``layout``.
@@ -85,6 +85,6 @@ def batch_layout(
 
 
 def _real_span(padding: Tensor) -> tuple[int, int]:
-    """Start and stop of the tokens of a row that are no padding; ``padding`` is ``[S]`` bool."""
+    """Return start and stop of the tokens of a row that are no padding; ``padding`` is ``[S]`` bool."""
     real = (~padding).nonzero().flatten().tolist()
     return (real[0], real[-1] + 1) if real else (0, 0)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def reserve_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of zeros that on the CPU takes memory only where it is written.
+    """Return a tensor of zeros that on the CPU takes memory only where it is written.
 
     ``torch.zeros`` writes every page; pages of an anonymous mapping are zero by themselves.
     """

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar, cast
 
 from torch import Tensor, nn
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 # Scales of stored integers, and what decides between experts, whatever is computed in.
 KEPT_IN_FLOAT32 = ("weight_scale", "e_score_correction_bias")
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Weights of a network, tied ones once."""
+    """Return how many weights a network has, tied ones counted once."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def resident_bytes(network: nn.Module) -> int:
-    """Memory of a network's parameters and buffers, shared ones once."""
+    """Return the bytes of a network's parameters and buffers, shared ones counted once."""
     tensors = {tensor.data_ptr(): tensor.nbytes for tensor in (*network.parameters(), *network.buffers())}
     return sum(tensors.values())
 
 
-def sharing_copy(module: nn.Module) -> nn.Module:
-    """The same modules again over the same memory: what is replaced in the copy stays in the original.
+def sharing_copy(module: ModuleT) -> ModuleT:
+    """Return the same modules again over the same memory: what is replaced in the copy stays in the original.
 
     Its parameters want no gradient; what shared a parameter shares it in the copy.
     """
@@ -44,11 +47,11 @@ def sharing_copy(module: nn.Module) -> nn.Module:
             }
         return copies[id(one)]
 
-    return copied(module)
+    return cast("ModuleT", copied(module))
 
 
 def unique_parameters(network: nn.Module) -> list[tuple[str, Tensor]]:
-    """Every parameter once under its first name; a tied head is the embedding."""
+    """Return every parameter once under its first name; a tied head is the embedding."""
     return list(network.named_parameters(remove_duplicate=True))
 
 

@@ -24,11 +24,11 @@ class Block(Protocol):
     """One transformer block in two halves, each of which works token by token."""
 
     def project(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What `finish` adds to ``[1, t, D]``, and queries, keys, values ``[1, N or G, t, H]``."""
+        """Return what `finish` adds to ``[1, t, D]``, and queries, keys, values ``[1, N or G, t, H]``."""
         ...
 
     def finish(self, residual: Tensor, context: Tensor) -> Tensor:
-        """The block's output ``[1, t, D]`` from the residual and the context ``[1, t, N * H]``."""
+        """Return the block's output ``[1, t, D]`` from the residual and the context ``[1, t, N * H]``."""
         ...
 
 
@@ -62,8 +62,8 @@ def prefill_blocks(
         for start, stop in chunks:
             residual, q, k, v = block.project(h[:, start:stop])
             angles = rotary.tokens(start, stop)
-            rows.put(angles.turn(k), v, layer, start)
-            queries.append(angles.turn(q))
+            rows.put(angles.rotate(k), v, layer, start)
+            queries.append(angles.rotate(q))
             h[:, start:stop] = residual
             if len(chunks) > 1:
                 yield

@@ -24,13 +24,13 @@ class Rotary:
     cos: Tensor
     sin: Tensor
 
-    def turn(self, x: Tensor) -> Tensor:
+    def rotate(self, x: Tensor) -> Tensor:
         """Rotate queries or keys ``[B, N, T, H]``."""
         rows = x.unflatten(-1, self.cos.shape[-2:])  # [B, N, T, R, H/R]
         return rotate_split_half(rows, self.cos, self.sin).flatten(-2)
 
     def tokens(self, start: int, stop: int) -> Rotary:
-        """The angles of some of the tokens."""
+        """Return the angles of some of the tokens."""
         return Rotary(self.cos[:, :, start:stop], self.sin[:, :, start:stop])
 
 
@@ -41,7 +41,7 @@ class RotaryEmbedding:
     device would hold garbage after loading. Source: RoFormer, arXiv:2104.09864.
 
     Args:
-        rotary_dim: channels that one row of positions turns; even.
+        rotary_dim: channels that one row of positions rotates; even.
         base: frequency of channel pair ``i`` is ``base ** (-2 * i / rotary_dim)``.
         interpolation: positions are divided by it (position interpolation, arXiv:2306.15595).
         half_precision_frequencies: round the frequencies to float16, whatever the model's
@@ -64,12 +64,12 @@ class RotaryEmbedding:
         }
 
     def of_positions(self, position_ids: Tensor, dtype: torch.dtype) -> Rotary:
-        """The angles of tokens at ``position_ids`` ``[B, R, T]``; ``dtype`` as in `cos_sin`."""
+        """Return the angles of tokens at ``position_ids`` ``[B, R, T]``; ``dtype`` as in `cos_sin`."""
         cos, sin = self.cos_sin(position_ids, dtype)  # [B, R, T, H/R]
         return Rotary(cos.transpose(1, 2).unsqueeze(1), sin.transpose(1, 2).unsqueeze(1))
 
     def cos_sin(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosine and sine for every position.
+        """Return cosine and sine for every position.
 
         Args:
             position_ids: integer tensor of any shape ``[...]``.
@@ -95,6 +95,6 @@ class RotaryEmbedding:
 
 
 def rotate_split_half(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn channel ``i`` together with channel ``i + d/2``; all tensors end in ``d``."""
+    """Rotate channel ``i`` together with channel ``i + d/2``; all tensors end in ``d``."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin

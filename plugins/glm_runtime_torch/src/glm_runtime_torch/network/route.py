@@ -1,4 +1,4 @@
-"""The way of hidden states through a network whose parts stand on several devices.
+"""The way of hidden states through a network whose parts are on several devices.
 
 A network on one device has no route, and pays nothing for the possibility.
 """
@@ -22,7 +22,7 @@ def move_tensor(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class Route:
-    """Where the parts of a network stand, in the order in which hidden states pass them.
+    """The devices of a network's parts, in the order in which hidden states pass them.
 
     Args:
         embedding: device of the embedding table.
@@ -57,17 +57,17 @@ class Route:
     def to_block(
         self, layer: int, h: Tensor, rotary: Rotary, mask: Tensor | None = None
     ) -> tuple[Tensor, Rotary, Tensor | None]:
-        """Hidden states, angles and mask where that block stands; copies only where it stands elsewhere."""
+        """Move hidden states, angles and mask to the device of a block; copies only where that is another."""
         if not self._leaves[layer]:
             return h, rotary, mask
         device = self.blocks[layer]
-        turned = Rotary(self._move(rotary.cos, device), self._move(rotary.sin, device))
-        return self._move(h, device), turned, None if mask is None else self._move(mask, device)
+        moved = Rotary(self._move(rotary.cos, device), self._move(rotary.sin, device))
+        return self._move(h, device), moved, None if mask is None else self._move(mask, device)
 
     def to_norm(self, h: Tensor) -> Tensor:
-        """Hidden states where the final norm stands."""
+        """Move hidden states to the device of the final norm."""
         return self._move(h, self.norm) if self._leaves[-2] else h
 
     def to_head(self, h: Tensor) -> Tensor:
-        """Hidden states where the head stands."""
+        """Move hidden states to the device of the head."""
         return self._move(h, self.head) if self._leaves[-1] else h

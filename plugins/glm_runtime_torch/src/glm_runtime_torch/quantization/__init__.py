@@ -24,7 +24,6 @@ from .layers import REFERENCE, QuantizedEmbedding, QuantizedLayers, QuantizedLin
 from .network import (
     TABLE_SCHEME,
     StoredForm,
-    block_linears,
     check_linears,
     expect_stored_form,
     quantize_in_place,
@@ -41,7 +40,6 @@ __all__ = [
     "QuantizedLayers",
     "QuantizedLinear",
     "StoredForm",
-    "block_linears",
     "check_format",
     "check_linears",
     "dequantize_rows",

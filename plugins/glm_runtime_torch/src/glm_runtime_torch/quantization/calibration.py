@@ -23,9 +23,10 @@ from glm_core import Message
 from glm_core.errors import ConfigError
 
 from ..network.attention import visibility_mask
+from ..network.language_model import LanguageModel
+from ..network.places import Place
 from ..tokenizers import ChatTokenizer
 from .gptq import InputStatistics
-from .network import blocks, embedding_place
 
 MAX_PASSAGES = 128
 MAX_TOKENS = 512
@@ -47,7 +48,7 @@ class Passage:
 
 
 def read_passages(path: Path, tokenizer: ChatTokenizer) -> list[Passage]:
-    """Up to `MAX_PASSAGES` passages, evenly spread over the file.
+    """Return up to `MAX_PASSAGES` passages, evenly spread over the file.
 
     Raises:
         ConfigError: the file is missing, too large, no such text, or holds no passage.
@@ -59,7 +60,7 @@ def read_passages(path: Path, tokenizer: ChatTokenizer) -> list[Passage]:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """The lines that are not empty, with their numbers."""
+    """Return the lines that are not empty, with their numbers."""
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
@@ -113,7 +114,7 @@ def _plain(text: str, tokenizer: ChatTokenizer) -> Passage:
 
 
 def _cut(text: str, num_tokens: int, tokenizer: ChatTokenizer) -> str:
-    """The beginning of a text, so short that it has about that many tokens at most."""
+    """Return the beginning of a text, so short that it has about that many tokens at most."""
     length = len(tokenizer.encode(text))
     return text if length <= num_tokens else text[: len(text) * num_tokens // length]
 
@@ -124,32 +125,30 @@ class Walk:
     Between blocks they take ``4 * D`` bytes a token: 1.07 GB for 65,536 tokens of ChatGLM-6B.
 
     Args:
-        network: its blocks and embeddings may be on the meta device; it must answer
-            ``network(input_ids, position_ids, attention_mask)``, call its blocks in order with the
-            hidden states ``[B, T, D]`` first, and have a ``layout``.
+        network: its blocks and embeddings may be on the meta device; it calls its blocks in order with
+            the hidden states ``[B, T, D]`` first.
         passages: what to walk with.
         embed: ids ``[B, T]`` to embeddings ``[B, T, D]``.
     """
 
     def __init__(
-        self, network: nn.Module, passages: Sequence[Passage], embed: Callable[[Tensor], Tensor]
+        self, network: LanguageModel, passages: Sequence[Passage], embed: Callable[[Tensor], Tensor]
     ) -> None:
-        self._blocks = blocks(network)[1]
         self._hidden: list[Tensor] = []
-        self._arguments: list[tuple[Any, ...]] = []
-        table, first = embedding_place(network), self._blocks[0]
-        embeddings = table.module
-        table.put(_Function(embed))
-        self._blocks[0] = _Function(self._begin)
+        self._arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        replaced = network.embedding_place, Place.of_name(network, network.part_names.block(0))
+        modules = [place.module for place in replaced]
         try:
+            for place, function in zip(replaced, (embed, self._begin), strict=True):
+                place.replace(_Function(function))
             for passage in passages:
                 self._enter(network, passage)
         finally:
-            table.put(embeddings)
-            self._blocks[0] = first
+            for place, module in zip(replaced, modules, strict=True):
+                place.replace(module)
 
     def statistics(self, block: nn.Module, linear: nn.Linear) -> InputStatistics:
-        """What reaches a linear layer of the next block; nothing after it is computed."""
+        """Return what reaches a linear layer of the next block; nothing after it is computed."""
         found = InputStatistics(linear.in_features)
 
         def watch(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -158,19 +157,20 @@ class Walk:
 
         handle = linear.register_forward_pre_hook(watch)
         try:
-            for h, arguments in zip(self._hidden, self._arguments, strict=True):
+            for h, (arguments, keywords) in zip(self._hidden, self._arguments, strict=True):
                 with contextlib.suppress(_Reached):
-                    block(h, *arguments)
+                    block(h, *arguments, **keywords)
         finally:
             handle.remove()
         return found
 
     def advance(self, block: nn.Module) -> None:
         """Replace the hidden states by the block's outputs, one passage at a time."""
-        for index, (h, arguments) in enumerate(zip(self._hidden, self._arguments, strict=True)):
-            self._hidden[index] = block(h, *arguments)
+        inputs = zip(self._hidden, self._arguments, strict=True)
+        for index, (h, (arguments, keywords)) in enumerate(inputs):
+            self._hidden[index] = block(h, *arguments, **keywords)
 
-    def _enter(self, network: Any, passage: Passage) -> None:
+    def _enter(self, network: LanguageModel, passage: Passage) -> None:
         ids = passage.token_ids
         layout = network.layout(passage.prompt)
         mask = visibility_mask(
@@ -180,9 +180,9 @@ class Walk:
         with contextlib.suppress(_Reached):
             network(torch.tensor([ids]), positions, mask)
 
-    def _begin(self, h: Tensor, *arguments: Any) -> Tensor:
+    def _begin(self, h: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
         self._hidden.append(h)
-        self._arguments.append(arguments)
+        self._arguments.append((arguments, keywords))
         raise _Reached
 
 
@@ -197,6 +197,6 @@ class _Function(nn.Module):
         super().__init__()
         self._function = function
 
-    def forward(self, *arguments: Any) -> Tensor:
+    def forward(self, *arguments: Any, **keywords: Any) -> Tensor:
         """Call it."""
-        return self._function(*arguments)
+        return self._function(*arguments, **keywords)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import nn
 
+from ..network.places import find_places
 from .layers import QuantizedLinear
-from .network import Place
 
 
 def replace_quantized(network: nn.Module, make: Callable[[QuantizedLinear], nn.Module | None]) -> None:
@@ -18,16 +18,7 @@ def replace_quantized(network: nn.Module, make: Callable[[QuantizedLinear], nn.M
         make: a module that does what a layer does; ``None`` leaves the layer as it is. A head that shares
             its integers with an embedding is among them: what shares them on keeps them once.
     """
-    for place in _places(network):
+    for place in find_places(network, lambda module: type(module) is QuantizedLinear):
         made = make(place.module)
         if made is not None:
-            place.put(made)
-
-
-def _places(network: nn.Module) -> list[Place]:
-    return [
-        Place(f"{name}.{attribute}".lstrip("."), parent, attribute)
-        for name, parent in network.named_modules()
-        for attribute, child in parent.named_children()
-        if type(child) is QuantizedLinear
-    ]
+            place.replace(made)

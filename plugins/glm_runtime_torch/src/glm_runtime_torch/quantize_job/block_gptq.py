@@ -13,10 +13,11 @@ from glm_core.errors import CheckpointError
 from glm_core.records import QuantizationScheme
 
 from ..checkpoints.reader import Checkpoint
+from ..network.language_model import LanguageModel
 from ..quantization.calibration import Passage, Walk
 from ..quantization.formats import dequantize_rows, quantize_rows, scale_dtype
 from ..quantization.gptq import gptq
-from ..quantization.network import StoredForm, blocks, embedding_place
+from ..quantization.network import StoredForm
 from .plan import Shard, Unit
 
 CPU = torch.device("cpu")
@@ -39,15 +40,15 @@ class BlockGPTQ:
     """
 
     def __init__(
-        self, network: nn.Module, checkpoint: Checkpoint, form: StoredForm, passages: Sequence[Passage]
+        self, network: LanguageModel, checkpoint: Checkpoint, form: StoredForm, passages: Sequence[Passage]
     ) -> None:
         self._network = network
         self._checkpoint = checkpoint
         self._form = form
         self._scheme = QuantizationScheme(form.bits, form.group_size)
         self._passages = passages
-        self._prefix, self._blocks = blocks(network)
-        self._table = f"{embedding_place(network).name}.weight"
+        self._prefix, self._blocks = network.part_names.blocks, network.blocks
+        self._table = f"{network.part_names.embedding}.weight"
         self._walk: Walk | None = None
         self._notices: list[str] = []
 

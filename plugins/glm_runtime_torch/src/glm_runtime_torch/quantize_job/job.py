@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from glm_core.errors import CheckpointError, ConfigError
+from glm_core.model_files import CONFIG, SAFETENSORS
 from glm_core.records import ModelSource, QuantizeJob, QuantizeProgress
 
+from ..checkpoints.companions import checked_companions, copy_companions
 from ..checkpoints.config_file import read_json
-from ..checkpoints.empty_weights import empty_weights
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.writer import SafetensorsWriter, sha256_of, write_text
 from ..families.registry import Family
 from ..model.directory import read_config, recognised_family
+from ..network.empty_weights import empty_weights
+from ..network.language_model import LanguageModel
 from ..network.parameters import unique_parameters
 from ..quantization import StoredForm, check_linears, expect_stored_form, quantize_stored
 from ..quantization.calibration import read_passages
 from .block_gptq import BlockGPTQ
-from .partial import INDEX_FILE, PartialCheckpoint, check_destination, check_disk, companions
-from .plan import SINGLE_FILE, Item, Shard, items, plan
+from .partial import PartialCheckpoint, check_destination, check_disk
+from .plan import Item, Shard, items, plan
 
 MAX_SHARD_BYTES = 2 * 10**9
 RESULT_VERSION = 1  # to be raised when the same settings give other bytes than before
@@ -42,7 +44,7 @@ class Prepared:
     source: Path
     family: Family
     raw: dict[str, Any]
-    network: nn.Module
+    network: LanguageModel
     checkpoint: Checkpoint
     form: StoredForm
     shards: list[Shard]
@@ -67,7 +69,7 @@ def quantize_checkpoint(source: ModelSource, job: QuantizeJob) -> Iterator[Quant
 
 
 def _prepare(source: Path, family: Family, job: QuantizeJob) -> Prepared:
-    raw = read_json(source / "config.json")
+    raw = read_json(source / CONFIG)
     if raw.get("quantization_bit"):
         raise CheckpointError(
             f"{source} is quantised already (quantization_bit {raw['quantization_bit']} in config.json); "
@@ -84,7 +86,7 @@ def _prepare(source: Path, family: Family, job: QuantizeJob) -> Prepared:
     checkpoint = Checkpoint(source)
     checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
     shards = plan(checkpoint, network, form, MAX_SHARD_BYTES)
-    copied = sum(path.stat().st_size for path in companions(source))
+    copied = sum((source / path).stat().st_size for path in checked_companions(source))
     check_disk(job.destination, sum(shard.num_bytes for shard in shards) + copied + SMALL_FILES_BYTES)
     return Prepared(job, source, family, raw, network, checkpoint, form, shards)
 
@@ -180,21 +182,20 @@ def _settings(prepared: Prepared) -> dict[str, Any]:
 
 
 def _write_small_files(prepared: Prepared, directory: Path) -> None:
-    for path in companions(prepared.source):
-        shutil.copyfile(path, directory / path.name)
+    copy_companions(prepared.source, directory)
     config = prepared.raw | prepared.form.as_config()
-    write_text(directory / "config.json", json.dumps(config, ensure_ascii=False, indent=2) + "\n")
-    if [shard.name for shard in prepared.shards] != [SINGLE_FILE]:
+    write_text(directory / CONFIG, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
+    if [shard.name for shard in prepared.shards] != [SAFETENSORS.single]:
         index = {
             "metadata": {"total_size": sum(shard.num_bytes for shard in prepared.shards)},
             "weight_map": {entry.name: shard.name for shard in prepared.shards for entry in shard.entries},
         }
-        write_text(directory / INDEX_FILE, json.dumps(index, indent=2) + "\n")
+        write_text(directory / SAFETENSORS.index, json.dumps(index, indent=2) + "\n")
 
 
 def _verify(prepared: Prepared, directory: Path) -> None:
     """Open the result as a reader would, before it gets its name."""
-    raw = read_json(directory / "config.json")
+    raw = read_json(directory / CONFIG)
     with empty_weights():
         network = prepared.family.build(read_config(directory, raw, prepared.family))
         expect_stored_form(network, raw)

@@ -11,15 +11,12 @@ from typing import Any
 import filelock
 
 from glm_core.errors import ConfigError
+from glm_core.model_files import SAFETENSORS
 
-from ..checkpoints.integrity import check_not_lfs_pointer
 from ..checkpoints.writer import flush_directory, sha256_of, write_text
 
 STATE_FILE = "job.json"
 LOCK_FILE = "job.lock"
-INDEX_FILE = "model.safetensors.index.json"
-# What belongs to a model besides its weights; code that some repositories add is left out.
-COMPANIONS = (".json", ".model", ".txt", ".md")
 
 
 class PartialCheckpoint:
@@ -153,25 +150,10 @@ def check_disk(destination: Path, needed: int) -> None:
         ConfigError: naming the bytes needed and the bytes free.
     """
     there = next(path for path in destination.absolute().parents if path.exists())
-    written = sum(path.stat().st_size for path in partial_directory(destination).glob("*.safetensors"))
+    written = sum(path.stat().st_size for path in partial_directory(destination).glob(SAFETENSORS.pattern))
     free = shutil.disk_usage(there).free + written
     if needed > free:
         raise ConfigError(
             f"the result needs {needed / 1e9:.2f} GB, {there} has room for {free / 1e9:.2f} GB; "
             "free some space or choose another disk"
         )
-
-
-def companions(source: Path) -> list[Path]:
-    """The files of a checkpoint that are copied as they are: vocabulary, settings, licence.
-
-    Raises:
-        CheckpointError: one of them is a Git LFS pointer.
-    """
-    found = []
-    for path in sorted(source.iterdir()):
-        wanted = path.suffix in COMPANIONS or "LICENSE" in path.name.upper()
-        if path.is_file() and wanted and path.name != "config.json" and not path.name.endswith(".index.json"):
-            check_not_lfs_pointer(path)
-            found.append(path)
-    return found

@@ -9,15 +9,16 @@ import torch
 from torch import nn
 
 from glm_core.errors import CheckpointError, ConfigError
+from glm_core.model_files import SAFETENSORS
 
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.writer import Entry
+from ..network.language_model import LanguageModel
 from ..quantization.formats import check_format, scale_dtype, scale_shape, stored_shape
-from ..quantization.network import StoredForm, block_linears, blocks, embedding_place, tied_table
+from ..quantization.network import StoredForm
 
 STORED_INTEGERS = "weight"
 STORED_SCALES = "weight_scale"
-SINGLE_FILE = "model.safetensors"
 _INT8 = torch.int8
 
 
@@ -74,7 +75,9 @@ class Shard:
         return sum(entry.num_bytes for entry in self.entries)
 
 
-def plan(checkpoint: Checkpoint, network: nn.Module, form: StoredForm, max_shard_bytes: int) -> list[Shard]:
+def plan(
+    checkpoint: Checkpoint, network: LanguageModel, form: StoredForm, max_shard_bytes: int
+) -> list[Shard]:
     """Lay out the result.
 
     A block is never split, and a file has at least one unit, so it may be larger than asked for.
@@ -85,12 +88,12 @@ def plan(checkpoint: Checkpoint, network: nn.Module, form: StoredForm, max_shard
         CheckpointError: a matrix to quantise holds no floating-point numbers.
         ConfigError: the table is to be quantised and cannot be.
     """
-    matrices = {f"{name}.weight" for name, _, _, _ in block_linears(network)}
+    matrices = {f"{place.name}.weight" for place in network.block_linears()}
     tables = _table_names(network, form) if form.embeddings else ()
     aliases = _aliases(network)
-    prefix = f"{blocks(network)[0]}."
+    prefix = f"{network.part_names.blocks}."
     outside: list[Unit] = []
-    inside: dict[int, list[Item]] = {index: [] for index in range(len(blocks(network)[1]))}
+    inside: dict[int, list[Item]] = {index: [] for index in range(network.dimensions.num_layers)}
     for name in checkpoint:
         if name in aliases:
             continue
@@ -100,24 +103,24 @@ def plan(checkpoint: Checkpoint, network: nn.Module, form: StoredForm, max_shard
             inside[int(name.removeprefix(prefix).partition(".")[0])].append(item)
         else:
             outside.append(Unit((item,)))
-    embedding = f"{embedding_place(network).name}.{STORED_INTEGERS}"
+    embedding = f"{network.part_names.embedding}.{STORED_INTEGERS}"
     outside.sort(key=lambda unit: unit.items[0].source != embedding)  # first, the rest as it was
     in_order = [*outside[:1], *(Unit(tuple(items), index) for index, items in inside.items()), *outside[1:]]
     return _shards(in_order, max_shard_bytes)
 
 
-def _table_names(network: nn.Module, form: StoredForm) -> tuple[str, ...]:
-    places = tied_table(network)
-    if places is None:
+def _table_names(network: LanguageModel, form: StoredForm) -> tuple[str, ...]:
+    if not network.is_tied:
         raise ConfigError(
             "this model's embeddings and head are two tables, which are not quantised; "
             "leave --quantize-embeddings out"
         )
     try:
-        check_format(form.bits, places[0].module.embedding_dim, form.group_size)
+        check_format(form.bits, network.dimensions.hidden_size, form.group_size)
     except ValueError as error:
-        raise ConfigError(f"{places[0].name}: {error}") from error
-    return tuple(f"{place.name}.{STORED_INTEGERS}" for place in places)
+        raise ConfigError(f"{network.part_names.embedding}: {error}") from error
+    names = network.part_names
+    return tuple(f"{name}.{STORED_INTEGERS}" for name in (names.embedding, names.head))
 
 
 def _aliases(network: nn.Module) -> set[str]:
@@ -155,7 +158,7 @@ def _shards(units: Iterable[Unit], max_bytes: int) -> list[Shard]:
         files[-1].append(unit)
         size += unit.num_bytes
     if len(files) == 1:
-        return [Shard(SINGLE_FILE, tuple(files[0]))]
+        return [Shard(SAFETENSORS.single, tuple(files[0]))]
     count = len(files)
     return [
         Shard(f"model-{number:05}-of-{count:05}.safetensors", tuple(file))

@@ -14,8 +14,8 @@ from pathlib import Path
 from glm_core import Message
 from glm_core.errors import CheckpointError
 
-from .reply import FullWidthPunctuation, ReplyFilter
-from .training import TrainingIds
+from .reply_filter import FullWidthPunctuation, ReplyFilter
+from .training_rows import TrainingIds
 from .vocabulary import load_vocabulary
 
 VOCABULARY_FILE = "ice_text.model"

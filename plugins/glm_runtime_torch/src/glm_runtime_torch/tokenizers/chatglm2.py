@@ -1,7 +1,8 @@
-"""The tokenizers of ChatGLM2-6B and ChatGLM3-6B: one vocabulary, two chat formats.
+"""ChatGLM2-6B: its vocabulary, and its chat format of numbered rounds.
 
-Format: ``tokenizer.model`` as published (SentencePiece, 64,789 pieces in both). The control tokens
-have no piece: their ids follow the vocabulary's, in a fixed order, and stand in front of every prompt.
+Vocabulary: ``tokenizer.model`` as published (SentencePiece, 64,789 pieces). The control tokens have no piece:
+their ids follow the vocabulary's, in a fixed order.
+Chat format: ``[gMASK] sop``, then rounds counted from 1; see `format_chat`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from glm_core import Message, Tool
+from glm_core import Message
 
-from . import chatglm3_tools
 from .chatglm import REPLY_REPLACEMENTS
-from .reply import ReplyFilter
-from .tool_reply import ToolReply, callable_names
-from .training import TrainingIds, prompt_and_answer
+from .reply_filter import ReplyFilter
+from .training_rows import TrainingIds, prompt_and_answer
 from .vocabulary import load_vocabulary
 
 VOCABULARY_FILE = "tokenizer.model"
@@ -90,62 +89,6 @@ class ChatGLM2Tokenizer:
     @property
     def _start(self) -> list[int]:
         return [self._control["[gMASK]"], self._control["sop"]]
-
-
-class ChatGLM3Tokenizer(ChatGLM2Tokenizer):
-    """The same vocabulary with control tokens for roles, and the role format of ChatGLM3."""
-
-    roles: ClassVar[dict[str, str]] = {
-        "system": "<|system|>",
-        "user": "<|user|>",
-        "assistant": "<|assistant|>",
-        "observation": "<|observation|>",
-    }
-    control_tokens = (*ChatGLM2Tokenizer.control_tokens, *roles.values())
-    end_tokens = (roles["user"], roles["observation"])
-
-    def chat_prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
-        """Ids of a conversation: each turn after its role's token, then the assistant's token."""
-        ids = self._start
-        for role, metadata, content in chatglm3_tools.turns(messages, tools):
-            ids += self.turn(role, content, metadata)
-        return [*ids, self._control[self.roles["assistant"]]]
-
-    def training_ids(
-        self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
-    ) -> TrainingIds:
-        """Prompt, answer as `turn` writes it, end; the prompt keeps its last token, the assistant's."""
-        _, *learnt = self.turn("assistant", answer)
-        prompt = self.chat_prompt(messages)
-        return prompt_and_answer(
-            prompt, learnt, self.eos_token_id, max_source_length, max_target_length, kept_at_end=1
-        )
-
-    def answer_beginnings(self, tools: Sequence[Tool], choice: str) -> list[list[int]]:
-        """The line that stands first in an answer: empty for ``"none"``, else the name of a tool."""
-        if choice == "auto":
-            return []
-        lines = callable_names(tools, choice) or ("",)
-        return [self.encode(f"{line}\n") for line in lines]
-
-    def tool_reply(self, tools: Sequence[Tool], choice: str) -> ToolReply:
-        """Reads calls as the original does, without running them; see `chatglm3_tools`."""
-        return ToolReply(
-            callable_names(tools, choice),
-            chatglm3_tools.parse_call,
-            self.reply_filter,
-            frozenset({self._control[self.roles["assistant"]]}),
-        )
-
-    def turn(self, role: str, content: str, metadata: str = "") -> list[int]:
-        """Ids of one message.
-
-        Args:
-            role: a key of ``roles``.
-            content: plain text; encoded by itself, so that nothing in it joins what stands before.
-            metadata: of an assistant's message: the name of the tool that it calls.
-        """
-        return [self._control[self.roles[role]], *self.encode(f"{metadata}\n"), *self.encode(content)]
 
 
 def format_chat(messages: Sequence[Message]) -> str:

@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from glm_core import CheckpointError, Message, RequestError
 
 from ..checkpoints.integrity import check_not_lfs_pointer
-from .reply import ReplyFilter
-from .training import TrainingIds, prompt_and_answer
+from .reply_filter import ReplyFilter
+from .training_rows import TrainingIds, prompt_and_answer
 
 TOKENIZER_FILE = "tokenizer.json"
 

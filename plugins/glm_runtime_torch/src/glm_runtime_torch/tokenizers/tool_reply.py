@@ -9,47 +9,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from glm_core.records import Tool, ToolCallDelta
 
-from .reply import ReplyFilter
+from .reply import ReplyPiece
+from .reply_filter import ReplyFilter
 
 # Longer than this nothing is taken for a call; it is what one may hold back.
 MAX_CALL_CHARACTERS = 65_536
-
-
-@dataclass(frozen=True)
-class ReplyPiece:
-    """What is final of an answer.
-
-    Attributes:
-        text: to append.
-        calls: whole calls, each in one piece.
-    """
-
-    text: str = ""
-    calls: tuple[ToolCallDelta, ...] = ()
-
-
-class PlainReply:
-    """One answer in which there are no calls.
-
-    Args:
-        clean: the filter for its text; ``None`` leaves it as it is.
-    """
-
-    calls = 0
-    next_message_ids: frozenset[int] = frozenset()
-
-    def __init__(self, clean: ReplyFilter | None) -> None:
-        self._filter = clean
-
-    def feed(self, text: str, *, last: bool = False) -> ReplyPiece:
-        """Take more of the answer."""
-        return ReplyPiece(text if self._filter is None else self._filter.feed(text, last=last))
-
-    next_message = feed
 
 
 class ToolReply:

@@ -1,4 +1,4 @@
-"""Adapters: named when the model is loaded, chosen by requests, and where possible coming and going."""
+"""Checks of adapters: loaded with the model, chosen by requests, added and removed where possible."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _given(subject: Subject) -> dict[str, Path]:
 
 @check("adapters", "a request that names no adapter is answered by the base model", *ANSWERING)
 def adapters(subject: Subject) -> None:
-    """Named ones answer too, and differ from the base for some question."""
+    """Check that named adapters answer, each differently from the base model for some question."""
     names = list(_given(subject))
     with subject.fresh(adapters={}) as base:
         plain = [ask(subject, question(text), base).text for text in QUESTIONS]
@@ -51,7 +51,7 @@ def adapters(subject: Subject) -> None:
 
 @check("adapters-come-and-go", "adapters may be added and removed while the model runs", *ANSWERING)
 def adapters_come_and_go(subject: Subject) -> None:
-    """One that is added answers as if it had been there from the start; a removed one is unknown."""
+    """Check that an added adapter answers as if loaded with the model, and a removed one is unknown."""
     name, directory = next(iter(_given(subject).items()))
     with subject.fresh() as model:
         from_the_start = ask(subject, question(adapter=name), model).text
@@ -81,7 +81,7 @@ def adapters_come_and_go(subject: Subject) -> None:
 
 @check("damaged-adapters", "a damaged adapter is refused with AdapterError", *ANSWERING)
 def damaged_adapters(subject: Subject) -> None:
-    """Every file of a good one is overwritten, and the model is opened with that."""
+    """Open the model with an adapter whose every file was overwritten."""
     name, directory = next(iter(_given(subject).items()))
     with tempfile.TemporaryDirectory() as folder:
         damaged = Path(folder) / "damaged"

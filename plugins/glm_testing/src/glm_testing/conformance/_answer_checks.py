@@ -1,4 +1,4 @@
-"""What an answer looks like: its order, its end, its length, its text, and what chance may do to it."""
+"""Checks of an answer: its order, its end, its length, its text, and what chance may do to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SEEDS = 8
 
 @check("final-delta", "exactly one last delta has a finish_reason and usage", *ANSWERING)
 def final_delta(subject: Subject) -> None:
-    """Nothing comes after it, and the iterator stays at its end."""
+    """Check that nothing comes after it, and that the iterator stays at its end."""
     for text in QUESTIONS:
         stream = begin(subject, subject.model, question(text))
         deltas = list(stream)
@@ -42,7 +42,7 @@ def final_delta(subject: Subject) -> None:
 
 @check("token-counts", "token counts add up", *ANSWERING)
 def token_counts(subject: Subject) -> None:
-    """Usage counts the tokens of the deltas; only empty deltas tell a place in the queue."""
+    """Check that usage counts the tokens of the deltas, and only empty deltas tell a place in the queue."""
     for text in QUESTIONS:
         answer = ask(subject, question(text))
         expect(
@@ -61,7 +61,7 @@ def token_counts(subject: Subject) -> None:
 
 @check("length-limit", "max_new_tokens is honoured", *ANSWERING)
 def length_limit(subject: Subject) -> None:
-    """An answer that is cut has exactly so many tokens and says ``length``."""
+    """Check that an answer that is cut has exactly so many tokens and says ``length``."""
     request = question()
     tokens = len(ask(subject, request).token_ids)
     if tokens < 2:
@@ -77,7 +77,7 @@ def length_limit(subject: Subject) -> None:
 
 @check("whole-characters", "no character is split over two deltas", *ANSWERING)
 def whole_characters(subject: Subject) -> None:
-    """Every delta's text is valid alone, whatever bytes the tokens were."""
+    """Check that every delta's text is valid alone, whatever bytes the tokens were."""
     for text in QUESTIONS:
         for delta in ask(subject, question(text)).deltas:
             broken = "\ufffd" in delta.text or any(
@@ -90,7 +90,7 @@ def whole_characters(subject: Subject) -> None:
     "stop-strings", "an answer ends before the first stop string, wherever tokens begin and end", *ANSWERING
 )
 def stop_strings(subject: Subject) -> None:
-    """Stop strings are taken from the answer itself, at every border between two deltas."""
+    """Try stop strings out of the answer itself, from every border between two deltas."""
     tried = 0
     for text in QUESTIONS[:2]:
         answer = ask(subject, question(text))
@@ -121,7 +121,7 @@ def _expect_stopped(subject: Subject, text: str, stops: tuple[str, ...], unstopp
 
 @check("greedy-repeats", "greedy answers are the same each time", *ANSWERING)
 def greedy_repeats(subject: Subject) -> None:
-    """Without sampling a question has one answer."""
+    """Check that without sampling a question has one answer."""
     for text in QUESTIONS:
         first, second = (ask(subject, question(text)) for _ in range(2))
         expect(
@@ -132,7 +132,7 @@ def greedy_repeats(subject: Subject) -> None:
 
 @check("seeds-repeat", "the same seed gives the same answer", *ANSWERING)
 def seeds_repeat(subject: Subject) -> None:
-    """Whatever was asked in between."""
+    """Check that a seed repeats whatever was asked in between."""
     for seed in (0, 7, 2**63 - 1):
         first = ask(subject, sampled(seed))
         ask(subject, sampled(None))
@@ -142,7 +142,7 @@ def seeds_repeat(subject: Subject) -> None:
 
 @check("seeds-differ", "different seeds give different answers where there is chance", *ANSWERING)
 def seeds_differ(subject: Subject) -> None:
-    """At a very high temperature, eight seeds do not all agree."""
+    """Check that at a very high temperature eight seeds do not all agree."""
     seeded = {ask(subject, sampled(seed)).text for seed in range(_SEEDS)}
     if len(seeded) > 1:
         return
@@ -156,7 +156,7 @@ def seeds_differ(subject: Subject) -> None:
 
 @check("conversations", "conversations, system messages and bare prompts are answered", *ANSWERING)
 def conversations(subject: Subject) -> None:
-    """Whatever core lets through."""
+    """Ask whatever core lets through."""
     said = (Message("user", QUESTIONS[0]), Message("assistant", "Fine."), Message("user", QUESTIONS[1]))
     for request in (
         ChatRequest(said, GREEDY),
@@ -168,7 +168,7 @@ def conversations(subject: Subject) -> None:
 
 @check("oversized-prompts", "a question that does not fit is refused before the first delta", *ANSWERING)
 def oversized_prompts(subject: Subject) -> None:
-    """With a ``RequestError``, and the next request is answered."""
+    """Check that it is a ``RequestError``, and that the next request is answered."""
     room = subject.model.info.context_length
     words = random.Random(0)  # noqa: S311  # nothing secret
     long = " ".join(words.choice(("alpha", "beta", "gamma", "delta")) for _ in range(2 * room + 16))
@@ -178,7 +178,7 @@ def oversized_prompts(subject: Subject) -> None:
 
 @check("unknown-adapters", "an adapter that is not loaded is refused before the first delta", *ANSWERING)
 def unknown_adapters(subject: Subject) -> None:
-    """With an ``AdapterError`` of the hook itself, for whoever asks it past core."""
+    """Check that the hook itself raises ``AdapterError``, for whoever asks it past core."""
     request = question(adapter="of-the-conformance-kit")
     _expect_refused(subject, request, AdapterError, "a request with an unknown adapter")
 

@@ -1,4 +1,4 @@
-"""Asking a model, in the ways that the checks do."""
+"""Ask a model in the ways that the checks do."""
 
 from __future__ import annotations
 
@@ -51,23 +51,23 @@ class Answer:
 
 
 def question(text: str = QUESTIONS[0], sampling: Sampling = GREEDY, **fields: Any) -> ChatRequest:
-    """A request of one message; greedy and short unless said otherwise."""
+    """Return a request of one message, greedy and short unless said otherwise."""
     return ChatRequest((Message("user", text),), sampling, **fields)
 
 
 def sampled(seed: int | None, temperature: float = 4.0) -> ChatRequest:
-    """A request whose answer depends on chance alone."""
+    """Return a request whose answer depends on chance alone."""
     chance = Sampling(do_sample=True, temperature=temperature, top_p=1.0, top_k=0, max_new_tokens=LENGTH)
     return question(sampling=chance, seed=seed)
 
 
 def shorter(request: ChatRequest, tokens: int) -> ChatRequest:
-    """The same request for so many tokens at most."""
+    """Return the same request for so many tokens at most."""
     return replace(request, sampling=replace(request.sampling, max_new_tokens=tokens))
 
 
 def begin(subject: Subject, model: ChatModel, request: ChatRequest) -> Iterator[Delta]:
-    """The very iterator that the plugin's ``chat_stream`` returns."""
+    """Return the very iterator that the plugin's ``chat_stream`` returns."""
     deltas = subject.host.call(model._runtime, "chat_stream", model=model.loaded, request=request)
     iterator = callable(getattr(deltas, "close", None)) and hasattr(deltas, "__next__")
     expect(iterator, f"chat_stream returned {deltas!r}, which is no iterator with close()")
@@ -81,12 +81,12 @@ def close(stream: Iterator[Delta]) -> None:
 
 
 def ask(subject: Subject, request: ChatRequest, model: ChatModel | None = None) -> Answer:
-    """The whole answer to a request."""
+    """Return the whole answer to a request."""
     return whole(list(begin(subject, model or subject.model, request)))
 
 
 def whole(deltas: Sequence[Delta]) -> Answer:
-    """An answer of its deltas."""
+    """Return an answer made of its deltas."""
     if not deltas or deltas[-1].finish_reason is None or deltas[-1].usage is None:
         raise BrokenError("an answer ended without a last delta that has a finish_reason and usage")
     return Answer(
@@ -99,7 +99,7 @@ def whole(deltas: Sequence[Delta]) -> Answer:
 
 
 def until(subject: Subject, condition: Callable[[], object]) -> bool:
-    """Wait for something to come true; whether it did."""
+    """Wait for something to come true and return whether it did."""
     end = time.monotonic() + subject.patience
     while not condition():
         if time.monotonic() > end:
@@ -122,7 +122,7 @@ def expect_idle(subject: Subject, model: ChatModel) -> None:
 
 
 def in_threads(subject: Subject, functions: Sequence[Callable[[], T]]) -> list[T | BaseException]:
-    """Call all at the same time; what each returned or raised, in their order."""
+    """Call all at the same time and return what each returned or raised, in their order."""
     outcomes: list[T | BaseException | None] = [None] * len(functions)
     start = threading.Barrier(len(functions))
 

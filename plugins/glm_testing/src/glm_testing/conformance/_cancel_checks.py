@@ -1,4 +1,4 @@
-"""What happens when answers are given up, asked for all at once, or overtaken by the model's end."""
+"""Checks of answers that are given up, asked for all at once, or overtaken by the model's end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CROWD = 16
 
 @check("closing", "closing an answer early frees its slot", *ANSWERING)
 def closing(subject: Subject) -> None:
-    """Read or unread, once or twice; with one slot the next request is answered as ever."""
+    """Close answers read or unread, once or twice; with one slot the next request is answered as ever."""
     with subject.fresh(slots=1) as model:
         alone = ask(subject, question(), model)
         for read in (0, 1, 2) * 2:
@@ -61,7 +61,7 @@ def closing(subject: Subject) -> None:
     *ANSWERING,
 )
 def closing_from_elsewhere(subject: Subject) -> None:
-    """While the reader waits for a token or for its turn."""
+    """Close while the reader waits for a token or for its turn."""
     with subject.fresh(slots=1) as model:
         for number in range(_REPEATS):
             streams = [begin(subject, model, question(text)) for text in QUESTIONS]
@@ -93,7 +93,7 @@ def _read(stream: Iterator[Delta], ended: threading.Event) -> None:
 
 @check("cancelling-under-load", "answers given up at random disturb no other", *ANSWERING)
 def cancelling_under_load(subject: Subject) -> None:
-    """Of many at once, those read to the end say what they say alone, and nothing is left behind."""
+    """Check that of many at once those read to the end are as when alone, and nothing is left behind."""
     chance = random.Random(0)  # noqa: S311  # nothing secret
     with subject.fresh() as model:
         alone = {text: ask(subject, question(text), model).text for text in QUESTIONS}
@@ -136,7 +136,7 @@ def _give_up(subject: Subject, model: ChatModel, text: str, reads: int | None) -
 
 @check("answers-at-once", "requests at the same time get the answers that they get alone", *ANSWERING)
 def answers_at_once(subject: Subject) -> None:
-    """The same tokens, from as many threads as ask."""
+    """Check that the tokens are the same from however many threads ask."""
     alone = {text: ask(subject, question(text)).token_ids for text in QUESTIONS}
     texts = [QUESTIONS[number % len(QUESTIONS)] for number in range(_CROWD)]
     answers = in_threads(subject, [lambda text=text: ask(subject, question(text)) for text in texts])  # type: ignore[misc]
@@ -153,7 +153,7 @@ def answers_at_once(subject: Subject) -> None:
 
 @check("load", "a model that says how busy it is says so truly", *ANSWERING)
 def load(subject: Subject) -> None:
-    """At rest nothing runs, and while an answer is on its way never more than there are slots."""
+    """Check that nothing runs at rest, and never more than there are slots."""
     with subject.fresh(slots=1) as model:
         if getattr(model.loaded, "load", None) is None:
             raise NotApplicableError("its models have no load")
@@ -175,7 +175,7 @@ def load(subject: Subject) -> None:
     "closing-models", "closing a model ends its answers and refuses further ones with ClosedError", *ANSWERING
 )
 def closing_models(subject: Subject) -> None:
-    """No reader waits for ever."""
+    """Check that no reader waits for ever."""
     model = subject.open()
     streams = [begin(subject, model, question(text)) for text in QUESTIONS]
     next(streams[0], None)
@@ -202,7 +202,7 @@ def closing_models(subject: Subject) -> None:
 
 @check("closing-twice", "a model may be closed twice, and before it is placed", "load_model", "place")
 def closing_twice(subject: Subject) -> None:
-    """Whoever gives up early need not know how far it got."""
+    """Close twice, since whoever gives up early need not know how far it got."""
     fresh = subject.loaded()
     for _ in range(2):
         fresh.close()
@@ -213,7 +213,7 @@ def closing_twice(subject: Subject) -> None:
 
 @check("threads-end", "a closed model leaves no thread behind", *ANSWERING)
 def threads_end(subject: Subject) -> None:
-    """After it answered, all that it started ends."""
+    """Check that all threads that it started end after it answered."""
     subject.close()
     with subject.fresh() as warm:  # libraries start threads of their own once, for good
         ask(subject, question(), warm)

@@ -1,4 +1,4 @@
-"""Quantised checkpoints that ``glm quantize`` writes."""
+"""Checks of the quantised checkpoints that ``glm quantize`` writes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HOOK = "quantize_checkpoint"
 
 @check("copy-progress", "a quantised copy reports its progress, finishes once, and loads", HOOK)
 def copy_progress(subject: Subject) -> None:
-    """Bytes done never fall, the last report alone is finished, and the copy answers without the original."""
+    """Check that bytes done never fall, only the last report is finished, and the copy answers alone."""
     with _destination() as destination:
         reports = list(_write(subject, destination))
         expect_reports([(report.done, report.total, report.finished) for report in reports], "bytes")
@@ -36,7 +36,7 @@ def copy_progress(subject: Subject) -> None:
     "copy-unfinished", "nothing stands under a copy's final name before it is whole, and it is resumed", HOOK
 )
 def copy_unfinished(subject: Subject) -> None:
-    """Closed after the first report; the same job then ends as if it had never stopped."""
+    """Close after the first report; the same job then ends as if it had never stopped."""
     with _destination() as destination:
         reports = _write(subject, destination)
         first = next(reports)
@@ -56,7 +56,7 @@ def copy_unfinished(subject: Subject) -> None:
 
 @check("copy-refusals", "a scheme that cannot be used is refused before anything is written", HOOK)
 def copy_refusals(subject: Subject) -> None:
-    """Three bits in groups of seven suit nobody."""
+    """Ask for three bits in groups of seven, which suit nobody."""
     with _destination() as destination:
         try:
             next(_write(subject, destination, QuantizationScheme(3, 7)), None)

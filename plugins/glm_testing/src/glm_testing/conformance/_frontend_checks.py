@@ -1,4 +1,4 @@
-"""Frontends: started on the scripted model in a process of their own, and used through their driver."""
+"""Checks of frontends, run on the scripted model in their own process and used through their driver."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HOSTILE_TERMINAL = "red \x1b[31mtext \x1b]0;glm_hit\x07 and \x9b2J end"
 
 @check("frontend-run", "run names a function that takes open_model and options", FRONTEND)
 def frontend_run(subject: Subject) -> None:
-    """It can be imported, and called with two arguments."""
+    """Check that it can be imported, and called with two arguments."""
     module_name, _, name = subject.frontend_info.run.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), name)
@@ -48,7 +48,7 @@ def frontend_run(subject: Subject) -> None:
 
 @check("frontend-loopback", "a frontend listens on loopback unless told otherwise", FRONTEND)
 def frontend_loopback(subject: Subject) -> None:
-    """The default of an option that names an address."""
+    """Check the default of an option that names an address."""
     options = [option for option in subject.frontend_info.options if option.name in _ADDRESS_OPTIONS]
     if not options:
         raise NotApplicableError(f"it has no option called {', '.join(_ADDRESS_OPTIONS)}")
@@ -70,7 +70,7 @@ def _is_loopback(host: object) -> bool:
 
 @check("frontend-converses", "a frontend passes on questions and whole answers", FRONTEND)
 def frontend_converses(subject: Subject) -> None:
-    """Two turns, characters of several bytes, and a long answer."""
+    """Ask for two turns, characters of several bytes, and a long answer."""
     driver = subject.frontend
     for question, expected in (
         ("say hello from the model", "hello from the model"),
@@ -86,7 +86,7 @@ def frontend_converses(subject: Subject) -> None:
 
 @check("frontend-survives", "a failing answer ends that answer and nothing else", FRONTEND)
 def frontend_survives(subject: Subject) -> None:
-    """After an error of the device, a refusal and a bug of the runtime, the next question is answered."""
+    """Ask on after an error of the device, a refusal and a bug of the runtime."""
     driver = subject.frontend
     for question in ("fail halfway", "refuse", "crash halfway"):
         with contextlib.suppress(Exception):  # how the error reaches the user is the frontend's business
@@ -102,7 +102,7 @@ def frontend_survives(subject: Subject) -> None:
 
 @check("frontend-cancels", "an answer is cancelled when its reader leaves", FRONTEND)
 def frontend_cancels(subject: Subject) -> None:
-    """The stream is closed, so that the model works for nobody."""
+    """Check that the stream is closed, so that the model works for nobody."""
     driver = subject.frontend
     driver.begin("forever")
     expect(driver.frontend.wait_for_event("begun", "forever"), "the question never reached the model")
@@ -115,7 +115,7 @@ def frontend_cancels(subject: Subject) -> None:
 
 @check("frontend-escapes", "what a model says cannot act on the user's screen", FRONTEND)
 def frontend_escapes(subject: Subject) -> None:
-    """No script, handler or link of an answer in HTML; no control sequence in a terminal."""
+    """Look for scripts, handlers and links of an answer in HTML, for control sequences in a terminal."""
     shows = subject.driver.shows if subject.driver else "data"
     driver = subject.frontend
     if shows == "data":
@@ -136,7 +136,7 @@ def frontend_escapes(subject: Subject) -> None:
 
 @check("frontend-stops", "a frontend ends cleanly when its user ends it", FRONTEND)
 def frontend_stops(subject: Subject) -> None:
-    """Without a traceback, and with the model closed."""
+    """Check that there is no traceback and the model is closed."""
     driver = subject.frontend
     driver.ask("say one more")
     driver.stop()
@@ -152,7 +152,7 @@ def frontend_stops(subject: Subject) -> None:
 
 @check("frontend-options", "wrong options are refused before the model is opened", FRONTEND)
 def frontend_options(subject: Subject) -> None:
-    """In one sentence, without a traceback."""
+    """Check that it is one sentence, without a traceback."""
     if subject.driver is None:
         raise NotApplicableError("no driver is given; name one with --glm-driver MODULE:CLASS")
     port_option = subject.driver.port_option
@@ -166,7 +166,7 @@ def frontend_options(subject: Subject) -> None:
 
 @check("frontend-busy-port", "a port that is in use is refused before the model is opened", FRONTEND)
 def frontend_busy_port(subject: Subject) -> None:
-    """In one sentence that names the port, without a traceback."""
+    """Check that one sentence names the port, without a traceback."""
     if subject.driver is None:
         raise NotApplicableError("no driver is given; name one with --glm-driver MODULE:CLASS")
     option = subject.driver.port_option
@@ -192,7 +192,7 @@ def _expect_refusal(process: FrontendProcess, what: str) -> None:
 
 
 class _ActiveParts(HTMLParser):
-    """Finds elements and attributes by which text of an answer would run as a program."""
+    """A parser that finds elements and attributes by which text of an answer would run as a program."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)

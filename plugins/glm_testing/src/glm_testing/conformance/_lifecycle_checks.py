@@ -1,4 +1,4 @@
-"""From a source to a placed model and back: facts, devices, dtypes, schemes, kernels, memory."""
+"""Checks from a source to a placed model and back: facts, devices, dtypes, schemes, kernels, memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNSET = {"max_new_tokens", "presence_penalty", "frequency_penalty", "ignore_eos
 
 @check("model-info", "a model's facts are complete, before it is placed and after", "load_model", "place")
 def model_info(subject: Subject) -> None:
-    """Its name, family, context length and sampling defaults can be shown and relied upon."""
+    """Check that name, family, context length and sampling defaults can be shown and relied upon."""
     fresh = subject.loaded()
     try:
         _expect_complete(subject, fresh.info)
@@ -55,7 +55,7 @@ def _expect_complete(subject: Subject, info: Any) -> None:
 
 @check("placed-where", "a placed model names the devices that it is on and what it computes in", "place")
 def placed_where(subject: Subject) -> None:
-    """In the spelling of ``glm devices`` and ``--dtype``."""
+    """Check that both are spelt as in ``glm devices`` and ``--dtype``."""
     info, device = subject.model.info, subject.settings().device
     expect(info.devices == (device,), f"info.devices is {info.devices!r}; it was placed on {device!r}")
     expect(info.dtype, "info.dtype is empty")
@@ -63,7 +63,7 @@ def placed_where(subject: Subject) -> None:
 
 @check("placing-again", "placing a placed model again leaves it answering", "place")
 def placing_again(subject: Subject) -> None:
-    """A second call may also be refused, but breaks nothing."""
+    """Place twice; the second call may be refused, but breaks nothing."""
     with subject.fresh() as model:
         before = ask(subject, question(), model)
         with_again = Placement((subject.settings().device,))
@@ -78,7 +78,7 @@ def placing_again(subject: Subject) -> None:
 
 @check("dtypes", "every dtype that a device lists works there", "describe_backend", "describe_runtime")
 def dtypes(subject: Subject) -> None:
-    """A model is opened in each and answers."""
+    """Open a model in each and ask it."""
     if not subject.own_devices:
         raise NotApplicableError("it describes no devices")
     _expect_all_work(subject, "dtype", subject.device.dtypes)
@@ -86,7 +86,7 @@ def dtypes(subject: Subject) -> None:
 
 @check("kernels", "every kernel choice that the backend lists works", "describe_backend", "describe_runtime")
 def kernels(subject: Subject) -> None:
-    """A model is opened with each and answers."""
+    """Open a model with each and ask it."""
     if not subject.backend.kernels:
         raise NotApplicableError("the backend lists no kernels to choose from")
     _expect_all_work(subject, "kernels", subject.backend.kernels)
@@ -99,7 +99,7 @@ def kernels(subject: Subject) -> None:
     "describe_runtime",
 )
 def schemes(subject: Subject) -> None:
-    """A model is quantised to each and answers; one that does not suit it is refused with ConfigError."""
+    """Quantise a model to each and ask it; one that does not suit it is refused with ConfigError."""
     offered = subject.backend.schemes
     if not offered:
         raise NotApplicableError("the backend lists no schemes")
@@ -145,7 +145,7 @@ def _expect_all_work(subject: Subject, setting: str, values: Iterable[str]) -> N
 
 @check("memory-returned", "nothing keeps a closed model in memory", *ANSWERING)
 def memory_returned(subject: Subject) -> None:
-    """Once its caller forgets it, the model object and what it holds are gone."""
+    """Check that the model object is gone once its caller forgets it."""
     subject.close()
     model = subject.open()
     ask(subject, question(), model)
@@ -168,7 +168,7 @@ def memory_returned(subject: Subject) -> None:
 
 @check("bandwidth", "measured bandwidth is a number of bytes a second", "measure_bandwidth")
 def bandwidth(subject: Subject) -> None:
-    """Or ``None``, where the backend cannot say."""
+    """Accept a number, or ``None`` where the backend cannot say."""
     measured = subject.call("measure_bandwidth", device=subject.device.name)
     if measured is None:
         raise NotApplicableError("the backend cannot measure here")

@@ -1,12 +1,8 @@
-"""What every plugin promises, and what it says of itself."""
+"""Checks of what every plugin promises, and of what it says of itself."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,26 +10,28 @@ from typing import TYPE_CHECKING, Any
 from glm_core.errors import GlmError
 from glm_core.records import BackendInfo, ModelCard, ModelMatch, RuntimeInfo
 
-from .._import_probe import DESCRIPTIONS
-from ._foreign import foreign_calls, foreign_sources
+from .._foreign import foreign_calls, foreign_sources
+from .._import_process import DESCRIPTIONS
+from ._imports import ImportReport
 from ._promises import NotApplicableError, check, expect
 
 if TYPE_CHECKING:
     from .subject import Subject
 
-_PROBE_SECONDS = 120
+DESCRIBING = tuple(sorted([*DESCRIPTIONS, "describe_models"]))
+"""The hooks by which a plugin says what it is."""
 
 
 @check("loads", "the module imports, states the API version, and its hooks have the right shape")
 def loads(subject: Subject) -> None:
-    """Core admits it."""
+    """Check that core admits it."""
     expect(subject.report.status == "ok", f"it is {subject.report.status}: {subject.report.reason}")
 
 
 @check("light-import", "importing the plugin loads nothing heavy")
 def light_import(subject: Subject) -> None:
-    """A fresh process that imported it has no torch and the like."""
-    found = _probed(subject)["imported"]
+    """Check that a fresh process that imported it has no torch and the like."""
+    found = _import_report(subject).heavy_at_import
     expect(
         not found,
         f"importing {subject.module_name} loads {', '.join(found)}; import them inside the hooks",
@@ -43,37 +41,35 @@ def light_import(subject: Subject) -> None:
 @check(
     "light-descriptions",
     "describe hooks load nothing heavy",
-    "describe_backend",
-    "describe_frontend",
-    "describe_models",
-    "describe_runtime",
-    "describe_trainer",
+    *DESCRIBING,
 )
 def light_descriptions(subject: Subject) -> None:
-    """A fresh process that asked for all descriptions has no torch and the like."""
-    probed = _probed(subject)
-    found = [name for name in probed["described"] if name not in probed["imported"]]
+    """Check that a fresh process that asked for all descriptions has no torch and the like."""
+    found = _import_report(subject).heavy_in_descriptions
     expect(not found, f"its descriptions load {', '.join(found)}, which slows every command")
+
+
+@check("light-identification", "identify_model loads nothing heavy", "identify_model")
+def light_identification(subject: Subject) -> None:
+    """Check that a fresh process that asked it about models of nobody has no torch and the like."""
+    found = _import_report(subject).heavy_in_identification
+    expect(not found, f"identify_model loads {', '.join(found)} to decline what is not its own")
 
 
 @check("no-side-effects", "importing the plugin and asking what it is change nothing in the process")
 def no_side_effects(subject: Subject) -> None:
-    """Core remarks on nothing."""
-    remarks = [remark for remark in _probed(subject)["remarks"] if "before use" not in remark]
-    expect(not remarks, f"it {'; it '.join(remarks)}")
+    """Check working directory, locale, environment, streams, signals and threads of a fresh process."""
+    effects = _import_report(subject).effects
+    expect(not effects, f"it {'; it '.join(effects)}")
 
 
 @check(
     "descriptions",
     "describe hooks answer with the records that they are made for",
-    "describe_backend",
-    "describe_frontend",
-    "describe_models",
-    "describe_runtime",
-    "describe_trainer",
+    *DESCRIBING,
 )
 def descriptions(subject: Subject) -> None:
-    """Each answer has the type that the hook's signature names."""
+    """Check that each answer has the type that the hook's signature names."""
     for hook, answer in _described(subject).items():
         record = DESCRIPTIONS.get(hook)
         if record is not None:
@@ -86,22 +82,18 @@ def descriptions(subject: Subject) -> None:
 @check(
     "descriptions-repeat",
     "describe hooks answer the same as long as nothing changes",
-    "describe_backend",
-    "describe_frontend",
-    "describe_models",
-    "describe_runtime",
-    "describe_trainer",
+    *DESCRIBING,
 )
 def descriptions_repeat(subject: Subject) -> None:
-    """Two calls in a row agree, free memory aside."""
-    first, second = (_settled(_described(subject)) for _ in range(2))
+    """Check that two calls in a row agree, free memory aside."""
+    first, second = (_without_free_memory(_described(subject)) for _ in range(2))
     for hook in first:
         expect(first[hook] == second[hook], f"{hook} first answers {first[hook]!r}, then {second[hook]!r}")
 
 
 @check("devices", "devices are named once, and absent ones say why", "describe_backend", "describe_runtime")
 def devices(subject: Subject) -> None:
-    """What people read in ``glm devices`` is usable."""
+    """Check that what people read in ``glm devices`` is usable."""
     described = subject.backend
     names = [device.name for device in described.devices]
     expect(len(set(names)) == len(names), f"a device is named twice: {', '.join(names)}")
@@ -119,7 +111,7 @@ def devices(subject: Subject) -> None:
 
 @check("model-cards", "named models have one name each, and shipped ones are there", "describe_models")
 def model_cards(subject: Subject) -> None:
-    """Every path is a directory and no name or alias stands twice."""
+    """Check that every path is a directory and no name or alias stands twice."""
     cards = _described(subject)["describe_models"]
     names = [name for card in cards for name in (card.name, *card.aliases)]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -134,7 +126,7 @@ def model_cards(subject: Subject) -> None:
 
 @check("declines-sources", "sources that it does not know are declined with None", "identify_model")
 def declines_sources(subject: Subject) -> None:
-    """Another runtime may know them."""
+    """Check that it leaves what is not its own to other runtimes."""
     with tempfile.TemporaryDirectory() as folder:
         for what, source in foreign_sources(Path(folder)).items():
             try:
@@ -146,12 +138,24 @@ def declines_sources(subject: Subject) -> None:
 
 @check("identifies", "a model that it opens it has identified before", "identify_model")
 def identifies(subject: Subject) -> None:
-    """Core finds backends by the kind, and asks for a model only who knows it."""
+    """Check that it knows the model that it opens, and calls its kind by a word."""
     match = subject.call("identify_model", source=subject.source())
     expect(
         isinstance(match, ModelMatch),
         f"identify_model answers {match!r} for {subject.model_name!r}, which load_model opens",
     )
+    again = subject.call("identify_model", source=subject.source())
+    expect(match == again, f"identify_model first answers {match!r}, then {again!r}")
+    expect(len(match.kind.split()) == 1, f"it calls the kind of its models {match.kind!r}; expected one word")
+
+
+@check("kinds", "a backend names the kinds of models that it places", "describe_backend")
+def kinds(subject: Subject) -> None:
+    """Check that there are some, since core asks it for models of these kinds only."""
+    described = _described(subject)["describe_backend"]
+    if not isinstance(described, BackendInfo):
+        raise NotApplicableError("describe_backend answers with no BackendInfo; another check says so")
+    expect(described.kinds, "BackendInfo.kinds is empty; no model reaches it, not even one of kind 'torch'")
 
 
 @check(
@@ -165,7 +169,7 @@ def identifies(subject: Subject) -> None:
     "quantize_checkpoint",
 )
 def declines_models(subject: Subject) -> None:
-    """Core then says who cannot work with whom."""
+    """Check that it declines, so that core can say who cannot work with whom."""
     with tempfile.TemporaryDirectory() as folder:
         for hook, arguments in foreign_calls(Path(folder), _any_device(subject)).items():
             if not subject.answers(hook):
@@ -182,12 +186,12 @@ def _any_device(subject: Subject) -> str:
 
 
 def _described(subject: Subject) -> dict[str, Any]:
-    """The plugin's own answers to all describe hooks."""
+    """Return the plugin's own answers to all describe hooks."""
     return {hook: subject.call(hook) for hook in subject.hooks if hook.startswith("describe_")}
 
 
-def _settled(described: dict[str, Any]) -> dict[str, Any]:
-    """Without what may change from one moment to the next."""
+def _without_free_memory(described: dict[str, Any]) -> dict[str, Any]:
+    """Return the answers without what may change from one moment to the next."""
     for hook, info in described.items():
         if isinstance(info, (BackendInfo, RuntimeInfo)):
             still = tuple(dataclasses.replace(device, free_memory_bytes=0) for device in info.devices)
@@ -195,22 +199,9 @@ def _settled(described: dict[str, Any]) -> dict[str, Any]:
     return described
 
 
-def _probed(subject: Subject) -> dict[str, list[str]]:
-    """What a process of its own saw; looked at once."""
-    if subject.module_name is None:
+def _import_report(subject: Subject) -> ImportReport:
+    if subject.import_report is None:
         raise NotApplicableError("the plugin is no module that another process could import")
     if subject.report.status != "ok":
         raise NotApplicableError("the plugin cannot be loaded; another check says why")
-    if subject.probed is None:
-        done = subprocess.run(  # noqa: S603  # this very interpreter
-            [sys.executable, "-m", "glm_testing._import_probe", subject.module_name],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_SECONDS,
-            check=False,
-        )
-        said = done.stderr.strip().splitlines()
-        expect(done.returncode == 0, f"it ends a process that imports it: {said[-1] if said else ''}")
-        subject.probed = json.loads(done.stdout)
-    return subject.probed
+    return subject.import_report

@@ -1,4 +1,4 @@
-"""What a check is, the list of all checks, and how one is run and reported."""
+"""Define what a check is, list all checks, and run and report one."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ class Check:
 
     @property
     def documented(self) -> str:
-        """Where the promise is written down."""
+        """Return where the promise is written down."""
         return f"{DOCUMENT}#{self.name}"
 
     def concerns(self, hooks: Iterable[str]) -> bool:
-        """Whether a plugin that answers ``hooks`` makes this promise."""
+        """Return whether a plugin that answers ``hooks`` makes this promise."""
         return EVERY_PLUGIN in self.hooks or not set(self.hooks).isdisjoint(hooks)
 
     def run(self, subject: Subject) -> None:
-        """Look whether ``subject`` keeps the promise.
+        """Check that ``subject`` keeps the promise.
 
         The check works on a thread of its own, since a broken plugin may never return.
 
@@ -116,7 +116,7 @@ _CHECKS: dict[str, Check] = {}
 def check(
     name: str, promise: str, *hooks: str
 ) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
-    """Put a function into the list of checks.
+    """Return a decorator that puts a function into the list of checks.
 
     Args:
         name: short name, and anchor in the document.
@@ -134,7 +134,7 @@ def check(
 
 
 def all_checks() -> tuple[Check, ...]:
-    """Every check, in the order of the document."""
+    """Return every check, in the order of the document."""
     for module in _MODULES:  # each registers its checks; here, because they import this module
         importlib.import_module(f".{module}", __package__)
     return tuple(_CHECKS.values())

@@ -43,26 +43,26 @@ class ConformanceTests:
 
     @classmethod
     def make_subject(cls, **settings: Any) -> Subject:
-        """The plugin as the attributes describe it, or ``settings`` where they say otherwise."""
+        """Return the plugin as the attributes describe it, or ``settings`` where they say otherwise."""
         names = ("model", "device", "adapters", "run_options", "driver", "train_options", "predict_options")
         described = {name: getattr(cls, name) for name in (*names, "patience")}
         return Subject(cls.plugin, **{**described, **settings})
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """One test for each check that concerns the plugin."""
+        """Make one test for each check that concerns the plugin."""
         if "check" in metafunc.fixturenames:
             metafunc.parametrize("check", self.make_subject().checks(), ids=lambda check: check.name)
 
     @classmethod
     def prepare(cls, folder: Path) -> Mapping[str, Any]:
-        """Write what the settings need into an empty directory; settings that the attributes do not have."""
+        """Write what the settings need into an empty directory and return further settings."""
         del folder
         return {}
 
     @pytest.fixture(scope="class")
     @classmethod
     def subject(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
-        """The plugin, with what the checks share."""
+        """Yield the plugin, with what the checks share."""
         subject = cls.make_subject(**cls.prepare(tmp_path_factory.mktemp("conformance")))
         yield subject
         subject.close()

@@ -1,4 +1,4 @@
-"""Trainers: short jobs in temporary directories, with the options that their author gives."""
+"""Checks of trainers: short jobs in temporary directories, with the options that their author gives."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _UNKNOWN = "option_of_the_conformance_kit"
     "training-progress", "training reports steps that never fall and is finished once, at the end", "train"
 )
 def training_progress(subject: Subject) -> None:
-    """With every described option passed as its default, unless the author gives another value."""
+    """Train with every described option at its default, unless the author gives another value."""
     with _folder() as folder, _trained(subject, folder) as reports:
         done = list(reports)
         strange = [report for report in done if not isinstance(report, TrainProgress)]
@@ -40,7 +40,7 @@ def training_progress(subject: Subject) -> None:
 
 @check("training-output", "a finished job leaves a whole checkpoint in its directory", "train")
 def training_output(subject: Subject) -> None:
-    """The last report names it, inside ``output_dir``, and nothing unfinished stands beside it."""
+    """Check that the last report names it, inside ``output_dir``, with nothing unfinished beside it."""
     with _folder() as folder, _trained(subject, folder) as reports:
         last = list(reports)[-1]
         checkpoint = last.checkpoint
@@ -56,7 +56,7 @@ def training_output(subject: Subject) -> None:
     "training-resumes", "a stopped job goes on where it stopped and ends like one that ran through", "train"
 )
 def training_resumes(subject: Subject) -> None:
-    """Closed after a third of its steps, then repeated with the same options."""
+    """Close after a third of the steps, then repeat with the same options."""
     with _folder() as folder, _trained(subject, folder) as reports:
         through = list(reports)
         expected = _files(folder)
@@ -99,7 +99,7 @@ def _expect_same_losses(through: list[TrainProgress], resumed: list[TrainProgres
 
 
 def _files(folder: Path) -> set[str]:
-    """Names of files that stand directly in the directory of a job."""
+    """Return the names of files that stand directly in the directory of a job."""
     return {path.name for path in folder.iterdir() if path.is_file()}
 
 
@@ -115,14 +115,14 @@ def _read_steps(reports: Iterator[TrainProgress], steps: int) -> TrainProgress:
 
 @check("training-options", "an unknown option is refused before anything is read", "train")
 def training_options(subject: Subject) -> None:
-    """With a ``ConfigError``, before the first report."""
+    """Check that it is a ``ConfigError``, before the first report."""
     with _folder() as folder:
         _expect_config_error(subject, folder, {_UNKNOWN: "1"}, f"option {_UNKNOWN}")
 
 
 @check("training-data", "data that cannot be used is refused before the first step", "train")
 def training_data(subject: Subject) -> None:
-    """A missing file, an empty one and one of garbage, in the place of each file among the options."""
+    """Put a missing file, an empty one and one of garbage in the place of each file among the options."""
     files = _file_options(subject.train_options)
     with _folder() as folder:
         for name, broken in _broken_files(files, folder):
@@ -145,7 +145,7 @@ def _expect_config_error(subject: Subject, folder: Path, changes: Mapping[str, A
 
 @check("prediction-progress", "a prediction reports each row, its scores and its files", "predict")
 def prediction_progress(subject: Subject) -> None:
-    """Finished once; the files of the last report exist and are not empty."""
+    """Check that it finishes once, and the files of the last report exist and are not empty."""
     with _folder() as folder, _predicted(subject, folder) as reports:
         done = list(reports)
         strange = [report for report in done if not isinstance(report, PredictProgress)]
@@ -158,7 +158,7 @@ def prediction_progress(subject: Subject) -> None:
 
 @check("prediction-closes", "a prediction that is given up leaves the model free", "predict")
 def prediction_closes(subject: Subject) -> None:
-    """Closed after its first report, nothing runs or waits, and the model answers."""
+    """Close after the first report; then nothing runs or waits, and the model answers."""
     with _folder() as folder, _predicted(subject, folder) as reports:
         next(reports, None)
         close(reports)  # type: ignore[arg-type]
@@ -173,7 +173,7 @@ def prediction_closes(subject: Subject) -> None:
     "predict",
 )
 def prediction_options(subject: Subject) -> None:
-    """With a ``ConfigError``, before the first report."""
+    """Check that it is a ``ConfigError``, before the first report."""
     files = _file_options(subject.predict_options)
     with _folder() as folder:
         for name, value in [(_UNKNOWN, "1"), *_broken_files(files, folder)]:
@@ -197,7 +197,7 @@ def _file_options(options: Mapping[str, Any]) -> list[str]:
 
 
 def _broken_files(names: list[str], folder: Path) -> Iterator[tuple[str, str]]:
-    """Each option that is a file, with one that is missing, empty, or holds garbage."""
+    """Yield each option that is a file, with one that is missing, empty, or holds garbage."""
     if not names:
         raise NotApplicableError(
             "no option that is given is a file; pass data with --glm-train or --glm-predict"
@@ -222,7 +222,7 @@ def _folder() -> Iterator[Path]:
 def _trained(
     subject: Subject, folder: Path, changes: Mapping[str, Any] | None = None
 ) -> Iterator[Iterator[TrainProgress]]:
-    """A job on a model that is not placed, as ``glm train`` starts it."""
+    """Start a job on a model that is not placed, as ``glm train`` does."""
     options = {**subject.trainer_options("options", subject.train_options), **(changes or {})}
     model, devices, dtype, scheme = open_for_training(subject.host, subject.settings(), notify=lambda _: None)
     names = tuple(device.name for device in devices)
@@ -235,7 +235,7 @@ def _trained(
 def _predicted(
     subject: Subject, folder: Path, changes: Mapping[str, Any] | None = None
 ) -> Iterator[Iterator[PredictProgress]]:
-    """A job on the shared model, as ``glm predict`` starts it."""
+    """Start a job on the shared model, as ``glm predict`` does."""
     options = {**subject.trainer_options("predict_options", subject.predict_options), **(changes or {})}
     adapter = next(iter(subject.adapters), None)
     job = PredictJob(subject.trainer_info.name, folder, options, adapter)

@@ -1,24 +1,20 @@
-"""The plugin that is checked, and everything needed to make it work: other plugins, a model, a device."""
+"""Bring a plugin together with all that it needs to work: other plugins, a model, a device."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from glm_core._candidates import ENTRY_POINT_GROUP
 from glm_core.chat_model import ChatModel
 from glm_core.config import Settings
-from glm_core.errors import ConfigError, GlmError
+from glm_core.errors import ConfigError, GlmError, PluginError
 from glm_core.models import adapter_directory, known_models, resolve
 from glm_core.plugins import Candidate, PluginHost, PluginReport, installed_candidates
 from glm_core.records import (
@@ -40,6 +36,8 @@ from glm_core.survey import take_survey
 from .. import null_backend
 from ..driver import FrontendDriver, FrontendProcess
 from ..hosts import plugin_of
+from ._finding import find_candidate, find_module_name
+from ._imports import ImportReport, import_report
 from ._promises import Check, NotApplicableError, all_checks
 
 PATIENCE = 20.0
@@ -91,18 +89,29 @@ class Subject:
         self.time_limit = 10 * patience
         self._wanted_model = model
         self._wanted_device = device
-        self._own = _candidate(plugin)
+        self._candidate = find_candidate(plugin)
+        self._own = replace(self._candidate, load=self._load_plugin)
         self._module = plugin
-        self.module_name = _module_name(plugin)
+        self.module_name = find_module_name(plugin)
         self.name = self._own.name
-        self.probed: dict[str, list[str]] | None = None
         self._opened: ChatModel | None = None
         self._driving: FrontendDriver | None = None
         self._running = contextlib.ExitStack()
 
     @cached_property
+    def import_report(self) -> ImportReport | None:
+        """Return what importing the plugin does; ``None`` for a module that only this process has."""
+        return None if self.module_name is None else import_report(self.module_name, self.patience)
+
+    def _load_plugin(self) -> object:
+        """Import the plugin here, unless it has spoilt a process of its own already."""
+        if self.import_report is not None and self.import_report.failure:
+            raise PluginError(self.import_report.failure)
+        return self._candidate.load()
+
+    @cached_property
     def report(self) -> PluginReport:
-        """What became of the plugin when it was loaded alone."""
+        """Return what became of the plugin when it was loaded alone."""
         return self._alone.reports[0]
 
     @cached_property
@@ -111,7 +120,7 @@ class Subject:
 
     @property
     def own_devices(self) -> tuple[DeviceInfo, ...]:
-        """The devices that it describes as a backend, or as a runtime that has some of its own."""
+        """Return the devices that it describes as a backend, or as a runtime that has some of its own."""
         infos: list[BackendInfo | RuntimeInfo] = [
             *self._alone.describe("describe_backend", BackendInfo).values(),
             *self._alone.describe("describe_runtime", RuntimeInfo).values(),
@@ -120,16 +129,16 @@ class Subject:
 
     @property
     def hooks(self) -> tuple[str, ...]:
-        """The hooks that it answers; none if it could not be loaded."""
+        """Return the hooks that it answers; none if it could not be loaded."""
         return self.report.hooks
 
     def checks(self) -> list[Check]:
-        """The checks that concern it, in the order of the document."""
+        """Return the checks that concern it, in the order of the document."""
         return [check for check in all_checks() if check.concerns(self.hooks)]
 
     @cached_property
     def host(self) -> PluginHost:
-        """The plugin, and what it needs of the installed ones: backends for a runtime, and so on.
+        """Return the plugin with what it needs of the installed ones: backends for a runtime, and so on.
 
         Where it is a backend it is the only one, and where it is a runtime likewise.
         """
@@ -154,16 +163,16 @@ class Subject:
         return PluginHost([self._own, *companions])
 
     def call(self, hook: str, **arguments: Any) -> Any:
-        """Call one hook of the plugin; its answer, ``None`` if it declined."""
+        """Call one hook of the plugin and return its answer, ``None`` if it declined."""
         return self.host.call(self.name, hook, **arguments)
 
     def answers(self, *hooks: str) -> bool:
-        """Whether it answers all of these."""
+        """Return whether it answers all of these."""
         return set(hooks) <= set(self.hooks)
 
     @cached_property
     def device(self) -> DeviceInfo:
-        """Where models run in these checks.
+        """Return the device on which models run in these checks.
 
         Raises:
             NotApplicableError: the backend sees no device that could be used here.
@@ -184,7 +193,7 @@ class Subject:
 
     @property
     def backend(self) -> BackendInfo | RuntimeInfo:
-        """What the plugin says of itself as a backend, or as a runtime with devices of its own."""
+        """Return its description as a backend, or as a runtime with devices of its own."""
         backends = self.host.describe("describe_backend", BackendInfo)
         if self.name in backends:
             return backends[self.name]
@@ -195,12 +204,12 @@ class Subject:
 
     @property
     def _places(self) -> bool:
-        """Whether it places models: as a backend, or as a runtime with devices of its own."""
+        """Return whether it places models: as a backend, or as a runtime with devices of its own."""
         return self.answers("describe_backend") or bool(self.own_devices)
 
     @cached_property
     def model_name(self) -> str:
-        """The model that these checks use.
+        """Return the name of the model that these checks use.
 
         Raises:
             NotApplicableError: the plugin takes none of those that are there.
@@ -228,7 +237,7 @@ class Subject:
         return list(dict.fromkeys([*own, *known]))
 
     def _takes(self, name: str) -> bool:
-        """Whether the plugin's own hooks accept a model."""
+        """Return whether the plugin's own hooks accept a model."""
         device = "null" if name == "null" and not self._places else self.device.name
         try:
             model = self._load(name, device)
@@ -250,7 +259,7 @@ class Subject:
                 return True
 
     def source(self, name: str | None = None) -> ModelSource:
-        """What ``load_model`` is called with."""
+        """Return what ``load_model`` is called with."""
         resolved = resolve(self.host, name or self.model_name, offline=True)
         return ModelSource(resolved.name, resolved.path, self.adapters)
 
@@ -268,14 +277,14 @@ class Subject:
         return None
 
     def loaded(self) -> LoadedModel:
-        """A fresh model of ``load_model``, before ``place``; the caller closes it."""
+        """Return a fresh model of ``load_model``, before ``place``; the caller closes it."""
         model = self._load(self.model_name, self.settings().device, adapters=True)
         if model is None:
             raise NotApplicableError(f"no runtime here opens {self.model_name!r}")
         return model
 
     def settings(self, **changes: Any) -> Settings:
-        """How to open the model, with changes."""
+        """Return how to open the model, with changes."""
         device = self._wanted_device
         if device is None and self.model_name == "null" and not self._places:
             device = "null"
@@ -290,20 +299,20 @@ class Subject:
 
     @property
     def model(self) -> ChatModel:
-        """One open model, shared by the checks that do not change it."""
+        """Return one open model, shared by the checks that do not change it."""
         if self._opened is None:
             self._opened = self.open()
         return self._opened
 
     @contextlib.contextmanager
     def fresh(self, **changes: Any) -> Iterator[ChatModel]:
-        """A model of one check's own."""
+        """Open a model of one check's own, and close it at the end of the block."""
         with self.open(**changes) as model:
             yield model
 
     @property
     def frontend_info(self) -> FrontendInfo:
-        """What the plugin says of itself as a frontend."""
+        """Return its description as a frontend."""
         described = self.host.describe("describe_frontend", FrontendInfo)
         if self.name not in described:
             raise NotApplicableError("describe_frontend has no usable answer; another check says why")
@@ -311,7 +320,7 @@ class Subject:
 
     @contextlib.contextmanager
     def frontend_process(self) -> Iterator[FrontendProcess]:
-        """A process for the frontend, not started yet."""
+        """Yield a process for the frontend, not started yet."""
         info = self.frontend_info
         with tempfile.TemporaryDirectory(prefix="glm-conformance-", ignore_cleanup_errors=True) as folder:
             options = option_values(info.options, self.run_options)
@@ -323,7 +332,7 @@ class Subject:
 
     @property
     def frontend(self) -> FrontendDriver:
-        """One running frontend, shared by the checks that leave it running.
+        """Return one running frontend, shared by the checks that leave it running.
 
         Raises:
             NotApplicableError: nobody said how to talk to it.
@@ -353,7 +362,7 @@ class Subject:
 
     @property
     def trainer_info(self) -> TrainerInfo:
-        """What the plugin says of itself as a trainer."""
+        """Return its description as a trainer."""
         described = self.host.describe("describe_trainer", TrainerInfo)
         if self.name not in described:
             raise NotApplicableError("describe_trainer has no usable answer; another check says why")
@@ -362,7 +371,7 @@ class Subject:
     def trainer_options(
         self, kind: Literal["options", "predict_options"], given: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Values of the described options, and of further ones that are given as text."""
+        """Return values of the described options, and of further ones that are given as text."""
         return option_values(getattr(self.trainer_info, kind), given)
 
     def close(self) -> None:
@@ -374,7 +383,7 @@ class Subject:
 
 
 def option_values(options: tuple[Option, ...], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Option values as core hands them to a plugin: defaults, and text in the described type.
+    """Return option values as core hands them to a plugin: defaults, and text in the described type.
 
     Raises:
         ConfigError: a text is no value of that type.
@@ -390,37 +399,3 @@ def option_values(options: tuple[Option, ...], given: Mapping[str, Any]) -> dict
         except (KeyError, ValueError):
             raise ConfigError(f"option {name}: {value!r} is no {kind.__name__}") from None
     return values
-
-
-def _candidate(plugin: str | ModuleType) -> Candidate:
-    if not isinstance(plugin, str):
-        return Candidate(plugin.__name__, plugin.__name__, "", lambda: plugin)
-    for candidate in installed_candidates():
-        if candidate.name == plugin:
-            return candidate
-    if not _can_be_found(plugin):
-        names = ", ".join(candidate.name for candidate in installed_candidates()) or "none"
-        raise ConfigError(
-            f"{plugin!r} is neither an installed plugin ({names}) nor a module that can be imported; "
-            "pass the name of an entry point or the path of a module such as glm_backend_mine.plugin"
-        )
-    return Candidate(plugin, plugin.partition(".")[0], "", lambda: importlib.import_module(plugin))
-
-
-def _can_be_found(module_name: str) -> bool:
-    try:
-        return importlib.util.find_spec(module_name) is not None
-    except (ImportError, ValueError):
-        return False
-    except Exception:  # of the package around it: it is there, and a check will name what is wrong with it
-        return True
-
-
-def _module_name(plugin: str | ModuleType) -> str | None:
-    """The path by which another process can import the plugin, if there is one."""
-    if not isinstance(plugin, str):
-        return None if plugin.__spec__ is None else plugin.__spec__.name
-    for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
-        if point.name == plugin:
-            return point.module
-    return plugin

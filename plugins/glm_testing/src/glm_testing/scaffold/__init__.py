@@ -1,4 +1,4 @@
-"""What ``glm plugin new`` writes: complete packages, filled in from the templates beside this module.
+"""Write complete packages for ``glm plugin new``, from the templates beside this module.
 
 A template ends in ``.tmpl``; ``${package}`` and the like in it are replaced, and in its path
 ``__package__`` and a leading ``dot_``. ``templates/common`` is a part of every package,

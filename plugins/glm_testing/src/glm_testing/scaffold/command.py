@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glm_core.cli._options import command_parser
+from glm_core.cli.options import command_parser
 from glm_core.config import expand
 from glm_core.language import language
 from glm_core.plugins import default_host

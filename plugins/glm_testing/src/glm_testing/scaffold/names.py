@@ -1,4 +1,4 @@
-"""From the name that an author types to the names in a package, and whether they are free."""
+"""Derive the names in a package from the name that an author types, and check that they are free."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PackageNames:
 
     @classmethod
     def of(cls, kind: str, name: str) -> PackageNames:
-        """The names that follow from what the author typed.
+        """Return the names that follow from what the author typed.
 
         Raises:
             ConfigError: it cannot be the name of a package.

@@ -1,4 +1,4 @@
-"""Filling templates in and writing them to a directory."""
+"""Fill templates in and write them to a directory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def write_package(names: PackageNames, directory: Path) -> tuple[Path, ...]:
 
 
 def _filled_in(names: PackageNames) -> Iterator[tuple[Path, str]]:
-    """Path and text of every file of the package."""
+    """Yield path and text of every file of the package."""
     needed = [f"glm-core{_THIS_RELEASE}", *_DEPENDENCIES.get(names.kind, ())]
     requirements = ", ".join(f'"{name}"' for name in needed)
     values = {**vars(names), "release": _THIS_RELEASE, "requirements": requirements}

@@ -1,0 +1,71 @@
+"""Check the reports of a long job one by one, as a plugin gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Protocol, TypeVar
+
+from glm_core._isolation import plugin_errors, safe_repr
+from glm_core._tracing import traced_items
+from glm_core.errors import PluginError
+
+
+class _Report(Protocol):
+    @property
+    def finished(self) -> bool: ...
+
+
+_END = object()
+R = TypeVar("R", bound=_Report)
+
+
+def checked_progress(plugin: str, hook: str, reports: object, record: type[R]) -> Generator[R, None, None]:
+    """Yield the same reports; whatever is wrong with them or raised between them names the plugin.
+
+    Closing the iterator closes the plugin's own.
+
+    Args:
+        plugin: who answered.
+        hook: ``train``, ``predict`` or ``quantize_checkpoint``.
+        reports: what it returned.
+        record: what each report must be.
+
+    Raises:
+        GlmError: as the plugin raised it.
+        PluginError: the plugin raised anything else, gave something else than a ``record``, went on
+            after the finished one or ended without it.
+    """
+    what = f"plugin {plugin!r}: {hook}"
+    if not hasattr(reports, "__next__"):
+        raise PluginError(
+            f"{what} returned {safe_repr(reports)}, which is no iterator; report this to its author"
+        )
+    source = traced_items(plugin, hook, reports)
+    return _checked(what, plugin, hook, source, record)
+
+
+def _checked(
+    what: str, plugin: str, hook: str, reports: Iterator[object], record: type[R]
+) -> Generator[R, None, None]:
+    finished = False
+    try:
+        while True:
+            with plugin_errors(plugin, hook):
+                report = next(reports, _END)
+            if report is _END:
+                break
+            if not isinstance(report, record):
+                raise PluginError(
+                    f"{what} gave {safe_repr(report)}; {record.__name__} records are expected. "
+                    "Report this to its author."
+                )
+            if finished:
+                raise PluginError(f"{what} went on after being finished; report this to its author")
+            finished = report.finished
+            yield report
+    finally:
+        if (close := getattr(reports, "close", None)) is not None:
+            with plugin_errors(plugin, "close"):
+                close()
+    if not finished:
+        raise PluginError(f"{what} ended without being finished; report this to its author")

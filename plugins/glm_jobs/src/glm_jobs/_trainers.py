@@ -1,0 +1,47 @@
+"""What ``glm train`` and ``glm predict`` share: the trainers, and options beyond those that they describe."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from glm_core._conflicts import claimants
+from glm_core.errors import ConfigError
+from glm_core.plugins import PluginHost
+from glm_core.records import Option, TrainerInfo
+
+
+def trainers(host: PluginHost, hook: str) -> dict[str, tuple[str, TrainerInfo]]:
+    """The trainers that answer a hook, by their own names: the plugin that keeps it, and its description."""
+    described = host.describe("describe_trainer", TrainerInfo)
+    able = [plugin for plugin in sorted(described) if plugin in host.answering(hook)]
+    keepers = claimants(host, "trainer", [(described[plugin].name, plugin) for plugin in able])
+    return {name: (plugins[0], described[plugins[0]]) for name, plugins in keepers.items()}
+
+
+def add_set_option(parser: argparse.ArgumentParser) -> None:
+    """``--set NAME=VALUE``, for options that have no flag of their own."""
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="any further option of the trainer; repeatable",
+    )
+
+
+def job_options(parsed: argparse.Namespace, described: Iterable[Option]) -> dict[str, Any]:
+    """The options of a job: those that are described and were given, and those of ``--set``, as text.
+
+    Raises:
+        ConfigError: a ``--set`` is not of the form NAME=VALUE.
+    """
+    options = {option.name: getattr(parsed, option.name) for option in described}
+    options = {name: value for name, value in options.items() if value is not None}
+    for text in parsed.set:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise ConfigError(f"--set {text!r}: expected NAME=VALUE")
+        options[name] = value
+    return options

@@ -1,0 +1,126 @@
+"""``glm quantize SRC DST``: write a quantised checkpoint that loads without the original."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Generator
+
+from glm_core.cli.options import command_parser, notice
+from glm_core.config import HUBS, expand, load_settings
+from glm_core.errors import CheckpointError, ConfigError
+from glm_core.models import Resolved
+from glm_core.pairing import identify
+from glm_core.plugins import PluginHost, default_host
+from glm_core.records import ModelSource, QuantizationScheme, QuantizeJob, QuantizeProgress
+from glm_core.routing import resolve_settings
+from glm_core.survey import take_survey
+
+from ._progress import checked_progress
+from ._progress_bar import Drawing, draw_progress
+
+
+def run(arguments: list[str]) -> int:
+    """Parse, check, write."""
+    parsed = _parser().parse_args(arguments)
+    job = _job(parsed)
+    host = default_host()
+    settings = load_settings(
+        {name: getattr(parsed, name) for name in ("revision", "runtime", "hub", "offline")}
+        | {"model": parsed.source}
+    )
+    resolved = resolve_settings(host, settings)
+    try:
+        reports = _reports(host, resolved, job, settings.runtime)
+        for progress in draw_progress(reports, _describe, time_left=False):
+            if progress.message:
+                notice(progress.message)
+    except KeyboardInterrupt:
+        notice("stopped; the same command goes on with what is finished")
+        raise
+    print(job.destination)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser("quantize", "Write a quantised checkpoint that loads without the original.")
+    parser.add_argument("source", metavar="SRC", help="directory, known name or hub id of the original")
+    parser.add_argument("destination", metavar="DST", help="directory to write; it must not exist yet")
+    parser.add_argument("--bits", metavar="N", type=int, required=True, help="8 or 4")
+    parser.add_argument(
+        "--group-size",
+        metavar="N",
+        type=int,
+        default=0,
+        help="with 4 bits: input features that share a scale: 32, 64 or 128 (a scale per row)",
+    )
+    parser.add_argument(
+        "--method", choices=("rtn", "gptq"), default="rtn", help="round to nearest, or GPTQ (rtn)"
+    )
+    parser.add_argument(
+        "--calibration", metavar="FILE", help="text that gptq feeds to the model, one passage a line"
+    )
+    parser.add_argument(
+        "--quantize-embeddings",
+        dest="embeddings",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="also the embedding table and the head that shares it (no)",
+    )
+    parser.add_argument("--runtime", metavar="R", help="auto, or a name that glm plugins shows (auto)")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
+    parser.add_argument("--hub", metavar="H", help=f"{', '.join(HUBS)} (huggingface)")
+    parser.add_argument("--offline", action="store_true", default=None, help="never touch the network")
+    return parser
+
+
+def _job(parsed: argparse.Namespace) -> QuantizeJob:
+    if parsed.calibration is not None and parsed.method != "gptq":
+        raise ConfigError("--calibration is for --method gptq; rtn looks at the weights alone")
+    return QuantizeJob(
+        destination=expand(parsed.destination),
+        scheme=QuantizationScheme(parsed.bits, parsed.group_size),
+        method=parsed.method,
+        calibration=None if parsed.calibration is None else expand(parsed.calibration),
+        embeddings=parsed.embeddings,
+    )
+
+
+def _reports(
+    host: PluginHost, resolved: Resolved, job: QuantizeJob, wanted: str
+) -> Generator[QuantizeProgress, None, None]:
+    """Return what the runtime reports that knows the source.
+
+    Raises:
+        CheckpointError: no runtime that was asked knows and quantises it.
+        ConfigError: two do, and the user must choose.
+    """
+    source = ModelSource(resolved.name, resolved.path)
+    survey = take_survey(host)
+    identification = identify(survey, source, wanted)
+    able = [name for name in identification.matches if name in host.answering("quantize_checkpoint")]
+    if len(able) > 1:
+        choices = " or ".join(f"--runtime {survey.runtimes[name].name}" for name in able)
+        raise ConfigError(
+            f"several runtimes can quantise {source.path or source.name}; choose with {choices}"
+        )
+    for error in identification.failures.values():
+        if not able:
+            raise error
+        notice(str(error))
+    for runtime in able:
+        reports = host.call(runtime, "quantize_checkpoint", source=source, job=job)
+        if reports is not None:
+            return checked_progress(runtime, "quantize_checkpoint", reports, QuantizeProgress)
+    by = "no installed runtime can" if wanted == "auto" else f"runtime {wanted} cannot"
+    raise CheckpointError(
+        f"{by} quantise {source.path or source.name}; pass the directory of a ChatGLM-6B "
+        f"checkpoint, the one that holds config.json{host.unused()}"
+    )
+
+
+def _describe(progress: QuantizeProgress) -> Drawing:
+    unit, name = (1e9, "GB") if progress.total >= 1e9 else (1e6, "MB")
+    sizes = f"{progress.done / unit:.2f} of {progress.total / unit:.2f} {name}"
+    text = f"{sizes} {progress.tensor}" if progress.tensor and sys.stderr.isatty() else sizes
+    return Drawing(progress.done, progress.total, text, is_due=progress.finished)

@@ -1,0 +1,181 @@
+"""``glm train TRAINER``: train, or go on with, a job of an installed trainer."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Generator, Mapping
+from types import FrameType
+from typing import Any
+
+from glm_core.cli.options import add_plugin_options, command_parser, notice, notice_failed
+from glm_core.config import HUBS, expand, is_first_process, load_settings
+from glm_core.errors import ConfigError, PluginError
+from glm_core.plugins import PluginHost, default_host
+from glm_core.records import TrainerInfo, TrainJob, TrainProgress
+from glm_core.routing import open_for_training
+
+from ._progress import checked_progress
+from ._progress_bar import Drawing, draw_progress
+from ._trainers import add_set_option, job_options, trainers
+
+LINES = 20
+MODEL_SETTINGS = ("model", "revision", "runtime", "device", "dtype", "quantize", "hub", "offline")
+
+
+def run(arguments: list[str]) -> int:
+    """Parse, check, train, print the directory of the last checkpoint."""
+    host = default_host()
+    known = trainers(host, "train")
+    if not arguments or arguments[0].startswith("-"):
+        return _explain(known, arguments)
+    plugin, trainer = _chosen(host, known, arguments[0])
+    parsed = _parser(trainer).parse_args(arguments[1:])
+    first = is_first_process()
+    tell: Callable[[str], None] = notice if first else _say_nothing
+    settings = load_settings({name: getattr(parsed, name) for name in MODEL_SETTINGS})
+    if first:
+        notice_failed(host)
+        if settings.model == "demo" and parsed.model is None:
+            notice("model: the bundled demo, a small stand-in; --model THUDM/chatglm-6b takes the real one")
+    model, devices, dtype, scheme = open_for_training(host, settings, notify=tell)
+    with contextlib.closing(model):
+        job = TrainJob(
+            trainer=trainer.name,
+            output_dir=expand(parsed.output_dir),
+            options=job_options(parsed, trainer.options),
+            devices=tuple(device.name for device in devices),
+            dtype=dtype,
+            scheme=scheme,
+        )
+        reports = host.call(plugin, "train", model=model, job=job)
+        if reports is None:
+            raise PluginError(
+                f"trainer {trainer.name!r} cannot train this model ({model.info.family}); choose another "
+                "--model"
+            )
+        last = _follow(checked_progress(plugin, "train", reports, TrainProgress), tell, draw=first)
+    if first and last.checkpoint is not None:
+        print(last.checkpoint)
+    return 0
+
+
+def _chosen(
+    host: PluginHost, known: Mapping[str, tuple[str, TrainerInfo]], name: str
+) -> tuple[str, TrainerInfo]:
+    if name in known:
+        return known[name]
+    if not known:
+        raise PluginError(f"no installed plugin can train: pip install glm-ptuning{host.unused()}")
+    raise ConfigError(f"trainer {name!r} is unknown; choose one of: {', '.join(known)}{host.unused()}")
+
+
+def _explain(known: Mapping[str, tuple[str, TrainerInfo]], arguments: list[str]) -> int:
+    """No trainer is named: print which there are, as help or as an error."""
+    listed = [f"  {name}  {info.summary}" for name, (_, info) in known.items()]
+    parser = command_parser(
+        "train",
+        "Train with an installed trainer. The options of one: glm train TRAINER --help",
+        usage="glm train TRAINER --output-dir DIR [OPTION ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="installed trainers:\n" + ("\n".join(listed) or "  none; pip install glm-ptuning"),
+    )
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
+    if arguments[0] not in ("-h", "--help"):
+        parser.error(f"name the trainer first: glm train TRAINER {arguments[0]} ...")
+    parser.print_help()
+    return 0
+
+
+def _parser(trainer: TrainerInfo) -> argparse.ArgumentParser:
+    parser = command_parser(
+        f"train {trainer.name}",
+        f"{trainer.summary}. The same command goes on with a job that was interrupted.",
+    )
+    parser.add_argument("--output-dir", metavar="DIR", required=True, help="where checkpoints and logs go")
+    add_set_option(parser)
+    add_plugin_options(parser, trainer.name, trainer.options)
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", metavar="NAME_OR_PATH", help="directory, known name or hub id (demo)")
+    group.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
+    group.add_argument("--runtime", metavar="R", help="auto, or a name that glm plugins shows (auto)")
+    group.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:0, mps (auto)")
+    group.add_argument("--dtype", metavar="T", help="of the frozen weights (auto)")
+    group.add_argument("--quantize", metavar="Q", help="the frozen weights: none, int8, int4 (none)")
+    group.add_argument("--hub", metavar="H", help=f"{', '.join(HUBS)} (huggingface)")
+    group.add_argument("--offline", action="store_true", default=None, help="never touch the network")
+    return parser
+
+
+def _say_nothing(line: str) -> None:
+    """What the other processes of a job tell."""
+
+
+def _follow(
+    reports: Generator[TrainProgress, None, None], tell: Callable[[str], None], *, draw: bool
+) -> TrainProgress:
+    """Read all reports; after an interrupt the step that runs is finished and its checkpoint written."""
+    last = TrainProgress(0, 0)
+    drawn = draw_progress(reports, _Describe(), lines=LINES) if draw else reports
+    with _Interrupt() as interrupt, contextlib.closing(drawn):
+        for last in drawn:
+            if last.message:
+                tell(last.message)
+            interrupt.may_wait = last.step > 0 and last.loss is not None
+            if interrupt.asked and not last.finished:
+                break
+    if interrupt.asked and not last.finished:
+        tell(f"stopped after step {last.step} of {last.total_steps}; the same command goes on from there")
+        raise KeyboardInterrupt
+    return last
+
+
+class _Interrupt:
+    """The first Ctrl-C only asks, once steps are being done; the second one, or an earlier one, interrupts.
+
+    Attributes:
+        asked: whether it was pressed.
+        may_wait: whether there is a step to wait for.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.may_wait = False
+        self._before: Any = None
+
+    def __enter__(self) -> _Interrupt:
+        with contextlib.suppress(ValueError):  # only the main thread may
+            self._before = signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _press(self, _: int, __: FrameType | None) -> None:
+        if self.asked or not self.may_wait:
+            raise KeyboardInterrupt
+        self.asked = True
+        notice("stopping after this step, its checkpoint is kept; Ctrl-C again stops at once")
+
+
+class _Describe:
+    """Describes a step by its number, a running mean of the loss, and what was evaluated."""
+
+    def __init__(self) -> None:
+        self._mean_loss: float | None = None
+
+    def __call__(self, progress: TrainProgress) -> Drawing | None:
+        if progress.loss is None:
+            return None
+        mean = self._mean_loss
+        self._mean_loss = progress.loss if mean is None else 0.9 * mean + 0.1 * progress.loss
+        text = f"step {progress.step} of {progress.total_steps}, loss {self._mean_loss:.4g}"
+        for name, value in progress.metrics.items():
+            text += f", {name} {value:.4g}"
+        is_due = progress.step == progress.total_steps or bool(progress.metrics)
+        return Drawing(progress.step, progress.total_steps, text, is_due=is_due)

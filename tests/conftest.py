@@ -1,0 +1,45 @@
+"""What concerns the whole suite: threads, the order of long tests, what was skipped."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+
+# Several workers share the cores already. A second thread in each would wait for the others after every
+# operation of a tiny model. Set before any test imports torch; the tests' children inherit it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What takes longest begins first, so that no worker is left alone with it at the end.
+LONGEST = (
+    "tests/test_plugin_docs.py",
+    "tests/end_to_end/test_readme_commands.py",
+    "tests/end_to_end/test_wheels.py",
+    "tests/glm_backend_cpu/test_build.py",
+    "tests/glm_ptuning/test_kill.py",
+    "tests/glm_ptuning/test_processes.py",
+    "tests/glm_runtime_torch/network/test_memory.py",
+    "tests/glm_runtime_torch/checkpoints/test_quantize_memory.py",
+    "tests/glm_model_demo/test_quantized_answers.py",
+    "tests/end_to_end/test_ptuning_adgen.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # a random order, where one is asked for, comes after this one
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest modules first and leave all else in its order."""
+    ranks = {path: rank for rank, path in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(LONGEST)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """In continuous integration, say what was not tested and why: a skip is easily overlooked."""
+    if os.environ.get("CI") != "true":
+        return
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    terminalreporter.section(f"{len(skipped)} tests skipped, for {len(reasons)} reasons")
+    for reason, count in reasons.most_common():
+        terminalreporter.line(f"{count:5}  {reason}")

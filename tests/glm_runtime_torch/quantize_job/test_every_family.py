@@ -1,0 +1,77 @@
+"""A quantised copy of every family: written by the command, opened by itself, and the same in its answers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from glm_runtime_torch.checkpoints.config_file import read_json
+from glm_runtime_torch.families.registry import family_of
+from glm_runtime_torch.loading import open_source
+from tiny_families import MAKERS
+
+from glm_core import ChatRequest, Message, Sampling
+from glm_core.cli import main
+from glm_core.model_files import companions_of
+from glm_core.records import ModelSource, QuantizationScheme
+
+TEXTS = ("hello", "你好", "how do I quantise a model?", "<|user|> [gMASK]")
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of one family, with files that belong to no model beside it."""
+    directory = MAKERS[request.param](tmp_path_factory.mktemp("source") / request.param)
+    found = family_of(read_json(directory / "config.json"))
+    assert found is not None
+    assert found.name == request.param
+    (directory / "modeling_of_a_stranger.py").write_text("raise SystemExit", "utf-8")
+    (directory / "trainer_state.json").write_text("{}", "utf-8")
+    return directory
+
+
+def ids_and_answers(directory: Path, scheme: QuantizationScheme | None = None) -> list[list[int]]:
+    """Return the ids of some texts and of the greedy answers to them, computed by the reference layers.
+
+    Backends quantise more than a copy stores (an untied head), so their answers may differ from the copy's.
+    """
+    model = open_source(ModelSource("tiny", directory), "float32")
+    assert model is not None
+    if scheme is not None:
+        model.quantize(scheme)
+    model.materialize(torch.device("cpu"))
+    model.start(torch.device("cpu"), slots=1)
+    found = [model.tokenizer.encode(text) for text in TEXTS]
+    for text in TEXTS:
+        request = ChatRequest((Message("user", text),), Sampling(do_sample=False, max_new_tokens=12))
+        found.append([token for delta in model.stream(request) for token in delta.token_ids])
+    model.close()
+    return found
+
+
+def test_copy_loads_without_its_source_and_answers_the_same(source: Path, tmp_path: Path) -> None:
+    """``glm quantize`` takes along all that the copy needs: same tokens, same answers, no foreign file."""
+    expected = ids_and_answers(source, QuantizationScheme(8))
+    assert all(expected[: len(TEXTS)])
+    assert any(expected[len(TEXTS) :])
+    moved, copy = tmp_path / "moved", tmp_path / "copy"
+    shutil.copytree(source, moved)
+    assert main(["quantize", str(moved), str(copy), "--bits", "8"]) == 0
+    shutil.rmtree(moved)
+    assert ids_and_answers(copy) == expected
+    assert companions_of(copy) == companions_of(source)
+    assert not (copy / "modeling_of_a_stranger.py").exists()
+    assert not (copy / "trainer_state.json").exists()
+
+
+def test_command_line_chats_with_the_copy(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``glm chat`` opens an int4 copy and answers one question."""
+    copy = tmp_path / "copy"
+    assert main(["quantize", str(source), str(copy), "--bits", "4"]) == 0
+    capsys.readouterr()
+    assert main(["chat", "--model", str(copy), "--device", "cpu", "--max-new-tokens", "4", "hello"]) == 0
+    assert "Error" not in capsys.readouterr().err
