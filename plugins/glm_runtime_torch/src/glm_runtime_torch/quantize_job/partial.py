@@ -13,7 +13,7 @@ import filelock
 from glm_core.errors import ConfigError
 from glm_core.model_files import SAFETENSORS
 
-from ..checkpoints.writer import flush_directory, sha256_of, write_text
+from ..checkpoints.writer import flush_directory, hash_file, write_text
 
 STATE_FILE = "job.json"
 LOCK_FILE = "job.lock"
@@ -73,13 +73,13 @@ class PartialCheckpoint:
         return ""
 
     def has(self, shard: str) -> bool:
-        """Whether a shard is finished."""
+        """Return whether a shard is finished."""
         return shard in self._state["shards"]
 
     def finished(self, shard: str) -> None:
         """Note that a shard is complete."""
         flush_directory(self.directory)
-        self._state["shards"][shard] = sha256_of(self.directory / shard)
+        self._state["shards"][shard] = hash_file(self.directory / shard)
         self._save()
 
     def complete(self) -> None:
@@ -107,7 +107,7 @@ class PartialCheckpoint:
 
     def _is_intact(self, shard: str) -> bool:
         path = self.directory / shard
-        return path.is_file() and sha256_of(path) == self._state["shards"][shard]
+        return path.is_file() and hash_file(path) == self._state["shards"][shard]
 
     def _remove_unfinished(self) -> None:
         keep = {STATE_FILE, LOCK_FILE, *self._state["shards"]}
@@ -120,7 +120,7 @@ class PartialCheckpoint:
 
 
 def partial_directory(destination: Path) -> Path:
-    """Where a result grows."""
+    """Return the directory in which a result grows."""
     return destination.with_name(f"{destination.name}.partial")
 
 
