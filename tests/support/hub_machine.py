@@ -24,7 +24,7 @@ PYTHON = {"modeling_chatglm.py": b"raise SystemExit", "README.md": b"# A model"}
 DRIVER = """
 import json, logging, sys
 from glm_core.errors import HubError
-from glm_core.hub import download
+from glm_hub import download
 
 logging.basicConfig(format="%(message)s")
 try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from glm_hub import download
 from hub_machine import (
     COMMIT,
     DATA,
@@ -24,7 +25,6 @@ from patience import wait_until
 from standin_hub import StandinHub, sha256, standin_hub
 
 from glm_core.errors import HubError
-from glm_core.hub import download
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import HubError
-from ..model_files import FETCHED, NEEDED, SAFETENSORS, TORCH, unwanted_patterns
+from glm_core.errors import HubError
+from glm_core.model_files import FETCHED, NEEDED, SAFETENSORS, TORCH, unwanted_patterns
+
 from ._common import (
     OFFLINE_HINT,
     format_cache_error,
@@ -31,7 +32,7 @@ _log = logging.getLogger("glm")
 
 
 def download_from_hugging_face(repository: str, revision: str | None, offline: bool) -> Path:
-    """Do what `glm_core.hub.download` says."""
+    """Do what `glm_hub.download` says."""
     client = import_client("huggingface_hub", "hub", ("constants", "errors", "utils"), repository)
     offline = offline or client.is_offline_mode()  # also TRANSFORMERS_OFFLINE
     where = f"{repository}" + (f" at revision {revision}" if revision else "")

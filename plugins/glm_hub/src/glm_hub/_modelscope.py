@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import HubError
-from ..model_files import FETCHED, unwanted_patterns
+from glm_core.errors import HubError
+from glm_core.model_files import FETCHED, unwanted_patterns
+
 from ._common import (
     OFFLINE_HINT,
     format_cache_error,
@@ -20,7 +21,7 @@ _HINT = "Check the network and MODELSCOPE_ENDPOINT, try --hub huggingface, or pa
 
 
 def download_from_modelscope(repository: str, revision: str | None, offline: bool) -> Path:
-    """Do what `glm_core.hub.download` says."""
+    """Do what `glm_hub.download` says."""
     # Not the package `modelscope`, which imports torch for the same function.
     client = import_client("modelscope_hub", "modelscope", ("errors",), repository)
     where = f"{repository} on ModelScope" + (f" at revision {revision}" if revision else "")

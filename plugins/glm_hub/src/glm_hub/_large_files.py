@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import HubError
+from glm_core.errors import HubError
+
 from ._common import format_reason
 
 TIMEOUT_SECONDS = 10  # the client's default for the first question is to wait for ever

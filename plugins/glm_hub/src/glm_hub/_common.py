@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import HubError
+from glm_core.errors import HubError
 
 OFFLINE_HINT = "Download it on a machine with network, or pass --model a local directory."
 
