@@ -4,7 +4,7 @@ It is our own and not transformers' Trainer because of what is asked of it: the 
 checkpoints that are there whole or not at all, the same result from one process or several, and an
 iterator that a caller can close between two steps. Nothing in a step depends on the past but the weights,
 the optimiser and the step's number: which rows it sees, what dropout drops and the learning rate all
-follow from that number.
+follow from that number. What a family's rows look like is its tokenizer's ``training_ids``.
 
 Axes: B rows of a micro batch · n learnt tokens
 """

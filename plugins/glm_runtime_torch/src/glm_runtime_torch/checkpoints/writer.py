@@ -1,7 +1,8 @@
 """Writing a safetensors file tensor by tensor: no more of it is in memory than is being written.
 
-The library's own ``save_file`` takes whole shards. The format is eight bytes with the header's
-length, the header (JSON: dtype, shape and place of each tensor), and the tensors' bytes.
+We write the format ourselves because the library's own ``save_file`` takes whole shards, gigabytes at a time.
+The format is eight bytes with the header's length, the header (JSON: dtype, shape and place of each tensor),
+and the tensors' bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""The directory beside the destination in which a quantised checkpoint grows until it is complete."""
+"""The directory beside the destination in which a quantised checkpoint grows until it is complete.
+
+A destination is a whole checkpoint or not there at all: a half one would load, or fail late, in somebody
+else's hands. So the copy grows in ``NAME.partial`` and is renamed when everything is written and was opened
+once.
+"""
 
 from __future__ import annotations
 
