@@ -194,9 +194,9 @@ def stream(*deltas: object) -> Any:
         ((Delta("half"),), "chat_stream ended without a delta that has a finish_reason"),
         ((), "chat_stream ended without a delta that has a finish_reason"),
         (
-            (Delta("", (), "tired"),),
+            (Delta("", (), "tired"),),  # type: ignore[arg-type]
             "chat_stream gave the finish_reason 'tired'; expected one of stop, length",
-        ),  # type: ignore[arg-type]
+        ),
     ],
 )
 def test_stream_that_breaks_its_order_names_the_plugin(deltas: tuple[object, ...], message: str) -> None:
