@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from .._conflicts import name_conflicts
+from .._conflicts import find_name_conflicts
 from ..config import load_settings
 from ..errors import GlmError
 from ..language import BilingualTexts, language
@@ -136,7 +136,7 @@ def _rows(survey: Survey, identification: Identification) -> list[dict[str, Any]
 
 def examined(host: PluginHost) -> tuple[PluginReport, ...]:
     """Return the reports once every plugin was asked what it is, with remarks on names that two claim."""
-    conflicts = name_conflicts(host)
+    conflicts = find_name_conflicts(host)
     return tuple(
         dataclasses.replace(report, remarks=(*report.remarks, *conflicts.get(report.name, ())))
         if report.status == "ok"

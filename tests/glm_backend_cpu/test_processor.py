@@ -8,8 +8,9 @@ from pathlib import Path
 import glm_backend_cpu.plugin
 import pytest
 from glm_backend_cpu._native import found
-from glm_backend_cpu._placement import num_threads, place_on_cpu, quantize_on_cpu
+from glm_backend_cpu._placement import num_threads, place_on_cpu
 from glm_backend_cpu._processor import describe, fastest_dtype, read_cpuinfo, usable_cores
+from glm_runtime_torch.backends import quantize_model
 from glm_testing.null_backend import NullModel
 
 from glm_core.records import Placement, QuantizationScheme
@@ -66,7 +67,7 @@ def test_models_of_other_runtimes_are_declined() -> None:
     """Place and quantize answer None for a model that is not the torch runtime's."""
     model = NullModel("null")
     assert place_on_cpu(model, Placement(("cpu",))) is None
-    assert quantize_on_cpu(model, QuantizationScheme(8)) is None
+    assert quantize_model(model, QuantizationScheme(8)) is None
     assert glm_backend_cpu.plugin.describe_backend().schemes == SCHEMES
 
 
