@@ -1,4 +1,4 @@
-"""What concerns the whole suite: threads, the order of long tests, what was skipped."""
+"""What concerns the whole suite: threads, plugins of pytest, the order of long tests, what was skipped."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import pytest
 # operation of a tiny model. Set before any test imports torch; the tests' children inherit it.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Many tests run pytest in a process of its own, and these plugins, which no test uses, take three seconds of
+# each start. (For the suite itself pyproject.toml says the same.)
+os.environ.setdefault("PYTEST_ADDOPTS", "-p no:anyio -p no:langsmith_plugin -p no:schemathesis")
 
 # What takes longest begins first, so that no worker is left alone with it at the end.
 LONGEST = (
