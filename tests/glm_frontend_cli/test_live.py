@@ -72,7 +72,7 @@ def painted(terminal: Any, source: Any, step: Any) -> list[str]:
         painter._next_frame = 0.0  # every piece is a frame
         painter.feed(source[start : start + step])
     painter.finish()
-    return [line.plain.rstrip() for line in renderer.document(source, terminal.size()[0] - 1)]
+    return [line.plain.rstrip() for line in renderer.render_document(source, terminal.size()[0] - 1)]
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (40, 10), (30, 3)])
