@@ -21,6 +21,7 @@ from glm_testing.conformance import (
     checks_for,
 )
 from glm_testing.conformance.subject import option_values
+from patience import PATIENCE_SECONDS
 
 from glm_core import ConfigError, hookimpl
 from glm_core.records import DeviceInfo, ModelSource, Option
