@@ -217,7 +217,7 @@ def in_memory(runtime: ScriptedRuntime, monkeypatch: pytest.MonkeyPatch) -> Scri
 def test_launch_server_serves_a_model_in_memory(
     in_memory: ScriptedRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The original's call answers the original's request on the port that was given."""
+    """The original's call answers the original's request on a free port where 0 is given."""
     servers: list[server.DrainingServer] = []
     started = server.DrainingServer.__init__
 
@@ -226,13 +226,12 @@ def test_launch_server_serves_a_model_in_memory(
         servers.append(self)
 
     monkeypatch.setattr(server.DrainingServer, "__init__", remember)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(
-            ChatGLM6Bpkg.launch_server, model=object(), tokenizer=object(), port=port, workers=1
+            ChatGLM6Bpkg.launch_server, model=object(), tokenizer=object(), port=0, workers=1
         )
         until(lambda: servers and servers[0].started)
+        port = servers[0].servers[0].sockets[0].getsockname()[1]
         answer = httpx.post(
             f"http://127.0.0.1:{port}", json={"prompt": "say hello", "history": []}, timeout=PATIENCE
         )
