@@ -88,7 +88,7 @@ def test_what_the_launcher_says_is_read() -> None:
     """Rank and size come from the environment; nonsense is refused."""
     assert number_of_processes({}) == (0, 1)
     assert number_of_processes({"RANK": "1", "WORLD_SIZE": "2"}) == (1, 2)
-    with pytest.raises(ConfigError, match="RANK 'x' and WORLD_SIZE None must be whole numbers"):
+    with pytest.raises(ConfigError, match="RANK 'x'.*WORLD_SIZE None.*whole numbers"):
         number_of_processes({"RANK": "x"})
 
 
