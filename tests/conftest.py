@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,12 @@ LONGEST = (
     "tests/glm_model_demo/test_quantized_answers.py",
     "tests/end_to_end/test_ptuning_adgen.py",
 )
+
+
+@pytest.fixture(scope="session")
+def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all tests that run mypy: it reads the core and its libraries once."""
+    return tmp_path_factory.mktemp("mypy_cache")
 
 
 @pytest.hookimpl(tryfirst=True)  # a random order, where one is asked for, comes after this one
