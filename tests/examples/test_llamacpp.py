@@ -226,7 +226,7 @@ def test_oldest_rounds_are_dropped(model: ChatModel) -> None:
     """Questions go with their answers; the system message and the last question stay."""
     from glm_runtime_llamacpp._prompt import make_prompt
 
-    rounds = [Message(role, f"{number} {'a' * 40}") for number in range(12) for role in ("user", "assistant")]  # type: ignore[arg-type]
+    rounds = [Message(role, f"{number} {'a' * 40}") for number in range(12) for role in ("user", "assistant")]
     messages = (Message("system", "stay"), *rounds, Message("user", "last"))
     request = ChatRequest(messages, GREEDY)
     _, end = collect(model.stream(request))

@@ -89,7 +89,9 @@ def test_no_color_is_respected() -> None:
     console = Console(
         file=io.StringIO(), width=40, force_terminal=True, _environ={"NO_COLOR": "1", "TERM": "xterm"}
     )
-    lines = to_lines(console, MarkdownRenderer(console).render_document("# t\n\n```python\nreturn 1\n```", 39))
+    lines = to_lines(
+        console, MarkdownRenderer(console).render_document("# t\n\n```python\nreturn 1\n```", 39)
+    )
     assert [line.ansi for line in lines] == ["\x1b[1mt\x1b[0m", "", "  return 1"]
 
 
