@@ -204,6 +204,8 @@ def describe_source(source: ModelSource) -> str:
         return f"a {type(source.model).__name__} in memory is none of its models"
     if source.path is None:
         return "it is not a directory"
+    if source.path.is_file():
+        return "it is a file; if it is one of several, pass the directory that holds them"
     config = source.path / "config.json"
     if not config.is_file():
         return "it holds no config.json; pass the directory that holds the model's files"

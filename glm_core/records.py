@@ -340,8 +340,8 @@ class ModelSource:
 
     Attributes:
         name: as the user wrote it.
-        path: directory with the checkpoint; ``None`` where the name itself is the source (a
-            model behind another server) or the model is already in memory.
+        path: directory with the checkpoint, or a file that is one by itself; ``None`` where the name
+            itself is the source (a model behind another server) or the model is already in memory.
         adapters: adapter name to its directory.
         model: a model object that the caller already has, for runtimes that know its class.
         tokenizer: the tokenizer object that belongs to ``model``.

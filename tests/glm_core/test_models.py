@@ -73,14 +73,20 @@ def test_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert resolve(host_of(), "~/models").path == tmp_path / "models"
 
 
-def test_file_is_refused_with_advice(tmp_path: Path) -> None:
-    """A path to one of the files is a common mistake."""
-    file = tmp_path / "model.safetensors"
+def test_file_is_handed_on(tmp_path: Path) -> None:
+    """Some models are one file; whether this is one, the runtimes know."""
+    file = tmp_path / "model.gguf"
     file.touch()
-    with pytest.raises(
-        ModelNotFoundError, match=r"is a file; pass the directory that holds the model's files"
-    ):
-        resolve(host_of(), str(file))
+    assert resolve(host_of(), str(file)) == Resolved(str(file), file)
+
+
+def test_known_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that happens to be called like an installed model does not hide it."""
+    (tmp_path / "demo").touch()
+    (tmp_path / "files").mkdir()
+    monkeypatch.chdir(tmp_path)
+    host = host_knowing(ModelCard("demo", "", path=tmp_path / "files"))
+    assert resolve(host, "demo") == Resolved("demo", tmp_path / "files")
 
 
 @pytest.mark.parametrize("name", ["", "  "])

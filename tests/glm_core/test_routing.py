@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -306,6 +305,15 @@ def test_directory_that_no_runtime_recognises_is_explained(
     assert str(caught.value).endswith(". Installed runtimes: q, r.")
 
 
+def test_file_that_no_runtime_recognises_is_explained(tmp_path: Path) -> None:
+    """A path to one of a checkpoint's files is a common mistake."""
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    host = host_of(b=backend(CPU), r=runtime(None))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: it is a file; .*the directory"):
+        open_source(host, ModelSource("x", file), Settings())
+
+
 def test_name_that_no_runtime_recognises_is_explained() -> None:
     """A model without files is reported by its name."""
     with pytest.raises(CheckpointError, match="no installed runtime recognises x: it is not a directory"):
@@ -348,7 +356,7 @@ def raising(model: object) -> None:
     ],
 )
 def test_model_is_closed_when_a_stage_fails(
-    hooks: dict[str, Callable[..., Any]], error: type[Exception], message: str
+    hooks: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     """A failed start leaves nothing in memory."""
     model = FakeModel()
