@@ -169,7 +169,7 @@ def test_hook_hears_only_of_rows_that_are_its_own(opened: Opened, monkeypatch: p
 def test_prompts_are_reused_for_the_same_combination_only(opened: Opened) -> None:
     """The content key of two adapters together is neither's, and prompts behind it are found again."""
     engine = opened.model.engine
-    keys = {engine.adapters.get(name).content_key for name in engine.adapters.names}  # type: ignore[union-attr]
+    keys = {engine.adapters.get(name).content_key for name in engine.adapters.names}
     assert len(keys) == 5
     again = CombinedAdapter("twin", [opened.place_prefix(0), opened.place_bias(0)])
     assert again.content_key in keys
