@@ -42,7 +42,7 @@ def claimants(host: PluginHost, what: What, claims: Claims) -> dict[str, list[st
     return found
 
 
-def name_conflicts(host: PluginHost) -> dict[str, tuple[str, ...]]:
+def find_name_conflicts(host: PluginHost) -> dict[str, tuple[str, ...]]:
     """Return, by plugin, a remark for every name that it shares with others."""
     remarks: dict[str, list[str]] = defaultdict(list)
     for what, claims in _all_claims(host):

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._isolation import plugin_errors, safe_repr
-from ._tracing import traced_items
+from ._tracing import trace_items
 from .errors import AdapterError, ClosedError, PluginError, RequestError
 from .models import adapter_directory
 from .records import (
@@ -53,7 +53,7 @@ class ChatStream(Iterator[Delta]):
                 f"plugin {plugin!r}: chat_stream returned {safe_repr(deltas)}, which is no iterator with "
                 "close(); report this to its author"
             )
-        self._deltas = traced_items(plugin, "chat_stream", deltas)
+        self._deltas = trace_items(plugin, "chat_stream", deltas)
 
     def __next__(self) -> Delta:
         with plugin_errors(self._plugin, "chat_stream"):

@@ -8,9 +8,14 @@ import pytest
 import torch
 from glm_backend_cpu._layers import NativeEmbedding, NativeLinear, NativeQuantizedLinear, activation_group
 from glm_backend_cpu._native import Native
-from glm_backend_cpu._torch_layers import TorchInt4Linear, TorchInt8Linear, TorchLayers
+from glm_backend_cpu._torch_layers import TorchInt4Linear, TorchInt8Linear, TorchKernels
 from glm_runtime_torch.network.fused import linear_gelu
-from glm_runtime_torch.quantization import QuantizedLinear, dequantize_rows, quantize_rows
+from glm_runtime_torch.quantization import (
+    QuantizedLinear,
+    dequantize_rows,
+    make_quantized_table,
+    quantize_rows,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -116,9 +121,9 @@ def test_groups_of_activations_follow_the_weights() -> None:
 def test_torch_layers_compute_what_the_reference_does(bits: int, kind: type[nn.Module], count: int) -> None:
     """In bfloat16, for few and for many rows; gradients too."""
     integers, scale, bias = stored(48, 128, bits)
-    layer = TorchLayers(torch.bfloat16).linear(integers, scale, bias, bits, 0)
-    assert type(layer) is kind
     reference = QuantizedLinear.from_stored(integers, scale, bias, bits)
+    layer = TorchKernels(torch.bfloat16).make_quantized_linear(reference)
+    assert type(layer) is kind
     x = torch.randn(1, count, 128).bfloat16()
     assert error(layer(x), reference(x.float())) < BFLOAT16_ROUNDING
     graded = x.float().requires_grad_()
@@ -136,9 +141,8 @@ def test_torch_layers_leave_the_rest_to_the_reference() -> None:
         (torch.bfloat16, 4, 0, 40, 128),
         (torch.bfloat16, 8, 0, 40, 100),
     ):
-        layer = TorchLayers(dtype).linear(*stored(out, columns, bits, group_size), bits, group_size)
-        assert type(layer) is QuantizedLinear
+        layer = QuantizedLinear.from_stored(*stored(out, columns, bits, group_size), bits, group_size)
+        assert TorchKernels(dtype).make_quantized_linear(layer) is None
     integers, scale, _ = stored(50, 64, 8)
-    embedding, head = TorchLayers(torch.bfloat16).tied_table(integers, scale, 8, 0)
-    assert embedding(torch.tensor([3])).shape == (1, 64)
-    assert head(torch.randn(1, 64)).shape == (1, 50)
+    embedding, head = make_quantized_table(integers, scale, 8)
+    assert TorchKernels(torch.bfloat16).make_tied_table(embedding, head) == (None, None)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from child_process import run
 from glm_backend_cpu import _placement
+from glm_backend_cpu._kernels import NativeKernels
 from glm_backend_cpu._layers import NativeEmbedding, NativeLinear, NativeQuantizedLinear
 from glm_backend_cpu._native import Found, Native
 from glm_backend_cpu._norm import NativeLayerNorm
-from glm_backend_cpu._replacement import use_kernels, use_layers
-from glm_backend_cpu._torch_layers import TorchInt8Linear, TorchLayers
+from glm_backend_cpu._torch_layers import TorchInt8Linear, TorchKernels
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
+from glm_runtime_torch.backends import install_kernels, quantize_model
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import QuantizedLinear, quantize_in_place
@@ -62,7 +64,7 @@ def test_float_networks_get_native_layers(fastest: Native) -> None:
     """Everything that multiplies or normalises is replaced, the table is kept once, logits stay."""
     model = network()
     wanted, size = logits(model), sum(parameter.nbytes for parameter in model.parameters())
-    use_kernels(model, fastest, torch.float32)
+    install_kernels(model, NativeKernels(fastest, torch.float32))
     assert kinds(model) == {NativeLinear, NativeEmbedding, NativeLayerNorm}
     assert torch.allclose(logits(model), wanted, atol=2e-4, rtol=1e-4)
     assert sum(parameter.nbytes for parameter in model.parameters()) < 1.2 * size
@@ -74,7 +76,7 @@ def test_stored_networks_get_native_layers(fastest: Native, scheme: str) -> None
     model, parsed = network(), QuantizationScheme.parse(scheme)
     quantize_in_place(model, parsed, embeddings=parsed)
     wanted = logits(model)
-    use_kernels(model, fastest, torch.float32, 0)
+    install_kernels(model, NativeKernels(fastest, torch.float32, 0))
     assert kinds(model) == {NativeQuantizedLinear, NativeEmbedding, NativeLayerNorm}
     assert model.lm_head.packed is model.transformer.word_embeddings.packed
     assert torch.allclose(logits(model), wanted, atol=2e-4, rtol=1e-4)
@@ -84,20 +86,21 @@ def test_weights_in_training_are_left_alone(fastest: Native) -> None:
     """What wants a gradient keeps torch's layers and its training."""
     model = ChatGLM(CONFIG)
     before = kinds(model)
-    use_kernels(model, fastest, torch.float32)
+    install_kernels(model, NativeKernels(fastest, torch.float32))
     assert kinds(model) == before
 
 
 def test_largest_matrix_is_read_and_packed_first(fastest: Native) -> None:
     """Each matrix is read when its turn comes, the largest first, so memory never holds two forms of all."""
-    model, seen = network(), []
+    model = network()
+    seen: list[tuple[int, int]] = []
 
     def read(modules: Sequence[nn.Module]) -> None:
         weights = [module.weight for module in modules if not isinstance(module, nn.LayerNorm)]
         packed = sum(isinstance(module, NativeLinear) for module in model.modules())
         seen.extend((weights[0].numel(), packed) for _ in weights[:1])
 
-    use_kernels(model, fastest, torch.float32, read=read)
+    install_kernels(model, NativeKernels(fastest, torch.float32), read=read)
     sizes = [size for size, _ in seen]
     assert sizes == sorted(sizes, reverse=True)
     assert [packed for _, packed in seen] == list(range(len(seen)))
@@ -107,7 +110,7 @@ def test_model_of_somebody_else_keeps_its_layers(fastest: Native, monkeypatch: p
     """A model that a program holds itself is answered with as it is; its owner may save or train it."""
     monkeypatch.setattr(_placement, "native", lambda: fastest)
     with glm_core.load("demo", device="cpu") as own:
-        source = own._model
+        source: Any = own._model
         borrowed = TorchModel(
             "mine", source.family, source.config, network(), source.tokenizer, torch.float32
         )
@@ -122,7 +125,7 @@ def test_torch_layers_replace_the_reference_ones() -> None:
     model = network(torch.bfloat16)
     quantize_in_place(model, QuantizationScheme(8), embeddings=QuantizationScheme(8))
     wanted = logits(model)
-    use_layers(model, TorchLayers(torch.bfloat16))
+    install_kernels(model, TorchKernels(torch.bfloat16))
     assert TorchInt8Linear in kinds(model)
     assert type(model.lm_head) is QuantizedLinear
     assert (logits(model) - wanted).float().norm() / wanted.float().norm() < 0.01
@@ -158,7 +161,7 @@ def placed_with(kernels: str) -> TorchModel:
     directory = glm_core.resolve_model("demo")
     model = open_source(ModelSource("demo", Path(str(directory))), "bfloat16")
     assert isinstance(model, TorchModel)
-    _placement.quantize_on_cpu(model, QuantizationScheme(8))
+    quantize_model(model, QuantizationScheme(8))
     _placement.place_on_cpu(model, Placement(("cpu",), kernels=kernels))
     return model
 
@@ -211,20 +214,20 @@ def test_model_is_placed_without_the_library(monkeypatch: pytest.MonkeyPatch) ->
     directory = glm_core.resolve_model("demo")
     model = open_source(ModelSource("demo", Path(str(directory))), "bfloat16")
     assert isinstance(model, TorchModel)
-    _placement.quantize_on_cpu(model, QuantizationScheme(8))
+    quantize_model(model, QuantizationScheme(8))
     _placement.place_on_cpu(model, Placement(("cpu",)))
     assert TorchInt8Linear in kinds(model.network)
     assert not kinds(model.network) & {NativeLinear, NativeQuantizedLinear}
     model.close()
 
 
-def test_chat_works_with_the_library_off() -> None:
-    """GLM_CPU_KERNELS=off answers as well, in a process of its own."""
+def test_chat_works_without_the_library() -> None:
+    """``kernels="torch"`` answers as well, in a process of its own."""
     code = (
         "import glm_core\n"
-        "with glm_core.load('demo', quantize='int4') as model:\n"
+        "with glm_core.load('demo', quantize='int4', kernels='torch') as model:\n"
         f"    print(model.chat({QUESTION!r}, do_sample=False)[0])"
     )
-    environment = {"GLM_CPU_KERNELS": "off", "HF_HUB_OFFLINE": "1"}
+    environment = {"HF_HUB_OFFLINE": "1"}
     done = run(sys.executable, "-c", code, environment=environment)
     assert "Quantising" in done.stdout

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 from glm_backend_cuda import _placement
-from glm_backend_cuda._choice import Choice, Kernels
 from glm_backend_cuda._executor import RecordedExecutor
-from glm_backend_cuda._placement import place_on, place_on_cuda, quantize_for_cuda
+from glm_backend_cuda._kernels import CudaKernels
+from glm_backend_cuda._placement import place_on, place_on_cuda
+from glm_runtime_torch.backends import installing, quantize_model
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.device_map import map_of
 from glm_runtime_torch.model.torch_model import TorchModel
+from glm_runtime_torch.network.language_model import LanguageModel
 from glm_runtime_torch.network.parameters import sharing_copy
-from glm_runtime_torch.quantization import REFERENCE, QuantizedLinear
+from glm_runtime_torch.quantization import QuantizedLinear
 from recorded_steps import RerunningRecorder, TensorAttention
 from tiny_models import tiny_checkpoint
 from torch import nn
@@ -38,7 +40,7 @@ def opened(directory: Path, scheme: str | None = None, dtype: str = "float32") -
     model = open_source(ModelSource("tiny", directory), dtype)
     assert model is not None
     if scheme is not None:
-        assert quantize_for_cuda(model, QuantizationScheme.parse(scheme)) is model
+        assert quantize_model(model, QuantizationScheme.parse(scheme)) is model
     return model
 
 
@@ -117,25 +119,23 @@ class Shouting(nn.Module):
         return result
 
 
-class ShoutingKernels(Kernels):
+class ShoutingKernels(CudaKernels):
     """Puts `Shouting` in the place of every quantised layer."""
 
-    def install(self, network: nn.Module, dtype: torch.dtype) -> None:
-        """See `Kernels.install`."""
-        for parent in list(network.modules()):
-            for name, child in list(parent.named_children()):
-                if type(child) is QuantizedLinear:
-                    setattr(parent, name, Shouting(child))
+    def make_quantized_linear(self, layer: QuantizedLinear) -> nn.Module:
+        """See `KernelSet.make_quantized_linear`."""
+        return Shouting(layer)
 
 
 @pytest.fixture
 def shouting(monkeypatch: pytest.MonkeyPatch) -> None:
     attention: Any = TensorAttention()
-    kernels = ShoutingKernels(Choice("triton", "for a test"), REFERENCE, attention)
+    layers: Any = None  # never asked
+    kernels = ShoutingKernels("kernels: for a test", layers, attention)
     monkeypatch.setattr(_placement, "choose_kernels", lambda *_: kernels)
 
 
-def borrowed(directory: Path) -> tuple[TorchModel, nn.Module]:
+def borrowed(directory: Path) -> tuple[TorchModel, LanguageModel]:
     """A model that somebody holds in memory, quantised to int4; and its network."""
     own = opened(directory, "int4")
     own.materialize(CPU)
@@ -151,7 +151,7 @@ def test_model_of_somebody_else_keeps_its_layers(directory: Path) -> None:
     plain, _ = borrowed(directory)
     plain.start(CPU)
     network.train()
-    place_on(model, ONE, {CPU: GB}, places=map_of(network))  # type: ignore[arg-type]
+    place_on(model, ONE, {CPU: GB}, places=map_of(network))
     assert any(isinstance(module, Shouting) for module in model.network.modules())
     assert [type(module) for module in network.modules()] == kinds
     assert network.training
@@ -166,12 +166,12 @@ def test_second_form_needs_memory(
     directory: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where int4 weights cannot be held twice, the model answers with its own layers, and a line says so."""
-    monkeypatch.setattr(_placement, "SECOND_FORM_SHARE", 1e-9)
+    monkeypatch.setattr(installing, "SECOND_FORM_SHARE", 1e-9)
     model, network = borrowed(directory)
-    place_on(model, ONE, {CPU: GB}, places=map_of(network))  # type: ignore[arg-type]
+    place_on(model, ONE, {CPU: GB}, places=map_of(network))
     assert not any(isinstance(module, Shouting) for module in model.network.modules())
     assert len(answer(model)) == 6
-    assert any("another form of its int4 weights needs" in record.getMessage() for record in caplog.records)
+    assert any("another form of its weights needs" in record.getMessage() for record in caplog.records)
 
 
 def test_copy_shares_memory_and_ties(directory: Path) -> None:
@@ -198,13 +198,11 @@ def test_hardware_that_pytorch_does_not_see(directory: Path) -> None:
 def test_other_runtimes_models_are_declined() -> None:
     """A model that is none of the torch runtime's is not touched."""
     assert place_on_cuda(object(), ONE) is None  # type: ignore[arg-type]
-    assert quantize_for_cuda(object(), QuantizationScheme(8)) is None  # type: ignore[arg-type]
+    assert quantize_model(object(), QuantizationScheme(8)) is None  # type: ignore[arg-type]
 
 
-def test_model_that_stands_partly_elsewhere_is_refused(directory: Path) -> None:
+def test_model_that_is_partly_elsewhere_is_refused(directory: Path) -> None:
     """A borrowed model of which a part was left on the processor says what to call."""
     model, _ = borrowed(directory)
-    with pytest.raises(
-        DeviceError, match=r"a part of the model stands on cpu and a part on a GPU; call \.cuda"
-    ):
+    with pytest.raises(DeviceError, match=r"a part of the model is on cpu and a part on a GPU; call \.cuda"):
         place_on_cuda(model, ONE)

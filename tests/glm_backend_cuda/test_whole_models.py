@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from glm_backend_cuda._placement import place_on, quantize_for_cuda
+from glm_backend_cuda._placement import place_on
+from glm_runtime_torch.backends import quantize_model
 from glm_runtime_torch.loading import open_source
 from recorded_steps import RerunningRecorder
 from tiny_models import tiny_checkpoint2
@@ -21,7 +22,7 @@ def answer(directory: Path, kernels: str, scheme: str) -> list[int]:
     """Greedy tokens of a quantised model in float16."""
     model = open_source(ModelSource("tiny", directory), "float16")
     assert model is not None
-    quantize_for_cuda(model, QuantizationScheme.parse(scheme))
+    quantize_model(model, QuantizationScheme.parse(scheme))
     placement = Placement(("cuda:0",), slots=2, kernels=kernels)
     recorder = RerunningRecorder()
     placed = place_on(model, placement, {torch.device("cpu"): 10**9}, recorder=recorder)

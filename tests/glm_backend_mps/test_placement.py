@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from glm_backend_mps import _metal, _placement, _products
-from glm_backend_mps._placement import place_on_mps, quantize_for_mps
+from glm_backend_mps._placement import place_on_mps
 from glm_backend_mps._products import ProductInt4Linear, ProductInt8Linear, check, product_layer
+from glm_runtime_torch.backends import quantize_model
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import QuantizedLinear, quantize_rows, unpack_int4
@@ -27,9 +28,9 @@ GB = 10**9
 class Processor:
     """The functions of `_metal` computed plainly, in the forms that PyTorch documents for the GPU."""
 
-    DEVICE = torch.device("cpu")
-    INT4_GROUPS = _metal.INT4_GROUPS
-    INT4_ROWS = _metal.INT4_ROWS
+    DEVICE: torch.device = torch.device("cpu")
+    INT4_GROUPS: tuple[int, ...] = _metal.INT4_GROUPS
+    INT4_ROWS: int = _metal.INT4_ROWS
 
     def __init__(self, free: int = 4 * GB) -> None:
         self.free = free
@@ -92,7 +93,7 @@ def opened(directory: Path, scheme: str | None = None, dtype: str = "float16") -
     model = open_source(ModelSource("tiny", directory), dtype)
     assert model is not None
     if scheme is not None:
-        assert quantize_for_mps(model, QuantizationScheme.parse(scheme)) is model
+        assert quantize_model(model, QuantizationScheme.parse(scheme)) is model
     return model
 
 
@@ -239,7 +240,7 @@ def test_model_of_somebody_else_keeps_its_layers(directory: Path) -> None:
 def test_other_runtimes_models_are_declined() -> None:
     """A model that is none of the torch runtime's is not touched."""
     assert place_on_mps(object(), Placement(("mps",))) is None  # type: ignore[arg-type]
-    assert quantize_for_mps(object(), QuantizationScheme(8)) is None  # type: ignore[arg-type]
+    assert quantize_model(object(), QuantizationScheme(8)) is None  # type: ignore[arg-type]
 
 
 def test_only_one_module_names_the_device() -> None:

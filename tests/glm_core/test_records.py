@@ -163,7 +163,7 @@ def test_history_element_of_another_kind_is_refused(element: Any) -> None:
 def test_history_of_two_kinds_is_refused() -> None:
     """Pairs and messages in one list would make the returned history ambiguous."""
     with pytest.raises(RequestError, match="mixes .* pass a list of one kind"):
-        build_messages([("a", "b"), Message("user", "c")], "d")  # type: ignore[list-item]
+        build_messages([("a", "b"), Message("user", "c")], "d")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -357,7 +356,7 @@ def raising(model: object) -> None:
     ],
 )
 def test_model_is_closed_when_a_stage_fails(
-    hooks: dict[str, Callable[..., Any]], error: type[Exception], message: str
+    hooks: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     """A failed start leaves nothing in memory."""
     model = FakeModel()

@@ -49,7 +49,7 @@ def test_key_covers_every_route_but_health(runtime: ScriptedRuntime) -> None:
 def test_wrong_keys_are_refused(runtime: ScriptedRuntime, value: str) -> None:
     """Only the whole key as a bearer token opens; any other header is a 401."""
     with serving(runtime.model, api_key="right") as served:
-        answer = httpx.get(f"{served.url}/v1/models", headers={"authorization": value.encode("latin-1")})
+        answer = httpx.get(f"{served.url}/v1/models", headers={"authorization": value.encode("latin-1")})  # type: ignore[arg-type]
         assert answer.status_code == 401
         assert answer.json()["error"]["code"] == "invalid_api_key"
         assert httpx.get(f"{served.url}/v1/models", headers={"authorization": "bearer right"}).is_success

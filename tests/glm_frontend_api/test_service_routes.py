@@ -114,8 +114,8 @@ def test_metrics_show_the_models_load(runtime: ScriptedRuntime) -> None:
     with serving(runtime.model) as served:
         assert "glm_slots" not in served.http.get("/metrics").text
         runtime.load = ModelLoad(8, 3, 2, 64, 100, 4096, 2**20)
-        names = ("slots", "slots_active", "queue_waiting", "queue_capacity")
-        names += ("kv_tokens", "kv_capacity_tokens", "kv_bytes")
+        names = ["slots", "slots_active", "queue_waiting", "queue_capacity"]
+        names += ["kv_tokens", "kv_capacity_tokens", "kv_bytes"]
         assert [served.metric(f"glm_{name}") for name in names] == [8, 3, 2, 64, 100, 4096, 2**20]
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 def rendered(source: Any, width: int = 40) -> list[str]:
     """Lines as plain text."""
     renderer = MarkdownRenderer(Console(file=io.StringIO(), width=width))
-    return [line.plain for line in renderer.document(source, width)]
+    return [line.plain for line in renderer.render_document(source, width)]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def readme_call(model: Path | str, folder: Path, rows: Path, **changed: Any) -> 
         "report_to": "none",
         **changed,
     }
-    return ChatGLM6Bpkg.ptuning.ptuning(**keywords)  # type: ignore[no-any-return]
+    return ChatGLM6Bpkg.ptuning.ptuning(**keywords)
 
 
 def test_the_readmes_training_and_inference_run(

@@ -324,7 +324,7 @@ def test_a_diverging_job_keeps_its_last_checkpoint(
     """A loss that is no number stops the job with a diagnosis; earlier checkpoints are whole."""
     from glm_ptuning import _loop
 
-    original, calls = _loop.token_losses, []
+    original, calls = _loop.token_losses, []  # type: ignore[attr-defined]
 
     def broken(*arguments: Any, **settings: Any) -> torch.Tensor:
         calls.append(1)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 import torch
-from glm_backend_cpu._placement import place_on_cpu, quantize_on_cpu
+from glm_backend_cpu._placement import place_on_cpu
+from glm_runtime_torch.backends import quantize_model
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 
@@ -35,7 +36,7 @@ def main() -> None:
     model = open_source(ModelSource("measured", directory), dtype)
     assert isinstance(model, TorchModel)
     if len(sys.argv) > 3:
-        quantize_on_cpu(model, QuantizationScheme(int(sys.argv[3].removeprefix("int"))))
+        quantize_model(model, QuantizationScheme(int(sys.argv[3].removeprefix("int"))))
     place_on_cpu(model, Placement(("cpu",)))
     loaded = sum(value.numel() * value.element_size() for value in model.network.parameters())
     print(

@@ -91,7 +91,7 @@ def held(model: TorchModel) -> Gate:
         gate()
         return decode(*arguments)
 
-    model.engine.runner.decode = wait_and_decode  # type: ignore[method-assign]
+    model.engine.runner.decode = wait_and_decode  # type: ignore[assignment, method-assign]
     return gate
 
 
@@ -394,7 +394,7 @@ def test_model_that_closes_while_an_adapter_is_read_takes_it_no_more(
     model: TorchModel, adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The adapter comes too late, and that is what its caller is told."""
-    read = model_module.load_prefix_encoder
+    read = model_module.load_prefix_encoder  # type: ignore[attr-defined]
 
     def read_and_close(*arguments: Any) -> PrefixEncoder:
         encoder = read(*arguments)
@@ -413,7 +413,7 @@ def test_answers_go_on_while_an_adapter_is_read(
     model: TorchModel, adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the disk takes, requests are accepted and answered meanwhile."""
-    gate, read = Gate(), model_module.load_prefix_encoder
+    gate, read = Gate(), model_module.load_prefix_encoder  # type: ignore[attr-defined]
 
     def slow(*arguments: Any) -> PrefixEncoder:
         gate()

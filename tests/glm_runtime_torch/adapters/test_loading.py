@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import glm_runtime_torch.adapters.directory as directory_module
-import glm_runtime_torch.checkpoints.writer as writer
 import pytest
 import torch
 from glm_runtime_torch.adapters.directory import open_adapter
@@ -127,7 +127,7 @@ def test_a_full_disk_leaves_the_old_adapter(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writer.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(AdapterError, match=r"cannot be written to .*: No space left on device; make room"):
         save_adapter(adapter, encoder, family="chatglm", base=BaseModel("b"))
     assert {path.name: path.read_bytes() for path in adapter.iterdir()} == before

@@ -31,7 +31,7 @@ class BiasHook:
 
     def __init__(self, network: nn.Module) -> None:
         self.rows: Tensor | None = None
-        network.transformer.final_norm.register_forward_hook(self._add)  # type: ignore[union-attr]
+        network.transformer.final_norm.register_forward_hook(self._add)
 
     @contextmanager
     def apply(self, rows: Sequence[tuple[Adapter, ...]]) -> Iterator[None]:
@@ -82,7 +82,7 @@ class Opened:
     def __init__(self, model: TorchModel) -> None:
         self.model = model
         self.hook = BiasHook(model.network)
-        self.hook.width = model.network.transformer.final_norm.weight.numel()  # type: ignore[union-attr, operator]
+        self.hook.width = model.network.transformer.final_norm.weight.numel()
         for number in (0, 1):
             for make in (self.place_bias, self.place_prefix):
                 model.engine.adapters.add(make(number))
@@ -166,7 +166,7 @@ def test_hook_hears_only_of_rows_that_are_its_own(opened: Opened, monkeypatch: p
 def test_prompts_are_reused_for_the_same_combination_only(opened: Opened) -> None:
     """The content key of two adapters together is neither's, and prompts behind it are found again."""
     engine = opened.model.engine
-    keys = {engine.adapters.get(name).content_key for name in engine.adapters.names}  # type: ignore[union-attr]
+    keys = {engine.adapters.get(name).content_key for name in engine.adapters.names}
     assert len(keys) == 5
     again = CombinedAdapter("twin", [opened.place_prefix(0), opened.place_bias(0)])
     assert again.content_key in keys

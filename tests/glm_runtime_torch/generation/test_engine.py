@@ -106,9 +106,9 @@ def tuned() -> Iterator[TorchModel]:
     adapters = {"emb": V1 / "ptuning-emb", "proj": V1 / "ptuning-proj"}
     model = open_with_prompt(V1 / "ckpt" / "fp16-bin", case["input_ids"][0].tolist(), adapters=adapters)
     tokenizer = model.tokenizer
-    prompt = tokenizer.prompt
+    prompt = tokenizer.prompt  # type: ignore[attr-defined]
     # the question's number decides how much of the prompt's text is left out
-    tokenizer.chat_prompt = lambda messages: prompt[int(messages[-1].content) :]
+    tokenizer.chat_prompt = lambda messages: prompt[int(messages[-1].content) :]  # type: ignore[method-assign]
     yield model
     model.close()
 
@@ -152,13 +152,13 @@ def test_every_request_gets_what_it_gets_alone(
             number = waiting.pop(0)
             open_streams[number] = tuned.stream(requests[number][0])
             continue
-        cancel_after = requests[choice][1]
+        cancel_after = requests[choice][1]  # type: ignore[call-overload]
         if cancel_after is not None and len(token_ids(read[choice])) >= cancel_after:
-            open_streams.pop(choice).close()
+            open_streams.pop(choice).close()  # type: ignore[call-overload]
             continue
         delta = next(open_streams[choice], None)
         if delta is None:
-            open_streams.pop(choice)
+            open_streams.pop(choice)  # type: ignore[call-overload]
         elif delta.token_ids or delta.finish_reason:  # not what a waiting request is told
             read[choice].append(delta)
     for number, (_, cancel_after) in enumerate(requests):

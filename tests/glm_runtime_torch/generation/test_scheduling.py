@@ -189,7 +189,7 @@ def test_prompt_is_cancelled_between_two_steps() -> None:
 def test_running_answers_go_on_while_a_long_prompt_is_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two decode steps prefill gets its share of time and no more, so nobody stalls."""
     now = iter(range(1_000_000))
-    monkeypatch.setattr(scheduler_module.time, "perf_counter", lambda: float(next(now)))  # a look = a second
+    monkeypatch.setattr(scheduler_module.time, "perf_counter", lambda: float(next(now)))  # type: ignore[attr-defined]  # a look = a second
     network, gate = CountingNetwork(prefill_steps=1), Gate()
     network.before_decode = gate
     engine = counting_engine(network)

@@ -365,7 +365,7 @@ def test_v1_tokenizer_pads_as_the_original() -> None:
         if any("[MASK]" in text for text in golden["texts"]):
             continue  # typed control tokens stay text here
         compared += 1
-        padding = {"padding": True}
+        padding: dict[str, Any] = {"padding": True}
         if "max_length" in golden["call"]:
             padding = {"padding": "max_length", "max_length": 24, "truncation": True}
         batch = tokenizer(golden["texts"], **padding, return_tensors="pt")

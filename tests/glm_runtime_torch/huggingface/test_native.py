@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def theirs(directory: Path) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
 
 
-def asked(question: str, **sampling: object) -> ChatRequest:
+def asked(question: str, **sampling: Any) -> ChatRequest:
     """A greedy request."""
     return ChatRequest((Message("user", question),), Sampling(do_sample=False, max_new_tokens=24, **sampling))
 

@@ -165,7 +165,7 @@ def test_weights_that_are_there_take_no_more_memory() -> None:
 def test_adapters_count() -> None:
     """A prefix makes every slot longer and takes memory itself."""
     plain, tuned = six_billion(), six_billion()
-    tuned._adapters["poet"] = CHATGLM.build_prefix_encoder(tuned.config, 128, False)
+    tuned._adapters["poet"] = CHATGLM.build_prefix_encoder(tuned.config, 128, False)  # type: ignore[assignment]
     before, after = (fit(model, {CARD: 80 * GB}, ONE) for model in (plain, tuned))
     assert after.kv_bytes[CARD] - before.kv_bytes[CARD] == 128 * 28 * 2 * 4096 * 2
     assert after.workspace_bytes - before.workspace_bytes == 128 * 28 * 2 * 4096 * 2

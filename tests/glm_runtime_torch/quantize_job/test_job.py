@@ -301,7 +301,7 @@ def test_too_little_space_is_found_before_anything_is_written(
     tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The result's size is known beforehand and compared with what is free."""
-    monkeypatch.setattr(partial.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(ConfigError, match=r"the result needs 0\.00 GB, .* has room for 0\.00 GB"):
         start(directory, job(tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
@@ -314,10 +314,10 @@ def test_what_is_written_already_counts_as_space(
     interrupt(directory, job(tmp_path / "out"))
     size = sum(path.stat().st_size for path in directory.iterdir())
     monkeypatch.setattr(job_module, "SMALL_FILES_BYTES", 0)
-    monkeypatch.setattr(partial.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     with pytest.raises(ConfigError, match="room for"):
         start(directory, job(tmp_path / "out"))
-    monkeypatch.setattr(partial.shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
     needed = 2 * size  # more than is free alone, less than with what stands there
     partial.check_disk(tmp_path / "out", size + 10_000)
     with pytest.raises(ConfigError, match="room for"):

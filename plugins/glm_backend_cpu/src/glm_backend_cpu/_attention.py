@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Sequence
 
 import torch
-from glm_runtime_torch.network.attention import TorchDecodeAttention
+from glm_runtime_torch.backends import TorchDecodeAttention
 from torch import Tensor
 
 from glm_core import OutOfMemoryError
@@ -20,7 +20,7 @@ from ._packed import DTYPES
 
 
 class NativeDecodeAttention:
-    """`glm_runtime_torch.network.attention.DecodeAttention` of this library.
+    """`glm_runtime_torch.backends.DecodeAttention` of this library.
 
     Scores and sums are float32. Rows are independent of one another, bit for bit.
 

@@ -7,66 +7,21 @@ import os
 
 import psutil
 import torch
-from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.quantization import TABLE_SCHEME
+from glm_runtime_torch.backends import KernelSet, TorchModel, place_in_host_memory
 
-from glm_core import DeviceError, OutOfMemoryError
-from glm_core.records import LoadedModel, Placement, QuantizationScheme
+from glm_core import DeviceError
+from glm_core.records import LoadedModel, Placement
 
-from ._attention import NativeDecodeAttention
-from ._native import Native, found, native
+from ._kernels import NativeKernels
+from ._native import found, native
 from ._processor import usable_cores
-from ._replacement import use_kernels, use_layers
-from ._torch_layers import TorchLayers
+from ._torch_layers import TorchKernels
 
-CPU = torch.device("cpu")
 _log = logging.getLogger("glm")
-
 
 # Models smaller than two of these are fast enough on one thread, whatever else the machine does
 # (benchmarks/threads_cpu_2026-11-22.md).
 BYTES_PER_THREAD = 16 * 2**20
-
-
-# Of the memory that is free once the weights are there; what is not written takes none.
-KV_SHARE = 0.5
-
-
-def num_threads(weight_bytes: int) -> int:
-    """How many threads decode a model fastest: one for every `BYTES_PER_THREAD` of its weights.
-
-    At most one per core. Threads wait for one another after every operation; where another
-    program has one of the cores, each wait of a small operation costs a slice of the scheduler.
-    """
-    return max(1, min(usable_cores(), weight_bytes // BYTES_PER_THREAD))
-
-
-def quantize_on_cpu(model: LoadedModel, scheme: QuantizationScheme) -> LoadedModel | None:
-    """Quantise into the stored form; ``None`` for a model of another runtime.
-
-    A row per scale or group-wise, as the scheme says. Placing the model gives the layers the form that
-    the chosen kernels compute with.
-    """
-    if not isinstance(model, TorchModel):
-        return None
-    model.quantize(scheme, embeddings=TABLE_SCHEME)
-    return model
-
-
-def chosen_library(kernels: str) -> Native | None:
-    """The library for ``--kernels``; ``None`` where torch's own kernels are used.
-
-    Raises:
-        DeviceError: ``native`` was asked for, and there is none.
-    """
-    if kernels == "torch":
-        return None
-    library = native()
-    if library is None and kernels == "native":
-        raise DeviceError(f"--kernels native: {found().message}. Use --kernels torch.")
-    if library is None:
-        _log.warning("%s", found().message)
-    return library
 
 
 def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None:
@@ -74,33 +29,41 @@ def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None
 
     Raises:
         OutOfMemoryError: the weights are larger than the memory that is available.
-        DeviceError: ``--kernels native``, and the library was not built.
+        DeviceError: ``--kernels`` asks for the library, and it was not built.
     """
     if not isinstance(model, TorchModel):
         return None
-    library = chosen_library(placement.kernels)
-    needed, available = model.weight_bytes(unread_only=True), psutil.virtual_memory().available
-    if needed > available:
-        raise OutOfMemoryError(
-            f"{model.info.name} needs {needed / 1e9:.1f} GB for its weights, {available / 1e9:.1f} GB of "
-            "memory are free. Add --quantize int8 or int4, or close other programs."
-        )
+    kernels = choose_kernels(placement.kernels, model.dtype)
     set_threads(model.weight_bytes())
-    if library is not None and not model.is_borrowed:
-        model.materialize(CPU, ())
-        use_kernels(model.network, library, model.dtype, read=lambda modules: model.materialize(CPU, modules))
-    model.materialize(CPU)
-    if library is None and not model.is_borrowed:
-        use_layers(model.network, TorchLayers(model.dtype))
-    free = psutil.virtual_memory().available
-    model.start(
-        CPU,
-        slots=placement.slots or 0,
-        context_length=placement.context_length or 0,
-        kv_memory_bytes=placement.kv_memory_bytes or int(KV_SHARE * free),
-        attention=None if library is None else NativeDecodeAttention(library),
-    )
-    return model
+    return place_in_host_memory(model, placement, kernels, lambda: psutil.virtual_memory().available)
+
+
+def choose_kernels(wanted: str, dtype: torch.dtype) -> KernelSet:
+    """Return the kernels for ``--kernels``: the library where there is one, else torch's own.
+
+    The instruction level that is named, or else the fastest, holds for all models of the process.
+
+    Raises:
+        DeviceError: the library was asked for, and there is none; or the processor lacks the level.
+    """
+    library = None if wanted == "torch" else native()
+    if library is not None:
+        library.level = library.levels[0] if wanted in ("auto", "native") else wanted
+        return NativeKernels(library, dtype)
+    if wanted not in ("auto", "torch"):
+        raise DeviceError(f"--kernels {wanted}: {found().message}. Use --kernels torch.")
+    if wanted == "auto":
+        _log.warning("%s", found().message)
+    return TorchKernels(dtype)
+
+
+def num_threads(weight_bytes: int) -> int:
+    """Return how many threads decode a model fastest: one for every `BYTES_PER_THREAD` of its weights.
+
+    At most one per core. Threads wait for one another after every operation; where another
+    program has one of the cores, each wait of a small operation costs a slice of the scheduler.
+    """
+    return max(1, min(usable_cores(), weight_bytes // BYTES_PER_THREAD))
 
 
 def set_threads(weight_bytes: int) -> None:

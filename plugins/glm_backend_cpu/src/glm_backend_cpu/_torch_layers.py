@@ -7,7 +7,7 @@ layer is used. Unlike the library's, a row's bits may depend on the batch.
 from __future__ import annotations
 
 import torch
-from glm_runtime_torch.quantization import REFERENCE, QuantizedLinear, unpack_int4
+from glm_runtime_torch.backends import KernelSet, QuantizedEmbedding, QuantizedLinear, unpack_int4
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,36 +68,37 @@ class TorchInt4Linear(nn.Module):
         return torch._weight_int4pack_mm_for_cpu(rows, self.weight, self._group, self._unit)
 
 
-class TorchLayers:
-    """`glm_runtime_torch.quantization.QuantizedLayers` on torch's kernels.
+class TorchKernels(KernelSet):
+    """Layers over stored integers on torch's own kernels.
 
     Args:
         dtype: that the model computes in.
     """
 
+    replaces_borrowed = False  # int4 is packed into another form: it would be there twice
+
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype
 
-    def linear(
-        self, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int
-    ) -> nn.Module:
-        """The fastest layer that torch has for this matrix."""
-        in_features = stored.shape[1] * (2 if bits == 4 else 1)
-        if self._dtype != torch.bfloat16 or group_size:
-            return QuantizedLinear.from_stored(stored, scale, bias, bits, group_size)
-        if bits == 8 and in_features % INT8_INPUTS == 0:
+    def make_quantized_linear(self, layer: QuantizedLinear) -> nn.Module | None:
+        """Return the fastest layer that torch has for this matrix."""
+        if self._dtype != torch.bfloat16 or layer.group_size:
+            return None
+        stored, scale = layer.weight.detach(), layer.weight_scale.detach()
+        bias = None if layer.bias is None else layer.bias.detach()
+        if layer.bits == 8 and layer.in_features % INT8_INPUTS == 0:
             return TorchInt8Linear(stored, scale, bias)
-        group = next((group for group in INT4_GROUPS if in_features % group == 0), 0)
+        group = next((group for group in INT4_GROUPS if layer.in_features % group == 0), 0)
         known = hasattr(torch, "_weight_int4pack_mm_for_cpu")
-        if bits == 4 and group and stored.shape[0] % INT4_ROWS == 0 and known:
+        if layer.bits == 4 and group and layer.out_features % INT4_ROWS == 0 and known:
             return TorchInt4Linear(stored, scale, bias, group)
-        return QuantizedLinear.from_stored(stored, scale, bias, bits, group_size)
+        return None
 
-    def tied_table(
-        self, stored: Tensor, scale: Tensor, bits: int, group_size: int
-    ) -> tuple[nn.Module, nn.Module]:
-        """The reference's: its embedding needs the stored order, which the head shares."""
-        return REFERENCE.tied_table(stored, scale, bits, group_size)
+    def make_tied_table(
+        self, table: nn.Embedding | QuantizedEmbedding, head: nn.Linear | QuantizedLinear
+    ) -> tuple[None, None]:
+        """Leave both: the embedding needs the stored order, which the head shares."""
+        return None, None
 
 
 def _finish(product: Tensor, scale: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:

@@ -8,23 +8,28 @@ from glm_core.records import BackendInfo, LoadedModel, Placement, QuantizationSc
 GLM_API_VERSION = 2
 SCHEMES = ("int8", "int4", "int4-g128", "int4-g64", "int4-g32")
 KINDS = ("torch",)
-KERNELS = ("native", "torch")
 
 
 @hookimpl
 def describe_backend() -> BackendInfo:
-    """The processor, its memory, the dtype that it runs fast, and which kernels there are."""
+    """Describe the processor, its memory, the dtype that it runs fast, and which kernels there are."""
+    from ._native import kernel_choices
     from ._processor import describe
 
-    return BackendInfo("cpu", (describe(),), priority=0, schemes=SCHEMES, kernels=KERNELS, kinds=KINDS)
+    return BackendInfo(
+        "cpu", (describe(),), priority=0, schemes=SCHEMES, kernels=kernel_choices(), kinds=KINDS
+    )
 
 
 @hookimpl
 def quantize(model: LoadedModel, scheme: QuantizationScheme) -> LoadedModel | None:
-    """Quantise the blocks' linear layers, read one by one from the checkpoint."""
-    from ._placement import quantize_on_cpu  # here, so that start-up does not pay for torch
+    """Replace the blocks' linear layers by quantised ones, each read from its file; see `quantize_model`.
 
-    return quantize_on_cpu(model, scheme)
+    They are the runtime's own layers over stored integers. ``place`` gives them the form of the kernels.
+    """
+    from glm_runtime_torch.backends import quantize_model  # here, so that start-up does not pay for torch
+
+    return quantize_model(model, scheme)
 
 
 @hookimpl

@@ -6,13 +6,12 @@ Axes: B rows · N query heads · G key/value heads · H head dim · R blocks tha
 from __future__ import annotations
 
 import torch
-from glm_runtime_torch.network.attention import RowNumbers, scaled_product
-from glm_runtime_torch.network.rotary import Rotary
+from glm_runtime_torch.backends import Rotary, RowNumbers, scaled_product
 from torch import Tensor
 
 
 class TorchDeviceAttention:
-    """`glm_runtime_torch.network.attention.DecodeAttention` in plain PyTorch that can be captured.
+    """`glm_runtime_torch.backends.DecodeAttention` in plain PyTorch that can be captured.
 
     Nothing tells PyTorch a length that only the device knows, so each row attends over its whole slot with
     a mask. Rows are worked on one after the other, each with the same operations as alone.

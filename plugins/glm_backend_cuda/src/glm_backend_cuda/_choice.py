@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from glm_runtime_torch.network.attention import DecodeAttention
-from glm_runtime_torch.quantization import QuantizedLayers
-from torch import nn
+from glm_runtime_torch.backends import DecodeAttention
 
 from glm_core import DeviceError
+
+from ._executor import Recorder
+from ._kernels import CudaKernels, QuantizedLayers
 
 AUTO, TRITON, TORCH, CPM = "auto", "triton", "torch", "cpm"
 LEAST_TRITON = (3, 3)  # from here on a product may have fewer rows than tensor cores take
@@ -62,40 +63,8 @@ class Choice:
         return f"kernels: {self.name} ({self.reason})"
 
 
-@dataclass(frozen=True)
-class Kernels:
-    """Chosen kernels, ready to be put into a network.
-
-    Attributes:
-        choice: name and reason.
-        layers: makes layers of stored integers.
-        attention: of decode steps.
-    """
-
-    choice: Choice
-    layers: QuantizedLayers
-    attention: DecodeAttention
-
-    @property
-    def sentence(self) -> str:
-        """See `Choice.sentence`."""
-        return self.choice.sentence
-
-    def install(self, network: nn.Module, dtype: torch.dtype) -> None:
-        """Put layers of these kernels into a network whose weights are where they will be used.
-
-        Layers over integers and, with Triton, those over plain weights and the norms: a row's result then
-        does not depend on its batch in any of them. One matrix at a time is held twice at most.
-        """
-        from ._replacement import replace_integers, replace_plain  # here, so that choosing needs no Triton
-
-        replace_integers(network, self.layers)
-        if self.choice.name == TRITON:
-            replace_plain(network, dtype)
-
-
 def choose(wanted: str, facts: Facts) -> Choice:
-    """The kernels to take.
+    """Return the kernels to take.
 
     Args:
         wanted: ``auto``, ``triton``, ``torch`` or ``cpm``.
@@ -106,7 +75,7 @@ def choose(wanted: str, facts: Facts) -> Choice:
     """
     if wanted == AUTO:
         if facts.device != "cuda":
-            return Choice(TORCH, f"the fused kernels are for NVIDIA GPUs, the model stands on {facts.device}")
+            return Choice(TORCH, f"the fused kernels are for NVIDIA GPUs, the model is on {facts.device}")
         if not facts.triton:
             return Choice(TRITON, "they multiply int8 and int4 without writing the weights out")
         return Choice(TORCH, facts.triton, f"{facts.triton}; PyTorch's kernels are used, which are slower")
@@ -122,13 +91,16 @@ def choose(wanted: str, facts: Facts) -> Choice:
     return Choice(wanted, "as asked for")
 
 
-def choose_kernels(wanted: str, devices: Sequence[torch.device], dtype: torch.dtype) -> Kernels:
-    """The kernels for a model on these devices; a notice is logged where faster ones cannot run.
+def choose_kernels(
+    wanted: str, devices: Sequence[torch.device], dtype: torch.dtype, recorder: Recorder | None = None
+) -> CudaKernels:
+    """Return the kernels for a model on these devices; log a notice where faster ones cannot run.
 
     Args:
         wanted: see `choose`; empty means ``auto``.
-        devices: that the model stands on.
+        devices: that the model is on.
         dtype: that it computes in.
+        recorder: see `CudaKernels`.
 
     Raises:
         DeviceError: see `choose`.
@@ -137,11 +109,17 @@ def choose_kernels(wanted: str, devices: Sequence[torch.device], dtype: torch.dt
     choice = choose(wanted, facts_of(wanted, devices))
     if choice.notice:
         _log.warning("%s", choice.notice)
-    return Kernels(choice, layers_for(choice, dtype, devices), attention_for(choice))
+    return CudaKernels(
+        choice.sentence,
+        layers_for(choice, dtype, devices),
+        attention_for(choice),
+        plain_dtype=dtype if choice.name == TRITON else None,
+        recorder=recorder,
+    )
 
 
 def layers_for(choice: Choice, dtype: torch.dtype, devices: Sequence[torch.device] = ()) -> QuantizedLayers:
-    """The layers of stored integers of chosen kernels."""
+    """Return what makes layers of stored integers with chosen kernels."""
     if choice.name == TRITON:
         from ._layers import TritonLayers
 
@@ -156,7 +134,7 @@ def layers_for(choice: Choice, dtype: torch.dtype, devices: Sequence[torch.devic
 
 
 def attention_for(choice: Choice) -> DecodeAttention:
-    """The decode attention of chosen kernels."""
+    """Return the decode attention of chosen kernels."""
     if choice.name == TRITON:
         from ._triton_decode import TritonDecodeAttention
 
@@ -180,7 +158,7 @@ def facts_of(wanted: str, devices: Sequence[torch.device]) -> Facts:
 
 
 def triton_problem(kind: str, capability: tuple[int, int], devices: Sequence[torch.device]) -> str:
-    """Why Triton's kernels cannot run; empty if a trial on each device gave the right numbers."""
+    """Return why Triton's kernels cannot run; empty if a trial on each device gave the right numbers."""
     problem = _unusable_triton()
     if problem:
         return problem
@@ -199,16 +177,16 @@ def triton_problem(kind: str, capability: tuple[int, int], devices: Sequence[tor
 
 
 def cpm_problem(kind: str, devices: Sequence[torch.device]) -> str:
-    """Why our kernels cannot be compiled and launched through cpm_kernels; empty if they can."""
+    """Return why our kernels cannot be compiled and launched through cpm_kernels; empty if they can."""
     if kind != "cuda":
-        return f"cpm_kernels needs an NVIDIA GPU, the model stands on {kind}"
+        return f"cpm_kernels needs an NVIDIA GPU, the model is on {kind}"
     from ._cpm import problem
 
     return problem(devices)
 
 
 def _unusable_triton() -> str:
-    """Why the installed Triton cannot be used; empty if it can."""
+    """Return why the installed Triton cannot be used; empty if it can."""
     try:
         triton = importlib.import_module("triton")
     except ModuleNotFoundError as error:

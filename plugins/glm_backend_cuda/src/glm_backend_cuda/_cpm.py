@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_runtime_torch.quantization import REFERENCE, QuantizedLinear
-from glm_runtime_torch.quantization.layers import dequantize_matrix
+from glm_runtime_torch.backends import QuantizedLinear, dequantize_matrix, make_quantized_table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -103,7 +102,7 @@ class CpmLinear(nn.Module):
     """A linear layer over stored integers, in float16; other dtypes are dequantised by PyTorch.
 
     Args:
-        stored: see `glm_runtime_torch.quantization.quantize_rows`; may be shared with an embedding.
+        stored: see `glm_runtime_torch.backends.quantize_rows`; may be shared with an embedding.
         scale: likewise.
         bias: ``[N]`` or ``None``.
         bits: 8 or 4.
@@ -170,7 +169,7 @@ class CpmLinear(nn.Module):
 
 
 class CpmLayers:
-    """`glm_runtime_torch.quantization.QuantizedLayers` over these kernels.
+    """`glm_backend_cuda._kernels.QuantizedLayers` over these kernels.
 
     Args:
         dtype: that the model computes in; other than float16 leaves the runtime's layers.
@@ -192,7 +191,7 @@ class CpmLayers:
         self, stored: Tensor, scale: Tensor, bits: int, group_size: int
     ) -> tuple[nn.Module, nn.Module]:
         """The reference's embedding, and a head that shares its integers."""
-        embedding, head = REFERENCE.tied_table(stored, scale, bits, group_size)
+        embedding, head = make_quantized_table(stored, scale, bits, group_size)
         assert isinstance(head, QuantizedLinear)
         return embedding, self.linear(head.weight, head.weight_scale, None, bits, group_size)
 

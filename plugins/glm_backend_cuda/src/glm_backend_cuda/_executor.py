@@ -14,10 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from glm_runtime_torch.generation.executor import DecodeExecutor, EagerExecutor
-from glm_runtime_torch.generation.step import StepInput
-from glm_runtime_torch.network.kv_cache import KVCache
-from glm_runtime_torch.network.language_model import LanguageModel
+from glm_runtime_torch.backends import DecodeExecutor, EagerExecutor, KVCache, LanguageModel, StepInput
 from torch import Tensor
 
 _log = logging.getLogger("glm")
@@ -88,7 +85,7 @@ class RecordedExecutor:
 
     Args:
         network: in evaluation mode.
-        cache: its attention takes tensors; see `glm_runtime_torch.network.attention.DecodeAttention`.
+        cache: its attention takes tensors; see `glm_runtime_torch.backends.DecodeAttention`.
         device: where both are.
         recorder: what records.
     """

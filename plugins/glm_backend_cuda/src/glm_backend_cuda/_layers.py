@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import triton
-from glm_runtime_torch.quantization import unpack_int4
+from glm_runtime_torch.backends import unpack_int4
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -80,7 +80,7 @@ def pack_int4_tiles(stored: Tensor) -> Tensor:
     value + 8. A tile is 32 rows x 128 columns; rows and columns beyond the matrix are zeros.
 
     Args:
-        stored: int8 ``[N, K / 2]``, see `glm_runtime_torch.quantization.pack_int4`.
+        stored: int8 ``[N, K / 2]``, see `glm_runtime_torch.backends.quantize_rows`.
 
     Returns:
         int16 ``[N / 32, K / 128, 32, 32]``, rounded up, on the same device.
@@ -141,7 +141,7 @@ class TritonLinear(nn.Module):
     def from_stored(
         cls, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int = 0
     ) -> TritonLinear:
-        """A layer of integers and scales as `glm_runtime_torch.quantization.quantize_rows` returns them.
+        """A layer of integers and scales as `glm_runtime_torch.backends.quantize_rows` returns them.
 
         int8 stays where it is, so that an embedding can share it; int4 is reordered.
         """
@@ -293,7 +293,7 @@ def look_up(matrix: TritonLinear, ids: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class TritonLayers:
-    """`glm_runtime_torch.quantization.QuantizedLayers` of these kernels.
+    """`glm_backend_cuda._kernels.QuantizedLayers` of these kernels.
 
     Args:
         dtype: what embeddings come out in.

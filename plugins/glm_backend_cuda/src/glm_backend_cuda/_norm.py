@@ -13,7 +13,7 @@ LARGEST = 16384  # channels that a program holds in registers
 
 
 class TritonLayerNorm(nn.LayerNorm):
-    """A LayerNorm with weight and bias that `glm_runtime_torch.network.fused.norm_of_sum` fuses with its sum.
+    """A LayerNorm with weight and bias that the networks fuse with its sum, see `forward_sum`.
 
     Args:
         norm: whose weights to take; over the last axis, with weight and bias.

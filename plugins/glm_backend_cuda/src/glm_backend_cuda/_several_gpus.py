@@ -36,7 +36,7 @@ def load_model_on_gpus(
     """
     names = chosen(describe(), num_gpus, device_map is not None)
     import torch  # here, so that a machine without a GPU is told so without loading it
-    from glm_runtime_torch.huggingface.several_devices import load_on_devices
+    from glm_runtime_torch.backends import load_on_devices
 
     from ._placement import free_bytes
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from glm_runtime_torch.quantization import REFERENCE, QuantizedLinear, dequantize_rows, quantize_rows
+from glm_runtime_torch.backends import QuantizedLinear, dequantize_rows, make_quantized_table, quantize_rows
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -81,7 +81,7 @@ class TorchInt4Linear(nn.Module):
     """int4 weights with a scale per row in torch's int4 product; the matrix is written out for many rows.
 
     Args:
-        stored: int8 ``[N, K / 2]``, see `glm_runtime_torch.quantization.pack_int4`.
+        stored: int8 ``[N, K / 2]``, see `glm_runtime_torch.backends.quantize_rows`.
         scale: ``[N]``.
         bias: ``[N]`` or ``None``.
         product: see `Int4Product`.
@@ -115,7 +115,7 @@ class TorchInt4Linear(nn.Module):
 
 
 class TorchLayers:
-    """`glm_runtime_torch.quantization.QuantizedLayers` on torch's kernels.
+    """`glm_backend_cuda._kernels.QuantizedLayers` on torch's kernels.
 
     Args:
         dtype: that the model computes in.
@@ -144,7 +144,7 @@ class TorchLayers:
         self, stored: Tensor, scale: Tensor, bits: int, group_size: int
     ) -> tuple[nn.Module, nn.Module]:
         """The reference's embedding, and a head that shares its integers, with a product if there is one."""
-        embedding, head = REFERENCE.tied_table(stored, scale, bits, group_size)
+        embedding, head = make_quantized_table(stored, scale, bits, group_size)
         assert isinstance(head, QuantizedLinear)
         if self._dtype != torch.bfloat16 or bits != 8 or self._products.int8 is None:
             return embedding, head

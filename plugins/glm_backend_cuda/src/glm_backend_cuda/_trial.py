@@ -9,8 +9,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from glm_runtime_torch.network.attention import TorchDecodeAttention
-from glm_runtime_torch.quantization import dequantize_rows, quantize_rows
+from glm_runtime_torch.backends import TorchDecodeAttention, dequantize_rows, quantize_rows
 from torch import Tensor
 
 ROUNDING = 5e-3  # of float16 sums; a wrong kernel is off by more than all of it

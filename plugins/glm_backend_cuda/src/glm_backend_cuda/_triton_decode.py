@@ -9,7 +9,7 @@ import math
 
 import torch
 import triton
-from glm_runtime_torch.network.attention import RowNumbers
+from glm_runtime_torch.backends import RowNumbers
 from torch import Tensor
 
 from ._attention import chunk_size, row_numbers
@@ -24,7 +24,7 @@ POSITIONS_PLAIN = 16  # without tensor cores the product of many queries wants t
 
 
 class TritonDecodeAttention:
-    """`glm_runtime_torch.network.attention.DecodeAttention` on Triton kernels; see `decode_attention`."""
+    """`glm_runtime_torch.backends.DecodeAttention` on Triton kernels; see `decode_attention`."""
 
     takes_tensors = True
 

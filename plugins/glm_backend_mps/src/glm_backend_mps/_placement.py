@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from typing import cast
 
-import torch
-from glm_runtime_torch.model.device_map import one_device
-from glm_runtime_torch.model.fitting import fit
-from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.network.parameters import sharing_copy
-from glm_runtime_torch.quantization import TABLE_SCHEME, QuantizedLinear
-from glm_runtime_torch.quantization.replacing import replace_quantized
-from torch import nn
+from glm_runtime_torch.backends import TorchModel, one_device, place_model
 
 from glm_core import DeviceError
-from glm_core.records import LoadedModel, Placement, QuantizationScheme
+from glm_core.records import LoadedModel, Placement
 
 from . import _metal
-from ._products import Products, check, product_layer
-
-_log = logging.getLogger("glm")
-
-
-def quantize_for_mps(model: LoadedModel, scheme: QuantizationScheme) -> LoadedModel | None:
-    """Quantise into the stored form; ``None`` for a model of another runtime."""
-    if not isinstance(model, TorchModel):
-        return None
-    model.quantize(scheme, embeddings=TABLE_SCHEME)
-    return model
+from ._products import ProductKernels, Products
 
 
 def place_on_mps(
@@ -54,43 +36,10 @@ def place_on_mps(
             "this PyTorch cannot use the Mac's GPU; install the build from PyPI "
             "(pip install --force-reinstall torch), or choose --device cpu."
         )
-    there = one_device(model.parts, products.DEVICE) if model.is_borrowed else None
-    found = fit(model, {products.DEVICE: products.free_bytes()}, placement, places=there)
-    placement.notify(found.describe())
-    if model.is_borrowed:  # its owner may want to train or save it: its own layers stay
-        model.network = sharing_copy(model.network).eval()
-    else:
-        model.materialize(products.DEVICE)
-    use_products(model.network, products, model.dtype, placement.kernels)
-    model.start(
-        products.DEVICE,
-        slots=found.slots,
-        context_length=found.context_length,
-        kv_memory_bytes=placement.kv_memory_bytes or 0,
-    )
-    return model
-
-
-def use_products(network: nn.Module, products: Products, dtype: torch.dtype, kernels: str = "auto") -> None:
-    """Put layers over the device's products where a network has stored integers.
-
-    Raises:
-        DeviceError: ``kernels`` is ``metal``, and a product is missing or wrong.
-    """
-    bits = {module.bits for module in network.modules() if type(module) is QuantizedLinear}
-    refused = {one: check(one, products, dtype) if kernels != "torch" else "" for one in sorted(bits)}
-    for one, reason in refused.items():
-        if reason and kernels == "metal":
-            raise DeviceError(f"--kernels metal: {reason}; use --kernels torch.")
-        if reason:
-            _log.warning(
-                "kernels for int%d: torch, which makes a float matrix at every call and is slow, because %s",
-                one,
-                reason,
-            )
-    if kernels == "torch":
-        return
-    replace_quantized(
-        network,
-        lambda layer: None if refused[layer.bits] else product_layer(layer, products, dtype),
+    return place_model(
+        model,
+        placement,
+        {products.DEVICE: products.free_bytes()},
+        ProductKernels(products, model.dtype, placement.kernels),
+        places=one_device(model.parts, products.DEVICE) if model.is_borrowed else None,
     )

@@ -1,12 +1,17 @@
-"""The device's products of stored integers, as the layers use them, and whether they are right."""
+"""The device's products of stored integers as a `KernelSet`, tried before they are used."""
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol
 
 import torch
-from glm_runtime_torch.quantization import QuantizedLinear, quantize_rows
+from glm_runtime_torch.backends import KernelSet, QuantizedLinear, quantize_rows
 from torch import Tensor, nn
+
+from glm_core import DeviceError
+
+_log = logging.getLogger("glm")
 
 # float16 rounds scales and results to 11 bits; a wrong order of nibbles or groups gives errors above 100 %.
 LARGEST_ERROR = 0.02
@@ -21,23 +26,23 @@ class Products(Protocol):
     INT4_ROWS: int
 
     def is_available(self) -> bool:
-        """Whether the device can be used."""
+        """Return whether the device can be used."""
         ...
 
     def free_bytes(self) -> int:
-        """Memory that a model may take."""
+        """Return the memory that a model may take."""
         ...
 
     def int8_product(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-        """A product with int8 weights."""
+        """Return a product with int8 weights."""
         ...
 
     def int4_pack(self, nibbles: Tensor) -> Tensor:
-        """The form of int4 weights."""
+        """Return int4 weights in the product's form."""
         ...
 
     def int4_product(self, x: Tensor, packed: Tensor, group: int, scale_and_zero: Tensor) -> Tensor:
-        """A product with int4 weights."""
+        """Return a product with int4 weights."""
         ...
 
 
@@ -85,8 +90,47 @@ class ProductInt4Linear(nn.Module):
         return _finish(product, self.bias, x)
 
 
+class ProductKernels(KernelSet):
+    """Layers over the device's products of stored integers.
+
+    Args:
+        products: of the device.
+        dtype: that the model computes in.
+        wanted: what the user asked for: ``metal``, ``torch`` or ``auto``.
+    """
+
+    def __init__(self, products: Products, dtype: torch.dtype, wanted: str) -> None:
+        self._products, self._dtype, self._wanted = products, dtype, wanted
+        self._refused: dict[int, str] = {}
+
+    def make_quantized_linear(self, layer: QuantizedLinear) -> nn.Module | None:
+        """See `product_layer`.
+
+        Raises:
+            DeviceError: ``metal`` was asked for, and the product is missing or wrong.
+        """
+        if self._wanted == "torch" or self._refuse(layer.bits):
+            return None
+        return product_layer(layer, self._products, self._dtype)
+
+    def _refuse(self, bits: int) -> str:
+        """Return why the product of these integers cannot be used; found out once, and said."""
+        if bits not in self._refused:
+            reason = self._refused[bits] = check(bits, self._products, self._dtype)
+            if reason and self._wanted == "metal":
+                raise DeviceError(f"--kernels metal: {reason}; use --kernels torch.")
+            if reason:
+                _log.warning(
+                    "kernels for int%d: torch, which makes a float matrix at every call and is slow, "
+                    "because %s",
+                    bits,
+                    reason,
+                )
+        return self._refused[bits]
+
+
 def product_layer(layer: QuantizedLinear, products: Products, dtype: torch.dtype) -> nn.Module | None:
-    """A layer over the device's product that does what ``layer`` does; ``None`` if its sizes do not suit."""
+    """Return a layer over the device's product; ``None`` if the sizes of ``layer`` do not suit."""
     if layer.bits == 8:
         return ProductInt8Linear(layer, products, dtype)
     fitting = [
@@ -100,7 +144,7 @@ def product_layer(layer: QuantizedLinear, products: Products, dtype: torch.dtype
 
 
 def check(bits: int, products: Products, dtype: torch.dtype) -> str:
-    """Try a product on a small matrix; why it cannot be used, or nothing."""
+    """Try a product on a small matrix; return why it cannot be used, or nothing."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(TRIED_SHAPE, generator=generator)
     x = torch.randn(3, TRIED_SHAPE[1], generator=generator).to(products.DEVICE, dtype)

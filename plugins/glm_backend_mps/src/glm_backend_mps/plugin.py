@@ -14,7 +14,7 @@ KERNELS = ("metal", "torch")
 
 @hookimpl
 def describe_backend() -> BackendInfo:
-    """The GPU of this Mac, or why there is none."""
+    """Describe the GPU of this Mac, or say why there is none."""
     from ._devices import describe
 
     return BackendInfo("mps", (describe(),), priority=PRIORITY, schemes=SCHEMES, kernels=KERNELS, kinds=KINDS)
@@ -22,10 +22,13 @@ def describe_backend() -> BackendInfo:
 
 @hookimpl
 def quantize(model: LoadedModel, scheme: QuantizationScheme) -> LoadedModel | None:
-    """Quantise the blocks' linear layers, read one by one from the checkpoint."""
-    from ._placement import quantize_for_mps  # here, so that start-up does not pay for torch
+    """Replace the blocks' linear layers by quantised ones, each read from its file; see `quantize_model`.
 
-    return quantize_for_mps(model, scheme)
+    They are the runtime's own layers over stored integers. ``place`` gives them the form of the kernels.
+    """
+    from glm_runtime_torch.backends import quantize_model  # here, so that start-up does not pay for torch
+
+    return quantize_model(model, scheme)
 
 
 @hookimpl

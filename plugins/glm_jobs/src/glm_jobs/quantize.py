@@ -16,7 +16,7 @@ from glm_core.records import ModelSource, QuantizationScheme, QuantizeJob, Quant
 from glm_core.routing import resolve_settings
 from glm_core.survey import take_survey
 
-from ._progress import checked_progress
+from ._progress import check_progress
 from ._progress_bar import Drawing, draw_progress
 
 
@@ -111,7 +111,7 @@ def _reports(
     for runtime in able:
         reports = host.call(runtime, "quantize_checkpoint", source=source, job=job)
         if reports is not None:
-            return checked_progress(runtime, "quantize_checkpoint", reports, QuantizeProgress)
+            return check_progress(runtime, "quantize_checkpoint", reports, QuantizeProgress)
     by = "no installed runtime can" if wanted == "auto" else f"runtime {wanted} cannot"
     raise CheckpointError(
         f"{by} quantise {source.path or source.name}; pass the directory of a ChatGLM-6B "

@@ -1,7 +1,7 @@
 """Weight-only quantisation: the stored formats, reference layers, and which parts of a network they replace.
 
 - `formats`: integers and scales, bit-equal to the published checkpoints where they have one per row.
-- `layers`: plain PyTorch layers over them, and `QuantizedLayers`, what a backend provides instead.
+- `layers`: plain PyTorch layers over them; a backend puts its own in their place.
 - `network`: which layers of a network are quantised, and how ``config.json`` says so.
 - `streaming`: the same straight from files, a piece at a time.
 - `gptq`, `calibration`: better integers for the same formats, found with example text.
@@ -20,7 +20,7 @@ from .formats import (
     quantize_rows,
     unpack_int4,
 )
-from .layers import REFERENCE, QuantizedEmbedding, QuantizedLayers, QuantizedLinear
+from .layers import QuantizedEmbedding, QuantizedLinear, make_quantized_table
 from .network import (
     TABLE_SCHEME,
     StoredForm,
@@ -33,17 +33,16 @@ from .streaming import quantize_from_files, quantize_stored
 __all__ = [
     "BITS",
     "GROUP_SIZES",
-    "REFERENCE",
     "SCHEMES",
     "TABLE_SCHEME",
     "QuantizedEmbedding",
-    "QuantizedLayers",
     "QuantizedLinear",
     "StoredForm",
     "check_format",
     "check_linears",
     "dequantize_rows",
     "expect_stored_form",
+    "make_quantized_table",
     "pack_int4",
     "quantize_from_files",
     "quantize_in_place",

@@ -1,11 +1,8 @@
-"""Layers over stored integers in plain PyTorch, and what a backend provides instead.
-
-The reference: right everywhere, fast nowhere.
-"""
+"""Layers over stored integers in plain PyTorch: the reference, right everywhere and fast nowhere."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,26 +12,6 @@ from .formats import check_format, dequantize_rows, scale_shape, stored_shape
 
 # Weights that are dequantised at a time: float32 copies of a whole matrix would be four times an int8 one.
 PIECE_ELEMENTS = 2**24
-
-
-class QuantizedLayers(Protocol):
-    """Makes modules of stored integers; a backend that owns a kernel has its own.
-
-    Shapes and dtypes as `glm_runtime_torch.quantization.quantize_rows` returns them; ``bits`` is 8
-    or 4, ``group_size`` 0 for scales per row. Scales come in the dtype of the checkpoint.
-    """
-
-    def linear(
-        self, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int
-    ) -> nn.Module:
-        """A module that maps ``[..., in]`` to ``[..., out]`` in the dtype of its input."""
-        ...
-
-    def tied_table(
-        self, stored: Tensor, scale: Tensor, bits: int, group_size: int
-    ) -> tuple[nn.Module, nn.Module]:
-        """The embedding (ids to rows) and the head (a linear layer) over one table ``[vocab, in]``."""
-        ...
 
 
 class _Product(torch.autograd.Function):
@@ -71,7 +48,7 @@ class _Product(torch.autograd.Function):
 def dequantize_matrix(
     stored: Tensor, scale: Tensor, bits: int, dtype: torch.dtype, group_size: int = 0
 ) -> Tensor:
-    """`dequantize_rows` of a large matrix, some rows at a time: temporaries stay small."""
+    """Return a large matrix as numbers, dequantised some rows at a time: temporaries stay small."""
     in_features = stored.shape[1] * (2 if bits == 4 else 1)
     step = max(1, PIECE_ELEMENTS // in_features)
     if len(stored) <= step:
@@ -118,7 +95,7 @@ class QuantizedLinear(nn.Module):
     def from_stored(
         cls, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int = 0
     ) -> QuantizedLinear:
-        """A layer of stored integers and scales as `quantize_rows` returns them."""
+        """Return a layer of stored integers and scales as `quantize_rows` returns them."""
         in_features = stored.shape[1] * (2 if bits == 4 else 1)
         with torch.device("meta"):
             layer = cls(in_features, stored.shape[0], bits, bias=bias is not None, group_size=group_size)
@@ -157,7 +134,7 @@ class QuantizedEmbedding(nn.Module):
         self.weight_scale = _frozen(torch.empty(scale_shape(shape, group_size)))
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        """Rows ``[..., embedding_dim]`` in the scales' dtype."""
+        """Return rows ``[..., embedding_dim]`` in the scales' dtype."""
         rows = token_ids.flatten()
         stored, scale = self.weight[rows], self.weight_scale[rows]
         found = dequantize_rows(stored, scale, self.bits, self.weight_scale.dtype, self.group_size)
@@ -169,27 +146,22 @@ def tie(embedding: QuantizedEmbedding, head: QuantizedLinear) -> None:
     head.weight, head.weight_scale = embedding.weight, embedding.weight_scale
 
 
-class _ReferenceLayers:
-    """`QuantizedLayers` in plain PyTorch."""
+def make_quantized_table(
+    stored: Tensor, scale: Tensor, bits: int, group_size: int = 0
+) -> tuple[QuantizedEmbedding, QuantizedLinear]:
+    """Return an embedding (ids to rows) and a head (a linear layer) over one table ``[vocab, in]``.
 
-    def linear(
-        self, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int
-    ) -> nn.Module:
-        """See `QuantizedLinear`."""
-        return QuantizedLinear.from_stored(stored, scale, bias, bits, group_size)
-
-    def tied_table(
-        self, stored: Tensor, scale: Tensor, bits: int, group_size: int
-    ) -> tuple[nn.Module, nn.Module]:
-        """See `QuantizedEmbedding` and `QuantizedLinear`."""
-        head = QuantizedLinear.from_stored(stored, scale, None, bits, group_size)
-        with torch.device("meta"):
-            embedding = QuantizedEmbedding(head.out_features, head.in_features, bits, group_size=group_size)
-        embedding.weight, embedding.weight_scale = head.weight, head.weight_scale
-        return embedding, head
-
-
-REFERENCE: QuantizedLayers = _ReferenceLayers()
+    Args:
+        stored: integers as `quantize_rows` returns them.
+        scale: likewise.
+        bits: 8 or 4.
+        group_size: columns that share a scale; 0 = all of a row.
+    """
+    head = QuantizedLinear.from_stored(stored, scale, None, bits, group_size)
+    with torch.device("meta"):
+        embedding = QuantizedEmbedding(head.out_features, head.in_features, bits, group_size=group_size)
+    embedding.weight, embedding.weight_scale = head.weight, head.weight_scale
+    return embedding, head
 
 
 def _frozen(tensor: Tensor) -> nn.Parameter:

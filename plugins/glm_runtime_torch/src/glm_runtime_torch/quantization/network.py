@@ -17,7 +17,7 @@ from glm_core.records import QuantizationScheme
 from ..network.language_model import LanguageModel
 from ..network.places import Place
 from .formats import check_format, quantize_rows
-from .layers import REFERENCE, QuantizedEmbedding, QuantizedLinear, tie
+from .layers import QuantizedEmbedding, QuantizedLinear, make_quantized_table, tie
 
 # What `--quantize` makes of the embedding table and the head that shares it, whatever the blocks become.
 # On the demo model int8 leaves perplexity and answers as they were, while int4, also in groups, changes
@@ -168,6 +168,6 @@ def linears_to_quantize(
 
 def replace_table(network: LanguageModel, stored: Tensor, scale: Tensor, scheme: QuantizationScheme) -> None:
     """Replace the embedding and its tied head by quantised ones over one table."""
-    embedding, head = REFERENCE.tied_table(stored, scale, scheme.bits, scheme.group_size)
+    embedding, head = make_quantized_table(stored, scale, scheme.bits, scheme.group_size)
     network.embedding_place.replace(embedding)
     network.head_place.replace(head)

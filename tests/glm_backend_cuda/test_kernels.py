@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from glm_backend_cuda._choice import choose_kernels
-from glm_backend_cuda._replacement import replace_integers
+from glm_backend_cuda._kernels import CudaKernels
 from glm_backend_cuda._torch_layers import Products, TorchLayers
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
+from glm_runtime_torch.backends import TorchDecodeAttention, install_kernels
 from glm_runtime_torch.network.kv_cache import KVCache
 from glm_runtime_torch.quantization import QuantizedEmbedding, QuantizedLinear, quantize_in_place
 from torch import Tensor, nn
@@ -72,23 +73,23 @@ def test_a_network_decodes_as_before_and_rows_do_not_depend_on_their_batch(
     wanted = decoded(network_of(scheme), [0, 1, 2])
     network = network_of(scheme)
     kernels = choose_kernels("triton", [CPU], torch.float32)
-    kernels.install(network, torch.float32)
+    install_kernels(network, kernels)
     kinds = [type(module) for module in network.modules()]
     assert kinds.count(TritonLinear) == 4 * 2 + 1
     assert kinds.count(TritonLayerNorm) == 2 * 2 + 1
     assert not {nn.Linear, QuantizedLinear, nn.LayerNorm} & set(kinds)
-    found = decoded(network, [0, 1, 2], kernels.attention)
+    found = decoded(network, [0, 1, 2], kernels.decode_attention)
     assert torch.allclose(found, wanted, atol=1e-4, rtol=1e-4)
     for row in range(3):
-        assert torch.equal(decoded(network, [row], kernels.attention)[0], found[row])
-    assert torch.equal(decoded(network, [2, 0], kernels.attention), found[[2, 0]])
+        assert torch.equal(decoded(network, [row], kernels.decode_attention)[0], found[row])
+    assert torch.equal(decoded(network, [2, 0], kernels.decode_attention), found[[2, 0]])
 
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_a_table_and_its_head_stay_one_matrix(bits: int) -> None:
     """Whatever form the kernels want."""
     network = network_of(QuantizationScheme(4), bits)
-    choose_kernels("triton", [CPU], torch.float32).install(network, torch.float32)
+    install_kernels(network, choose_kernels("triton", [CPU], torch.float32))
     table, head = network.transformer.word_embeddings, network.lm_head
     assert isinstance(table, TritonEmbedding)
     assert table.matrix is head
@@ -97,7 +98,7 @@ def test_a_table_and_its_head_stay_one_matrix(bits: int) -> None:
 def test_plain_tables_are_shared_too() -> None:
     """The head's weights stay the embedding's."""
     network = network_of(None)
-    choose_kernels("triton", [CPU], torch.float32).install(network, torch.float32)
+    install_kernels(network, choose_kernels("triton", [CPU], torch.float32))
     assert network.lm_head.weight is network.transformer.word_embeddings.weight
 
 
@@ -106,7 +107,7 @@ def test_weights_in_training_and_of_other_dtypes_stay() -> None:
     network = network_of(None)
     trained = network.transformer.layers[0].mlp.dense_h_to_4h.requires_grad_(True)
     other = network.transformer.layers[1].attention.dense.half()
-    choose_kernels("triton", [CPU], torch.float32).install(network, torch.float32)
+    install_kernels(network, choose_kernels("triton", [CPU], torch.float32))
     assert network.transformer.layers[0].mlp.dense_h_to_4h is trained
     assert network.transformer.layers[1].attention.dense is other
 
@@ -115,7 +116,8 @@ def test_layers_without_a_product_stay_the_runtime_s() -> None:
     """PyTorch's kernels change nothing where torch has none for the matrix."""
     network = network_of(QuantizationScheme(8))
     before = list(network.modules())
-    replace_integers(network, TorchLayers(torch.float32, Products()))
+    layers = TorchLayers(torch.float32, Products())
+    install_kernels(network, CudaKernels("kernels: torch", layers, TorchDecodeAttention()))
     blocks = [module for module in network.modules() if type(module) is QuantizedLinear]
     assert sum(module in before for module in blocks) == 4 * 2
     assert isinstance(network.transformer.word_embeddings, QuantizedEmbedding)
