@@ -88,7 +88,7 @@ def test_what_the_launcher_says_is_read() -> None:
     """Rank and size come from the environment; nonsense is refused."""
     assert read_rank_and_size({}) == (0, 1)
     assert read_rank_and_size({"RANK": "1", "WORLD_SIZE": "2"}) == (1, 2)
-    with pytest.raises(ConfigError, match="RANK 'x' and WORLD_SIZE None must be integers"):
+    with pytest.raises(ConfigError, match="RANK 'x'.*WORLD_SIZE None"):
         read_rank_and_size({"RANK": "x"})
 
 
