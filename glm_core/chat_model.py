@@ -166,7 +166,7 @@ class ChatModel:
         seed: int | None = None,
         **sampling: Any,
     ) -> ChatStream:
-        """Like `chat`, as an iterator of `Delta`; closing it early cancels the answer."""
+        """Answer like `chat`, as an iterator of `Delta`; closing it early cancels the answer."""
         unknown = sorted(set(sampling) - _SAMPLING_FIELDS)
         if unknown:
             raise RequestError(
@@ -218,7 +218,7 @@ class ChatModel:
 
     @property
     def load(self) -> ModelLoad | None:
-        """How busy the model is now; ``None`` where its runtime does not say."""
+        """Return how busy the model is now; ``None`` where its runtime does not say."""
         with plugin_errors(self._runtime, "load"):
             load = getattr(self._model, "load", None)
         return load if isinstance(load, ModelLoad) else None
@@ -238,7 +238,7 @@ class ChatModel:
 
     @property
     def loaded(self) -> LoadedModel:
-        """The runtime's own object, for hooks that work on it."""
+        """Return the runtime's own object, for hooks that work on it."""
         return self._model
 
     def add_adapter(self, name: str, directory: str | os.PathLike[str]) -> None:

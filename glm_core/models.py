@@ -38,7 +38,7 @@ class Resolved:
 
 
 def known_models(host: PluginHost) -> tuple[ModelCard, ...]:
-    """Every model that a plugin names, sorted by name; one of each name."""
+    """Return every model that a plugin names, sorted by name; one of each name."""
     described = host.describe_many("describe_models", ModelCard)
     cards = {(card.name, plugin): card for plugin, of_it in described.items() for card in of_it}
     claimed = claimants(host, "model", cards)
@@ -97,7 +97,7 @@ def _is_prefixed(name: str, cards: tuple[ModelCard, ...]) -> bool:
 
 
 def adapter_directory(name: str, path: str | os.PathLike[str]) -> Path:
-    """The directory of an adapter, once its name and its place are found usable.
+    """Return the directory of an adapter, once its name and its place are found usable.
 
     Raises:
         AdapterError: the name cannot be used in a request (``MODEL:NAME``), or there is no such directory.
@@ -115,7 +115,7 @@ def adapter_directory(name: str, path: str | os.PathLike[str]) -> Path:
 
 
 def _is_another_folder(directory: Path, card: ModelCard | None) -> bool:
-    """Whether a directory merely happens to be called like an installed model, such as ``demo``."""
+    """Return whether a directory merely happens to be called like an installed model, such as ``demo``."""
     return card is not None and card.path is not None and not (directory / "config.json").exists()
 
 

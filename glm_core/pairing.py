@@ -23,7 +23,7 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Route:
-    """What carries a model: the runtime that loads it, the plugin that places it, and where.
+    """The plugins that carry a model: the runtime that loads it and the placer, with the devices.
 
     Attributes:
         runtime: the plugin that loads the model and answers with it.
@@ -40,7 +40,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Identification:
-    """What the runtimes that were asked say of one source.
+    """The answers of the runtimes that were asked about one source.
 
     Attributes:
         source: the model.
@@ -119,11 +119,8 @@ def check_wishes(survey: Survey, runtime: str, device: str) -> None:
         ConfigError: no runtime has that name.
         PluginError: no runtime is installed.
     """
-    if not survey.backends and not survey.runtimes:
-        raise DeviceError(
-            "no hardware backend is installed: pip install glm-backend-cpu, or glm-backend-cuda or "
-            f"glm-backend-mps{survey.host.unused()}"
-        )
+    if not any(survey.placers()) and not survey.backends:
+        raise _no_backend(survey)
     named = survey.find_runtime(runtime) if survey.runtimes or runtime != "auto" else None
     others = {plugin for plugin in survey.runtimes if named not in (None, plugin)}
     candidates = [
@@ -188,13 +185,17 @@ def _nowhere_to_run(survey: Survey, identification: Identification) -> DeviceErr
         f"runtime {plugin} (kind {match.kind!r})" for plugin, match in identification.matches.items()
     )
     if not any(survey.placers()):
-        return DeviceError(
-            "no hardware backend is installed: pip install glm-backend-cpu, or glm-backend-cuda or "
-            f"glm-backend-mps{survey.host.unused()}"
-        )
+        return _no_backend(survey)
     return DeviceError(
-        f"{identification.source.name} is a model of {found}, and no installed backend places such models"
+        f"{identification.source.name} is a model of {found}, and no installed backend names this kind"
         f"{survey.host.unused()}"
+    )
+
+
+def _no_backend(survey: Survey) -> DeviceError:
+    return DeviceError(
+        "no hardware backend is installed: pip install glm-backend-cpu, or glm-backend-cuda or "
+        f"glm-backend-mps{survey.host.unused()}"
     )
 
 

@@ -76,7 +76,7 @@ def load(
             "dtype": dtype,
             "quantize": quantize,
             "revision": revision,
-            "offline": offline or NOT_SET,
+            "offline": offline,
             "slots": slots,
             "context_length": context_length,
             "kv_memory": kv_memory,

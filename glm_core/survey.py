@@ -24,7 +24,7 @@ class Placer:
 
     @property
     def devices(self) -> tuple[DeviceInfo, ...]:
-        """The devices that it described."""
+        """Return the devices that it described."""
         return self.info.devices
 
     def __str__(self) -> str:

@@ -135,7 +135,7 @@ def _rows(survey: Survey, identification: Identification) -> list[dict[str, Any]
 
 
 def examined(host: PluginHost) -> tuple[PluginReport, ...]:
-    """The reports once every plugin was asked what it is, with remarks on names that two of them claim."""
+    """Return the reports once every plugin was asked what it is, with remarks on names that two claim."""
     conflicts = find_name_conflicts(host)
     return tuple(
         dataclasses.replace(report, remarks=(*report.remarks, *conflicts.get(report.name, ())))

@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from child_process import run
+from glm_backend_cpu._kernel_set import NativeKernels
 from glm_backend_cpu._native import Native, find
-from glm_backend_cpu._placement import chosen_library
+from glm_backend_cpu._placement import choose_kernels
+from glm_backend_cpu._torch_layers import TorchKernels
 from glm_backend_cpu.plugin import describe_backend
 
 from glm_core import DeviceError
@@ -37,12 +40,12 @@ def test_levels_are_named_fastest_first(fastest: Native) -> None:
 def test_a_level_can_be_chosen(fastest: Native) -> None:
     """Each level that runs here, and ``native`` the fastest again; torch's own need no library."""
     for level in fastest.levels:
-        assert chosen_library(level) is not None
+        assert isinstance(choose_kernels(level, torch.bfloat16), NativeKernels)
         assert fastest.level == level
     for choice in ("native", "auto"):
-        chosen_library(choice)
+        choose_kernels(choice, torch.bfloat16)
         assert fastest.level == fastest.levels[0]
-    assert chosen_library("torch") is None
+    assert isinstance(choose_kernels("torch", torch.bfloat16), TorchKernels)
 
 
 def test_a_level_that_the_processor_lacks_is_refused(fastest: Native) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from child_process import run
 from glm_backend_cpu import _placement
-from glm_backend_cpu._kernels import NativeKernels
+from glm_backend_cpu._kernel_set import NativeKernels
 from glm_backend_cpu._layers import NativeEmbedding, NativeLinear, NativeQuantizedLinear
 from glm_backend_cpu._native import Found, Native
 from glm_backend_cpu._norm import NativeLayerNorm

@@ -12,7 +12,7 @@ from glm_runtime_torch.backends import KernelSet, TorchModel, place_in_host_memo
 from glm_core import DeviceError
 from glm_core.records import LoadedModel, Placement
 
-from ._kernels import NativeKernels
+from ._kernel_set import NativeKernels
 from ._native import found, native
 from ._processor import usable_cores
 from ._torch_layers import TorchKernels
