@@ -1,29 +1,22 @@
-"""The llama.cpp runtime by itself: its files, its text, its model, its queue."""
+"""The llama.cpp runtime on a tiny model: prompts, sampling, room, and what is wrong with a file."""
 
 from __future__ import annotations
 
-import gc
 import os
-import threading
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from api_support import until
-from fake_plugins import run_python
 from glm_testing import host_of
-from tiny_gguf import LONG_PIECE, write_tiny_gguf
+from tiny_gguf import LONG_PIECE, open_gguf, write_tiny_gguf
 
 from glm_core import (
     AdapterError,
-    BusyError,
     ChatModel,
     ChatRequest,
     CheckpointError,
-    ClosedError,
     ConfigError,
     Delta,
     DeviceError,
@@ -34,115 +27,10 @@ from glm_core import (
 )
 from glm_core.chat_model import collect
 from glm_core.config import Settings
-from glm_core.records import ModelSource
 from glm_core.routing import open_model
 
 GREEDY = Sampling(do_sample=False, max_new_tokens=16)
 FREE = Sampling(do_sample=True, temperature=3.0, top_p=1.0, top_k=0, max_new_tokens=16)
-
-
-def source(path: Path) -> ModelSource:
-    """What core asks about when the user passes a path."""
-    return ModelSource(str(path), path)
-
-
-def kind_of(plugin: ModuleType, path: Path) -> str | None:
-    """The kind of model that the runtime sees at a path, ``None`` if it sees none."""
-    match = plugin.identify_model(source(path))
-    return None if match is None else match.kind
-
-
-# Which files are its own; llama-cpp-python need not be installed.
-
-
-def test_file_is_known_by_its_first_bytes(llamacpp: ModuleType, tmp_path: Path) -> None:
-    """Whatever it is called; a file of another format is not ours."""
-    blob, text = tmp_path / "sha256-0a1b", tmp_path / "notes.txt"
-    blob.write_bytes(b"GGUF\x03\x00\x00\x00")
-    text.write_text("GGU")
-    assert kind_of(llamacpp, blob) == "gguf"
-    assert kind_of(llamacpp, text) is None
-
-
-def test_directory_with_one_file_is_known(llamacpp: ModuleType, tmp_path: Path) -> None:
-    """The later files of a split model belong to its first; an empty directory is not ours."""
-    assert kind_of(llamacpp, tmp_path) is None
-    for number in (1, 2):
-        (tmp_path / f"model-0000{number}-of-00002.gguf").write_bytes(b"GGUF")
-    assert kind_of(llamacpp, tmp_path) == "gguf"
-
-
-def test_directory_with_several_models_asks_for_one(llamacpp: ModuleType, tmp_path: Path) -> None:
-    """The sentence names them. Beside a checkpoint of another format they are left alone."""
-    for name in ("a.gguf", "b.gguf"):
-        (tmp_path / name).write_bytes(b"GGUF")
-    with pytest.raises(CheckpointError, match=r"a\.gguf, b\.gguf"):
-        llamacpp.identify_model(source(tmp_path))
-    (tmp_path / "config.json").write_text("{}")
-    assert kind_of(llamacpp, tmp_path) is None
-
-
-def test_file_that_only_claims_to_be_gguf_is_refused(llamacpp: ModuleType, tmp_path: Path) -> None:
-    """As left by git without its large files, or by a download that was cut."""
-    pointer = tmp_path / "model.gguf"
-    pointer.write_text("version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(CheckpointError, match="GGUF"):
-        llamacpp.identify_model(source(pointer))
-
-
-def test_names_and_models_in_memory_are_declined(llamacpp: ModuleType) -> None:
-    """Both belong to other runtimes."""
-    assert llamacpp.identify_model(ModelSource("remote:model.gguf")) is None
-    assert llamacpp.identify_model(ModelSource("object", model=object())) is None
-
-
-def test_describing_and_identifying_import_nothing_heavy(llamacpp: ModuleType, tmp_path: Path) -> None:
-    """``glm --help`` and ``glm plugins --model`` never wait for llama.cpp."""
-    file = tmp_path / "model.gguf"
-    file.write_bytes(b"GGUF")
-    program = (
-        "import sys; from pathlib import Path; from glm_runtime_llamacpp import plugin\n"
-        "from glm_core.records import ModelSource\n"
-        "plugin.describe_runtime(); assert plugin.identify_model(ModelSource('m', Path(sys.argv[1])))\n"
-        "print([name for name in ('llama_cpp', 'numpy', 'torch') if name in sys.modules])\n"
-    )
-    folder = Path(str(llamacpp.__file__)).parents[1]
-    done = run_python("-c", program, str(file), environ={"PYTHONPATH": str(folder)})
-    assert done.stdout == "[]\n", done.stderr
-
-
-def test_device_says_what_is_missing(llamacpp: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without llama-cpp-python the runtime is there, and its device says what to install."""
-    monkeypatch.setattr(llamacpp, "find_spec", lambda name: None)
-    (device,) = llamacpp.describe_runtime().devices
-    assert not device.available
-    assert "pip install llama-cpp-python" in device.reason
-
-
-def text_stream(llamacpp: ModuleType, *stop: str) -> Any:
-    """The example's `TextStream`."""
-    from glm_runtime_llamacpp._text import TextStream
-
-    return TextStream(stop)
-
-
-def test_characters_come_whole(llamacpp: ModuleType) -> None:
-    """Bytes of a character wait for the rest; bytes that never become one are left out."""
-    stream = text_stream(llamacpp)
-    assert [stream.add(bytes([byte])) for byte in "天a".encode()] == ["", "", "天", "a"]
-    assert stream.add(b"\xe5\xa4") == ""
-    assert stream.add(b"b") == "b"
-
-
-def test_text_ends_before_the_first_stop_string(llamacpp: ModuleType) -> None:
-    """Also if it is spread over pieces; what only looked like its beginning is given back."""
-    stream = text_stream(llamacpp, "END", "D!")
-    assert [stream.add(piece) for piece in (b"aE", b"N", b"x", b"E")] == ["a", "", "ENx", ""]
-    assert stream.add(b"ND!") == ""
-    assert stream.stopped
-
-
-# The model.
 
 
 @pytest.fixture(scope="module")
@@ -150,13 +38,6 @@ def model(llamacpp: ModuleType, tiny_gguf: Path) -> Iterator[ChatModel]:
     """The tiny model, open on its device."""
     with open_gguf(llamacpp, tiny_gguf) as opened:
         yield opened
-
-
-def open_gguf(plugin: ModuleType, file: Path, notices: list[str] | None = None, **settings: Any) -> ChatModel:
-    """Open a file with nothing but this runtime installed."""
-    told = [] if notices is None else notices
-    host = host_of(runtime_llamacpp=plugin)
-    return open_model(host, Settings(model=str(file), **settings), notify=told.append)
 
 
 def ask(
@@ -226,7 +107,7 @@ def test_oldest_rounds_are_dropped(model: ChatModel) -> None:
     """Questions go with their answers; the system message and the last question stay."""
     from glm_runtime_llamacpp._prompt import make_prompt
 
-    rounds = [Message(role, f"{number} {'a' * 40}") for number in range(12) for role in ("user", "assistant")]  # type: ignore[arg-type]
+    rounds = [Message(role, f"{number} {'a' * 40}") for number in range(12) for role in ("user", "assistant")]
     messages = (Message("system", "stay"), *rounds, Message("user", "last"))
     request = ChatRequest(messages, GREEDY)
     _, end = collect(model.stream(request))
@@ -436,118 +317,3 @@ def test_threads_are_those_that_help(
 
     monkeypatch.setenv("OMP_NUM_THREADS", setting)
     assert count_threads(weight_bytes) == (expected or len(os.sched_getaffinity(0)))
-
-
-class GatedEngine:
-    """Gives one token for each release, and stops when it is told to."""
-
-    used = 0
-    reused = 0
-
-    def __init__(self) -> None:
-        self.steps = threading.Semaphore(0)
-
-    def generate(
-        self, prompt: object, sampling: object, seed: object, is_cancelled: Any
-    ) -> Iterator[int]:  # the example's own signature
-        while not is_cancelled():
-            if self.steps.acquire(timeout=0.01):
-                yield 300
-        return
-
-
-@pytest.fixture
-def gated(llamacpp: ModuleType, tiny_gguf: Path) -> Iterator[tuple[ChatModel, GatedEngine]]:
-    """A model whose tokens wait for the test."""
-    with open_gguf(llamacpp, tiny_gguf) as model:
-        engine = GatedEngine()
-        model.loaded._engine = engine  # type: ignore[attr-defined]
-        yield model, engine
-
-
-def test_waiting_requests_are_told_their_place(gated: tuple[ChatModel, GatedEngine]) -> None:
-    """It falls when one before is answered, or is given up."""
-    model, engine = gated
-    request = ChatRequest((Message("user", "hi"),), Sampling(max_new_tokens=1))
-    first, second, third = (model.stream(request) for _ in range(3))
-    until(lambda: model.load is not None and model.load.active == 1)
-    fourth = model.stream(request)
-    assert model.load is not None
-    assert (model.load.active, model.load.waiting) == (1, 3)
-    assert next(fourth).queue_position == 3
-    second.close()
-    assert model.load.waiting == 2
-    engine.steps.release()
-    assert collect(first)[1].finish_reason == "length"
-    assert next(fourth).queue_position == 1
-    engine.steps.release()
-    assert collect(third)[1].finish_reason == "length"
-    engine.steps.release()
-    assert collect(fourth)[1].finish_reason == "length"
-
-
-def test_queue_has_an_end(gated: tuple[ChatModel, GatedEngine]) -> None:
-    """One request too many may try again later; those given up make room."""
-    model, _ = gated
-    request = ChatRequest((Message("user", "hi"),))
-    running = model.stream(request)
-    until(lambda: model.load is not None and model.load.active == 1)
-    assert model.load is not None
-    waiting = [model.stream(request) for _ in range(model.load.queue_capacity)]
-    with pytest.raises(BusyError, match="queue"):
-        model.stream(request)
-    waiting[0].close()
-    model.stream(request).close()
-    running.close()
-
-
-def test_forgotten_answer_is_cancelled(gated: tuple[ChatModel, GatedEngine]) -> None:
-    """A reader who lets go of an answer need not close it."""
-    model, engine = gated
-    engine.steps.release()
-    request = ChatRequest((Message("user", "hi"),))
-    streams = [model.stream(request)]
-    until(lambda: next(streams[0]).token_ids)
-    streams.clear()
-    gc.collect()
-    until(lambda: model.load is not None and model.load.active == 0)
-
-
-def test_failure_is_one_answers_own(gated: tuple[ChatModel, GatedEngine]) -> None:
-    """The next request is answered."""
-    model, engine = gated
-
-    def fail(*_: object) -> Iterator[int]:
-        raise DeviceError("llama_decode returned -3")
-
-    whole, model.loaded._engine = engine, type("Failing", (), {"generate": fail, "reused": 0, "used": 0})()  # type: ignore[attr-defined]
-    request = ChatRequest((Message("user", "hi"),), Sampling(max_new_tokens=1))
-    with pytest.raises(DeviceError, match="-3"):
-        collect(model.stream(request))
-    model.loaded._engine = whole  # type: ignore[attr-defined]
-    engine.steps.release()
-    assert collect(model.stream(request))[1].finish_reason == "length"
-
-
-def test_closed_model_ends_what_waits(gated: tuple[ChatModel, GatedEngine]) -> None:
-    """Readers of running and waiting answers get `ClosedError`, and so does the next request."""
-    model, _ = gated
-    request = ChatRequest((Message("user", "hi"),))
-    streams = [model.stream(request) for _ in range(3)]
-    model.close()
-    for stream in streams:
-        with pytest.raises(ClosedError):
-            collect(stream)
-    with pytest.raises(ClosedError):
-        model.stream(request)
-
-
-def test_tests_are_skipped_with_a_reason_without_the_packages() -> None:
-    """Both are in no requirements of this project, and the examples say how to get them."""
-    root = Path(__file__).parents[2]
-    for name in ("requirements.txt", "requirements-dev.txt"):
-        text = (root / name).read_text()
-        assert "llama" not in text
-        assert "gguf" not in text
-    assert "pip install llama-cpp-python gguf" in (root / "examples" / "README.md").read_text()
-    assert find_spec("glm_core") is not None

@@ -20,7 +20,7 @@ PUBLIC_MODULES = (
 )
 MOST_LINES = 160
 """Of an example, and of each module of one that has a longer story to tell."""
-MOST_LINES_OF = {"glm_runtime_llamacpp": 500}
+MOST_LINES_OF = {"glm_runtime_llamacpp": 520}
 
 
 def sources(project: Path) -> list[Path]:
@@ -93,11 +93,11 @@ def test_wheels_are_complete(wheels: list[Path]) -> None:
         assert not any("test" in name for name in names)
 
 
-def test_examples_are_typed_against_the_core(tmp_path: Path) -> None:
+def test_examples_are_typed_against_the_core(tmp_path: Path, mypy_cache: Path) -> None:
     """``mypy --strict`` has nothing to say about what is built on the core's own types."""
     packages = [argument for project in EXAMPLES for argument in ("-p", project.name)]
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={tmp_path}", *packages],
+        [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={mypy_cache}", *packages],
         env={**os.environ, "MYPYPATH": os.pathsep.join(str(project / "src") for project in EXAMPLES)},
         cwd=tmp_path,
         capture_output=True,

@@ -203,7 +203,7 @@ def test_good_products_are_found_good() -> None:
 def test_what_does_not_fit_is_refused_before_reading(directory: Path) -> None:
     """The device's budget decides, and nothing was read."""
     model = opened(directory)
-    with pytest.raises(OutOfMemoryError, match=r"tiny needs .* free are 0\.\d+ GB on cpu"):
+    with pytest.raises(OutOfMemoryError, match=r"tiny.* free.*0\.\d+ GB"):
         place_on_mps(model, Placement(("mps",)), Processor(free=10**7))
     assert all(parameter.is_meta for parameter in model.network.parameters())
 

@@ -202,7 +202,7 @@ def test_named_runtime_that_does_not_know_the_model_says_so() -> None:
     host = host_of(
         b=backend(CPU), mine=loader(FakeModel), other=device_runtime("other", identify_model=lambda: None)
     )
-    with pytest.raises(CheckpointError, match="runtime other does not recognise x: .*--runtime"):
+    with pytest.raises(CheckpointError, match="runtime.*recognise.*--runtime"):
         route_of(host, runtime="other")
 
 

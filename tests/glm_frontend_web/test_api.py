@@ -88,9 +88,7 @@ def test_a_broken_api_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError("no module named x")
 
     entry_points(monkeypatch, SimpleNamespace(value="somewhere:app", load=load))
-    with pytest.raises(
-        PluginError, match=r"somewhere:app cannot be loaded \(ImportError: no module named x\)"
-    ):
+    with pytest.raises(PluginError, match=r"somewhere:app.*loaded \(ImportError.*module.*x\)"):
         _api.find_api()
 
 

@@ -6,7 +6,14 @@ Needs the packages ``gguf`` and numpy; what it writes, llama.cpp reads.
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from glm_testing import host_of
+
+from glm_core import ChatModel
+from glm_core.config import Settings
+from glm_core.routing import open_model
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -91,6 +98,21 @@ def write_tiny_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return file
+
+
+def open_gguf(plugin: ModuleType, file: Path, notices: list[str] | None = None, **settings: Any) -> ChatModel:
+    """Open a file with nothing but one runtime installed.
+
+    Args:
+        plugin: the runtime's plugin module.
+        file: the model.
+        notices: takes what the user would be told.
+        settings: as of `Settings`.
+    """
+    told = [] if notices is None else notices
+    return open_model(
+        host_of(runtime_llamacpp=plugin), Settings(model=str(file), **settings), notify=told.append
+    )
 
 
 def _vocabulary() -> list[tuple[str, float, int]]:

@@ -28,7 +28,7 @@ def test_each_text_has_both_languages_and_the_same_fields() -> None:
 
 def test_every_text_is_used_and_every_text_used_exists() -> None:
     """The keys in the source are the keys in the table; a role's name is the key of its heading."""
-    asked = set(ROLES)
+    asked: set[str] = set(ROLES)
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "say" and node.args:

@@ -340,7 +340,7 @@ def test_adapter_longer_than_the_cache_is_refused(
 def test_taken_and_unknown_names_are_refused(model: TorchModel, adapters: dict[str, Path]) -> None:
     """Nothing is replaced, and nothing else is removed."""
     model.add_adapter("five", adapters["five"])
-    with pytest.raises(AdapterError, match="adapter 'five' is loaded already; remove it first"):
+    with pytest.raises(AdapterError, match="adapter 'five'.*loaded.*remove"):
         model.add_adapter("five", adapters["nine"])
     with pytest.raises(AdapterError, match="adapter 'nine' is not loaded"):
         model.remove_adapter("nine")
@@ -370,7 +370,7 @@ def test_adapter_that_does_not_fit_into_memory_is_refused(
         raise error
 
     monkeypatch.setattr(PrefixEncoder, "lay_out", refuse)
-    with pytest.raises(OutOfMemoryError, match="adapter 'five': cpu has no memory for its 5 positions"):
+    with pytest.raises(OutOfMemoryError, match="adapter 'five'.*memory.*5 positions"):
         model.add_adapter("five", adapters["five"])
     error = RuntimeError("a bug")
     with pytest.raises(RuntimeError, match="a bug"):

@@ -232,7 +232,7 @@ def test_stop_string_ends_the_answer(model: TorchModel) -> None:
 def test_too_long_question_is_refused_before_anything_runs(model: TorchModel) -> None:
     """A question beyond max_length gives one sentence with both numbers."""
     request = ChatRequest((Message("user", "hello " * 200),), Sampling(max_length=50))
-    with pytest.raises(RequestError, match=r"the question has \d+ tokens; with max_length 50 at most 49 fit"):
+    with pytest.raises(RequestError, match=r"question.*\d+ tokens.*max_length 50.*49"):
         model.stream(request)
 
 
@@ -274,7 +274,7 @@ def test_bare_text_is_continued_without_a_chat_format(model: TorchModel) -> None
     assert text == model.tokenizer.decode(tokens)
     assert last.usage is not None
     assert last.usage.prompt_tokens == len(model.tokenizer.completion_prompt("你好"))
-    with pytest.raises(RequestError, match=r"the prompt has \d+ tokens; with max_length 9 at most 8 fit"):
+    with pytest.raises(RequestError, match=r"prompt.*\d+ tokens.*max_length 9.*8"):
         model.stream(ChatRequest(prompt="hello " * 50, sampling=Sampling(max_length=9)))
 
 

@@ -160,9 +160,7 @@ def test_bad_configuration_is_refused(
 def test_adapter_of_another_model_is_refused(directory: Path) -> None:
     """A prefix trained on another shape is refused with both shapes."""
     source = ModelSource("tiny", directory, {"other": V1 / "ptuning-emb"})
-    with pytest.raises(
-        AdapterError, match=r"embedding\.weight has shape .* the adapter was trained on another model"
-    ):
+    with pytest.raises(AdapterError, match=r"embedding\.weight.*shape .*adapter.*trained"):
         open_source(source, "float32")
 
 

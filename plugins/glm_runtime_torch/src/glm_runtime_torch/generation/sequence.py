@@ -10,7 +10,7 @@ from torch import Tensor
 from glm_core import ChatRequest, Delta, Sampling, Usage
 from glm_core.records import FinishReason
 
-from ..adapters.adapter import Adapter, steps_of
+from ..adapters.adapter import Adapter, find_step_parts
 from ..network.layout import Layout
 from ..tokenizers import ChatTokenizer, ToolTokenizer
 from ..tokenizers.reply import PlainReply, Reply, ReplyPiece
@@ -61,7 +61,7 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.adapter_positions = 0 if self.adapter is None else self.adapter.num_positions
-        self.step_adapters = steps_of(self.adapter)
+        self.step_adapters = find_step_parts(self.adapter)
         self._text = IncrementalDetokenizer(self.tokenizer.decode)
         plain = PlainReply(self.tokenizer.reply_filter() if self.is_chat else None)
         self._reply: Reply = self.tool_reply or plain
