@@ -112,11 +112,9 @@ def require_one(survey: Survey, choices: Sequence[Choice]) -> Choice:
         return choices[0]
     runtimes = sorted({choice.candidate.runtime for choice in choices})
     if len(runtimes) > 1:
-        names = [survey.runtimes[plugin].name for plugin in runtimes]
-        words = names if len(set(names)) == len(names) else runtimes
         raise ConfigError(
-            f"runtimes {_join(map(repr, words))} can run this model equally well; choose with "
-            + " or ".join(f"--runtime {word}" for word in words)
+            f"{len(runtimes)} runtimes can run this model equally well; choose with "
+            + survey.runtime_options(runtimes)
         )
     plugins = [str(choice.candidate.placer) for choice in choices]
     devices = sorted({choice.devices[0].name for choice in choices})
