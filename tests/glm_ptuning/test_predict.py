@@ -222,7 +222,9 @@ def test_empty_answers_score_zero(
     model: TorchModel, tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that says nothing, on which the original crashed, gets 0 and a line that says so."""
-    monkeypatch.setattr("glm_ptuning._predict.answers", lambda model, requests: ("" for _ in requests))
+    monkeypatch.setattr(
+        "glm_ptuning._predict.generate_answers", lambda model, requests: ("" for _ in requests)
+    )
     lines, reports = run(model, tmp_path / "out", options)
     assert {line["predict"] for line in lines} == {""}
     assert set(reports[-1].metrics.values()) == {0.0}
