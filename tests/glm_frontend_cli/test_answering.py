@@ -59,7 +59,7 @@ def test_leaving_early_closes_the_stream(runtime: ScriptedRuntime) -> None:
     runtime.pieces = ["x"] * 10_000
 
     def break_off() -> None:
-        with AnswerReader(lambda: runtime.chat_stream(None, ChatRequest())) as reader:
+        with AnswerReader(lambda: runtime.chat_stream(None, ChatRequest(prompt="x"))) as reader:
             next(reader.pieces())
             raise BrokenPipeError
 
@@ -72,7 +72,7 @@ def test_errors_of_the_runtime_arrive_where_the_answer_is_shown(runtime: Scripte
     """An error is raised with its own type, after the text before it."""
     runtime.error = RequestError("too long")
     pieces: list[str] = []
-    with AnswerReader(lambda: runtime.chat_stream(None, ChatRequest())) as reader:
+    with AnswerReader(lambda: runtime.chat_stream(None, ChatRequest(prompt="x"))) as reader:
         with pytest.raises(RequestError, match="too long"):
             pieces.extend(reader.pieces())
     assert "".join(pieces) == "hello"
@@ -100,7 +100,7 @@ def test_ignored_ctrl_c_stays_ignored(runtime: ScriptedRuntime) -> None:
     """A background job that ignores Ctrl-C goes on ignoring it while it answers."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with AnswerReader(lambda: runtime.chat_stream(None, ChatRequest())) as reader:
+        with AnswerReader(lambda: runtime.chat_stream(None, ChatRequest(prompt="x"))) as reader:
             assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
             list(reader.pieces())
     finally:
