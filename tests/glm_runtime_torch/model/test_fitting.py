@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from glm_runtime_torch.adapters.prefix import StoredPrefix
 from glm_runtime_torch.families.registry import CHATGLM
 from glm_runtime_torch.model.fitting import SHORTEST_CONTEXT, Fit, fit, workspace_bytes
 from glm_runtime_torch.model.torch_model import TorchModel
@@ -165,7 +166,7 @@ def test_weights_that_are_there_take_no_more_memory() -> None:
 def test_adapters_count() -> None:
     """A prefix makes every slot longer and takes memory itself."""
     plain, tuned = six_billion(), six_billion()
-    tuned._adapters["poet"] = CHATGLM.build_prefix_encoder(tuned.config, 128, False)
+    tuned._adapters["poet"] = StoredPrefix(CHATGLM.build_prefix_encoder(tuned.config, 128, False))
     before, after = (fit(model, {CARD: 80 * GB}, ONE) for model in (plain, tuned))
     assert after.kv_bytes[CARD] - before.kv_bytes[CARD] == 128 * 28 * 2 * 4096 * 2
     assert after.workspace_bytes - before.workspace_bytes == 128 * 28 * 2 * 4096 * 2
