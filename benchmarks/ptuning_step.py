@@ -38,7 +38,7 @@ import torch
 from glm_ptuning._examples import Lengths, MicroBatches
 from glm_ptuning._loop import Loop, Task
 from glm_ptuning._processes import Processes
-from glm_ptuning._settings import settings_of
+from glm_ptuning._settings import parse_settings
 from glm_ptuning._trainable import TrainedPrefix
 from glm_runtime_torch.adapters.files import BaseModel
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
@@ -295,7 +295,7 @@ def time_steps(
     if gradient_checkpointing:
         use_gradient_checkpointing(model.network)
     encoder = model.family.build_prefix_encoder(model.config, shape.prefix, False).to(device)
-    settings = settings_of({"pre_seq_len": shape.prefix, "save_strategy": "no", "report_to": "none"})
+    settings = parse_settings({"pre_seq_len": shape.prefix, "save_strategy": "no", "report_to": "none"})
     total = WARM_UP + shape.steps
     with tempfile.TemporaryDirectory() as folder:
         rows = rows_of(shape, model.config)

@@ -2,8 +2,8 @@
 
 A name of this project's own packages (``cli``, ``cpu``, ``demo``) stays with that package where it
 is installed. Any other frontend, trainer or model is taken from the plugin whose own name sorts
-first, and devices of one type are asked for in the order of the backends' priorities, then of the
-plugins' names. What two *packages* call their plugins is decided earlier, where plugins are loaded.
+first; who places a model on a device is decided in `glm_core._device_choice`, and not by names. What
+two *packages* call their plugins is decided earlier, where plugins are loaded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from .plugins import PluginHost
-from .records import BackendInfo, FrontendInfo, ModelCard, TrainerInfo
+from .records import BackendInfo, FrontendInfo, ModelCard, RuntimeInfo, TrainerInfo
 
 What = Literal["device", "frontend", "model", "trainer"]
 Claims = Iterable[tuple[str, str]]
@@ -42,49 +42,31 @@ def claimants(host: PluginHost, what: What, claims: Claims) -> dict[str, list[st
     return found
 
 
-def name_conflicts(host: PluginHost) -> dict[str, tuple[str, ...]]:
+def find_name_conflicts(host: PluginHost) -> dict[str, tuple[str, ...]]:
     """Return, by plugin, a remark for every name that it shares with others."""
     remarks: dict[str, list[str]] = defaultdict(list)
+    distributions = {report.name: report.distribution for report in host.reports}
     for what, claims in _all_claims(host):
-        owned = _keepers(host, host.describe("describe_backend", BackendInfo)) if what == "device" else {}
         for name, (keeper, *others) in claimants(host, what, claims).items():
             claim = f"devices of type {name!r}" if what == "device" else f"{what} {name!r}"
+            is_owner = what == "device" and distributions[keeper] == OWNERS[what].get(name)
+            end = "whose they are; they are taken only with --runtime" if is_owner else "which comes first"
             for other in others:
                 remarks[keeper].append(f"describes {claim}, as {other} does; {keeper} comes first")
-                end = "whose they are; they are left out" if name in owned else "which comes first"
                 remarks[other].append(f"describes {claim}, as {keeper} does, {end}")
     return {plugin: tuple(lines) for plugin, lines in remarks.items()}
 
 
-def frontend_claims(host: PluginHost) -> Claims:
-    """Return which plugin describes which frontend."""
-    return [(info.name, plugin) for plugin, info in host.describe("describe_frontend", FrontendInfo).items()]
-
-
-def trainer_claims(host: PluginHost) -> Claims:
-    """Return which plugin describes which trainer."""
-    return [(info.name, plugin) for plugin, info in host.describe("describe_trainer", TrainerInfo).items()]
-
-
 def _all_claims(host: PluginHost) -> Iterator[tuple[What, Claims]]:
-    yield "frontend", frontend_claims(host)
-    yield "trainer", trainer_claims(host)
+    frontends = host.describe("describe_frontend", FrontendInfo)
+    yield "frontend", [(info.name, plugin) for plugin, info in frontends.items()]
+    trainers = host.describe("describe_trainer", TrainerInfo)
+    yield "trainer", [(info.name, plugin) for plugin, info in trainers.items()]
     cards = host.describe_many("describe_models", ModelCard)
     yield "model", [(card.name, plugin) for plugin, of_it in cards.items() for card in of_it]
-    yield "device", _device_claims(host.describe("describe_backend", BackendInfo))
-
-
-def _device_claims(backends: Mapping[str, BackendInfo]) -> Claims:
-    ranked = sorted(backends.items(), key=lambda item: -item[1].priority)  # equal ones stay sorted by name
-    return [(device.type, plugin) for plugin, backend in ranked for device in backend.devices]
-
-
-def _keepers(host: PluginHost, backends: Mapping[str, BackendInfo]) -> dict[str, str]:
-    """Return the plugin of each device type that an installed package of this project is made for."""
-    distributions = {report.name: report.distribution for report in host.reports}
-    claimed = claimants(host, "device", _device_claims(backends))
-    return {
-        kind: plugins[0]
-        for kind, plugins in claimed.items()
-        if distributions.get(plugins[0]) == OWNERS["device"].get(kind)
-    }
+    infos: list[tuple[str, BackendInfo | RuntimeInfo]] = [
+        *host.describe("describe_backend", BackendInfo).items(),
+        *host.describe("describe_runtime", RuntimeInfo).items(),
+    ]
+    infos.sort(key=lambda item: -item[1].priority)
+    yield "device", [(device.type, plugin) for plugin, info in infos for device in info.devices]

@@ -52,7 +52,7 @@ class Outcome:
 
     text = ""
 
-    def answered(self, answer: object) -> None:
+    def note_answer(self, answer: object) -> None:
         """Note the type of the answer; ``None`` declines."""
         if isinstance(answer, (list, tuple)):
             self.text = f"{len(answer)} x {type(answer[0]).__name__}" if answer else "nothing"
@@ -61,7 +61,7 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def traced(plugin: str, hook: str) -> Iterator[Outcome]:
+def trace_call(plugin: str, hook: str) -> Iterator[Outcome]:
     """Print one line about the call made in the block, where tracing is on."""
     outcome = Outcome()
     if not _users:
@@ -86,7 +86,7 @@ def _write(plugin: str, hook: str, seconds: float, text: str) -> None:
             sys.stderr.flush()
 
 
-def traced_items(plugin: str, hook: str, items: Any) -> Any:
+def trace_items(plugin: str, hook: str, items: Any) -> Any:
     """Return the iterator; where tracing is on, one that prints a line when it ends."""
     return _TracedItems(plugin, hook, items) if _users else items
 

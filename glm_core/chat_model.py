@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._isolation import plugin_errors, safe_repr
-from ._tracing import traced_items
+from ._tracing import trace_items
 from .errors import AdapterError, ClosedError, PluginError, RequestError
 from .models import adapter_directory
 from .records import (
@@ -53,7 +53,7 @@ class ChatStream(Iterator[Delta]):
                 f"plugin {plugin!r}: chat_stream returned {safe_repr(deltas)}, which is no iterator with "
                 "close(); report this to its author"
             )
-        self._deltas = traced_items(plugin, "chat_stream", deltas)
+        self._deltas = trace_items(plugin, "chat_stream", deltas)
 
     def __next__(self) -> Delta:
         with plugin_errors(self._plugin, "chat_stream"):
@@ -166,7 +166,7 @@ class ChatModel:
         seed: int | None = None,
         **sampling: Any,
     ) -> ChatStream:
-        """Like `chat`, as an iterator of `Delta`; closing it early cancels the answer."""
+        """Answer like `chat`, as an iterator of `Delta`; closing it early cancels the answer."""
         unknown = sorted(set(sampling) - _SAMPLING_FIELDS)
         if unknown:
             raise RequestError(
@@ -218,7 +218,7 @@ class ChatModel:
 
     @property
     def load(self) -> ModelLoad | None:
-        """How busy the model is now; ``None`` where its runtime does not say."""
+        """Return how busy the model is now; ``None`` where its runtime does not say."""
         with plugin_errors(self._runtime, "load"):
             load = getattr(self._model, "load", None)
         return load if isinstance(load, ModelLoad) else None
@@ -238,7 +238,7 @@ class ChatModel:
 
     @property
     def loaded(self) -> LoadedModel:
-        """The runtime's own object, for hooks that work on it."""
+        """Return the runtime's own object, for hooks that work on it."""
         return self._model
 
     def add_adapter(self, name: str, directory: str | os.PathLike[str]) -> None:

@@ -143,6 +143,24 @@ class RuntimeInfo:
         _require_text(f"summary of runtime {self.name!r}", self.summary)
 
 
+@dataclass(frozen=True)
+class ModelMatch:
+    """A runtime's answer to ``identify_model``: the model is one of its own.
+
+    Attributes:
+        kind: one word for what backends must know to place its models, such as ``"torch"`` or
+            ``"gguf"``. A runtime that keeps its models to itself chooses a word of its own.
+        reason: what told it, for people: ``"config.json says chatglm"``.
+    """
+
+    kind: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        _require_text("the kind of a model match", self.kind, word=True)
+        _require_text("the reason of a model match", self.reason)
+
+
 def _require_placing(what: str, info: BackendInfo | RuntimeInfo) -> None:
     """Check what both that place models say of themselves."""
     _require_text(f"the name of a {what}", info.name, word=True)

@@ -69,6 +69,6 @@ def check_device_map(device_map: DeviceMap, devices: tuple[DeviceInfo, ...]) -> 
     for name, value in device_map.items():
         if value not in accepted:
             raise ConfigError(
-                f"device_map puts {name or 'everything'!r} on {value!r}, but the model runs on {device.name} "
-                f"alone; name the devices with --device, such as cuda:0,1, or leave the map out"
+                f"device_map puts {repr(name) if name else 'everything'} on {value!r}, but the model runs on "
+                f"{device.name} alone; name all devices with --device, such as cuda:0,1, or leave the map out"
             )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ._conflicts import OWNERS, claimants, frontend_claims
+from ._conflicts import OWNERS, claimants
 from ._isolation import format_error
 from .errors import PluginError
 from .plugins import PluginHost
@@ -18,31 +18,35 @@ _PACKAGES = OWNERS["frontend"]
 
 
 def describe_frontends(host: PluginHost) -> dict[str, FrontendInfo]:
-    """Every installed frontend by its own name."""
+    """Return every installed frontend by its own name."""
     described = host.describe("describe_frontend", FrontendInfo)
-    claimed = claimants(host, "frontend", ((info.name, plugin) for plugin, info in described.items()))
-    return {name: described[plugins[0]] for name, plugins in claimed.items()}
+    return {name: described[plugins[0]] for name, plugins in _claimants(host, described).items()}
+
+
+def _claimants(host: PluginHost, described: Mapping[str, FrontendInfo]) -> Mapping[str, Sequence[str]]:
+    return claimants(host, "frontend", ((info.name, plugin) for plugin, info in described.items()))
 
 
 def find_frontend(host: PluginHost, name: str) -> FrontendInfo:
-    """The frontend of that name.
+    """Return the frontend of that name.
 
     Raises:
         PluginError: it is not installed; says how to install it, or what is.
     """
-    frontends = describe_frontends(host)
-    if name in frontends:
-        keeper, *others = claimants(host, "frontend", frontend_claims(host))[name]
+    described = host.describe("describe_frontend", FrontendInfo)
+    claimed = _claimants(host, described)
+    if name in claimed:
+        keeper, *others = claimed[name]
         if others:
             _log.warning(
                 "glm: frontend %r is described by plugin %s and by %s; %s comes first. "
                 "GLM_DISABLE_PLUGINS=%s takes the other.",
                 *(name, keeper, ", ".join(others), keeper, keeper),
             )
-        return frontends[name]
+        return described[keeper]
     if name in _PACKAGES:
         raise PluginError(f"frontend {name!r} is not installed: pip install {_PACKAGES[name]}{host.unused()}")
-    there = ", ".join(sorted(frontends)) or "none"
+    there = ", ".join(sorted(claimed)) or "none"
     raise PluginError(f"frontend {name!r} is unknown; installed are: {there}{host.unused()}")
 
 

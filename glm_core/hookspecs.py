@@ -68,7 +68,7 @@ def identify_model(source: ModelSource) -> ModelMatch | None:
     Answer:  every runtime must; ``None`` if the model is not yours.
 
     Args:
-        source: a directory, a name, or a model already in memory.
+        source: a directory, a file, a name, or a model already in memory.
 
     Returns:
         The kind of the model, by which backends are found, and what told you.
@@ -89,7 +89,7 @@ def load_model(source: ModelSource, device: str, dtype: str) -> LoadedModel | No
              ``None`` if a closer look shows that it is not yours after all.
 
     Args:
-        source: a directory, a name, or a model already in memory.
+        source: a directory, a file, a name, or a model already in memory.
         device: first device the model will run on, such as ``"cuda:0"``; of your own or of a backend
             that names the kind.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; ``auto`` is already resolved.

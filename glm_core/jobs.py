@@ -33,7 +33,7 @@ class QuantizationScheme:
 
     @classmethod
     def parse(cls, text: str) -> QuantizationScheme:
-        """The scheme of a text form.
+        """Return the scheme of a text form.
 
         Raises:
             ConfigError: it is not of that form.

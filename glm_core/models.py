@@ -25,14 +25,20 @@ _KNOWN_PACKAGES = {"demo": "glm-model-demo"}
 
 @dataclass(frozen=True)
 class Resolved:
-    """A name, and where its files are; ``path`` is ``None`` for a model that has no files here."""
+    """A name, and where its files are.
+
+    Attributes:
+        name: as the user wrote it.
+        path: a directory, or a file that is a whole model by itself; ``None`` for a model that has no
+            files here.
+    """
 
     name: str
     path: Path | None
 
 
 def known_models(host: PluginHost) -> tuple[ModelCard, ...]:
-    """Every model that a plugin names, sorted by name; one of each name."""
+    """Return every model that a plugin names, sorted by name; one of each name."""
     described = host.describe_many("describe_models", ModelCard)
     cards = {(card.name, plugin): card for plugin, of_it in described.items() for card in of_it}
     claimed = claimants(host, "model", cards)
@@ -47,9 +53,10 @@ def resolve(
     offline: bool = False,
     hub: str = "huggingface",
 ) -> Resolved:
-    """Find the directory that ``name`` stands for, downloading it if it is a hub id.
+    """Find the directory or file that ``name`` stands for, downloading it if it is a hub id.
 
-    A directory of that name wins, then a known name, then a hub id such as ``THUDM/chatglm-6b``.
+    A directory of that name wins, then a known name, then a file (some formats are one file; whether it
+    is one, a runtime decides), then a hub id such as ``THUDM/chatglm-6b``.
     ``NAME:ANYTHING`` is handed on as it is where ``NAME`` is a known model without files, such as
     one behind a server. Only a folder without ``config.json`` that is called like an installed
     model (``demo``) does not hide that model.
@@ -60,22 +67,22 @@ def resolve(
     """
     if not name.strip():
         raise ModelNotFoundError("the model's name is empty; pass a directory, a known name or a hub id")
-    directory = expand(name)
+    path = expand(name)
     try:
-        is_directory, is_file = directory.is_dir(), directory.is_file()
+        is_directory, is_file = path.is_dir(), path.is_file()
     except OSError as error:  # a name too long for a path, a folder that may not be read
         raise ModelNotFoundError(f"model {name!r} cannot be looked up: {error}") from error
     cards = known_models(host)
     matching = [card for card in cards if name == card.name or name in card.aliases]
     card = next((card for card in matching if name == card.name), next(iter(matching), None))
-    if is_directory and not _is_another_folder(directory, card):
-        return Resolved(name, directory.resolve())
+    if is_directory and not _is_another_folder(path, card):
+        return Resolved(name, path.resolve())
     if card is not None:
         return _resolve_card(name, card, revision, offline, hub)
     if _is_prefixed(name, cards):
         return Resolved(name, None)
     if is_file:
-        raise ModelNotFoundError(f"{name} is a file; pass the directory that holds the model's files")
+        return Resolved(name, path.resolve())
     if _HUB_ID.fullmatch(name):
         return Resolved(name, _download(name, revision, offline, hub))
     raise ModelNotFoundError(_unknown(name, cards) + host.unused())
@@ -90,7 +97,7 @@ def _is_prefixed(name: str, cards: tuple[ModelCard, ...]) -> bool:
 
 
 def adapter_directory(name: str, path: str | os.PathLike[str]) -> Path:
-    """The directory of an adapter, once its name and its place are found usable.
+    """Return the directory of an adapter, once its name and its place are found usable.
 
     Raises:
         AdapterError: the name cannot be used in a request (``MODEL:NAME``), or there is no such directory.
@@ -108,7 +115,7 @@ def adapter_directory(name: str, path: str | os.PathLike[str]) -> Path:
 
 
 def _is_another_folder(directory: Path, card: ModelCard | None) -> bool:
-    """Whether a directory merely happens to be called like an installed model, such as ``demo``."""
+    """Return whether a directory merely happens to be called like an installed model, such as ``demo``."""
     return card is not None and card.path is not None and not (directory / "config.json").exists()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ._device_choice import Candidate, best_choices, candidate_of, the_only
+from ._device_choice import Candidate, Choice, best_choices, candidate_of, require_one
 from ._isolation import safe_repr
 from .descriptions import BackendInfo, DeviceInfo
 from .errors import CheckpointError, DeviceError, GlmError, PluginError
@@ -23,7 +23,7 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Route:
-    """What carries a model: the runtime that loads it, the plugin that places it, and where.
+    """The plugins that carry a model: the runtime that loads it and the placer, with the devices.
 
     Attributes:
         runtime: the plugin that loads the model and answers with it.
@@ -40,7 +40,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Identification:
-    """What the runtimes that were asked say of one source.
+    """The answers of the runtimes that were asked about one source.
 
     Attributes:
         source: the model.
@@ -111,19 +111,16 @@ def placers_for(survey: Survey, runtime: str, match: ModelMatch) -> Iterator[Pla
             yield placer
 
 
-def check_wishes(survey: Survey, runtime: str, device: str) -> None:
-    """Refuse what is wrong whatever the model is; nothing has been downloaded yet.
+def check_wishes(survey: Survey, runtime: str, device: str) -> list[Choice]:
+    """Refuse what is wrong whatever the model is, before anything is downloaded; return what would be best.
 
     Raises:
         DeviceError: nothing that is installed knows the device, or it is not available.
         ConfigError: no runtime has that name.
         PluginError: no runtime is installed.
     """
-    if not survey.backends and not survey.runtimes:
-        raise DeviceError(
-            "no hardware backend is installed: pip install glm-backend-cpu, or glm-backend-cuda or "
-            f"glm-backend-mps{survey.host.unused()}"
-        )
+    if not any(survey.placers()) and not survey.backends:
+        raise _no_backend(survey)
     named = survey.find_runtime(runtime) if survey.runtimes or runtime != "auto" else None
     others = {plugin for plugin in survey.runtimes if named not in (None, plugin)}
     candidates = [
@@ -131,7 +128,7 @@ def check_wishes(survey: Survey, runtime: str, device: str) -> None:
         for placer in survey.placers()
         if isinstance(placer.info, BackendInfo) or placer.plugin not in others
     ]
-    best_choices(survey, candidates, device, named_runtime=named)
+    return best_choices(survey, candidates, device, named_runtime=named)
 
 
 def choose_route(
@@ -158,7 +155,7 @@ def choose_route(
     if not any(candidate.placer.devices for candidate in candidates):
         raise _nowhere_to_run(survey, identification)
     choices = best_choices(survey, candidates, device, named_runtime=identification.named_runtime)
-    choice = the_only(survey, choices)
+    choice = require_one(survey, choices)
     if device == "auto":
         notify(choice.explain())
     runtime = choice.candidate.runtime
@@ -188,13 +185,17 @@ def _nowhere_to_run(survey: Survey, identification: Identification) -> DeviceErr
         f"runtime {plugin} (kind {match.kind!r})" for plugin, match in identification.matches.items()
     )
     if not any(survey.placers()):
-        return DeviceError(
-            "no hardware backend is installed: pip install glm-backend-cpu, or glm-backend-cuda or "
-            f"glm-backend-mps{survey.host.unused()}"
-        )
+        return _no_backend(survey)
     return DeviceError(
-        f"{identification.source.name} is a model of {found}, and no installed backend places such models"
+        f"{identification.source.name} is a model of {found}, and no installed backend names this kind"
         f"{survey.host.unused()}"
+    )
+
+
+def _no_backend(survey: Survey) -> DeviceError:
+    return DeviceError(
+        "no hardware backend is installed: pip install glm-backend-cpu, or glm-backend-cuda or "
+        f"glm-backend-mps{survey.host.unused()}"
     )
 
 
@@ -204,6 +205,8 @@ def describe_source(source: ModelSource) -> str:
         return f"a {type(source.model).__name__} in memory is none of its models"
     if source.path is None:
         return "it is not a directory"
+    if source.path.is_file():
+        return "it is a file; if it is one of several, pass the directory that holds them"
     config = source.path / "config.json"
     if not config.is_file():
         return "it holds no config.json; pass the directory that holds the model's files"

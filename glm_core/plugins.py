@@ -23,7 +23,7 @@ from ._candidates import Candidate, installed_candidates
 from ._hook_checks import check_hooks
 from ._isolation import PluginFailureError, divert_output, format_error, plugin_errors, safe_repr
 from ._not_set import NOT_SET
-from ._tracing import trace_from_now_on, traced
+from ._tracing import trace_call, trace_from_now_on
 from .errors import GlmError, PluginError
 from .hookspecs import PROJECT
 
@@ -113,11 +113,11 @@ class PluginHost:
         """
         others = [module for name, module in self._manager.list_name_plugin() if name != plugin]
         caller = self._manager.subset_hook_caller(hook, remove_plugins=others)
-        with plugin_errors(plugin, hook), traced(plugin, hook) as outcome:
+        with plugin_errors(plugin, hook), trace_call(plugin, hook) as outcome:
             answer = caller(**arguments)
             if hook.startswith("describe_"):  # these collect the answers of all plugins, here of one
                 answer = answer[0] if answer else None
-            outcome.answered(answer)
+            outcome.note_answer(answer)
         return answer
 
     def describe(self, hook: str, record: type[T]) -> dict[str, T]:
@@ -153,13 +153,13 @@ class PluginHost:
         answers: dict[str, T] = {}
         for name in self.answering(hook):
             try:
-                with _contained(name, hook) as seconds:
+                with _contain(name, hook) as seconds:
                     answers[name] = check(self.call(name, hook))
             except GlmError as error:
                 _log.debug("plugin %s: %s", name, hook, exc_info=error)
-                self._mark_broken(name, _reason(hook, error))
+                self._mark_broken(name, _short_reason(hook, error))
             else:
-                self._measured(name, hook, seconds[0])
+                self._record_seconds(name, hook, seconds[0])
         return answers
 
     def _admit(
@@ -175,7 +175,7 @@ class PluginHost:
                 report, status="broken", reason=f"another plugin is already called {candidate.name!r}"
             )
         try:
-            with _contained(candidate.name, "import") as seconds:
+            with _contain(candidate.name, "import") as seconds:
                 module, hooks = _load(candidate)
                 if self._manager.is_registered(module):
                     raise PluginError(f"is the same module as plugin {self._manager.get_name(module)!r}")
@@ -184,7 +184,7 @@ class PluginHost:
             return replace(report, status="incompatible", reason=str(error))
         except GlmError as error:
             _log.debug("plugin %s", candidate.name, exc_info=error)
-            return replace(report, status="broken", reason=_reason("import", error))
+            return replace(report, status="broken", reason=_short_reason("import", error))
         return replace(report, hooks=hooks, seconds={"import": seconds[0]})
 
     def _mark_broken(self, name: str, reason: str) -> None:
@@ -192,8 +192,9 @@ class PluginHost:
             self._manager.unregister(name=name)
         self._change(name, status="broken", reason=reason, hooks=())
 
-    def _measured(self, name: str, hook: str, seconds: float) -> None:
-        known = next(report.seconds for report in self.reports if report.name == name and report.hooks)
+    def _record_seconds(self, name: str, hook: str, seconds: float) -> None:
+        found = (report.seconds for report in self.reports if report.name == name and report.hooks)
+        known = next(found, {})  # none, where another thread has found the plugin broken meanwhile
         self._change(name, seconds={**known, hook: max(seconds, known.get(hook, 0.0))})
 
     def _change(self, name: str, **fields: Any) -> None:
@@ -213,7 +214,7 @@ def _new_manager() -> pluggy.PluginManager:
 
 
 @contextlib.contextmanager
-def _contained(plugin: str, what: str) -> Iterator[list[float]]:
+def _contain(plugin: str, what: str) -> Iterator[list[float]]:
     """Run what core itself asks of every plugin: contained, its output kept out of results, measured.
 
     Yields:
@@ -232,7 +233,7 @@ def _contained(plugin: str, what: str) -> Iterator[list[float]]:
     seconds.append(time.perf_counter() - started)
 
 
-def _reason(what: str, error: GlmError) -> str:
+def _short_reason(what: str, error: GlmError) -> str:
     """Return the reason of a report, which names the plugin already."""
     if isinstance(error, PluginFailureError) and error.__cause__ is not None:
         return f"{what} failed: {format_error(error.__cause__)}"
@@ -241,7 +242,7 @@ def _reason(what: str, error: GlmError) -> str:
 
 def _load(candidate: Candidate) -> tuple[object, tuple[str, ...]]:
     """Import a plugin and check its version and hooks; return its module and the names of its hooks."""
-    with traced(candidate.name, "import") as outcome:
+    with trace_call(candidate.name, "import") as outcome:
         module = candidate.load()
         version = getattr(module, "GLM_API_VERSION", None)
         outcome.text = f"API version {safe_repr(version)}"

@@ -21,12 +21,13 @@ from .descriptions import (
     DeviceInfo,
     FrontendInfo,
     ModelCard,
+    ModelMatch,
     OpenModel,
     Option,
     RuntimeInfo,
     TrainerInfo,
 )
-from .errors import PluginError, RequestError
+from .errors import RequestError
 from .jobs import (
     PredictJob,
     PredictProgress,
@@ -98,7 +99,7 @@ FINISH_REASONS: tuple[FinishReason, ...] = ("stop", "length", "tool_calls")
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen and how long an answer may get; ``None`` = the model's own default.
+    """Sampling: how the next token is chosen and how long an answer may get; ``None`` = the model's default.
 
     Attributes:
         max_new_tokens: tokens of the answer at most.
@@ -140,7 +141,7 @@ class Sampling:
                 raise RequestError(f"{name} must be true or false, got {value!r}")
 
     def or_else(self, defaults: Sampling) -> Sampling:
-        """A copy in which every ``None`` is taken from ``defaults``."""
+        """Return a copy in which every ``None`` is taken from ``defaults``."""
         return dataclasses.replace(
             defaults, **{name: value for name, value in vars(self).items() if value is not None}
         )
@@ -340,8 +341,8 @@ class ModelSource:
 
     Attributes:
         name: as the user wrote it.
-        path: directory with the checkpoint; ``None`` where the name itself is the source (a
-            model behind another server) or the model is already in memory.
+        path: directory with the checkpoint, or a file that is one by itself; ``None`` where the name
+            itself is the source (a model behind another server) or the model is already in memory.
         adapters: adapter name to its directory.
         model: a model object that the caller already has, for runtimes that know its class.
         tokenizer: the tokenizer object that belongs to ``model``.
@@ -352,25 +353,6 @@ class ModelSource:
     adapters: Mapping[str, Path] = field(default_factory=dict)
     model: Any = None
     tokenizer: Any = None
-
-
-@dataclass(frozen=True)
-class ModelMatch:
-    """A runtime's answer to ``identify_model``: the model is one of its own.
-
-    Attributes:
-        kind: one word for what backends must know to place its models, such as ``"torch"`` or
-            ``"gguf"``. A runtime that keeps its models to itself chooses a word of its own.
-        reason: what told it, for people: ``"config.json says chatglm"``.
-    """
-
-    kind: str
-    reason: str
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not isinstance(value, str) or not value.strip():
-                raise PluginError(f"{name} of a model match must be text that is not empty, got {value!r}")
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""What concerns the whole suite: threads, the order of long tests, what was skipped."""
+"""What concerns the whole suite: threads, plugins of pytest, the order of long tests, what was skipped."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,10 @@ import pytest
 # operation of a tiny model. Set before any test imports torch; the tests' children inherit it.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Many tests run pytest in a process of its own, and these plugins, which no test uses, take three seconds of
+# each start. (For the suite itself pyproject.toml says the same.)
+os.environ.setdefault("PYTEST_ADDOPTS", "-p no:anyio -p no:langsmith_plugin -p no:schemathesis")
 
 # What takes longest begins first, so that no worker is left alone with it at the end.
 LONGEST = (
@@ -25,6 +30,12 @@ LONGEST = (
     "tests/glm_model_demo/test_quantized_answers.py",
     "tests/end_to_end/test_ptuning_adgen.py",
 )
+
+
+@pytest.fixture(scope="session")
+def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all tests that run mypy: it reads the core and its libraries once."""
+    return tmp_path_factory.mktemp("mypy_cache")
 
 
 @pytest.hookimpl(tryfirst=True)  # a random order, where one is asked for, comes after this one

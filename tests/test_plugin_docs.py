@@ -132,7 +132,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("GLM_", "PYTHON", "PYTEST", "PIP_", "VIRTUAL_ENV"))
+        if not name.startswith(("GLM_", "PYTHON", "PYTEST_XDIST", "PIP_", "VIRTUAL_ENV"))
     }
     return kept | {
         "PATH": f"{binaries}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _without_trace(arguments: list[str]) -> tuple[list[str], bool]:
-    """The arguments without ``--trace-hooks``, which every command takes, and whether it was there."""
+    """Return the arguments without ``--trace-hooks``, which every command takes, and whether it was there."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     rest = [argument for argument in arguments[:end] if argument != TRACE_OPTION]
     return [*rest, *arguments[end:]], len(rest) < end
@@ -173,7 +173,7 @@ def _quiet_warnings() -> Iterator[None]:
 
 
 def _reader_has_gone() -> bool:
-    """Whether it is standard output that broke, and not another pipe or socket."""
+    """Return whether it is standard output that broke, and not another pipe or socket."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

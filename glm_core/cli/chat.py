@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _request(parsed: argparse.Namespace) -> ChatRequest:
-    """Everything that can be wrong with the request is found here, before a model is loaded."""
+    """Build the request; what can be wrong with it is found here, before a model is loaded."""
     sampling = {field.name: getattr(parsed, field.name, None) for field in dataclasses.fields(Sampling)}
     if parsed.greedy:
         sampling["do_sample"] = False
@@ -105,7 +105,7 @@ def _request(parsed: argparse.Namespace) -> ChatRequest:
 
 
 def _adapter(parsed: argparse.Namespace) -> str | None:
-    """One loaded adapter is there to be used; among several the user must choose."""
+    """Return the adapter to answer with: the only one, or of several the one that the user chose."""
     loaded = list(parse_adapters(parsed.adapter))
     chosen: str | None = parsed.use_adapter
     if chosen is None and len(loaded) > 1:
@@ -132,7 +132,7 @@ def _print_as_json(deltas: ChatStream) -> Delta:
 
 
 def _with_waiting_line(deltas: ChatStream) -> Iterator[Delta]:
-    """The deltas; until one has text, a line on standard error says what is waited for, if a person reads it.
+    """Yield the deltas; until one has text, show a person on standard error what is waited for.
 
     The line is written over with spaces when it has had its time: every terminal understands that.
     """

@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> int:
     try:
         findings = list(examine(default_host()))
     except GlmError as error:  # the settings that say which plugins to load cannot be read
-        findings = [*_python(), Finding("settings", "fault", str(error)), *_cache()]
+        findings = [*_check_python(), Finding("settings", "fault", str(error)), *_check_cache()]
     if parsed.json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -62,16 +62,16 @@ def examine(host: PluginHost) -> Iterator[Finding]:
         ConfigError: the settings are wrong.
     """
     settings = load_settings()
-    yield from _python()
-    yield _settings(settings)
-    yield from _plugins(host)
-    yield from _stages(host)
-    yield from _device(host, settings.device)
-    yield from _models(host)
-    yield from _cache()
+    yield from _check_python()
+    yield _check_settings(settings)
+    yield from _check_plugins(host)
+    yield from _check_stages(host)
+    yield from _check_device(host, settings.device)
+    yield from _check_models(host)
+    yield from _check_cache()
 
 
-def _python() -> Iterator[Finding]:
+def _check_python() -> Iterator[Finding]:
     yield Finding(
         "python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)} ({sys.executable})"
     )
@@ -85,18 +85,18 @@ def _python() -> Iterator[Finding]:
             yield Finding(package, "note", "there, but not installed by a package manager")
 
 
-def _settings(settings: Settings) -> Finding:
+def _check_settings(settings: Settings) -> Finding:
     path = config_file()
     origin = f"from {path}" if path.is_file() else f"no file at {path}, defaults and environment only"
     return Finding("settings", "ok", f"{origin}; model {settings.model}, device {settings.device}")
 
 
-def _plugins(host: PluginHost) -> Iterator[Finding]:
+def _check_plugins(host: PluginHost) -> Iterator[Finding]:
     for report in examined(host):
         name = f"plugin {report.name}"
         package = f"{report.distribution} {report.version}"
         if report.status == "ok":
-            notes = [*report.remarks, *_slow_parts(report)]
+            notes = [*report.remarks, *_find_slow_parts(report)]
             yield Finding(name, "note" if notes else "ok", "; ".join([package, *notes]))
         elif report.status == "disabled":
             yield Finding(name, "note", report.reason)
@@ -105,13 +105,13 @@ def _plugins(host: PluginHost) -> Iterator[Finding]:
             yield Finding(name, "fault", f"{package} is {report.status}: {report.reason}. {advice}")
 
 
-def _slow_parts(report: PluginReport) -> Iterator[str]:
+def _find_slow_parts(report: PluginReport) -> Iterator[str]:
     for what, seconds in report.seconds.items():
         if seconds > SLOW_SECONDS:
             yield f"{what} takes {seconds:.1f} s, for which every command may wait"
 
 
-def _stages(host: PluginHost) -> Iterator[Finding]:
+def _check_stages(host: PluginHost) -> Iterator[Finding]:
     needed: dict[str, tuple[Callable[[], bool], str]] = {
         "a runtime": (lambda: bool(host.answering("load_model")), "glm-runtime-torch"),
         "a backend": (lambda: bool(host.answering("place")), "glm-backend-cpu"),
@@ -124,7 +124,7 @@ def _stages(host: PluginHost) -> Iterator[Finding]:
             yield Finding(what, "fault", f"none is installed or works: pip install {package}")
 
 
-def _device(host: PluginHost, wanted: str) -> Iterator[Finding]:
+def _check_device(host: PluginHost, wanted: str) -> Iterator[Finding]:
     try:
         _, devices = choose_devices(take_survey(host), wanted)
     except GlmError as error:
@@ -134,7 +134,7 @@ def _device(host: PluginHost, wanted: str) -> Iterator[Finding]:
         yield Finding("device", "ok", f"{wanted} takes {labels}")
 
 
-def _models(host: PluginHost) -> Iterator[Finding]:
+def _check_models(host: PluginHost) -> Iterator[Finding]:
     shipped = [card for card in known_models(host) if card.path is not None]
     if not shipped:
         yield Finding("models", "note", "no model is installed; pip install glm-model-demo for the demo")
@@ -145,7 +145,7 @@ def _models(host: PluginHost) -> Iterator[Finding]:
             yield Finding(f"model {card.name}", "fault", f"{card.path} is missing; install its package again")
 
 
-def _cache() -> Iterator[Finding]:
+def _check_cache() -> Iterator[Finding]:
     cache = hub_cache()
     there = next(parent for parent in (cache, *cache.parents) if parent.exists())
     if not os.access(there, os.W_OK):

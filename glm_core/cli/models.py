@@ -20,7 +20,7 @@ def run(arguments: list[str]) -> int:
         print_json([dataclasses.asdict(card) for card in cards])
         return 0
     print_table(("name", "from", "what it is"), [(card.name, _origin(card), card.summary) for card in cards])
-    print("\n--model also takes a directory with a checkpoint, or a hub id such as THUDM/chatglm-6b.")
+    print("\n--model also takes a directory with a checkpoint, a file, or a hub id such as THUDM/chatglm-6b.")
     return 0
 
 

@@ -27,7 +27,7 @@ _METAVARS = {str: "TEXT", int: "N", float: "X"}
 
 
 def command_parser(command: str, description: str, **more: Any) -> argparse.ArgumentParser:
-    """A parser for one command; options are never abbreviated, so that a new one breaks no script."""
+    """Return a parser for one command; options are never abbreviated, so that a new one breaks no script."""
     return argparse.ArgumentParser(prog=f"glm {command}", description=description, allow_abbrev=False, **more)
 
 
@@ -57,12 +57,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
-    """The settings, with what the model options say on top."""
+    """Return the settings, with what the model options say on top."""
     return load_settings({name: getattr(arguments, name) for name in _MODEL_SETTINGS})
 
 
 def parse_adapters(values: Iterable[str]) -> dict[str, Path]:
-    """``NAME=DIR`` or ``DIR`` (named after its last part) to a mapping.
+    """Return a mapping of ``NAME=DIR``, or of ``DIR``, which is named after its last part.
 
     Raises:
         ConfigError: a name or directory is empty, or a name is given twice.
@@ -108,12 +108,12 @@ def notice_failed(host: PluginHost) -> None:
 
 
 def notice(line: str) -> None:
-    """One line to standard error, which leaves standard output to results."""
+    """Print one line to standard error, which leaves standard output to results."""
     print(f"glm: {line}", file=sys.stderr, flush=True)
 
 
 def add_plugin_options(parser: argparse.ArgumentParser, title: str, options: Iterable[Option]) -> None:
-    """Flags for the options that a plugin describes.
+    """Add flags for the options that a plugin describes.
 
     Raises:
         PluginError: a flag is taken, by another option of the plugin or by the command's own.
@@ -147,12 +147,12 @@ def _add_flag(group: argparse._ArgumentGroup, option: Option) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Indented JSON on standard output, text not escaped."""
+    """Print indented JSON on standard output, text not escaped."""
     print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns on standard output; a Chinese character takes two places."""
+    """Print aligned columns on standard output; a Chinese character takes two places."""
     table = [tuple(headings), *(tuple(row) for row in rows)]
     widths = [max(_places(row[column]) for row in table) for column in range(len(headings))]
     for row in table:

@@ -1,20 +1,53 @@
-"""``glm plugins``: what is installed, its version and hooks, and why something is not used."""
+"""``glm plugins``: what is installed, what is wrong with it, and which runtime would take a model."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from .._conflicts import name_conflicts
+from .._conflicts import find_name_conflicts
+from ..config import load_settings
+from ..errors import GlmError
+from ..language import BilingualTexts, language
+from ..pairing import Identification, choose_route, identify, placers_for
 from ..plugins import PluginHost, PluginReport, default_host
+from ..records import ModelSource
+from ..routing import resolve_settings
+from ..survey import Survey, take_survey
 from .options import command_parser, print_json, print_table
 
 
+class _Texts(BilingualTexts):
+    """What is said about a model and the runtimes."""
+
+    table: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "runtime": ("运行时", "runtime"),
+        "takes": ("能否加载", "takes it"),
+        "kind": ("类型", "kind"),
+        "devices": ("可用设备", "devices"),
+        "reason": ("原因", "why"),
+        "yes": ("是", "yes"),
+        "no": ("否", "no"),
+        "chosen": (
+            "将使用：运行时 {runtime}，设备 {devices}",
+            "would be taken: runtime {runtime} on {devices}",
+        ),
+        "refused": ("无法加载：{error}", "would be refused: {error}"),
+    }
+
+
 def run(arguments: list[str]) -> int:
-    """List the plugins; the exit status is 0 also when some are broken."""
+    """List the plugins, or the runtimes and whether they take a model; 0 also when some are broken."""
     parser = command_parser("plugins", "List the installed plugins.")
+    parser.add_argument(
+        "--model", metavar="NAME_OR_PATH", help="say instead which runtime would take this model, and why"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parsed = parser.parse_args(arguments)
     host = default_host()
+    if parsed.model is not None:
+        return _explain_model(host, parsed.model, as_json=parsed.json)
     reports = examined(host)
     if parsed.json:
         print_json([dataclasses.asdict(report) for report in reports])
@@ -33,9 +66,77 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def _explain_model(host: PluginHost, name: str, *, as_json: bool) -> int:
+    """Print which runtimes know a model, where each could run it, and what the settings choose.
+
+    A model that would have to be downloaded first is refused: to look must cost nothing.
+    """
+    settings = load_settings({"model": name, "offline": True})
+    resolved = resolve_settings(host, settings)
+    survey = take_survey(host)
+    source = ModelSource(resolved.name, resolved.path)
+    rows = _rows(survey, identify(survey, source))
+    chosen: dict[str, Any] | None = None
+    refusal = ""
+    try:
+        route = choose_route(survey, identify(survey, source, settings.runtime), settings.device)
+        devices = [device.name for device in route.devices]
+        chosen = {
+            "runtime": survey.runtimes[route.runtime].name,
+            "plugin": route.runtime,
+            "placed_by": route.placer.plugin,
+            "devices": devices,
+        }
+    except GlmError as error:
+        refusal = str(error)
+    if as_json:
+        print_json({"model": resolved.name, "chosen": chosen, "refusal": refusal, "runtimes": rows})
+        return 0
+    say = _Texts(language())
+    print_table(
+        [say(key) for key in ("runtime", "takes", "kind", "devices", "reason")],
+        [
+            (
+                row["name"] if row["name"] == row["plugin"] else f"{row['name']} ({row['plugin']})",
+                say("yes" if row["takes"] else "no"),
+                row["kind"] or "-",
+                ", ".join(row["devices"]) or "-",
+                row["reason"],
+            )
+            for row in rows
+        ],
+    )
+    print()
+    if chosen is None:
+        print(say("refused", error=refusal))
+    else:
+        print(say("chosen", runtime=chosen["runtime"], devices=", ".join(chosen["devices"])))
+    return 0
+
+
+def _rows(survey: Survey, identification: Identification) -> list[dict[str, Any]]:
+    """Return, for each runtime, whether it knows the model, its available devices, and why (not)."""
+    rows = []
+    for plugin in identification.asked:
+        match = identification.matches.get(plugin)
+        placers = [] if match is None else list(placers_for(survey, plugin, match))
+        devices = [device.name for placer in placers for device in placer.devices if device.available]
+        rows.append(
+            {
+                "plugin": plugin,
+                "name": survey.runtimes[plugin].name,
+                "takes": match is not None,
+                "kind": None if match is None else match.kind,
+                "devices": list(dict.fromkeys(devices)),
+                "reason": identification.reason_against(plugin) if match is None else match.reason,
+            }
+        )
+    return rows
+
+
 def examined(host: PluginHost) -> tuple[PluginReport, ...]:
-    """The reports once every plugin was asked what it is, with remarks on names that two of them claim."""
-    conflicts = name_conflicts(host)
+    """Return the reports once every plugin was asked what it is, with remarks on names that two claim."""
+    conflicts = find_name_conflicts(host)
     return tuple(
         dataclasses.replace(report, remarks=(*report.remarks, *conflicts.get(report.name, ())))
         if report.status == "ok"

@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _explain(frontends: Mapping[str, FrontendInfo], arguments: list[str]) -> int:
-    """No frontend is named: print which there are, as help or as an error."""
+    """Print which frontends there are, as help or as an error, because none was named."""
     parser = command_parser(
         "run",
         "Start a frontend on a model. The options of one: glm run FRONTEND --help",

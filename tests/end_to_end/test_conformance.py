@@ -21,7 +21,7 @@ PLUGINS = Path(__file__).parents[2] / "plugins"
 class TestNullBackend(ConformanceTests):
     """The null runtime and backend, with an adapter."""
 
-    plugin = null_backend
+    plugin = null_backend  # type: ignore[misc]
 
     @classmethod
     def prepare(cls, folder: Path) -> dict[str, Any]:
@@ -33,14 +33,14 @@ class TestNullBackend(ConformanceTests):
 class TestNullFrontend(ConformanceTests):
     """The null frontend."""
 
-    plugin = null_frontend
+    plugin = null_frontend  # type: ignore[misc]
     driver = OneQuestionDriver
 
 
 class TestNullTrainer(ConformanceTests):
     """The null trainer, on six lines."""
 
-    plugin = null_trainer
+    plugin = null_trainer  # type: ignore[misc]
 
     @classmethod
     def prepare(cls, folder: Path) -> dict[str, Any]:

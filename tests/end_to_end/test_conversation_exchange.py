@@ -48,7 +48,7 @@ class WebWindow:
 
     def __init__(self, language: Any = "en") -> None:
         self.page: Any = SimpleNamespace(**{field.name: field.name for field in dataclasses.fields(Page)})
-        self._handlers = Handlers(ScriptedRuntime(adapters=("law",)).model, self.page)
+        self._handlers = Handlers(ScriptedRuntime(adapters=("law",)).model, self.page)  # type: ignore[arg-type]
         say = SAY[language]
         self.session = Session(say, Log(say, demo=False))
         self.values: dict[str, Any] = {}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from packages import build_wheel, install
+from tiny_gguf import write_tiny_gguf
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -21,3 +26,20 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def installed(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with all of them installed."""
     return install(wheels, tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture(scope="session")
+def llamacpp() -> Iterator[ModuleType]:
+    """The plugin module of the llama.cpp example, from the checkout."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES / "glm_runtime_llamacpp" / "src"))
+        yield importlib.import_module("glm_runtime_llamacpp.plugin")
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model as a GGUF file; skips where nothing can write or read it."""
+    missing = [name for name in ("llama_cpp", "gguf") if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}; examples/README.md says how to run this test")
+    return write_tiny_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")

@@ -44,8 +44,8 @@ class Step:
 
     def run(self, attention: NativeDecodeAttention | TorchDecodeAttention, rows: list[int]) -> Tensor:
         """The context of some of the rows; the cache is written."""
-        return attention.decode(
-            *(
+        return attention.decode(  # type: ignore[call-arg]
+            *(  # type: ignore[arg-type]
                 tensor[rows] if len(rows) < len(self.lengths) else tensor
                 for tensor in (self.q, self.k, self.v)
             ),

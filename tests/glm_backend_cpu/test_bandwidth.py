@@ -32,7 +32,7 @@ def test_bandwidth_is_positive_with_and_without_the_library(
 
 def test_other_devices_are_refused() -> None:
     """The backend measures its own device only."""
-    with pytest.raises(DeviceError, match="'cuda:0' is not a device of the CPU backend"):
+    with pytest.raises(DeviceError, match="'cuda:0'.*device.*CPU backend"):
         measure_bandwidth("cuda:0")
 
 

@@ -6,10 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from child_process import run
-from glm_backend_cpu._native import CHOICES, ENVIRONMENT_NAME, Native, find
+from glm_backend_cpu._kernel_set import NativeKernels
+from glm_backend_cpu._native import Native, find
+from glm_backend_cpu._placement import choose_kernels
+from glm_backend_cpu._torch_layers import TorchKernels
+from glm_backend_cpu.plugin import describe_backend
 
-from glm_core import ConfigError
+from glm_core import DeviceError
 
 DESCRIBE = """
 import sys
@@ -19,9 +24,9 @@ print([name for name in ("torch", "numpy") if name in sys.modules])
 """
 
 
-def described(**environment: str) -> list[str]:
+def described() -> list[str]:
     """What a fresh process says of the kernels, and which heavy modules it imported for it."""
-    done = run(sys.executable, "-c", DESCRIBE, environment=environment)
+    done = run(sys.executable, "-c", DESCRIBE)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -30,30 +35,28 @@ def test_levels_are_named_fastest_first(fastest: Native) -> None:
     """Every machine runs the portable kernels, and takes the fastest unless told otherwise."""
     assert fastest.levels[-1] == "portable"
     assert fastest.level == fastest.levels[0]
-    assert set(fastest.levels) < set(CHOICES)
 
 
-def test_a_level_can_be_forced(fastest: Native) -> None:
-    """Each level that runs here can be chosen; the sentence for people names it."""
+def test_a_level_can_be_chosen(fastest: Native) -> None:
+    """Each level that runs here, and ``native`` the fastest again; torch's own need no library."""
     for level in fastest.levels:
-        chosen = find(level)
-        assert chosen.native is not None
-        assert chosen.native.level == level
-        assert chosen.message == f"native kernels: {level}"
+        assert isinstance(choose_kernels(level, torch.bfloat16), NativeKernels)
+        assert fastest.level == level
+    for choice in ("native", "auto"):
+        choose_kernels(choice, torch.bfloat16)
+        assert fastest.level == fastest.levels[0]
+    assert isinstance(choose_kernels("torch", torch.bfloat16), TorchKernels)
 
 
-def test_unknown_levels_are_refused(fastest: Native) -> None:
-    """A misspelt choice, and a level that this processor lacks, are the user's to mend."""
-    with pytest.raises(ConfigError, match="GLM_CPU_KERNELS='avx1024' is unknown; expected one of auto, "):
-        find("avx1024")
-    with pytest.raises(ConfigError, match="GLM_CPU_KERNELS=neon: this processor does not run these kernels"):
+def test_a_level_that_the_processor_lacks_is_refused(fastest: Native) -> None:
+    """Core refuses it already, because it is not among those that are described."""
+    assert describe_backend().kernels == ("native", "torch", *fastest.levels)
+    with pytest.raises(DeviceError, match="--kernels neon: .*portable"):
         fastest.level = "neon"
 
 
-def test_library_can_be_switched_off_missing_or_broken(tmp_path: Path) -> None:
+def test_a_library_that_is_missing_or_broken_is_not_used(tmp_path: Path) -> None:
     """Each gives no library and one sentence that says why."""
-    assert find("off").native is None
-    assert "off (GLM_CPU_KERNELS=off)" in find("off").message
     absent = find(path=tmp_path / "none.so")
     assert absent.native is None
     assert "where a C++ compiler is found" in absent.message
@@ -75,8 +78,6 @@ def test_a_library_of_another_version_is_not_used(tmp_path: Path) -> None:
 def test_description_names_the_kernels_without_torch(fastest: Native) -> None:
     """`glm devices` says which kernels there are, in a process that imported nothing heavy."""
     assert described() == [f"native kernels: {fastest.levels[0]}", "[]"]
-    assert described(**{ENVIRONMENT_NAME: "portable"}) == ["native kernels: portable", "[]"]
-    assert described(**{ENVIRONMENT_NAME: "off"})[0].startswith("native kernels: off")
 
 
 def test_number_of_threads_is_at_least_one(fastest: Native) -> None:

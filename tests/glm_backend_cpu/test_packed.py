@@ -176,7 +176,7 @@ def test_inputs_may_be_strided_and_unaligned(native: Native, act_group: int) -> 
         )
         assert packed.linear(wide[0, 7:77], act_group).shape == (40,)
         assert packed.linear(wide[:0, :70], act_group).shape == (0, 40)
-        with pytest.raises(ValueError, match="inputs have 71 channels, the matrix takes 70"):
+        with pytest.raises(ValueError, match="inputs.*71 channels.*matrix.*70"):
             packed.linear(wide[:, :71], act_group)
 
 

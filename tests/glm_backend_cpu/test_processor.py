@@ -7,14 +7,12 @@ from pathlib import Path
 
 import glm_backend_cpu.plugin
 import pytest
-from glm_backend_cpu import _processor
 from glm_backend_cpu._native import found
 from glm_backend_cpu._placement import num_threads, place_on_cpu
 from glm_backend_cpu._processor import describe, fastest_dtype, read_cpuinfo, usable_cores
 from glm_runtime_torch.backends import quantize_model
 from glm_testing.null_backend import NullModel
 
-from glm_core import ConfigError
 from glm_core.records import Placement, QuantizationScheme
 
 SCHEMES = ("int8", "int4", "int4-g128", "int4-g64", "int4-g32")
@@ -36,18 +34,6 @@ def test_processor_is_described(tmp_path: Path) -> None:
     assert device.dtypes == ("bfloat16", "float32", "float16")
     assert device.reason == found().message
     assert device.reason.startswith("native kernels: ")
-
-
-def test_wrong_choice_of_kernels_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A value of the environment that cannot be used makes the device unavailable, with the reason."""
-
-    def refuse() -> None:
-        raise ConfigError("GLM_CPU_KERNELS='nope' is unknown")
-
-    monkeypatch.setattr(_processor, "found", refuse)
-    device = describe()
-    assert (device.available, device.reason) == (False, "GLM_CPU_KERNELS='nope' is unknown")
-    assert device.memory_bytes > device.free_memory_bytes > 0
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class Step:
 
     def run(self, attention: Attention, rows: list[int]) -> Tensor:
         """The context of some of the rows; the cache is written."""
-        return attention.decode(
+        return attention.decode(  # type: ignore[call-arg]
             *(
                 tensor[rows] if len(rows) < len(self.lengths) else tensor
                 for tensor in (self.q, self.k, self.v)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 import types
@@ -117,7 +118,7 @@ def test_old_and_broken_triton_are_told_apart(monkeypatch: pytest.MonkeyPatch) -
     def broken(name: str) -> Any:
         raise RuntimeError("libtriton.so is from another world")
 
-    monkeypatch.setattr(_choice.importlib, "import_module", broken)
+    monkeypatch.setattr(importlib, "import_module", broken)
     assert triton_problem("cuda", (9, 0), [GPU]) == (
         "Triton cannot be imported (RuntimeError: libtriton.so is from another world)"
     )
@@ -133,7 +134,7 @@ def test_facts_are_those_of_the_weakest_gpu(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6 - device.index))
     monkeypatch.setattr(_choice, "triton_problem", triton)
-    monkeypatch.setattr(_choice, "cpm_problem", lambda kind, devices: looked.append("cpm") or "none")
+    monkeypatch.setattr(_choice, "cpm_problem", lambda kind, devices: looked.append("cpm") or "none")  # type: ignore[func-returns-value]
     devices = [GPU, torch.device("cuda", 1)]
     assert facts_of("auto", devices) == Facts("cuda", (8, 5), triton="cuda (8, 5)")
     assert facts_of("cpm", devices) == Facts("cuda", (8, 5), cpm="none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -217,7 +218,7 @@ def test_tied_table_is_in_memory_once() -> None:
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # type: ignore[misc]
     """A package ``cpm_kernels`` that breaks where it is imported as a whole."""
     library = tmp_path / "cpm_kernels" / "library"
     library.mkdir(parents=True)
@@ -240,7 +241,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """One clause, which `choose` makes a sentence of."""
     _cpm.compiled.cache_clear()
-    monkeypatch.setattr(_cpm.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert _cpm.problem([GPU]) == "cpm_kernels is not installed (pip install 'glm-backend-cuda[cpm]')"
 
 

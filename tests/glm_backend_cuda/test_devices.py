@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
+import importlib.util
 import re
 import subprocess
 import sys
@@ -189,22 +191,22 @@ def test_torch_build_is_read_from_its_files(
     """What torch was built for is read without importing it."""
     (tmp_path / "version.py").write_text(f"__version__ = '2.13.0'\ndebug = False\n{line}\nhip = None\n")
     place = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(_devices.importlib.util, "find_spec", lambda name: place)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: place)
     assert torch_build().has_cuda is has_cuda
 
 
 def test_torch_without_files_is_judged_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no version module, the version's own tag decides; without torch nothing is claimed."""
-    monkeypatch.setattr(_devices.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(_devices.importlib.metadata, "version", lambda name: "2.13.0+cpu")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.13.0+cpu")
     assert torch_build() == TorchBuild("2.13.0+cpu", has_cuda=False)
-    monkeypatch.setattr(_devices.importlib.metadata, "version", lambda name: "2.13.0+cu126")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.13.0+cu126")
     assert torch_build().has_cuda
 
     def missing(name: str) -> str:
-        raise _devices.importlib.metadata.PackageNotFoundError(name)
+        raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(_devices.importlib.metadata, "version", missing)
+    monkeypatch.setattr(importlib.metadata, "version", missing)
     assert torch_build() == TorchBuild("", has_cuda=False)
 
 

@@ -148,7 +148,7 @@ def test_inputs_stay_in_one_place(recorded: TorchModel) -> None:
     ask_all(recorded)
     executor = recorded.engine.runner._executor
     assert isinstance(executor, RecordedExecutor)
-    place = executor._inputs.data_ptr()  # type: ignore[union-attr]
+    place = executor._inputs.data_ptr()
     ask(recorded, "hello")
     assert executor._inputs is not None
     assert executor._inputs.data_ptr() == place

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from glm_backend_cuda import _several_gpus
 from glm_backend_cuda._devices import absent
@@ -44,7 +46,7 @@ def test_numbers_that_are_none(wrong: object) -> None:
 
 @pytest.mark.parametrize("keywords", [{}, {"num_gpus": 2}, {"device_map": {"": 0}}])
 def test_without_a_card_one_sentence_says_what_is_missing(
-    monkeypatch: pytest.MonkeyPatch, keywords: dict[str, object]
+    monkeypatch: pytest.MonkeyPatch, keywords: dict[str, Any]
 ) -> None:
     """The original's call, found by its entry point, says what to install before it looks at the model."""
     monkeypatch.setattr(_several_gpus, "describe", lambda: (absent("no NVIDIA driver is installed"),))

@@ -28,9 +28,9 @@ GB = 10**9
 class Processor:
     """The functions of `_metal` computed plainly, in the forms that PyTorch documents for the GPU."""
 
-    DEVICE = torch.device("cpu")
-    INT4_GROUPS = _metal.INT4_GROUPS
-    INT4_ROWS = _metal.INT4_ROWS
+    DEVICE: torch.device = torch.device("cpu")
+    INT4_GROUPS: tuple[int, ...] = _metal.INT4_GROUPS
+    INT4_ROWS: int = _metal.INT4_ROWS
 
     def __init__(self, free: int = 4 * GB) -> None:
         self.free = free
@@ -203,7 +203,7 @@ def test_good_products_are_found_good() -> None:
 def test_what_does_not_fit_is_refused_before_reading(directory: Path) -> None:
     """The device's budget decides, and nothing was read."""
     model = opened(directory)
-    with pytest.raises(OutOfMemoryError, match=r"tiny needs .* free are 0\.\d+ GB on cpu"):
+    with pytest.raises(OutOfMemoryError, match=r"tiny.* free.*0\.\d+ GB"):
         place_on_mps(model, Placement(("mps",)), Processor(free=10**7))
     assert all(parameter.is_meta for parameter in model.network.parameters())
 

@@ -122,7 +122,7 @@ def test_adapter_is_added_and_removed_while_the_model_runs(model: ChatModel, tmp
 
 def test_adapter_name_that_is_taken_or_impossible_is_refused(model: ChatModel, tmp_path: Path) -> None:
     """Nothing is replaced in silence, and a name can be told apart in MODEL:NAME."""
-    with pytest.raises(AdapterError, match=r"'a' is loaded already; remove it first, or choose another name"):
+    with pytest.raises(AdapterError, match=r"'a'.*loaded.*remove.*first"):
         model.add_adapter("a", tmp_path)
     for name in ("", "x:y", "-x", "x" * 65):
         with pytest.raises(AdapterError, match="cannot be used; choose letters, digits"):
@@ -148,7 +148,7 @@ def test_model_that_holds_its_adapters_fast_says_so(tmp_path: Path) -> None:
     """A runtime need not be able to change adapters; the user is told what works instead."""
     fixed = answering(deltas(LAST))
     for change in (lambda: fixed.add_adapter("b", tmp_path), lambda: fixed.remove_adapter("a")):
-        with pytest.raises(AdapterError, match=r"runtime 'r' cannot change .*; start again with --adapter"):
+        with pytest.raises(AdapterError, match=r"runtime 'r'.*change .*; start.*--adapter"):
             change()
 
 
@@ -279,14 +279,14 @@ def test_glm_error_while_answering_is_passed_on() -> None:
 
 def test_runtime_that_declines_its_own_model_is_named() -> None:
     """``None`` from the runtime that loaded the model is a bug of its."""
-    with pytest.raises(PluginError, match="plugin 'r' loaded the model but declined to chat with it"):
+    with pytest.raises(PluginError, match="plugin 'r' loaded.*model"):
         answering(None).chat("hi")
 
 
 @pytest.mark.parametrize("answer", [[LAST], iter([LAST]), "text", FakeModel()])
 def test_answer_that_cannot_be_closed_is_refused(answer: Any) -> None:
     """Frontends rely on iterating and ``close()``, so the lack of one is found at the first request."""
-    with pytest.raises(PluginError, match=r"chat_stream returned .* which is no iterator with close\(\)"):
+    with pytest.raises(PluginError, match=r"chat_stream returned .*iterator.*close\(\)"):
         answering(answer).chat_stream("hi")
 
 

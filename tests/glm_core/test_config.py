@@ -86,6 +86,17 @@ def test_argument_beats_environment(environ: dict[str, str]) -> None:
     assert (settings.device, settings.dtype, settings.offline) == ("cpu", "float16", False)
 
 
+@pytest.mark.parametrize("name", ["slots", "context_length", "kv_memory"])
+def test_numbers_may_be_left_open_in_words(name: str, environ: dict[str, str], file: Path) -> None:
+    """``auto`` and 0 leave a number open again that an earlier source has said."""
+    file.write_text(f"{name} = 7")
+    for word in ("auto", "0"):
+        settings = load_settings(environ={**environ, f"GLM_{name.upper()}": word})
+        assert getattr(settings, name) is NOT_SET
+    assert getattr(load_settings({name: 0}, environ), name) is NOT_SET
+    assert getattr(load_settings({name: NOT_SET}, environ), name) == 7
+
+
 def test_empty_variable_says_nothing(environ: dict[str, str], file: Path) -> None:
     """``GLM_DEVICE=`` is how a shell unsets a variable for one command."""
     file.write_text('device = "mps"')

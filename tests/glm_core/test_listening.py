@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 
 import pytest
+from patience import PATIENCE_SECONDS
 
 from glm_core import Delta, PluginError, RequestError, Usage
 from glm_core.listening import AnswerProgress, ClosableStream, Ended, ListenerEvent, Opened, StreamListener
 
-PATIENCE = 20.0
 LENGTH = 6
 LAST = Delta("", (), "stop", Usage(3, 2))
 
@@ -68,7 +68,7 @@ class Script:
             for number in range(self._length + 1):
                 if number == self._hold_at:
                     self.held.set()
-                    assert self.go_on.wait(PATIENCE)
+                    assert self.go_on.wait(PATIENCE_SECONDS)
                 if number == self._fail_at:
                     raise RequestError("broken on purpose")
                 self.given += 1
@@ -92,11 +92,11 @@ class Heard:
 
     def next(self) -> ListenerEvent:
         """Wait for an event."""
-        return self.arrivals.get(timeout=PATIENCE)
+        return self.arrivals.get(timeout=PATIENCE_SECONDS)
 
     def end(self) -> Ended:
         """Wait for the end; check that it comes once, and last."""
-        self.listener.join(PATIENCE)
+        self.listener.join(PATIENCE_SECONDS)
         assert not self.listener.is_running
         *others, last = self.events
         assert isinstance(last, Ended)
@@ -126,7 +126,7 @@ def test_events_come_in_order_and_the_stream_is_closed_before_the_last(closable:
     script = Script(closable=closable)
     listener = StreamListener(lambda: script, emit)
     listener.start()
-    listener.join(PATIENCE)
+    listener.join(PATIENCE_SECONDS)
     assert free_at_the_end == [True]
 
 
@@ -136,7 +136,7 @@ def test_cancelling_at_any_point_closes_the_stream(point: int, closable: bool) -
     """Nothing is told after it but the end, and that is no failure; where it can be, a wait is cut short."""
     script = Script(hold_at=point, closable=closable)
     heard = Heard(lambda: script)
-    assert script.held.wait(PATIENCE)
+    assert script.held.wait(PATIENCE_SECONDS)
     for _ in range(3):
         heard.listener.cancel()
     if not closable:
@@ -211,11 +211,11 @@ def test_cancelling_while_the_stream_is_opened_closes_it_unread() -> None:
 
     def slowly() -> Script:
         opening.set()
-        assert go_on.wait(PATIENCE)
+        assert go_on.wait(PATIENCE_SECONDS)
         return script
 
     heard = Heard(slowly)
-    assert opening.wait(PATIENCE)
+    assert opening.wait(PATIENCE_SECONDS)
     heard.listener.cancel()
     go_on.set()
     assert heard.end() == Ended()
@@ -314,7 +314,7 @@ def test_many_answers_end_well_whatever_happens_to_them() -> None:
     for reader in readers:
         reader.start()
     for reader in readers:
-        reader.join(PATIENCE)
+        reader.join(PATIENCE_SECONDS)
     for heard, script in zip(heards, scripts, strict=True):
         heard.end()
         assert script.closed.is_set()

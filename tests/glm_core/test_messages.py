@@ -174,7 +174,5 @@ def test_pieces_of_calls_are_put_together_by_index() -> None:
 
 def test_pieces_that_make_no_call_are_the_runtimes_fault() -> None:
     """Arguments that never became JSON are not handed on."""
-    with pytest.raises(
-        PluginError, match="the answer is broken: the arguments of tool call 'c1' are not JSON"
-    ):
+    with pytest.raises(PluginError, match="answer.*broken.*arguments.*'c1'.*JSON"):
         join_calls([ToolCallDelta(0, "c1", "f", "{")])

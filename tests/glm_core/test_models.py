@@ -73,14 +73,20 @@ def test_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert resolve(host_of(), "~/models").path == tmp_path / "models"
 
 
-def test_file_is_refused_with_advice(tmp_path: Path) -> None:
-    """A path to one of the files is a common mistake."""
-    file = tmp_path / "model.safetensors"
+def test_file_is_handed_on(tmp_path: Path) -> None:
+    """Some models are one file; whether this is one, the runtimes know."""
+    file = tmp_path / "model.gguf"
     file.touch()
-    with pytest.raises(
-        ModelNotFoundError, match=r"is a file; pass the directory that holds the model's files"
-    ):
-        resolve(host_of(), str(file))
+    assert resolve(host_of(), str(file)) == Resolved(str(file), file)
+
+
+def test_known_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that happens to be called like an installed model does not hide it."""
+    (tmp_path / "demo").touch()
+    (tmp_path / "files").mkdir()
+    monkeypatch.chdir(tmp_path)
+    host = host_knowing(ModelCard("demo", "", path=tmp_path / "files"))
+    assert resolve(host, "demo") == Resolved("demo", tmp_path / "files")
 
 
 @pytest.mark.parametrize("name", ["", "  "])
@@ -131,9 +137,7 @@ def test_installed_model_is_its_directory(tmp_path: Path) -> None:
 def test_installed_model_without_its_files_is_refused(tmp_path: Path) -> None:
     """A damaged installation is told apart from a damaged checkpoint."""
     host = host_knowing(ModelCard("demo", "", path=tmp_path / "gone"))
-    with pytest.raises(
-        ModelNotFoundError, match="files of model 'demo' are missing: install its package again"
-    ):
+    with pytest.raises(ModelNotFoundError, match="files.*model 'demo'.*missing"):
         resolve(host, "demo")
 
 

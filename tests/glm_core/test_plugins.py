@@ -365,9 +365,9 @@ def test_descriptions_come_by_plugin_name_sorted() -> None:
         (lambda: "cpu", "describe_backend: returned 'cpu'; one BackendInfo is expected"),
         (lambda: (), "describe_backend: returned (); one BackendInfo is expected"),
         (
-            lambda: BackendInfo("b", "cpu"),
+            lambda: BackendInfo("b", "cpu"),  # type: ignore[arg-type]
             "describe_backend: devices of backend 'b' must be a tuple of DeviceInfo",
-        ),  # type: ignore[arg-type]
+        ),
     ],
 )
 def test_plugin_that_cannot_describe_itself_is_left_out(describe: Callable[[], Any], reason: str) -> None:

@@ -162,8 +162,8 @@ def test_history_element_of_another_kind_is_refused(element: Any) -> None:
 
 def test_history_of_two_kinds_is_refused() -> None:
     """Pairs and messages in one list would make the returned history ambiguous."""
-    with pytest.raises(RequestError, match="mixes .* pass a list of one kind"):
-        build_messages([("a", "b"), Message("user", "c")], "d")  # type: ignore[list-item]
+    with pytest.raises(RequestError, match="mixes .*list.*kind"):
+        build_messages([("a", "b"), Message("user", "c")], "d")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_quantization_scheme_reads_as_its_option() -> None:
     assert str(QuantizationScheme(4, 64)) == "int4-g64"
     assert QuantizationScheme.parse("int8") == QuantizationScheme(8)
     assert QuantizationScheme.parse("int4-g64") == QuantizationScheme(4, 64)
-    with pytest.raises(ConfigError, match="^'int4 group 64' is no quantisation scheme; expected one such as"):
+    with pytest.raises(ConfigError, match="^'int4 group 64'.*quantisation scheme"):
         QuantizationScheme.parse("int4 group 64")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_plugins import plugin, run_glm, run_python, write_package
-from glm_jobs._progress import checked_progress
+from glm_jobs._progress import check_progress
 from glm_testing import host_of, null_backend
 
 from glm_core import ChatModel, PluginError
@@ -73,7 +73,7 @@ def test_stream_is_traced_to_its_end(capsys: pytest.CaptureFixture[str]) -> None
 def test_job_is_traced_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     """Reports of training are counted like deltas."""
     given = iter([TrainProgress(1, 1), TrainProgress(1, 1, finished=True)])
-    list(checked_progress("mine", "train", given, TrainProgress))
+    list(check_progress("mine", "train", given, TrainProgress))
     ((name, hook, text),) = calls(capsys.readouterr().err)
     assert (name, hook) == ("mine", "train end")
     assert text.startswith("2 items, first after ")

@@ -13,6 +13,7 @@ import pytest
 from api_support import ScriptedRuntime, Served, events, serving, until
 from glm_frontend_api.app import asgi_app
 from glm_testing import host_of
+from patience import PATIENCE_SECONDS
 from starlette.testclient import TestClient
 from tiny_adapters import write_adapter
 
@@ -169,7 +170,9 @@ def test_changes_need_a_key_on_the_server(runtime: ScriptedRuntime) -> None:
 def test_changes_need_the_key_of_the_server(locked: Served, runtime: ScriptedRuntime) -> None:
     """A wrong key, or none, is a 401 before anything is looked at."""
     for headers in ({}, {"authorization": "Bearer wrong"}):
-        with httpx.Client(base_url=locked.url, headers=headers, trust_env=False) as stranger:
+        with httpx.Client(
+            base_url=locked.url, headers=headers, trust_env=False, timeout=PATIENCE_SECONDS
+        ) as stranger:
             for method, path in (("POST", ""), ("DELETE", "/poet"), ("GET", "")):
                 answer = stranger.request(method, f"/v1/adapters{path}")
                 assert error_of(answer) == (401, "invalid_api_key", None)

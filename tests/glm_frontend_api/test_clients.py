@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
 from api_support import Served, serving
 from child_process import run
 from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
 
 from glm_core import ChatModel
 
 QUESTION = "How do I quantise a model?"
-MESSAGES = [{"role": "user", "content": QUESTION}]
+MESSAGES: Any = [{"role": "user", "content": QUESTION}]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def client(keyed: Served) -> Iterator[openai.OpenAI]:
 def langchain(keyed: Served) -> ChatOpenAI:
     """LangChain's chat model, pointed at the server."""
     return ChatOpenAI(
-        base_url=f"{keyed.url}/v1", api_key="secret", model="demo", temperature=0, max_retries=0
+        base_url=f"{keyed.url}/v1", api_key=SecretStr("secret"), model="demo", temperature=0, max_retries=0
     )
 
 
@@ -54,7 +56,7 @@ def test_openai_client_chats(client: openai.OpenAI, expected: str) -> None:
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage is not None
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 0
-    assert answer._request_id.startswith("req-")
+    assert (answer._request_id or "").startswith("req-")
 
 
 def test_openai_client_streams_with_usage(client: openai.OpenAI, expected: str) -> None:
@@ -96,7 +98,7 @@ def test_openai_client_stops(client: openai.OpenAI, expected: str) -> None:
 
 def test_openai_client_repeats_by_seed(client: openai.OpenAI) -> None:
     """The same seed gives the same sampled answer, and n answers use the seeds that follow."""
-    settings = {"model": "demo", "messages": MESSAGES, "temperature": 1.5, "max_tokens": 24}
+    settings: dict[str, Any] = {"model": "demo", "messages": MESSAGES, "temperature": 1.5, "max_tokens": 24}
     both = client.chat.completions.create(**settings, seed=1, n=2)
     second = client.chat.completions.create(**settings, seed=2)
     again = client.chat.completions.create(**settings, seed=1)
@@ -106,7 +108,7 @@ def test_openai_client_repeats_by_seed(client: openai.OpenAI) -> None:
 
 def test_openai_client_completes_bare_text(client: openai.OpenAI) -> None:
     """Completions go on from a prompt, whole and streamed the same."""
-    settings = {"model": "demo", "prompt": "glm run", "max_tokens": 6, "temperature": 0}
+    settings: dict[str, Any] = {"model": "demo", "prompt": "glm run", "max_tokens": 6, "temperature": 0}
     whole = client.completions.create(**settings)
     assert whole.usage is not None
     assert whole.usage.completion_tokens <= 6

@@ -89,7 +89,7 @@ def test_adapters_folder_needs_a_key_and_a_directory(tmp_path: Path) -> None:
     assert parse_config(folder, {"GLM_API_KEY": "k"}).adapters_dir == tmp_path
     assert parse_config({"adapters_dir": "~"}, {"GLM_API_KEY": "k"}).adapters_dir == Path.home()
     assert parse_config({}, {"GLM_API_KEY": "k"}).adapters_dir is None
-    with pytest.raises(ConfigError, match=r"which takes an API key: set GLM_API_KEY .* or leave"):
+    with pytest.raises(ConfigError, match="GLM_API_KEY"):
         parse_config(folder, {})
     with pytest.raises(ConfigError, match="--adapters-dir .*/none is not a directory"):
         parse_config({"adapters_dir": str(tmp_path / "none")}, {"GLM_API_KEY": "k"})

@@ -27,7 +27,10 @@ def post_raw(served: Served, path: str, body: Any) -> socket.socket:
 
 def assert_serves(served: Served) -> None:
     """The next request is answered, and nothing is left of those before it."""
-    assert served.chat("say hello").json()["choices"][0]["message"]["content"] == "hello"
+    answer = served.chat("say hello")
+    while answer.status_code == 504:  # where a test set a short time limit, and the machine is busy
+        answer = served.chat("say hello")
+    assert answer.json()["choices"][0]["message"]["content"] == "hello"
     until(lambda: served.service.answers.taken == 0)
     until(lambda: served.service.posts.taken == 0)
     assert not served.service.generations
@@ -123,7 +126,7 @@ def test_health_answers_while_every_place_is_taken(runtime: ScriptedRuntime) -> 
             for _ in range(40)
         ]
         until(lambda: served.service.answers.taken == 40)
-        assert httpx.get(f"{served.url}/health").status_code == 200
+        assert httpx.get(f"{served.url}/health", timeout=PATIENCE).status_code == 200
         refused = served.chat("say hello")
         assert refused.status_code == 429
         assert refused.headers["retry-after"] == "1"
@@ -183,7 +186,7 @@ def test_failure_of_one_answer_leaves_others_alone(
         failed = served.http.post(path, json=body)
     assert failed.status_code == 500
     assert "the model failed; the server's log says where" in failed.text
-    assert f"request {failed.headers['x-request-id']} failed: PluginError" in caplog.text
+    assert f"request {failed.headers['x-request-id']} failed: PluginFailureError" in caplog.text
     assert "caused by ValueError at" in caplog.text
     assert "secret words" not in caplog.text + failed.text
     runtime.gate.set()

@@ -63,7 +63,7 @@ def keeps_to_its_document(served: Served, method: str, path: str) -> None:
         case=operation.as_strategy(generation_mode=schemathesis.GenerationMode.POSITIVE)
         | operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE)
     )
-    def run(case: schemathesis.Case) -> None:
+    def run(case: schemathesis.Case) -> None:  # type: ignore[type-arg]
         case.call_and_validate(timeout=60, headers=headers)
 
     run()

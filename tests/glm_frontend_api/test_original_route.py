@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from api_support import ScriptedRuntime, Served
+from patience import PATIENCE_SECONDS
 
 from glm_core import Message
 
@@ -53,7 +54,9 @@ def test_sampling_fields_reach_the_model(served: Served, runtime: ScriptedRuntim
 
 def test_body_without_content_type_is_read(served: Served) -> None:
     """Old programs post JSON and say nothing of its type."""
-    answer = httpx.post(served.url, content=b'{"prompt": "say hello", "history": []}')
+    answer = httpx.post(
+        served.url, content=b'{"prompt": "say hello", "history": []}', timeout=PATIENCE_SECONDS
+    )
     assert answer.json()["response"] == "hello"
 
 

@@ -35,11 +35,11 @@ def test_key_covers_every_route_but_health(runtime: ScriptedRuntime) -> None:
     """Without the key nothing is told but that the process is alive."""
     with serving(runtime.model, api_key="right") as served:
         for method, path in ROUTES:
-            answer = httpx.request(method, served.url + path)
+            answer = httpx.request(method, served.url + path, timeout=PATIENCE_SECONDS)
             assert answer.status_code == 401, path
             assert answer.headers["www-authenticate"] == "Bearer"
             assert "right" not in answer.text
-        assert httpx.get(f"{served.url}/health").status_code == 200
+        assert httpx.get(f"{served.url}/health", timeout=PATIENCE_SECONDS).status_code == 200
         assert served.chat("say hello").is_success
 
 
@@ -49,21 +49,29 @@ def test_key_covers_every_route_but_health(runtime: ScriptedRuntime) -> None:
 def test_wrong_keys_are_refused(runtime: ScriptedRuntime, value: str) -> None:
     """Only the whole key as a bearer token opens; any other header is a 401."""
     with serving(runtime.model, api_key="right") as served:
-        answer = httpx.get(f"{served.url}/v1/models", headers={"authorization": value.encode("latin-1")})
+        headers = {b"authorization": value.encode("latin-1")}
+        answer = httpx.get(f"{served.url}/v1/models", headers=headers, timeout=PATIENCE_SECONDS)
         assert answer.status_code == 401
         assert answer.json()["error"]["code"] == "invalid_api_key"
-        assert httpx.get(f"{served.url}/v1/models", headers={"authorization": "bearer right"}).is_success
+        assert httpx.get(
+            f"{served.url}/v1/models", headers={"authorization": "bearer right"}, timeout=PATIENCE_SECONDS
+        ).is_success
         twice = [("authorization", "Bearer right"), ("authorization", "Bearer right")]
-        assert httpx.get(f"{served.url}/v1/models", headers=twice).status_code == 401
+        assert (
+            httpx.get(f"{served.url}/v1/models", headers=twice, timeout=PATIENCE_SECONDS).status_code == 401
+        )
         for other in ({"x-api-key": "right"}, {"cookie": "key=right"}):
-            assert httpx.get(f"{served.url}/v1/models", headers=other).status_code == 401
-        assert httpx.get(f"{served.url}/v1/models?api_key=right").status_code == 401
+            assert (
+                httpx.get(f"{served.url}/v1/models", headers=other, timeout=PATIENCE_SECONDS).status_code
+                == 401
+            )
+        assert httpx.get(f"{served.url}/v1/models?api_key=right", timeout=PATIENCE_SECONDS).status_code == 401
 
 
 def test_errors_of_the_original_route_keep_their_shape_when_locked(runtime: ScriptedRuntime) -> None:
     """A 401 on POST / looks like its other errors."""
     with serving(runtime.model, api_key="right") as served:
-        body = httpx.post(served.url, json={"prompt": "say hello"}).json()
+        body = httpx.post(served.url, json={"prompt": "say hello"}, timeout=PATIENCE_SECONDS).json()
     assert set(body) == {"error", "status", "time"}
 
 
@@ -152,7 +160,7 @@ def test_body_that_never_ends_is_given_up(runtime: ScriptedRuntime) -> None:
         with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE_SECONDS) as client:
             client.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{")
             assert client.recv(4096).startswith(b"HTTP/1.1 408 ")
-        assert served.ask_original("say hello").is_success
+        until(lambda: served.ask_original("say hello").is_success)  # the limit is short for a busy machine
         until(lambda: served.service.posts.taken == 0)
 
 
@@ -167,7 +175,7 @@ def test_request_that_never_arrives_is_given_up(runtime: ScriptedRuntime, head: 
             with contextlib.suppress(ConnectionResetError):
                 while client.recv(4096):
                     pass
-        assert served.chat("say hello").is_success
+        until(lambda: served.chat("say hello").is_success)  # the limit is short for a busy machine
 
 
 def test_proxy_path_is_understood(runtime: ScriptedRuntime) -> None:

@@ -14,6 +14,7 @@ from api_support import Served, serving
 from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
 from scripted_tools import TIME, WEATHER, call_turn, scripted_model, written_answer
 from tiny_models import tiny_checkpoint2
 
@@ -141,11 +142,12 @@ def as_sent(message: Any) -> dict[str, Any]:
 
 def test_openai_client_reads_raw_chunks(client: openai.OpenAI) -> None:
     """Without the helper, the chunks' deltas give name, id and arguments by index."""
+    tools: Any = TOOLS
     chunks = list(
         client.chat.completions.create(
             model="default",
             messages=[{"role": "user", "content": QUESTION}],
-            tools=TOOLS,  # type: ignore[arg-type]
+            tools=tools,
             stream=True,
         )
     )
@@ -183,7 +185,7 @@ def added_up(model: Any, messages: list[Any]) -> AIMessage:
 @pytest.mark.parametrize("ask", [invoked, added_up])
 def test_langchain_uses_two_bound_tools(served: Served, ask: Any) -> None:
     """``bind_tools`` and LangChain's messages carry the same conversation."""
-    chat = ChatOpenAI(base_url=f"{served.url}/v1", api_key="none", model="default", max_retries=0)
+    chat = ChatOpenAI(base_url=f"{served.url}/v1", api_key=SecretStr("none"), model="default", max_retries=0)
     model = chat.bind_tools(TOOLS)
     messages: list[Any] = [HumanMessage(QUESTION)]
     for name in ("get_weather", "get_time"):
@@ -202,7 +204,9 @@ def test_langchain_can_name_the_tool(tokenizer: ChatGLM3Tokenizer) -> None:
     script += written_answer(tokenizer, call_turn("get_time", "zone='Asia/Shanghai'"))[line:]
     model, _ = scripted_model(tokenizer, lambda prompt: script)
     with model, serving(model) as served:
-        chat = ChatOpenAI(base_url=f"{served.url}/v1", api_key="none", model="default", max_retries=0)
+        chat = ChatOpenAI(
+            base_url=f"{served.url}/v1", api_key=SecretStr("none"), model="default", max_retries=0
+        )
         answer = chat.bind_tools(TOOLS, tool_choice="get_time").invoke(QUESTION)
         assert [call["name"] for call in answer.tool_calls] == ["get_time"]
         assert answer.tool_calls[0]["args"] == ARGUMENTS["get_time"]

@@ -106,7 +106,7 @@ def test_tools_and_their_messages_reach_the_model(with_tools: Served, tool_runti
     response = with_tools.http.post("/v1/chat/completions", json={**body, "tool_choice": choice})
     assert response.is_success, response.text
     (request,) = tool_runtime.requests
-    schema = WEATHER["function"]["parameters"]  # type: ignore[index]
+    schema = WEATHER["function"]["parameters"]
     assert request.tools == (Tool("get_weather", "查询天气", schema), Tool("get_time"))
     assert (request.tool_choice, request.parallel_tool_calls) == ("get_time", False)
     calls = (ToolCall("c1", "get_weather", '{"city": "北京"}'), ToolCall("c2", "get_time", "{}"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,14 +64,14 @@ class ScriptedRuntime:
         self.adapters = tuple(adapter for adapter in self.adapters if adapter != name)
 
     @hookimpl
-    def chat_stream(self, model: object, request: ChatRequest) -> Iterator[Delta]:
+    def chat_stream(self, model: object, request: ChatRequest) -> Generator[Delta, None, None]:
         """Note the request and start to answer."""
         self.requests.append(request)
         if self.refusal:
             raise self.refusal
         return self._answer()
 
-    def _answer(self) -> Iterator[Delta]:
+    def _answer(self) -> Generator[Delta, None, None]:
         try:
             for position in self.queue:
                 yield Delta("", queue_position=position)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from glm_frontend_cli._answering import AnswerReader
 
-from glm_core import Delta, PluginError, RequestError, Usage
+from glm_core import ChatRequest, Delta, PluginError, RequestError, Usage
 
 if TYPE_CHECKING:
     from tests.glm_frontend_cli.conftest import ScriptedRuntime
@@ -29,7 +29,7 @@ def test_ctrl_c_stops_the_answer_and_closes_the_stream(runtime: ScriptedRuntime)
     """The partial text is kept, the iterator is closed, and Ctrl-C works as before afterwards."""
     runtime.pieces, runtime.interrupt_after = ["one ", "two "], 1
     before = signal.getsignal(signal.SIGINT)
-    request = object()
+    request: Any = object()
     with AnswerReader(lambda: runtime.chat_stream(None, request)) as reader:
         text = "".join(reader.pieces())
         assert reader.is_stopping
@@ -42,7 +42,7 @@ def test_ctrl_c_stops_the_answer_and_closes_the_stream(runtime: ScriptedRuntime)
 def test_stopped_answer_counts_its_own_tokens() -> None:
     """Without a last delta, tokens are counted as they came."""
 
-    def endless() -> Iterator[Any]:
+    def endless() -> Generator[Delta, None, None]:
         yield Delta("x", (1, 2))
         signal.raise_signal(signal.SIGINT)
         while True:
@@ -59,7 +59,7 @@ def test_leaving_early_closes_the_stream(runtime: ScriptedRuntime) -> None:
     runtime.pieces = ["x"] * 10_000
 
     def break_off() -> None:
-        with AnswerReader(lambda: runtime.chat_stream(None, object())) as reader:
+        with AnswerReader(lambda: runtime.chat_stream(None, ChatRequest(prompt="x"))) as reader:
             next(reader.pieces())
             raise BrokenPipeError
 
@@ -71,8 +71,8 @@ def test_leaving_early_closes_the_stream(runtime: ScriptedRuntime) -> None:
 def test_errors_of_the_runtime_arrive_where_the_answer_is_shown(runtime: ScriptedRuntime) -> None:
     """An error is raised with its own type, after the text before it."""
     runtime.error = RequestError("too long")
-    pieces = []
-    with AnswerReader(lambda: runtime.chat_stream(None, object())) as reader:
+    pieces: list[str] = []
+    with AnswerReader(lambda: runtime.chat_stream(None, ChatRequest(prompt="x"))) as reader:
         with pytest.raises(RequestError, match="too long"):
             pieces.extend(reader.pieces())
     assert "".join(pieces) == "hello"
@@ -81,7 +81,7 @@ def test_errors_of_the_runtime_arrive_where_the_answer_is_shown(runtime: Scripte
 def test_errors_before_the_first_delta_arrive_too() -> None:
     """Opening the stream may fail as well."""
 
-    def refuse() -> None:
+    def refuse() -> NoReturn:
         raise RequestError("does not fit")
 
     with AnswerReader(refuse) as reader:
@@ -100,7 +100,7 @@ def test_ignored_ctrl_c_stays_ignored(runtime: ScriptedRuntime) -> None:
     """A background job that ignores Ctrl-C goes on ignoring it while it answers."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with AnswerReader(lambda: runtime.chat_stream(None, object())) as reader:
+        with AnswerReader(lambda: runtime.chat_stream(None, ChatRequest(prompt="x"))) as reader:
             assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
             list(reader.pieces())
     finally:
@@ -157,10 +157,10 @@ class RunningGenerator:
 
     def __init__(self) -> None:
         self.tried = threading.Event()
-        self.deltas = self._answer()
-        self.failures = []
+        self.deltas: Any = self._answer()
+        self.failures: list[Exception] = []
 
-    def _answer(self) -> Iterator[Any]:
+    def _answer(self) -> Generator[Delta, None, None]:
         signal.raise_signal(signal.SIGINT)
         self.tried.wait()
         yield Delta("late")

@@ -79,9 +79,9 @@ def test_streamed_markdown_renders_like_the_whole(source: Any, step: Any) -> Non
     for start in range(0, len(source), step):
         stream.feed(source[start : start + step])
         for block in stream.take_finished():
-            lines += renderer.block(block, 39)
+            lines += renderer.render_block(block, 39)
         for block in stream.open_blocks():
-            renderer.block(block, 39)
+            renderer.render_block(block, 39)
     for block in stream.take_finished(final=True):
-        lines += renderer.block(block, 39)
-    assert [line.plain for line in lines] == [line.plain for line in renderer.document(source, 39)]
+        lines += renderer.render_block(block, 39)
+    assert [line.plain for line in lines] == [line.plain for line in renderer.render_document(source, 39)]

@@ -23,7 +23,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_program_of_this_machine_takes_the_text(program: Path) -> None:
     """Where there is a screen; nothing is written to the terminal."""
-    written = []
+    written: list[str] = []
     assert copy("你好", written.append, {"DISPLAY": ":0"})
     assert (program / "kept").read_bytes().decode("utf-16") == "你好"
     assert written == []
@@ -32,7 +32,7 @@ def test_program_of_this_machine_takes_the_text(program: Path) -> None:
 @pytest.mark.parametrize("environ", [{}, {"DISPLAY": ":0", "SSH_CONNECTION": "a b c d"}])
 def test_terminal_is_asked_where_no_program_can(program: Path, environ: dict[str, Any]) -> None:
     """Without a screen, and over SSH, where the screen is elsewhere."""
-    written = []
+    written: list[str] = []
     assert not copy("你好", written.append, environ)
     assert not (program / "kept").exists()
     (sequence,) = written
@@ -49,6 +49,6 @@ def test_program_that_fails_is_as_good_as_none(
     (program / "broken").touch()
     if command == "missing":
         (program / "keep").unlink()
-    written = []
+    written: list[str] = []
     assert not copy("x", written.append, {"DISPLAY": ":0"})
     assert len(written) == 1

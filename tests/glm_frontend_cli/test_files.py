@@ -65,7 +65,7 @@ def test_failed_save_leaves_the_old_file_and_no_litter(
 
 def test_saving_where_one_may_not_is_one_sentence(tmp_path: Path, say: Texts) -> None:
     """A directory that does not exist is reported with its reason."""
-    with pytest.raises(ConfigError, match="Cannot write .*: No such file or directory"):
+    with pytest.raises(ConfigError, match="No such file"):
         save(FULL, tmp_path / "none" / "a.json", say)
 
 

@@ -72,7 +72,7 @@ def painted(terminal: Any, source: Any, step: Any) -> list[str]:
         painter._next_frame = 0.0  # every piece is a frame
         painter.feed(source[start : start + step])
     painter.finish()
-    return [line.plain.rstrip() for line in renderer.document(source, terminal.size()[0] - 1)]
+    return [line.plain.rstrip() for line in renderer.render_document(source, terminal.size()[0] - 1)]
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (40, 10), (30, 3)])
@@ -130,7 +130,7 @@ def test_note_is_painted_until_text_comes() -> None:
 
 def test_unchanged_frame_writes_nothing() -> None:
     """Waiting costs no output."""
-    written = []
+    written: list[str] = []
     console = Console(file=io.StringIO(), width=40, force_terminal=True)
     painter = AnswerPainter(
         console, MarkdownRenderer(console), written.append, lambda: (40, 10), lambda empty: ""

@@ -14,7 +14,7 @@ from rich.console import Console
 def rendered(source: Any, width: int = 40) -> list[str]:
     """Lines as plain text."""
     renderer = MarkdownRenderer(Console(file=io.StringIO(), width=width))
-    return [line.plain for line in renderer.document(source, width)]
+    return [line.plain for line in renderer.render_document(source, width)]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_decoded_entities_cannot_smuggle_control_characters() -> None:
 def test_no_terminal_hyperlinks_are_made() -> None:
     """Where a link leads can be read; nothing hides behind its text."""
     console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system="truecolor")
-    lines = MarkdownRenderer(console).document("[a](http://u) <http://v> ![i](http://w)", 59)
+    lines = MarkdownRenderer(console).render_document("[a](http://u) <http://v> ![i](http://w)", 59)
     written = "".join(line.ansi for line in to_lines(console, lines))
     assert "\x1b]8" not in written
     assert "\x1b[" in written
@@ -79,7 +79,7 @@ def test_no_terminal_hyperlinks_are_made() -> None:
 def test_code_is_highlighted_without_padding() -> None:
     """Colours, but no spaces at line ends that one would copy."""
     console = Console(file=io.StringIO(), width=40, force_terminal=True, color_system="standard")
-    (line,) = to_lines(console, MarkdownRenderer(console).document("```python\nreturn 1\n```", 39))
+    (line,) = to_lines(console, MarkdownRenderer(console).render_document("```python\nreturn 1\n```", 39))
     assert line.cells == len("  return 1")
     assert line.ansi != "  return 1"
 
@@ -89,7 +89,9 @@ def test_no_color_is_respected() -> None:
     console = Console(
         file=io.StringIO(), width=40, force_terminal=True, _environ={"NO_COLOR": "1", "TERM": "xterm"}
     )
-    lines = to_lines(console, MarkdownRenderer(console).document("# t\n\n```python\nreturn 1\n```", 39))
+    lines = to_lines(
+        console, MarkdownRenderer(console).render_document("# t\n\n```python\nreturn 1\n```", 39)
+    )
     assert [line.ansi for line in lines] == ["\x1b[1mt\x1b[0m", "", "  return 1"]
 
 

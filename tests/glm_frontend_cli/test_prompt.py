@@ -88,7 +88,7 @@ def test_completion_follows_adapters_that_come_and_go() -> None:
 
 def test_history_file_is_private_and_keeps_lines(state: Path, say: Texts) -> None:
     """Questions, several lines included, are there the next time, for their owner only."""
-    notices = []
+    notices: list[str] = []
     history = open_history(say, notices.append, keep=True)
     history.store_string("第一行\n第二行\x1b")
     path = state / "glm" / "cli_history"
@@ -100,7 +100,7 @@ def test_history_file_is_private_and_keeps_lines(state: Path, say: Texts) -> Non
 def test_unwritable_history_falls_back_to_memory(state: Path, say: Texts) -> None:
     """One notice, and the chat goes on."""
     (state / "glm").write_text("a file where the directory should be")
-    notices = []
+    notices: list[str] = []
     history = open_history(say, notices.append, keep=True)
     assert isinstance(history, InMemoryHistory)
     assert len(notices) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from glm_frontend_cli._session import Session, run
@@ -301,7 +301,7 @@ def test_run_ends_quietly_when_the_reader_has_gone(
     """``| head`` closes the pipe; the answer is cancelled and nothing is raised."""
 
     class ClosedPipe(io.StringIO):
-        def write(self, text: Any) -> None:
+        def write(self, text: Any) -> None:  # type: ignore[override]
             raise BrokenPipeError
 
     monkeypatch.setattr(sys, "stdin", io.StringIO("q1\nq2\n"))
@@ -343,7 +343,11 @@ def test_session_starts_with_the_conversation_it_is_given(
     ],
 )
 def test_busy_model_is_one_sentence_and_the_question_waits(
-    session: Session, runtime: ScriptedRuntime, view: RecordingView, language: str, sentence: str
+    session: Session,
+    runtime: ScriptedRuntime,
+    view: RecordingView,
+    language: Literal["zh", "en"],
+    sentence: str,
 ) -> None:
     """The chat lives on and /regenerate asks what could not be asked."""
     session.say = Texts(language)
@@ -364,7 +368,11 @@ def test_busy_model_is_one_sentence_and_the_question_waits(
     ],
 )
 def test_trimmed_history_is_noticed_once_per_answer(
-    session: Session, runtime: ScriptedRuntime, view: RecordingView, language: str, sentence: str
+    session: Session,
+    runtime: ScriptedRuntime,
+    view: RecordingView,
+    language: Literal["zh", "en"],
+    sentence: str,
 ) -> None:
     """Each answer whose history was trimmed says so once, in the user's language."""
     session.say = Texts(language)

@@ -9,7 +9,7 @@ import termios
 import tty
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyte
 import pytest
@@ -35,7 +35,11 @@ class Keyboard:
     """A terminal view, what it printed, and the keys to send to it."""
 
     def __init__(
-        self, pipe: Any, language: str = "en", adapters: tuple[Any, ...] = (), history: tuple[Any, ...] = ()
+        self,
+        pipe: Any,
+        language: Literal["zh", "en"] = "en",
+        adapters: tuple[Any, ...] = (),
+        history: tuple[Any, ...] = (),
     ) -> None:
         self.pipe = pipe
         self.printed = io.StringIO()
@@ -174,7 +178,12 @@ def test_screen_without_unicode_gets_a_plain_prompt() -> None:
             file=io.TextIOWrapper(io.BytesIO(), encoding="ascii"), width=60, force_terminal=True
         )
         view = TerminalView(
-            ascii_console, (), InMemoryHistory(), Texts("en"), input=pipe, output=DummyOutput()
+            ascii_console,
+            lambda: (),
+            InMemoryHistory(),
+            Texts("en"),
+            input=pipe,
+            output=DummyOutput(),
         )
         assert view._mark == ">"
 
@@ -233,7 +242,7 @@ def every_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_queue_position_is_shown_and_gone_afterwards(
-    runtime: ScriptedRuntime, language: str, queued: str, thinking: str
+    runtime: ScriptedRuntime, language: Literal["zh", "en"], queued: str, thinking: str
 ) -> None:
     """First the place in the queue, then that the model thinks; beside the answer no trace of either."""
     with create_pipe_input() as pipe:

@@ -28,7 +28,7 @@ class FlushCounter(io.StringIO):
         self.flushes += 1
 
 
-def plain_chat(model: Any, typed: Any, say: Texts) -> tuple[str, str]:
+def plain_chat(model: Any, typed: Any, say: Texts) -> tuple[FlushCounter, io.StringIO]:
     """Chat over text streams; stdout and stderr."""
     out, err = FlushCounter(), io.StringIO()
     Session(model, Conversation(), PlainView(io.StringIO(typed), out, err), say).loop()

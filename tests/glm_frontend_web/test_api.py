@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
 from types import SimpleNamespace
@@ -54,7 +54,7 @@ def test_the_api_is_started_and_stopped_with_the_page() -> None:
     events = []
 
     @asynccontextmanager
-    async def life(app: Any) -> Iterator[Any]:
+    async def life(app: Any) -> AsyncIterator[None]:
         events.append("start")
         yield
         events.append("stop")
@@ -88,15 +88,13 @@ def test_a_broken_api_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError("no module named x")
 
     entry_points(monkeypatch, SimpleNamespace(value="somewhere:app", load=load))
-    with pytest.raises(
-        PluginError, match=r"somewhere:app cannot be loaded \(ImportError: no module named x\)"
-    ):
+    with pytest.raises(PluginError, match=r"somewhere:app.*loaded \(ImportError.*module.*x\)"):
         _api.find_api()
 
 
 def test_the_api_is_made_of_the_same_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The factory gets the model, the key and the names; one of another shape is reported."""
-    seen = {}
+    seen: dict[str, Any] = {}
 
     def factory(model: Any, *, api_key: Any = None, allowed_hosts: Any = None) -> str:
         seen.update(model=model, api_key=api_key, allowed_hosts=allowed_hosts)
@@ -104,26 +102,26 @@ def test_the_api_is_made_of_the_same_model(monkeypatch: pytest.MonkeyPatch) -> N
 
     entry_points(monkeypatch, SimpleNamespace(value="somewhere:app", load=lambda: factory))
     found = _api.find_api()
-    assert _api.make_api(found, "model", api_key="k", allowed_hosts=("a",)) == "app"
+    assert _api.make_api(found, "model", api_key="k", allowed_hosts=("a",)) == "app"  # type: ignore[arg-type]
     assert seen == {"model": "model", "api_key": "k", "allowed_hosts": ("a",)}
     with pytest.raises(PluginError, match="does not fit this version"):
-        _api.make_api(lambda model: None, "model", api_key=None, allowed_hosts=None)
+        _api.make_api(lambda model: None, "model", api_key=None, allowed_hosts=None)  # type: ignore[arg-type]
 
 
 def test_the_api_is_told_of_a_folder_of_adapters_where_there_is_one() -> None:
     """An older API, which knows of no such folder, works without one and is reported with one."""
-    seen = {}
+    seen: dict[str, Any] = {}
 
     def factory(model: Any, **more: Any) -> str:
         seen.update(more)
         return "app"
 
-    _api.make_api(factory, "model", api_key="k", allowed_hosts=None, adapters_dir="/srv/adapters")
+    _api.make_api(factory, "model", api_key="k", allowed_hosts=None, adapters_dir="/srv/adapters")  # type: ignore[arg-type]
     assert seen["adapters_dir"] == "/srv/adapters"
     with pytest.raises(PluginError, match=r"does not fit this version .*adapters_dir"):
         _api.make_api(
             lambda model, api_key, allowed_hosts: "app",
-            "m",
+            "m",  # type: ignore[arg-type]
             api_key="k",
             allowed_hosts=None,
             adapters_dir="/x",

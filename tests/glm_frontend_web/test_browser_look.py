@@ -207,7 +207,7 @@ def test_axe_finds_no_serious_fault(
     options = PHONE if shape == "phone" else {}
     page, script = ChatPage(visit(scripted_site, color_scheme=scheme, **options)), scripted_site.script
     page.page.evaluate(axe)
-    faults = []
+    faults: list[Any] = []
 
     def inspect(moment: Any) -> None:
         result = page.page.evaluate("axe.run(document, {resultTypes: ['violations']})")

@@ -164,7 +164,7 @@ def test_the_page_asks_no_other_server_for_anything(
     context = lone.new_context(locale="zh-CN", color_scheme="dark")
     foreign, seen = [], []
 
-    def judge(route: Any, request: pytest.FixtureRequest) -> None:
+    def judge(route: Any, request: Any) -> None:
         seen.append(request.url)
         if request.url.startswith((scripted_site.url, "data:", "blob:")):
             route.continue_()

@@ -14,7 +14,7 @@ TURNS = [Turn("a <b>", "A **x**"), Turn("b", "")]
 
 def test_each_turn_is_one_piece_with_its_actions() -> None:
     """Every turn can be copied, edited and deleted; only the last can be answered again."""
-    first, last = Log(SAY["en"], demo=False).pieces(TURNS)
+    first, last = Log(SAY["en"], demo=False).render(TURNS)
     assert "a &lt;b&gt;" in first
     assert "<strong>x</strong>" in first
     assert 'data-action="retry"' not in first
@@ -27,7 +27,7 @@ def test_each_turn_is_one_piece_with_its_actions() -> None:
 
 def test_every_button_has_a_name_and_icons_are_silent() -> None:
     """Screen readers get a label for each button and skip the drawings."""
-    html = "".join(Log(SAY["zh"], demo=False).pieces(TURNS))
+    html = "".join(Log(SAY["zh"], demo=False).render(TURNS))
     assert html.count("<button") == html.count("aria-label=") - html.count("<article") == 9
     assert html.count("<svg") == html.count('aria-hidden="true"') == 9
 
@@ -35,21 +35,21 @@ def test_every_button_has_a_name_and_icons_are_silent() -> None:
 def test_an_answer_in_the_making_has_no_actions_and_is_marked_busy() -> None:
     """While an answer comes nothing can be done to it, and earlier turns stay as they are."""
     log = Log(SAY["en"], demo=False)
-    pieces = log.growing(TURNS[:1], "now?", "so far")
+    pieces = log.render_growing(TURNS[:1], "now?", "so far")
     assert len(pieces) == 2
     assert 'aria-busy="true"' in pieces[-1]
     assert "so far" in pieces[-1]
     assert "<button" not in pieces[-1].partition("glm-answer")[2]
-    assert "Thinking" in log.growing([], "now?", "")[0]
-    assert log.growing(TURNS[:1], "now?", "so far and more")[0] == pieces[0]
+    assert "Thinking" in log.render_growing([], "now?", "")[0]
+    assert log.render_growing(TURNS[:1], "now?", "so far and more")[0] == pieces[0]
 
 
 def test_an_empty_conversation_welcomes_with_examples() -> None:
     """The welcome has four questions; the demo model says what it is."""
-    (welcome,) = Log(SAY["en"], demo=False).pieces([])
+    (welcome,) = Log(SAY["en"], demo=False).render([])
     assert welcome.count('data-action="example_select"') == 4
     assert "demo model" not in welcome
-    assert "demo model" in Log(SAY["en"], demo=True).pieces([])[0]
+    assert "demo model" in Log(SAY["en"], demo=True).render([])[0]
 
 
 def test_a_copy_shares_nothing() -> None:
@@ -57,4 +57,4 @@ def test_a_copy_shares_nothing() -> None:
     log = Log(SAY["zh"], demo=True)
     twin = copy.deepcopy(log)
     assert twin is not log
-    assert twin.pieces([]) == log.pieces([])
+    assert twin.render([]) == log.render([])

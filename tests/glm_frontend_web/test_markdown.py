@@ -59,7 +59,7 @@ class Inspector(HTMLParser):
 
     def __init__(self, html: Any) -> None:
         super().__init__()
-        self.faults = []
+        self.faults: list[tuple[str, Any]] = []
         self.feed(html)
         self.close()
 
@@ -73,7 +73,7 @@ class Inspector(HTMLParser):
             if name == "href" and not (value or "").lower().startswith(("http://", "https://", "mailto:")):
                 self.faults.append((tag, value))
 
-    def handle_comment(self, data: st.DataObject) -> None:
+    def handle_comment(self, data: str) -> None:
         """Comments never come out."""
         self.faults.append(("comment", data))
 

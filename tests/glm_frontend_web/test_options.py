@@ -35,13 +35,11 @@ def test_loopback_needs_no_password(host: str) -> None:
 )
 def test_opening_the_page_to_others_must_be_meant(more: dict[str, Any]) -> None:
     """Elsewhere than on loopback, and with a public link: a password, or the word insecure."""
-    with pytest.raises(
-        ConfigError, match=r"lets others reach the page: protect it with --auth .* or say --insecure"
-    ):
+    with pytest.raises(ConfigError, match=r"lets others reach.*--auth .*--insecure"):
         parse(**more)
     assert parse(**more, auth="ann:secret").auth == ("ann", "secret")
     assert parse(**more, insecure=True).insecure
-    with pytest.raises(ConfigError, match="lets others reach the API as well"):
+    with pytest.raises(ConfigError, match="lets others reach.*API"):
         parse(**more, auth="ann:secret", with_api=True)
     assert parse(**more, auth="ann:secret", with_api=True, api_key="k").api_key == "k"
 
@@ -51,7 +49,7 @@ def test_a_folder_of_adapters_is_for_an_api_with_a_key(tmp_path: Path) -> None:
     folder = str(tmp_path)
     assert parse(adapters_dir=folder, with_api=True, api_key="k").adapters_dir == folder
     for more in ({}, {"with_api": True}, {"api_key": "k"}):
-        with pytest.raises(ConfigError, match="add --with-api and set GLM_API_KEY, or leave it out"):
+        with pytest.raises(ConfigError, match="--with-api.*GLM_API_KEY"):
             parse(adapters_dir=folder, **more)
     with pytest.raises(ConfigError, match="--adapters-dir .*/none is not a directory"):
         parse(adapters_dir=f"{folder}/none", with_api=True, api_key="k")

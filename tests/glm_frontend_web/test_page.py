@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 from glm_frontend_web._page import (
-    adapter_menu,
+    build_labels,
     choose_language,
+    describe_adapter_menu,
     format_bytes,
-    labels,
     read_settings,
 )
 from glm_frontend_web._settings import PageSettings
@@ -47,23 +47,24 @@ def test_settings_are_read_from_what_components_hold() -> None:
 def test_header_says_what_answers_and_on_what() -> None:
     """Device and dtype stand among the facts; a model that does not tell them leaves them out."""
     runtime = ScriptedRuntime()
-    header = labels(runtime.model, SAY["en"])["header"]["value"]
+    header = build_labels(runtime.model, SAY["en"])["header"]["value"]
     assert "6.2B parameters · 2048 tokens of context · 12.4 GB of weights · cpu bfloat16<" in header
-    assert " · cpu bfloat16<" in labels(runtime.model, SAY["zh"])["header"]["value"]
+    assert " · cpu bfloat16<" in build_labels(runtime.model, SAY["zh"])["header"]["value"]
     silent = ModelInfo("<b>", "f", 0, 16, Sampling())
-    header = labels(SimpleNamespace(info=silent, load=None), SAY["en"])["header"]["value"]
+    model = SimpleNamespace(info=silent, load=None)
+    header = build_labels(model, SAY["en"])["header"]["value"]  # type: ignore[arg-type]
     assert header.endswith("16 tokens of context</p>")
 
 
 def test_menu_of_adapters_is_there_where_there_are_some() -> None:
     """The base model comes first; names are cleaned for the eye and whole in the value."""
     info = ModelInfo("m", "f", 0, 16, Sampling(), ("law", "base"))
-    assert adapter_menu(info, SAY["en"]) == {
+    assert describe_adapter_menu(info, SAY["en"]) == {
         "label": "Adapter",
         "choices": [("Base model", "base"), ("law", "=law"), ("base", "=base")],
         "visible": True,
     }
-    assert adapter_menu(dataclasses.replace(info, adapters=()), SAY["en"])["visible"] is False
+    assert describe_adapter_menu(dataclasses.replace(info, adapters=()), SAY["en"])["visible"] is False
 
 
 def test_numbers_are_written_for_people() -> None:

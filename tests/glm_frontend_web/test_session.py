@@ -102,7 +102,7 @@ def test_our_own_faults_are_logged_and_not_shown(
     def broken(request: pytest.FixtureRequest) -> None:
         raise ZeroDivisionError("secret detail")
 
-    runtime = SimpleNamespace(model=SimpleNamespace(stream=broken, info=runtime.model.info))
+    runtime = SimpleNamespace(model=SimpleNamespace(stream=broken, info=runtime.model.info))  # type: ignore[assignment]
     last = ask(runtime, session, "q")[-1]
     assert "secret" not in last.status
     assert last.given_back == "q"

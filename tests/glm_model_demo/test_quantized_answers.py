@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,25 @@ PROMPTS = [
     json.loads(line) for line in (Path(__file__).parent / "answers.jsonl").read_text("utf-8").splitlines()
 ]
 INT4_MAY_MISS = 2
+CONCURRENCY = 8
 
 
 def right_answers(model: glm_core.ChatModel) -> set[str]:
-    """Ids of the prompts whose greedy answer holds the words of a right one."""
-    right = set()
-    for prompt in PROMPTS:
+    """Return the ids of the prompts whose greedy answer holds the words of a right one.
+
+    Several are asked at once, which is much faster and changes no answer.
+    """
+
+    def is_right(prompt: dict[str, Any]) -> bool:
         history: list[Any] = []
         answer = ""
         for turn in prompt["turns"]:
             answer, history = model.chat(turn, history, do_sample=False, max_new_tokens=160)
-        if all(any(word.lower() in answer.lower() for word in group) for group in prompt["expect"]):
-            right.add(str(prompt["id"]))
-    return right
+        return all(any(word.lower() in answer.lower() for word in group) for group in prompt["expect"])
+
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        right = pool.map(is_right, PROMPTS)
+        return {str(prompt["id"]) for prompt, is_one in zip(PROMPTS, right, strict=True) if is_one}
 
 
 def answered(model: str | Path = "demo", quantize: str = "none") -> set[str]:

@@ -51,7 +51,7 @@ def readme_call(model: Path | str, folder: Path, rows: Path, **changed: Any) -> 
         "report_to": "none",
         **changed,
     }
-    return ChatGLM6Bpkg.ptuning.ptuning(**keywords)  # type: ignore[no-any-return]
+    return ChatGLM6Bpkg.ptuning.ptuning(**keywords)
 
 
 def test_the_readmes_training_and_inference_run(
@@ -79,9 +79,7 @@ def test_the_readmes_training_and_inference_run(
     assert len(answers) == 8
     everything = json.loads((tmp_path / "output" / "all_results.json").read_text("utf-8"))
     assert {"train_loss", "predict_bleu-4"} <= everything.keys()
-    with pytest.raises(
-        AdapterError, match="pre_seq_len 8, but pre_seq_len 7 is asked for; pass pre_seq_len=8"
-    ):
+    with pytest.raises(AdapterError, match="pre_seq_len 8.*pre_seq_len 7.*pre_seq_len=8"):
         readme_call(
             model,
             tmp_path,
@@ -151,7 +149,7 @@ def test_a_model_that_is_quantised_already_is_taken_as_it_is(model: Path, tmp_pa
     rows = write_rows(tmp_path / "rows.json", 4)
     metrics = readme_call(tmp_path / "int4", tmp_path, rows, max_steps=1)
     assert metrics["train_loss"] > 0
-    with pytest.raises(CheckpointError, match="quantised to 4 bits already, quantization_bit 8 is asked for"):
+    with pytest.raises(CheckpointError, match="quantised.*4 bits.*quantization_bit 8"):
         readme_call(tmp_path / "int4", tmp_path, rows, quantization_bit=8)
 
 

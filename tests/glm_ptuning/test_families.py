@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_families import MAKERS
@@ -24,7 +25,7 @@ def test_family_trains_and_serves(family: str, tmp_path: Path) -> None:
     job = options(rows, max_steps=30, learning_rate=0.3)
     found = losses(train(directory, tmp_path / "out", job))
     assert sum(found[-3:]) < sum(found[:3])
-    ask = {"temperature": 0, "max_new_tokens": 12}
+    ask: dict[str, Any] = {"temperature": 0, "max_new_tokens": 12}
     with glm_core.load(directory, device="cpu", dtype="float32") as model:
         before = [model.chat(word, **ask)[0] for word in WORDS]
         model.add_adapter("tuned", tmp_path / "out")
@@ -38,7 +39,7 @@ def test_adapter_of_one_family_is_refused_by_another(tmp_path: Path) -> None:
     other = tiny_checkpoint2(tmp_path / "chatglm3")
     train(other, tmp_path / "out", options(write_rows(tmp_path / "rows.jsonl"), max_steps=1))
     with glm_core.load(tiny_checkpoint(tmp_path / "v1"), device="cpu") as model:
-        with pytest.raises(AdapterError, match="its family is chatglm3, that of this one is chatglm$"):
+        with pytest.raises(AdapterError, match="family.*chatglm3.*chatglm$"):
             model.add_adapter("tuned", tmp_path / "out")
 
 

@@ -40,7 +40,7 @@ def test_divergence_stops_when_it_lasts() -> None:
     calm = [3.0] * START_STEPS
     run(Guard(), calm + [30.0] * 3 + [3.0] * 100)
     run(Guard(), calm + [4.0] * 200)
-    with pytest.raises(TrainingStoppedError, match="the loss was 3 at its start and is"):
+    with pytest.raises(TrainingStoppedError, match="loss.*3.*start"):
         run(Guard(), calm + [9.0] * WINDOW)
     run(Guard(stop_on_divergence=False), calm + [9.0] * 2 * WINDOW)
 

@@ -146,7 +146,7 @@ def test_a_quantised_base_is_not_quantised_otherwise(tmp_path: Path) -> None:
     shutil.copytree(DATA / "quantization" / "ckpt-int4", tmp_path / "base")
     train_vocabulary(tmp_path / "base")
     arguments = (str(tmp_path / "base"), str(V1 / "ptuning-emb"), 8)
-    with pytest.raises(ConfigError, match="quantised to 4 bits already, quantization_bit 8 is asked for"):
+    with pytest.raises(ConfigError, match="quantised.*4 bits.*quantization_bit 8"):
         load_ptuning_checkpoint(*arguments, quantization_bit=8)
     _, config, _ = load_ptuning_checkpoint(*arguments, quantization_bit=4)
     assert config.quantization_bit == 4

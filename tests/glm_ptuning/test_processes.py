@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from child_process import run
-from glm_ptuning._processes import device_of_process, launcher_notice, number_of_processes
+from glm_ptuning._processes import choose_device, explain_launcher, read_rank_and_size
 from safetensors.torch import load_file
 from tiny_models import tiny_checkpoint
 from tiny_training import write_rows
@@ -78,21 +78,21 @@ def test_a_job_may_change_its_number_of_processes(folder: Path) -> None:
 
 def test_a_launcher_that_starts_one_process_is_told() -> None:
     """On CPUs accelerate launch starts one process however many are asked for; torchrun starts them all."""
-    assert "accelerate launch has started one process" in launcher_notice({"ACCELERATE_USE_CPU": "true"})
-    assert launcher_notice({"ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "2", "RANK": "0"}) == ""
-    assert "each trains by itself" in launcher_notice({"OMPI_COMM_WORLD_SIZE": "2"})
-    assert launcher_notice({}) == ""
+    assert "accelerate launch has started one process" in explain_launcher({"ACCELERATE_USE_CPU": "true"})
+    assert explain_launcher({"ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "2", "RANK": "0"}) == ""
+    assert "each trains by itself" in explain_launcher({"OMPI_COMM_WORLD_SIZE": "2"})
+    assert explain_launcher({}) == ""
 
 
 def test_what_the_launcher_says_is_read() -> None:
     """Rank and size come from the environment; nonsense is refused."""
-    assert number_of_processes({}) == (0, 1)
-    assert number_of_processes({"RANK": "1", "WORLD_SIZE": "2"}) == (1, 2)
-    with pytest.raises(ConfigError, match="RANK 'x' and WORLD_SIZE None must be whole numbers"):
-        number_of_processes({"RANK": "x"})
+    assert read_rank_and_size({}) == (0, 1)
+    assert read_rank_and_size({"RANK": "1", "WORLD_SIZE": "2"}) == (1, 2)
+    with pytest.raises(ConfigError, match="RANK 'x'.*WORLD_SIZE None"):
+        read_rank_and_size({"RANK": "x"})
 
 
 def test_processes_on_the_cpu_share_it() -> None:
     """Only GPUs are handed out one to each process."""
-    assert device_of_process(("cpu",), {"LOCAL_RANK": "1", "WORLD_SIZE": "2"}) == torch.device("cpu")
-    assert device_of_process(("cuda:1",), {}) == torch.device("cuda", 1)
+    assert choose_device(("cpu",), {"LOCAL_RANK": "1", "WORLD_SIZE": "2"}) == torch.device("cpu")
+    assert choose_device(("cuda:1",), {}) == torch.device("cuda", 1)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from glm_ptuning._retention import compare, retention_prompts, retention_requests
+from glm_ptuning._retention import build_retention_requests, compare, read_retention_prompts
 
 from glm_core import ConfigError
 
@@ -32,7 +32,7 @@ def test_likeness_is_the_share_of_matching_characters() -> None:
 
 def test_the_built_in_questions_are_in_both_languages() -> None:
     """As many Chinese as English questions, none twice."""
-    prompts = retention_prompts()
+    prompts = read_retention_prompts()
     chinese = [prompt for prompt in prompts if re.search("[\u4e00-\u9fff]", prompt)]
     assert len(prompts) == len(set(prompts)) == 24
     assert len(chinese) == 12
@@ -42,19 +42,19 @@ def test_a_users_own_questions(tmp_path: Path) -> None:
     """One question a line, blank lines left out; a file without any, or none at all, is refused."""
     path = tmp_path / "questions.txt"
     path.write_text("\ufeff一？\n\n  two? \n", "utf-8")
-    assert retention_prompts(path) == ("一？", "two?")
+    assert read_retention_prompts(path) == ("一？", "two?")
     path.write_text("\n\n")
     with pytest.raises(ConfigError, match="holds no question; write one a line"):
-        retention_prompts(path)
+        read_retention_prompts(path)
     with pytest.raises(ConfigError, match="retention_file .* cannot be read"):
-        retention_prompts(tmp_path / "none")
+        read_retention_prompts(tmp_path / "none")
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="cannot be read: 'utf-8' codec"):
-        retention_prompts(path)
+        read_retention_prompts(path)
 
 
 def test_questions_are_asked_greedily() -> None:
     """Sampling would make the score noise."""
-    (request,) = retention_requests(["q"], "poet")
+    (request,) = build_retention_requests(["q"], "poet")
     assert (request.sampling.do_sample, request.adapter) == (False, "poet")
     assert request.messages[-1].content == "q"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_plugins import run_python
-from glm_ptuning._scores import METRICS, mean, score
+from glm_ptuning._scores import METRICS, average_scores, score
 
 PAIRS = [
     ("今天天气很好", "今天天气不好"),
@@ -98,8 +98,8 @@ def test_odd_texts_do_not_crash(text: str) -> None:
 def test_the_score_of_a_file_is_the_mean() -> None:
     """Rows count alike; no rows have no score."""
     rows = [score("好", "好"), score("", "好")]
-    assert mean(rows)["bleu-4"] == pytest.approx(35.3553 / 2)
-    assert mean([]) == {}
+    assert average_scores(rows)["bleu-4"] == pytest.approx(35.3553 / 2)
+    assert average_scores([]) == {}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a home that cannot be written")

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import transformers
 from glm_ptuning._keywords import OTHER_NAMES, WITHOUT_EFFECT
-from glm_ptuning._settings import Settings, settings_of
-from glm_ptuning._train import job_settings
+from glm_ptuning._settings import TrainingSettings, parse_settings
+from glm_ptuning._train import parse_job_settings
 
 from glm_core import ConfigError
 
@@ -42,7 +42,11 @@ KEYWORDS, ARGUMENTS_4_27 = _KEYWORDS.split(), _ARGUMENTS_4_27.split()
 
 
 def known() -> set[str]:
-    return {field.name for field in dataclasses.fields(Settings)} | set(OTHER_NAMES) | set(WITHOUT_EFFECT)
+    return (
+        {field.name for field in dataclasses.fields(TrainingSettings)}
+        | set(OTHER_NAMES)
+        | set(WITHOUT_EFFECT)
+    )
 
 
 def test_every_keyword_of_the_original_is_known() -> None:
@@ -55,13 +59,13 @@ def test_every_keyword_of_the_original_is_known() -> None:
 
 def test_no_name_is_both_used_and_without_effect() -> None:
     """The two lists do not overlap, so what is said of a name is true."""
-    assert {field.name for field in dataclasses.fields(Settings)} & set(WITHOUT_EFFECT) == set()
-    assert set(OTHER_NAMES.values()) <= {field.name for field in dataclasses.fields(Settings)}
+    assert {field.name for field in dataclasses.fields(TrainingSettings)} & set(WITHOUT_EFFECT) == set()
+    assert set(OTHER_NAMES.values()) <= {field.name for field in dataclasses.fields(TrainingSettings)}
 
 
 def test_defaults_are_the_original_ones() -> None:
     """Nothing said gives the published defaults."""
-    settings = settings_of({})
+    settings = parse_settings({})
     assert (settings.max_source_length, settings.max_target_length) == (1024, 128)
     assert (settings.learning_rate, settings.num_train_epochs, settings.lr_scheduler_type) == (
         5e-5,
@@ -75,7 +79,7 @@ def test_defaults_are_the_original_ones() -> None:
 
 def test_text_is_taken_as_its_setting_wants_it() -> None:
     """Values of --set are text and become numbers, booleans, mappings or nothing."""
-    settings = settings_of(
+    settings = parse_settings(
         {
             "pre_seq_len": "16",
             "learning_rate": "2e-2",
@@ -93,7 +97,7 @@ def test_text_is_taken_as_its_setting_wants_it() -> None:
 
 def test_newer_and_deprecated_spellings_mean_the_same() -> None:
     """eval_strategy, use_cpu and per_gpu_train_batch_size are the settings that they were renamed from."""
-    settings = settings_of({"eval_strategy": "steps", "use_cpu": True, "per_gpu_train_batch_size": 3})
+    settings = parse_settings({"eval_strategy": "steps", "use_cpu": True, "per_gpu_train_batch_size": 3})
     assert settings.evaluation_strategy == "steps"
     assert settings.no_cuda
     assert settings.per_device_train_batch_size == 3
@@ -101,7 +105,7 @@ def test_newer_and_deprecated_spellings_mean_the_same() -> None:
 
 def test_what_has_no_effect_is_said_once() -> None:
     """Names given their default or None are passed over; the others are one line."""
-    settings = settings_of({"torch_compile": True, "run_name": "x", "fsdp": "", "disable_tqdm": True})
+    settings = parse_settings({"torch_compile": True, "run_name": "x", "fsdp": "", "disable_tqdm": True})
     assert settings.notices == ("without effect here: run_name, torch_compile",)
 
 
@@ -110,9 +114,9 @@ def test_what_has_no_effect_is_said_once() -> None:
     [
         ({"learning_rat": 1}, "learning_rat is unknown; did you mean learning_rate?"),
         ({"zzzz": 1}, "zzzz is unknown; docs/ptuning.md lists the names"),
-        ({"pre_seq_len": "many"}, "pre_seq_len must be a whole number, got 'many'"),
+        ({"pre_seq_len": "many"}, "pre_seq_len must be an integer, got 'many'"),
         ({"pre_seq_len": 0}, "pre_seq_len must be at least 1, got 0"),
-        ({"pre_seq_len": True}, "pre_seq_len must be a whole number, got True"),
+        ({"pre_seq_len": True}, "pre_seq_len must be an integer, got True"),
         ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'"),
         ({"do_train": "maybe"}, "do_train must be true or false, got 'maybe'"),
         ({"prefix_dropout": 1.5}, "prefix_dropout must be at least 0 and less than 1, got 1.5"),
@@ -128,7 +132,7 @@ def test_what_has_no_effect_is_said_once() -> None:
 def test_wrong_settings_are_refused_in_one_sentence(given: dict[str, object], message: str) -> None:
     """Unknown names, wrong types and impossible values say what was given and what is expected."""
     with pytest.raises(ConfigError) as refused:
-        settings_of(given)
+        parse_settings(given)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -136,13 +140,13 @@ def test_wrong_settings_are_refused_in_one_sentence(given: dict[str, object], me
 def test_what_the_command_has_options_for_is_not_taken_twice() -> None:
     """--set fp16=true would say nothing: the option to use instead is named."""
     with pytest.raises(ConfigError, match="fp16 is said by an option of the command: --dtype float16"):
-        job_settings({"fp16": "true"})
+        parse_job_settings({"fp16": "true"})
     with pytest.raises(ConfigError, match="quantization_bit is said by .*: --quantize"):
-        job_settings({"quantization_bit": 4})
+        parse_job_settings({"quantization_bit": 4})
 
 
 def test_a_prefix_of_length_zero_trains_all_weights() -> None:
     """On the command line 0 is what leaving pre_seq_len out is in Python."""
-    assert job_settings({"pre_seq_len": 0}).pre_seq_len is None
-    assert job_settings({"pre_seq_len": "0"}).pre_seq_len is None
-    assert job_settings({"pre_seq_len": 128}).pre_seq_len == 128
+    assert parse_job_settings({"pre_seq_len": 0}).pre_seq_len is None
+    assert parse_job_settings({"pre_seq_len": "0"}).pre_seq_len is None
+    assert parse_job_settings({"pre_seq_len": 128}).pre_seq_len == 128

@@ -238,7 +238,7 @@ def test_a_trained_prefix_can_be_trained_on(model: Path, finished: Path, rows: P
     started = losses(train(model, tmp_path / "out", job))[0]
     fresh = losses(train(model, tmp_path / "fresh", options(rows, max_steps=1, prefix_dropout=0)))[0]
     assert started != fresh
-    with pytest.raises(AdapterError, match="was trained with pre_seq_len 4, but pre_seq_len 6 is asked for"):
+    with pytest.raises(AdapterError, match="trained.*pre_seq_len 4.*pre_seq_len 6"):
         train(model, tmp_path / "other", {**job, "pre_seq_len": 6})
 
 
@@ -324,7 +324,7 @@ def test_a_diverging_job_keeps_its_last_checkpoint(
     """A loss that is no number stops the job with a diagnosis; earlier checkpoints are whole."""
     from glm_ptuning import _loop
 
-    original, calls = _loop.token_losses, []
+    original, calls = _loop.token_losses, []  # type: ignore[attr-defined]
 
     def broken(*arguments: Any, **settings: Any) -> torch.Tensor:
         calls.append(1)
@@ -332,7 +332,7 @@ def test_a_diverging_job_keeps_its_last_checkpoint(
         return found * float("nan") if len(calls) > 14 else found
 
     monkeypatch.setattr(_loop, "token_losses", broken)
-    with pytest.raises(GlmError, match=r"step 8: the loss is nan\..*The newest checkpoint is .*checkpoint-5"):
+    with pytest.raises(GlmError, match=r"step 8.*loss.*nan\..*The newest.*checkpoint-5"):
         train(model, tmp_path / "out", options(rows))
     assert Checkpoints(tmp_path / "out").steps() == [5]
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 8

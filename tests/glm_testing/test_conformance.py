@@ -12,8 +12,16 @@ import broken_trainers  # noqa: F401 - fills the table
 import pytest
 from broken_frontends import line_server
 from broken_plugins import BROKEN, Maker
-from glm_testing.conformance import BrokenPromiseError, Check, NotApplicableError, Subject, all_checks
+from glm_testing.conformance import (
+    BrokenPromiseError,
+    Check,
+    NotApplicableError,
+    Subject,
+    all_checks,
+    checks_for,
+)
 from glm_testing.conformance.subject import option_values
+from patience import PATIENCE_SECONDS
 
 from glm_core import ConfigError, hookimpl
 from glm_core.records import DeviceInfo, ModelSource, Option
@@ -58,6 +66,14 @@ def outcome(check: Check, subject: Subject) -> str:
     return ""
 
 
+def outcomes(subject: Subject) -> dict[str, str]:
+    """Run every check, and return what is broken by its name."""
+    try:
+        return {check.name: outcome(check, subject) for check in checks_for(subject)}
+    finally:
+        subject.close()
+
+
 def test_every_check_has_a_broken_plugin() -> None:
     """A check that nothing can fail is none, and no broken plugin is left without its check."""
     assert len(CHECKS) > 40
@@ -71,30 +87,32 @@ FAULTS = [(check, make) for check in CHECKS for make in BROKEN.get(check.name, [
     ("check", "make"), FAULTS, ids=[f"{check.name}-{make.__name__}" for check, make in FAULTS]
 )
 def test_a_broken_plugin_is_caught_by_the_check_of_its_promise(
-    check: Check, make: Maker, folder: Path
+    check: Check, make: Maker, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check fails, says which promise is broken and where it is documented, and others pass."""
-    subject = make(folder)
-    broken_plugins.RELEASE.clear()
-    try:
-        found = {other.name: outcome(other, subject) for other in subject.checks()}
-    finally:
-        subject.close()
+
+    def check_all() -> dict[str, str]:
+        broken_plugins.RELEASE.clear()
+        return outcomes(make(folder))
+
+    def others_of(found: dict[str, str]) -> dict[str, str]:
+        allowed = {check.name, *SAME_CAUSE.get(make.__name__, set())}
+        return {name: said for name, said in found.items() if said and name not in allowed}
+
+    found = check_all()
+    if others_of(found):  # is it the plugin, or a machine too busy for what the plugin does right?
+        monkeypatch.setattr(broken_plugins, "PATIENCE", PATIENCE_SECONDS / 10)
+        found = check_all()
     where = f'promise "{check.promise}" (docs/plugins/promises.md#{check.name}) is broken: '
     assert found[check.name].startswith(where)
     assert len(found[check.name]) > len(where) + 10
-    others = {name: said for name, said in found.items() if said and name != check.name}
-    assert set(others) <= SAME_CAUSE.get(make.__name__, set()), others
+    assert others_of(found) == {}
 
 
-def test_the_frontend_that_the_broken_ones_vary_keeps_every_promise() -> None:
+def test_the_frontend_that_the_broken_ones_vary_keeps_every_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a flaw no check finds one."""
-    subject = line_server("run")
-    try:
-        found = [outcome(check, subject) for check in subject.checks()]
-    finally:
-        subject.close()
-    assert [said for said in found if said] == []
+    monkeypatch.setattr(broken_plugins, "PATIENCE", PATIENCE_SECONDS / 10)
+    assert {name: said for name, said in outcomes(line_server("run")).items() if said} == {}
 
 
 def test_a_backend_without_its_device_is_checked_as_far_as_that_goes() -> None:
@@ -104,7 +122,7 @@ def test_a_backend_without_its_device_is_checked_as_far_as_that_goes() -> None:
     )
     subject = broken_plugins.subject_of(absent)
     skipped = {}
-    for check in subject.checks():
+    for check in checks_for(subject):
         try:
             check.run(subject)
         except NotApplicableError as reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ NULL = "from glm_testing.null_backend import *\n"
 
 
 @pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Write a plugin that does something at import, and return its module's name."""
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -23,7 +24,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return write_plugin
 
 
-def test_a_plugin_that_does_nothing_has_no_effects(write) -> None:
+def test_a_plugin_that_does_nothing_has_no_effects(write: Callable[[str], str]) -> None:
     """Daemon threads are nobody's business."""
     source = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     report = import_report(write(source), 60)
@@ -44,7 +45,9 @@ EFFECTS = {
 }
 
 
-def test_every_effect_of_an_import_is_named(write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_effect_of_an_import_is_named(
+    write: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All at once: one effect hides no other, and a thread that never ends does not keep the process."""
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     modules = "import locale, logging, os, signal, sys, threading\n"
@@ -54,7 +57,7 @@ def test_every_effect_of_an_import_is_named(write, monkeypatch: pytest.MonkeyPat
     assert len(report.effects) == len(EFFECTS) - 1  # both texts are one
 
 
-def test_effects_of_a_description_are_the_plugins_too(write) -> None:
+def test_effects_of_a_description_are_the_plugins_too(write: Callable[[str], str]) -> None:
     """Core asks for descriptions as often as it imports."""
     source = (
         "import os\nfrom glm_core import hookimpl\n@hookimpl\ndef describe_models():\n"
@@ -78,6 +81,8 @@ def test_effects_of_a_description_are_the_plugins_too(write) -> None:
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
     ],
 )
-def test_what_does_not_come_to_an_end_is_a_failure(write, source: str, words: str) -> None:
+def test_what_does_not_come_to_an_end_is_a_failure(
+    write: Callable[[str], str], source: str, words: str
+) -> None:
     """It says which part of the plugin that was."""
     assert words in import_report(write(source), 0.5).failure

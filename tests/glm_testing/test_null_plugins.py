@@ -85,7 +85,7 @@ def test_null_model_stops_before_a_stop_string(stop: str, answer: str) -> None:
 def test_null_model_refuses_more_words_than_it_has_room_for() -> None:
     """As a real one does."""
     with open_model(host_of(null=null_backend), Settings(model="null")) as model:
-        with pytest.raises(RequestError, match="the question has 2048 words; at most 2047 fit"):
+        with pytest.raises(RequestError, match="question.*2048 words.*2047"):
             model.chat("word " * 2048)
 
 

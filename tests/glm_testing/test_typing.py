@@ -98,7 +98,7 @@ class TestConformance(ConformanceTests):
 '''
 
 
-def check(folder: Path, source: str) -> subprocess.CompletedProcess[str]:
+def check(folder: Path, cache: Path, source: str) -> subprocess.CompletedProcess[str]:
     (folder / "mine.py").write_text(source)
     command = [
         sys.executable,
@@ -106,25 +106,24 @@ def check(folder: Path, source: str) -> subprocess.CompletedProcess[str]:
         "mypy",
         "--strict",
         "--no-error-summary",
-        "--cache-dir",
-        str(folder),
+        f"--cache-dir={cache}",
         "mine.py",
     ]
     return run(*command, folder=folder)
 
 
-def test_a_typed_plugin_passes_strict_mypy(tmp_path: Path) -> None:
+def test_a_typed_plugin_passes_strict_mypy(tmp_path: Path, mypy_cache: Path) -> None:
     """``py.typed`` ships: hooks, records, the kit's class and a driver are seen with their types."""
-    done = check(tmp_path, PLUGIN)
+    done = check(tmp_path, mypy_cache, PLUGIN)
     assert done.stdout == ""
     assert done.returncode == 0
 
 
-def test_a_wrongly_typed_plugin_does_not(tmp_path: Path) -> None:
+def test_a_wrongly_typed_plugin_does_not(tmp_path: Path, mypy_cache: Path) -> None:
     """A wrong field, argument and return type are each found."""
     wrong = (
         PLUGIN.replace("iter([TrainProgress(1, 1, finished=True)])", 'iter([TrainProgress("1", 1)])')
         .replace("Model(source.name) if", "Model(source.path) if")
         .replace("return self.frontend.read_line(0)", "return 0")
     )
-    assert len(check(tmp_path, wrong).stdout.splitlines()) == 3
+    assert len(check(tmp_path, mypy_cache, wrong).stdout.splitlines()) == 3

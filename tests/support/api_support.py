@@ -106,7 +106,7 @@ class ScriptedRuntime:
         """Note the request and start to answer."""
         self.requests.append(request)
         text = request.prompt if request.prompt is not None else request.messages[-1].content
-        command, _, rest = text.partition(" ")
+        command, _, rest = text.partition(" ")  # type: ignore[union-attr]
         if command == "refuse":
             raise REFUSALS[rest]
         if command == "remove":

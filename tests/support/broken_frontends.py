@@ -12,9 +12,6 @@ from glm_testing.driver import FrontendDriver
 
 from glm_core.records import Option
 
-PATIENCE = 4.0
-"""Seconds; a process must be able to start meanwhile."""
-
 
 class LineDriver(FrontendDriver):
     """A client of `line_server`, which shows what it gets as HTML."""
@@ -62,7 +59,7 @@ def line_server(function: str, *more: Option) -> Subject:
     """A plugin of one of the functions of `line_server`."""
     options = (Option("port", "TCP port", type=int, default=7000), *more)
     plugin = frontend(f"line_server:{function}", options=options)
-    return subject_of(plugin, driver=LineDriver, patience=PATIENCE)
+    return subject_of(plugin, driver=LineDriver)
 
 
 @breaks("frontend-run")

@@ -44,6 +44,9 @@ Maker = Callable[[Path], Subject]
 BROKEN: dict[str, list[Maker]] = {}
 """For each check functions that make a plugin which it must catch; they are given an empty directory."""
 
+PATIENCE = 4.0
+"""Seconds that the kit waits for what a broken plugin never does; what works must come meanwhile."""
+
 RELEASE = threading.Event()
 """Set when a test is over: lets threads that a broken plugin left behind end."""
 
@@ -65,7 +68,7 @@ def null_with(**members: Any) -> ModuleType:
 
 def subject_of(plugin: ModuleType | str, **settings: Any) -> Subject:
     """The plugin under test, by a kit that does not wait long."""
-    return Subject(plugin, **{"patience": 3.0, **settings})
+    return Subject(plugin, **{"patience": PATIENCE, **settings})
 
 
 def answering(answer: Callable[[NullModel, ChatRequest], Any], *, checks_closed: bool = True) -> ModuleType:

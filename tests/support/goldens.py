@@ -66,7 +66,7 @@ def named(folder: str, kind: str, *, at_least: int, **settings: Any) -> list[Any
 
 def checkpoint_directory(case: Case) -> Path:
     """The checkpoint that a v1 case was computed with."""
-    return DATA / "chatglm-6b" / case.settings.get("checkpoint", "ckpt/fp16-safetensors")
+    return DATA / "chatglm-6b" / str(case.settings.get("checkpoint", "ckpt/fp16-safetensors"))
 
 
 @functools.cache
@@ -100,7 +100,7 @@ def network2(directory: Path, dtype: torch.dtype) -> ChatGLM2:
 def directory2(case: Case) -> Path:
     """The checkpoint that a case of ChatGLM2 or ChatGLM3 was computed with."""
     default = "ckpt/fp16-safetensors" if case.folder == "chatglm2-6b" else "ckpt/fp16-bin-sharded"
-    return DATA / case.folder / case.settings.get("checkpoint", default)
+    return DATA / case.folder / str(case.settings.get("checkpoint", default))
 
 
 def network2_of(case: Case) -> ChatGLM2:

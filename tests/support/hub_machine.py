@@ -5,6 +5,7 @@ The hubs' clients read their environment when they are imported.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import random
@@ -93,7 +94,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def nowhere() -> str:
-    """An address at which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+    """Return an address at which nobody listens, and nobody else can: it stays taken as long as we run."""
+    taken = socket.socket()
+    atexit.register(taken.close)
+    taken.bind(("127.0.0.1", 0))
+    return f"http://127.0.0.1:{taken.getsockname()[1]}"

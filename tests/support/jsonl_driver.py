@@ -33,7 +33,7 @@ class Driver(FrontendDriver):
                 continue  # of an answer that was cancelled before
             text += line.get("text", "")
             if "finish_reason" in line or "error" in line:
-                return text
+                return text  # type: ignore[no-any-return]
 
     def begin(self, question: str) -> None:
         """Send a request."""

@@ -97,7 +97,7 @@ def counting_engine(network: CountingNetwork, *, slots: int = 2, queue_capacity:
         device=CPU,
     )
     return Engine(
-        network,
+        network,  # type: ignore[arg-type]
         NumberTokenizer(),
         cache,
         capacity=64,

@@ -89,7 +89,12 @@ def scripted_model(
     raw = json.loads((data / "config.json").read_text("utf-8"))
     network = ScriptedNetwork(answer, tokenizer.vocab_size)
     model = TorchModel(
-        "scripted-tools", CHATGLM3, ChatGLM2Config.from_checkpoint(raw), network, tokenizer, torch.float32
+        "scripted-tools",
+        CHATGLM3,
+        ChatGLM2Config.from_checkpoint(raw),
+        network,  # type: ignore[arg-type]
+        tokenizer,
+        torch.float32,
     )
     model.start(CPU, slots=1, context_length=4096)
     return ChatModel(host_of(torch=plugin), "torch", model), network

@@ -84,4 +84,5 @@ def logits_of(network: LanguageModel, prompt: list[int]) -> torch.Tensor:
     ids = torch.tensor([prompt])
     positions, visible = batch_layout(network.layout, ids)
     with torch.inference_mode():
-        return network(ids, positions, visible)[0]
+        logits: torch.Tensor = network(ids, positions, visible)
+    return logits[0]

@@ -59,7 +59,7 @@ class ChatPage:
         """
         said = self.status.text_content()
         self.box.press("Enter")
-        for _ in range(20):
+        for _ in range(200):  # ten seconds: a busy machine is slow to show that it was pressed
             self.page.wait_for_timeout(50)
             answering = not self.page.locator("#send").is_visible()
             if answering or self.box.input_value() != question or self.status.text_content() != said:

@@ -37,7 +37,7 @@ class Batch:
 
 
 def development_prompts() -> frozenset[str]:
-    """Questions of the development set, which training must not contain."""
+    """Return the questions of the development set, which training must not contain."""
     path = Path(__file__).parent / "development.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return frozenset(turn for row in rows if len(row["turns"]) == 1 for turn in row["turns"])
@@ -68,7 +68,7 @@ class Batches:
         self._waiting: list[list[tuple[list[int], list[int]]]] = []
 
     def next(self, *, shorten: bool) -> Batch:
-        """The next batch; ``shorten`` cuts half of the answers after a few pieces."""
+        """Return the next batch; ``shorten`` cuts half of the answers after a few pieces."""
         if not self._waiting:
             self._waiting = self._draw_pool(shorten)
         return self._layout(self._waiting.pop())

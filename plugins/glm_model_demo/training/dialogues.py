@@ -61,7 +61,7 @@ class State:
 
 
 def chat_prompt(history: list[tuple[str, str]], query: str, system: str = "") -> str:
-    """The prompt format of ChatGLM-6B: the bare query, or numbered rounds after a system message."""
+    """Return the prompt format of ChatGLM-6B: the bare query, or numbered rounds after a system message."""
     if not history and not system:
         return query
     head = f"{system}\n" if system else ""
@@ -77,7 +77,7 @@ class Dialogues:
         self._excluded = excluded
 
     def sample(self, rng: random.Random) -> Sample:
-        """One conversation whose last question is not among the excluded ones."""
+        """Return one conversation whose last question is not among the excluded ones."""
         while True:
             state = State(language=rng.choice(LANGUAGES))
             count = rng.choices(ROUND_COUNTS, ROUND_WEIGHTS)[0]
@@ -124,7 +124,7 @@ class Dialogues:
         return question, lambda language: self.questions.answer(topic, language)
 
     def _and(self, rng: random.Random, state: State) -> tuple[str, Answer]:
-        """A new topic, as in "and the API?": a question that would say little by itself."""
+        """Return a new topic, as in "and the API?": a question that would say little by itself."""
         topic = self.questions.topic(rng, software=rng.random() < 0.95)
         slots = self.questions.slots(topic, state.language)
         fields = ["and"] * 5
@@ -191,7 +191,7 @@ class Dialogues:
         return question, lambda language: _fact_recalled(kind, value, language)
 
     def _told(self, rng: random.Random, frames: str, field_name: str, value: str) -> tuple[str, str]:
-        """A sentence with ``value`` in it, and the value as answers should copy it.
+        """Return a sentence with ``value`` in it, and the value as answers should copy it.
 
         In Chinese a Latin word keeps the blank before it if it was typed with one, so that its
         pieces are the same in the answer.

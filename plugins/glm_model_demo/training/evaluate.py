@@ -54,7 +54,7 @@ class Speaker:
 
     @torch.inference_mode()
     def answer(self, query: str, history: list[tuple[str, str]], max_new_tokens: int = 140) -> str:
-        """The cleaned reply to ``query``."""
+        """Return the cleaned reply to ``query``."""
         ids = self.tokenizer.completion_prompt(chat_prompt(history, query))
         context = len(ids) - 1  # all before <sop>
         out: list[int] = []
@@ -77,7 +77,7 @@ class Speaker:
         return self.tokenizer.reply_filter().feed(self.tokenizer.decode(out), last=True)
 
     def converse(self, turns: list[str]) -> list[tuple[str, str]]:
-        """Every turn with the model's answer."""
+        """Return every turn with the model's answer."""
         history: list[tuple[str, str]] = []
         for turn in turns:
             history.append((turn, self.answer(turn, history)))

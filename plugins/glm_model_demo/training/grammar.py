@@ -50,7 +50,7 @@ class Phrase:
         return cls(tuple(parts), min(count, 2000) ** 0.55)
 
     def expand(self, rng: random.Random) -> str:
-        """One random wording."""
+        """Return one random wording."""
         return "".join(rng.choice(choices) for choices in self.parts).strip()
 
 
@@ -74,7 +74,7 @@ class Phrases:
         self.weights += other.weights
 
     def draw(self, rng: random.Random, slots: Mapping[str, Filler] | None = None) -> str:
-        """A random wording with its slots filled; unknown slots stay."""
+        """Return a random wording with its slots filled; unknown slots stay."""
         text = rng.choices(self.items, self.weights)[0].expand(rng)
         return _SLOT.sub(lambda slot: slots[slot[1]](rng) if slots and slot[1] in slots else slot[0], text)
 

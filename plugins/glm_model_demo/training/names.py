@@ -16,7 +16,7 @@ WORDS = _word_lists()
 
 
 def common_characters() -> str:
-    """The 3,755 common Chinese characters: the first level of the GB 2312 standard."""
+    """Return the 3,755 common Chinese characters: the first level of the GB 2312 standard."""
     codes = (bytes((high, low)) for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF))
     return "".join(code.decode("gb2312", errors="ignore") for code in codes)
 
@@ -25,19 +25,19 @@ COMMON_CHARACTERS = common_characters()
 
 
 def random_characters(rng: random.Random, low: int, high: int) -> str:
-    """A few characters without sense, so that every common one is seen."""
+    """Return a few characters without sense, so that every common one is seen."""
     return "".join(rng.choice(COMMON_CHARACTERS) for _ in range(rng.randint(low, high)))
 
 
 def invented_word(rng: random.Random, low: int = 2, high: int = 3) -> str:
-    """A pronounceable word that means nothing."""
+    """Return a pronounceable word that means nothing."""
     return "".join(
         rng.choice(WORDS["onsets"]) + rng.choice(WORDS["rimes"]) for _ in range(rng.randint(low, high))
     )
 
 
 def chinese_name(rng: random.Random) -> str:
-    """A full name, a nickname, a title, or characters at random."""
+    """Return a full name, a nickname, a title, or characters at random."""
     kind = rng.random()
     surname = rng.choice(WORDS["compound_surnames"]) if rng.random() < 0.06 else rng.choice(WORDS["surnames"])
     if kind < 0.40:
@@ -56,7 +56,7 @@ def chinese_name(rng: random.Random) -> str:
 
 
 def english_name(rng: random.Random) -> str:
-    """A first name, two words, pinyin, or an invented word; sometimes not capitalised."""
+    """Return a first name, two words, pinyin, or an invented word; sometimes not capitalised."""
     kind = rng.random()
     if kind < 0.38:
         name = rng.choice(WORDS["english"])
@@ -72,13 +72,13 @@ def english_name(rng: random.Random) -> str:
 
 
 def name_for(rng: random.Random, language: str) -> str:
-    """A name, mostly of the conversation's own language."""
+    """Return a name, mostly of the conversation's own language."""
     own = rng.random() < (0.65 if language == "zh" else 0.9)
     return chinese_name(rng) if own == (language == "zh") else english_name(rng)
 
 
 def fact_value(rng: random.Random, kind: str, language: str) -> str:
-    """What somebody lives in, calls a cat or likes."""
+    """Return what somebody lives in, calls a cat or likes."""
     if rng.random() < 0.4:
         return random_characters(rng, 2, 3) if language == "zh" else invented_word(rng).capitalize()
     if kind == "cat":

@@ -95,27 +95,27 @@ class Questions:
         self._software_weights = [WEIGHTS.get(name, 1.0) for name in self.software]
 
     def topic(self, rng: random.Random, *, software: bool = False) -> str:
-        """A topic's name, by weight."""
+        """Return a topic's name, by weight."""
         if software:
             return rng.choices(self.software, self._software_weights)[0]
         return rng.choices(self.names, self._weights)[0]
 
     def answer(self, topic: str, language: str, field: str = "answer") -> str:
-        """The fixed answer; ``field`` ``next`` gives the one to "how do I do that?"."""
+        """Return the fixed answer; ``field`` ``next`` gives the one to "how do I do that?"."""
         return self.topics[language][topic].plain[field]
 
     def short(self, rng: random.Random, topic: str, language: str) -> str:
-        """A short name of the topic, as in "and the API?"."""
+        """Return a short name of the topic, as in "and the API?"."""
         return self._phrase(rng, topic, language, "short")
 
     def frame(
         self, rng: random.Random, language: str, field: str, slots: Mapping[str, Filler] | None = None
     ) -> str:
-        """A frame that belongs to no topic, such as asking for a name."""
+        """Return a frame that belongs to no topic, such as asking for a name."""
         return self.frames[language].phrases[field].draw(rng, slots)
 
     def ask(self, rng: random.Random, topic: str, language: str) -> str:
-        """A complete question about ``topic``."""
+        """Return a complete question about ``topic``."""
         if topic == "unclear" and rng.random() < 0.5:
             return _babble(rng, language)
         phrases = self.topics[language][topic].phrases
@@ -133,14 +133,14 @@ class Questions:
         return self.roughen(rng, text, language, decorate=decorated)
 
     def core(self, rng: random.Random, topic: str, language: str, kind: str) -> str:
-        """A phrase of one kind in one of its frames, still neat."""
+        """Return a phrase of one kind in one of its frames, still neat."""
         if kind == "ask":
             return self._phrase(rng, topic, language, "ask")
         slots = self.slots(topic, language)
         return self.frame(rng, language, kind, slots)
 
     def slots(self, topic: str, language: str) -> dict[str, Filler]:
-        """Fillers for the slots of frames."""
+        """Return fillers for the slots of frames."""
         return {
             "do": lambda rng: self._phrase(rng, topic, language, "do"),
             "doing": lambda rng: _gerund(self._phrase(rng, topic, language, "do")),
@@ -149,11 +149,11 @@ class Questions:
         }
 
     def has(self, topic: str, language: str, field: str) -> bool:
-        """Whether the topic has phrases of this kind."""
+        """Return whether the topic has phrases of this kind."""
         return field in self.topics[language][topic].phrases
 
     def roughen(self, rng: random.Random, text: str, language: str, *, decorate: bool = True) -> str:
-        """Fillers around the question, then spelling and punctuation as they come."""
+        """Add fillers around the question, then misspell and punctuate it as people do."""
         frames = self.frames[language].phrases
         glue = "" if language == "zh" else " "
         if decorate:
@@ -174,7 +174,7 @@ class Questions:
         return re.sub(r" {2,}", " ", text).strip()
 
     def _keywords(self, rng: random.Random, topic: str, language: str) -> str:
-        """Search-box style: a few of the topic's own phrases in a row."""
+        """Return a few of the topic's own phrases in a row, as typed into a search box."""
         fields = [
             name for name in ("thing", "thing", "do", "short", "case") if self.has(topic, language, name)
         ]

@@ -67,17 +67,17 @@ class Schedule:
         self.step = 0
 
     def progress(self) -> float:
-        """Share of the run that is done, 0 to 1."""
+        """Return the share of the run that is done, 0 to 1."""
         if self._steps is not None:
             return self.step / self._steps
         return (time.monotonic() - self._start) / self._seconds
 
     def minutes(self) -> float:
-        """Minutes since the start."""
+        """Return the minutes since the start."""
         return (time.monotonic() - self._start) / 60
 
     def learning_rate(self) -> float:
-        """Linear warm-up, then a cosine."""
+        """Return a linear warm-up, then a cosine."""
         warmup = min(1.0, (self.step + 1) / self._recipe.warmup_steps)
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.progress())))
         final = self._recipe.final_rate
@@ -85,7 +85,7 @@ class Schedule:
 
 
 def build_model(recipe: Recipe, tokenizer: ChatGLMTokenizer) -> ChatGLM:
-    """A fresh model with the initialisation that deep norm needs.
+    """Return a fresh model with the initialisation that deep norm needs.
 
     Every sublayer is added to ``alpha`` times the normalised input, so the two projections that
     end a sublayer start larger by the same factor; otherwise training begins very slowly.
@@ -115,7 +115,7 @@ def build_model(recipe: Recipe, tokenizer: ChatGLMTokenizer) -> ChatGLM:
 
 
 def build_optimizers(model: ChatGLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for embeddings, biases and norms.
+    """Return Muon for the matrices of the blocks, AdamW for embeddings, biases and norms.
 
     In one short comparison Muon reached the same loss in about a tenth fewer steps than AdamW alone,
     at a tenth more time a step: no clear gain. Its updates are scaled to the size of AdamW's, so one
@@ -133,7 +133,7 @@ def build_optimizers(model: ChatGLM, recipe: Recipe) -> list[torch.optim.Optimiz
 
 
 def answer_loss(model: ChatGLM, batch: Batch) -> Tensor:
-    """Mean cross entropy of the answers' pieces; logits are computed nowhere else."""
+    """Return the mean cross entropy of the answers' pieces; logits are computed nowhere else."""
     # Sequences are short, where the written-out attention has the faster backward pass.
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         hidden = model.transformer(batch.input_ids, batch.position_ids, batch.attention_mask)

@@ -376,3 +376,22 @@ def test_busy_model_is_one_sentence(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.splitlines()[-1] == "glm: 65 requests are running or waiting; try again later"
+
+
+def test_runtime_and_device_map_are_checked_before_the_model_is_opened(
+    requests: list[ChatRequest], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """``--runtime`` takes the runtime's name and its plugin's; a map must suit the one device."""
+    for options in (["--runtime", "fake"], ["--runtime", "runtime"], ["--device-map", '{"": "cpu"}']):
+        assert cli.main(["chat", "hello", *options]) == 0
+    assert len(requests) == 3
+    (tmp_path / "map.json").write_text('{"": "npu"}')
+    for options, words in (
+        (["--runtime", "vllm"], ("vllm", "auto, fake")),
+        (["--device", "cpu", "--device-map", str(tmp_path / "map.json")], ("npu", "cpu alone")),
+        (["--device-map", "{"], ("--device-map", "JSON")),
+    ):
+        assert cli.main(["chat", "hello", *options]) == 2
+        error = capsys.readouterr().err
+        assert all(word in error for word in words)
+    assert len(requests) == 3

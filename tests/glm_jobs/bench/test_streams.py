@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from fake_plugins import FakeModel, plugin
-from glm_jobs.bench import streams
 from glm_jobs.bench.streams import run_together
 from glm_testing import host_of
 from patience import PATIENCE_SECONDS
@@ -26,7 +27,7 @@ class Clock:
         return self.now
 
 
-def model_of(chat_stream: object) -> ChatModel:
+def model_of(chat_stream: Callable[..., Any]) -> ChatModel:
     """A model whose runtime answers with the given function of a request."""
     return ChatModel(host_of(r=plugin(chat_stream=chat_stream)), "r", FakeModel())
 
@@ -103,7 +104,7 @@ def test_interrupt_cancels_all(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = threading.Semaphore(0)
     running = threading.Semaphore(0)
 
-    class Interrupted(streams.queue.SimpleQueue[object]):
+    class Interrupted(queue.SimpleQueue[object]):
         def get(self, block: bool = True, timeout: float | None = None) -> object:
             assert running.acquire(timeout=PATIENCE_SECONDS)
             assert running.acquire(timeout=PATIENCE_SECONDS)
@@ -120,7 +121,7 @@ def test_interrupt_cancels_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return deltas()
 
-    monkeypatch.setattr(streams.queue, "SimpleQueue", Interrupted)
+    monkeypatch.setattr(queue, "SimpleQueue", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_together(model_of(answer), questions("a", "b"))
     assert closed.acquire(timeout=PATIENCE_SECONDS)

@@ -91,7 +91,7 @@ def held(model: TorchModel) -> Gate:
         gate()
         return decode(*arguments)
 
-    model.engine.runner.decode = wait_and_decode  # type: ignore[method-assign]
+    model.engine.runner.decode = wait_and_decode  # type: ignore[assignment, method-assign]
     return gate
 
 
@@ -340,7 +340,7 @@ def test_adapter_longer_than_the_cache_is_refused(
 def test_taken_and_unknown_names_are_refused(model: TorchModel, adapters: dict[str, Path]) -> None:
     """Nothing is replaced, and nothing else is removed."""
     model.add_adapter("five", adapters["five"])
-    with pytest.raises(AdapterError, match="adapter 'five' is loaded already; remove it first"):
+    with pytest.raises(AdapterError, match="adapter 'five'.*loaded.*remove"):
         model.add_adapter("five", adapters["nine"])
     with pytest.raises(AdapterError, match="adapter 'nine' is not loaded"):
         model.remove_adapter("nine")
@@ -370,7 +370,7 @@ def test_adapter_that_does_not_fit_into_memory_is_refused(
         raise error
 
     monkeypatch.setattr(PrefixEncoder, "lay_out", refuse)
-    with pytest.raises(OutOfMemoryError, match="adapter 'five': cpu has no memory for its 5 positions"):
+    with pytest.raises(OutOfMemoryError, match="adapter 'five'.*memory.*5 positions"):
         model.add_adapter("five", adapters["five"])
     error = RuntimeError("a bug")
     with pytest.raises(RuntimeError, match="a bug"):
@@ -394,7 +394,7 @@ def test_model_that_closes_while_an_adapter_is_read_takes_it_no_more(
     model: TorchModel, adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The adapter comes too late, and that is what its caller is told."""
-    read = model_module.load_prefix_encoder
+    read = model_module.load_prefix_encoder  # type: ignore[attr-defined]
 
     def read_and_close(*arguments: Any) -> PrefixEncoder:
         encoder = read(*arguments)
@@ -413,7 +413,7 @@ def test_answers_go_on_while_an_adapter_is_read(
     model: TorchModel, adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the disk takes, requests are accepted and answered meanwhile."""
-    gate, read = Gate(), model_module.load_prefix_encoder
+    gate, read = Gate(), model_module.load_prefix_encoder  # type: ignore[attr-defined]
 
     def slow(*arguments: Any) -> PrefixEncoder:
         gate()

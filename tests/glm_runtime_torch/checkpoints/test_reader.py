@@ -96,7 +96,7 @@ def test_missing_shard_is_named(tmp_path: Path) -> None:
 def test_lfs_pointer_is_recognised(tmp_path: Path) -> None:
     """A clone without LFS leaves text files; the message says how to get the real ones."""
     (tmp_path / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\nsize 1\n")
-    with pytest.raises(CheckpointError, match="is a Git LFS pointer.*git lfs pull"):
+    with pytest.raises(CheckpointError, match="LFS pointer.*git.*pull"):
         Checkpoint(tmp_path)
 
 
@@ -115,7 +115,7 @@ def test_pickle_with_code_is_refused_and_does_not_run(tmp_path: Path, zipped: bo
     """A weight file that would run code is refused, in either pickle form; nothing ran."""
     witness = tmp_path / "witness"
     torch.save({"x": Hostile(witness)}, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match="Python code would run if it were loaded, so it is refused"):
+    with pytest.raises(CheckpointError, match="Python code.*refused"):
         Checkpoint(tmp_path)
     assert not witness.exists()
 

@@ -14,6 +14,7 @@ from glm_runtime_torch.adapters.adapter import Adapter, CombinedAdapter, StepHoo
 from glm_runtime_torch.adapters.prefix import PrefixAdapter
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
+from glm_runtime_torch.network.language_model import LanguageModel
 from recorded_steps import RerunningRecorder, TensorAttention
 from tiny_models import tiny_checkpoint2
 from torch import Tensor, nn
@@ -29,9 +30,9 @@ QUESTION = "how do I quantise a model 晚上睡不着应该怎么办 " * 24
 class BiasHook:
     """Adds to the output of a network's final norm what each row's adapter says."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: LanguageModel) -> None:
         self.rows: Tensor | None = None
-        network.transformer.final_norm.register_forward_hook(self._add)  # type: ignore[union-attr]
+        network.final_norm.register_forward_hook(self._add)
 
     @contextmanager
     def apply(self, rows: Sequence[tuple[Adapter, ...]]) -> Iterator[None]:
@@ -71,7 +72,9 @@ class StoredBias:
     def count_bytes(self, dtype: torch.dtype) -> int:
         return self._hook.width * dtype.itemsize
 
-    def place(self, name: str, network: nn.Module, device: torch.device, dtype: torch.dtype) -> BiasAdapter:
+    def place(
+        self, name: str, network: LanguageModel, device: torch.device, dtype: torch.dtype
+    ) -> BiasAdapter:
         generator = torch.Generator().manual_seed(self._seed)
         return BiasAdapter(name, torch.randn(self._hook.width, generator=generator) * 2, self._hook)
 
@@ -82,7 +85,7 @@ class Opened:
     def __init__(self, model: TorchModel) -> None:
         self.model = model
         self.hook = BiasHook(model.network)
-        self.hook.width = model.network.transformer.final_norm.weight.numel()  # type: ignore[union-attr, operator]
+        self.hook.width = model.network.dimensions.hidden_size
         for number in (0, 1):
             for make in (self.place_bias, self.place_prefix):
                 model.engine.adapters.add(make(number))
@@ -166,7 +169,7 @@ def test_hook_hears_only_of_rows_that_are_its_own(opened: Opened, monkeypatch: p
 def test_prompts_are_reused_for_the_same_combination_only(opened: Opened) -> None:
     """The content key of two adapters together is neither's, and prompts behind it are found again."""
     engine = opened.model.engine
-    keys = {engine.adapters.get(name).content_key for name in engine.adapters.names}  # type: ignore[union-attr]
+    keys = {engine.adapters.get(name).content_key for name in engine.adapters.names}
     assert len(keys) == 5
     again = CombinedAdapter("twin", [opened.place_prefix(0), opened.place_bias(0)])
     assert again.content_key in keys

@@ -29,7 +29,7 @@ DRAFT = 5
 @pytest.fixture(scope="module", params=[tiny_checkpoint, tiny_checkpoint2, native_checkpoint])
 def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two rows of positions and a context that sees itself; a causal family; one of transformers."""
-    return request.param(tmp_path_factory.mktemp("runner") / "model")  # type: ignore[no-any-return]
+    return request.param(tmp_path_factory.mktemp("runner") / "model")
 
 
 @pytest.fixture

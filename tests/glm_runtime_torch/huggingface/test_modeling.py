@@ -248,7 +248,7 @@ def test_card_number_that_is_not_there(tiny: Path, monkeypatch: pytest.MonkeyPat
     """A card beyond those of the machine is named."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(DeviceError, match=r"^there is no cuda:3: this machine has 1 NVIDIA GPU\(s\)"):
+    with pytest.raises(DeviceError, match=r"^there is no cuda:3.*machine.*1 NVIDIA GPU\(s\)"):
         AutoModel.from_pretrained(tiny).cuda(3)
 
 
@@ -285,7 +285,7 @@ def test_cuda_without_a_gpu_is_one_clear_sentence(pair: tuple[Any, ChatGLMForCon
     """.cuda() where there is no GPU says what to do instead."""
     if torch.cuda.is_available():
         pytest.skip("this machine has an NVIDIA GPU")
-    with pytest.raises(DeviceError, match=r"no NVIDIA GPU can be used.*call \.float\(\)"):
+    with pytest.raises(DeviceError, match=r"NVIDIA GPU.*used.*call \.float\(\)"):
         pair[1].cuda()
 
 
@@ -365,7 +365,7 @@ def test_v1_tokenizer_pads_as_the_original() -> None:
         if any("[MASK]" in text for text in golden["texts"]):
             continue  # typed control tokens stay text here
         compared += 1
-        padding = {"padding": True}
+        padding: dict[str, Any] = {"padding": True}
         if "max_length" in golden["call"]:
             padding = {"padding": "max_length", "max_length": 24, "truncation": True}
         batch = tokenizer(golden["texts"], **padding, return_tensors="pt")

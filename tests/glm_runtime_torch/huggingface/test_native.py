@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def theirs(directory: Path) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
 
 
-def asked(question: str, **sampling: object) -> ChatRequest:
+def asked(question: str, **sampling: Any) -> ChatRequest:
     """A greedy request."""
     return ChatRequest((Message("user", question),), Sampling(do_sample=False, max_new_tokens=24, **sampling))
 
@@ -148,9 +149,7 @@ def test_typed_control_tokens_stay_text(directory: Path) -> None:
 def test_template_that_refuses_is_the_requests_error(tmp_path: Path) -> None:
     """A template's own complaint reaches the user as one sentence."""
     byte_tokenizer("{{ raise_exception('system messages are not supported') }}").save_pretrained(tmp_path)
-    with pytest.raises(
-        RequestError, match="chat template refuses this conversation: system messages are not"
-    ):
+    with pytest.raises(RequestError, match="chat template refuses"):
         NativeTokenizer(tmp_path).chat_prompt([Message("user", "x")])
 
 

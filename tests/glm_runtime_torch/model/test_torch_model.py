@@ -7,9 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import glm_backend_cpu._placement as placement
 import glm_backend_cpu.plugin
 import glm_runtime_torch.plugin
+import psutil
 import pytest
 import torch
 from glm_runtime_torch.loading import open_source
@@ -29,7 +29,7 @@ from glm_core import (
     Sampling,
 )
 from glm_core.config import Settings
-from glm_core.records import ModelSource, QuantizationScheme
+from glm_core.records import ModelSource, Placement, QuantizationScheme
 from glm_core.routing import open_model
 
 V1 = DATA / "chatglm-6b"
@@ -160,9 +160,7 @@ def test_bad_configuration_is_refused(
 def test_adapter_of_another_model_is_refused(directory: Path) -> None:
     """A prefix trained on another shape is refused with both shapes."""
     source = ModelSource("tiny", directory, {"other": V1 / "ptuning-emb"})
-    with pytest.raises(
-        AdapterError, match=r"embedding\.weight has shape .* the adapter was trained on another model"
-    ):
+    with pytest.raises(AdapterError, match=r"embedding\.weight.*shape .*adapter.*trained"):
         open_source(source, "float32")
 
 
@@ -208,11 +206,11 @@ def test_prefix_stored_with_the_model_is_used(tmp_path: Path, directory: Path) -
 
 def test_memory_is_checked_before_reading(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that does not fit is refused by arithmetic, in gigabytes."""
-    monkeypatch.setattr(placement.psutil, "virtual_memory", lambda: SimpleNamespace(available=10, total=10))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10, total=10))
     model = open_source(ModelSource("tiny", directory), "float32")
     assert model is not None
     with pytest.raises(OutOfMemoryError, match=r"needs [\d.]+ GB for its weights, 0\.0 GB of memory"):
-        glm_backend_cpu.plugin.place(model, placement.Placement(("cpu",)))
+        glm_backend_cpu.plugin.place(model, Placement(("cpu",)))
     assert all(parameter.is_meta for parameter in model.network.parameters())
 
 

@@ -10,7 +10,7 @@ import pytest
 from glm_runtime_torch.tokenizers import ToolTokenizer, chatglm3_tools
 from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM2Tokenizer
 from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
-from glm_runtime_torch.tokenizers.chatglm3_tools import DEFAULT_SYSTEM, parse_call, turns, written
+from glm_runtime_torch.tokenizers.chatglm3_tools import DEFAULT_SYSTEM, format_call, list_turns, parse_call
 from glm_runtime_torch.tokenizers.reply_filter import ReplyFilter
 from glm_runtime_torch.tokenizers.tool_reply import ToolReply
 from goldens import DATA, fixtures_or_skip
@@ -95,11 +95,11 @@ def test_role_tokens_cannot_come_from_texts_of_tools(tokenizer: ChatGLM3Tokenize
 def test_tools_stand_in_the_first_system_message() -> None:
     """A system message keeps its own text in front of the tools; others are left as they are."""
     messages = [Message("system", "Be brief."), Message("system", "And kind."), QUESTION]
-    first, second, _ = turns(messages, [WEATHER])
+    first, second, _ = list_turns(messages, [WEATHER])
     assert first[2].startswith('Be brief.\n[\n    {\n        "name": "get_weather",\n')
     assert "查询天气" in first[2]
     assert second == ("system", "", "And kind.")
-    assert list(turns(messages, ())) == [("system", "", "Be brief."), second, ("user", "", "q")]
+    assert list(list_turns(messages, ())) == [("system", "", "Be brief."), second, ("user", "", "q")]
 
 
 def test_answers_stand_in_the_order_of_their_calls() -> None:
@@ -113,13 +113,13 @@ def test_answers_stand_in_the_order_of_their_calls() -> None:
         Message("assistant", "done"),
         QUESTION,
     ]
-    assert [(role, metadata) for role, metadata, _ in turns(messages, ())] == [
+    assert [(role, metadata) for role, metadata, _ in list_turns(messages, ())] == [
         ("user", ""),
         *[("assistant", ""), ("assistant", "f"), ("assistant", "g")],
         *[("observation", "")] * 2,
         *[("assistant", ""), ("user", "")],
     ]
-    assert [content for role, _, content in turns(messages[:-2], ()) if role == "observation"] == [
+    assert [content for role, _, content in list_turns(messages[:-2], ()) if role == "observation"] == [
         "one",
         "two",
     ]
@@ -158,7 +158,7 @@ def test_answers_are_read_as_the_original_reads_them(golden: dict[str, Any]) -> 
 @given(st.dictionaries(st.text() | st.sampled_from(["from", "None", "a-b", "µ"]), JSON, max_size=4))
 def test_written_calls_are_read_again(arguments: dict[str, Any]) -> None:
     """Arguments of any name and any JSON value survive the way through Python's notation."""
-    content = written(ToolCall("c1", "f", json.dumps(arguments)))
+    content = format_call(ToolCall("c1", "f", json.dumps(arguments)))
     again = parse_call(content)
     assert again is not None
     assert json.loads(again) == arguments

@@ -198,7 +198,7 @@ def test_trimming_keeps_calls_with_their_answers(tokenizer: ChatGLM3Tokenizer) -
             assert usage.dropped_messages == 6 - 3 * (number // 2)
             kept = [token for token in network.prompts[-1] if token in roles]
             assert kept == roles * (1 + number // 2) + roles[1:2]
-        with pytest.raises(RequestError, match="the question with its tool calls and their answers has"):
+        with pytest.raises(RequestError, match="question.*tool calls"):
             model.stream(request(length))
 
 

@@ -6,16 +6,13 @@ Nothing here imports torch, so `describe_backend` can say which kernels there ar
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from glm_core import ConfigError
+from glm_core import DeviceError
 
-ENVIRONMENT_NAME = "GLM_CPU_KERNELS"
-CHOICES = ("auto", "avx512bf16", "avx512", "avxvnni", "avx2", "portable", "off")
 LIBRARY = Path(__file__).with_name("_kernels.so")
 ABI_VERSION = 1
 
@@ -127,16 +124,16 @@ class Native:
 
     @property
     def level(self) -> str:
-        """The level in use."""
+        """The level in use, by all models of this process; packed weights are the same for each."""
         name: bytes = self._library.glm_selected()
         return name.decode()
 
     @level.setter
     def level(self, name: str) -> None:
         if not self._library.glm_select(name.encode()):
-            raise ConfigError(
-                f"{ENVIRONMENT_NAME}={name}: this processor does not run these kernels; "
-                f"it runs {', '.join(self.levels)}."
+            raise DeviceError(
+                f"--kernels {name}: this processor does not run these kernels; it runs "
+                f"{', '.join(self.levels)}."
             )
 
     @property
@@ -162,16 +159,8 @@ class Found:
     message: str
 
 
-def find(choice: str = "auto", path: Path = LIBRARY) -> Found:
-    """Load the library and take the level that a choice names.
-
-    Raises:
-        ConfigError: the choice is unknown, or this processor does not run that level.
-    """
-    if choice not in CHOICES:
-        raise ConfigError(f"{ENVIRONMENT_NAME}={choice!r} is unknown; expected one of {', '.join(CHOICES)}.")
-    if choice == "off":
-        return Found(None, f"native kernels: off ({ENVIRONMENT_NAME}=off); torch's own are used")
+def find(path: Path = LIBRARY) -> Found:
+    """Load the library, if it was built and suits this processor."""
     if not path.is_file():
         return Found(
             None,
@@ -182,17 +171,21 @@ def find(choice: str = "auto", path: Path = LIBRARY) -> Found:
         native = Native(path)
     except OSError as error:
         return Found(None, f"native kernels: not loadable ({error}); torch's own are used")
-    if choice != "auto":
-        native.level = choice
     return Found(native, f"native kernels: {native.level}")
 
 
 @cache
 def found() -> Found:
-    """The library of this process; the environment is read once, here."""
-    return find(os.environ.get(ENVIRONMENT_NAME) or "auto")
+    """Return the library of this process, looked for once."""
+    return find()
 
 
 def native() -> Native | None:
-    """The library of this process, or ``None`` where torch's own kernels are used."""
+    """Return the library of this process, or ``None`` where there are only torch's own kernels."""
     return found().native
+
+
+def kernel_choices() -> tuple[str, ...]:
+    """Return what ``--kernels`` may choose here: the library or torch's own, or one level of the library."""
+    library = native()
+    return ("native", "torch", *(() if library is None else library.levels))

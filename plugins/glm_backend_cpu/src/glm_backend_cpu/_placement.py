@@ -29,7 +29,7 @@ def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None
 
     Raises:
         OutOfMemoryError: the weights are larger than the memory that is available.
-        DeviceError: ``--kernels native``, and the library was not built.
+        DeviceError: ``--kernels`` asks for the library, and it was not built.
     """
     if not isinstance(model, TorchModel):
         return None
@@ -41,15 +41,18 @@ def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None
 def choose_kernels(wanted: str, dtype: torch.dtype) -> KernelSet:
     """Return the kernels for ``--kernels``: the library where there is one, else torch's own.
 
+    The instruction level that is named, or else the fastest, holds for all models of the process.
+
     Raises:
-        DeviceError: ``native`` was asked for, and there is none.
+        DeviceError: the library was asked for, and there is none; or the processor lacks the level.
     """
     library = None if wanted == "torch" else native()
     if library is not None:
+        library.level = library.levels[0] if wanted in ("auto", "native") else wanted
         return NativeKernels(library, dtype)
-    if wanted == "native":
-        raise DeviceError(f"--kernels native: {found().message}. Use --kernels torch.")
-    if wanted != "torch":
+    if wanted not in ("auto", "torch"):
+        raise DeviceError(f"--kernels {wanted}: {found().message}. Use --kernels torch.")
+    if wanted == "auto":
         _log.warning("%s", found().message)
     return TorchKernels(dtype)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import psutil
 
-from glm_core import ConfigError
 from glm_core.records import DeviceInfo
 
 from ._native import found
@@ -27,16 +26,11 @@ def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> DeviceInfo:
     shown = [flag for flag in SHOWN_FLAGS if flag in flags]
     dtype, reason = fastest_dtype(flags)
     memory = psutil.virtual_memory()
-    try:
-        available, kernels = True, found().message
-    except ConfigError as error:  # of the user's environment, not a broken plugin
-        available, kernels = False, str(error)
     return DeviceInfo(
         name="cpu",
         type="cpu",
         label=", ".join([name, f"{usable_cores()} cores", *shown]),
-        available=available,
-        reason=kernels,
+        reason=found().message,
         memory_bytes=memory.total,
         free_memory_bytes=memory.available,
         dtypes=(dtype, *(other for other in ("float32", "bfloat16", "float16") if other != dtype)),

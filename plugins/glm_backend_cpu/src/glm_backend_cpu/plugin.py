@@ -8,15 +8,17 @@ from glm_core.records import BackendInfo, LoadedModel, Placement, QuantizationSc
 GLM_API_VERSION = 2
 SCHEMES = ("int8", "int4", "int4-g128", "int4-g64", "int4-g32")
 KINDS = ("torch",)
-KERNELS = ("native", "torch")
 
 
 @hookimpl
 def describe_backend() -> BackendInfo:
     """Describe the processor, its memory, the dtype that it runs fast, and which kernels there are."""
+    from ._native import kernel_choices
     from ._processor import describe
 
-    return BackendInfo("cpu", (describe(),), priority=0, schemes=SCHEMES, kernels=KERNELS, kinds=KINDS)
+    return BackendInfo(
+        "cpu", (describe(),), priority=0, schemes=SCHEMES, kernels=kernel_choices(), kinds=KINDS
+    )
 
 
 @hookimpl

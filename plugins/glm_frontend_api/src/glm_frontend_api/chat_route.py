@@ -14,7 +14,7 @@ from .bodies import JsonRoute
 from .documentation import ANSWERS, describe_stream
 from .errors import invalid
 from .messages import check_tools_supported, read_messages, read_tool_choice, read_tools
-from .openai_answers import Choice, Job, check_stream_options, read_sampling, respond, with_seeds
+from .openai_answers import Choice, Job, add_seeds, check_stream_options, read_sampling, respond
 from .responses import ChatCompletionResponse
 from .schemas import ChatCompletionRequest
 from .service import Service
@@ -67,7 +67,7 @@ async def chat_completions(request: Request, body: ChatCompletionRequest) -> Res
         tool_choice=read_tool_choice(body),
         parallel_tool_calls=body.parallel_tool_calls is not False,
     )
-    job = Job(body, tuple(with_seeds(chat, body)), served, ChatShape(), body.n or 1)
+    job = Job(body, tuple(add_seeds(chat, body)), served, ChatShape(), body.n or 1)
     return await respond(service, request, job)
 
 

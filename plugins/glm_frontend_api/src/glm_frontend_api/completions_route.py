@@ -12,7 +12,7 @@ from glm_core import ChatRequest, ToolCall
 from .bodies import JsonRoute
 from .documentation import ANSWERS, describe_stream
 from .errors import invalid
-from .openai_answers import Choice, Job, check_stream_options, read_sampling, respond, with_seeds
+from .openai_answers import Choice, Job, add_seeds, check_stream_options, read_sampling, respond
 from .responses import CompletionResponse
 from .schemas import MAX_ANSWERS, CompletionRequest
 from .service import Service
@@ -68,7 +68,7 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
     requests = tuple(
         seeded
         for number, prompt in enumerate(body.prompts)
-        for seeded in with_seeds(
+        for seeded in add_seeds(
             ChatRequest(prompt=prompt, sampling=sampling, adapter=served.adapter, stop=body.stops),
             body,
             number * n,

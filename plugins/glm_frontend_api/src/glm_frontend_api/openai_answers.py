@@ -76,14 +76,14 @@ async def respond(service: Service, request: Request, job: Job) -> Response:
     generation = Generation(service, job.requests)
     if not job.body.stream:
         async with generation:
-            return await run_for_client(request, _whole(generation, job))
+            return await run_for_client(request, _answer_whole(generation, job))
     await generation.__aenter__()
     try:
         await run_for_client(request, generation.begin(service.config.header_seconds))
     except BaseException:  # what has begun is cancelled, whatever went wrong
         generation.close()
         raise
-    return EventStream(service, generation, _chunks(service.config, generation, job))
+    return EventStream(service, generation, _stream_chunks(service.config, generation, job))
 
 
 def read_sampling(body: GenerationRequest, config: ApiConfig, wanted: int | None) -> Sampling:
@@ -121,7 +121,7 @@ def limit_temperature(temperature: float | None) -> float | None:
     return temperature if temperature is None or temperature >= MIN_TEMPERATURE else 0.0
 
 
-def with_seeds(request: ChatRequest, body: GenerationRequest, first: int = 0) -> Iterator[ChatRequest]:
+def add_seeds(request: ChatRequest, body: GenerationRequest, first: int = 0) -> Iterator[ChatRequest]:
     """Yield a request for each of the ``n`` answers, with seed, seed + 1 and so on.
 
     Args:
@@ -144,7 +144,7 @@ def check_stream_options(body: GenerationRequest) -> None:
         raise invalid("stream_options is for streams; send stream: true as well", "stream_options")
 
 
-async def _whole(generation: Generation, job: Job) -> Response:
+async def _answer_whole(generation: Generation, job: Job) -> Response:
     texts = [""] * len(job.requests)
     calls: list[list[ToolCallDelta]] = [[] for _ in job.requests]
     reasons: list[str | None] = [None] * len(job.requests)
@@ -162,16 +162,16 @@ async def _whole(generation: Generation, job: Job) -> Response:
         }
         for index, (text, reason) in enumerate(zip(texts, reasons, strict=True))
     ]
-    envelope = _envelope(job, job.shape.whole_object)
-    content = {**envelope, "choices": choices, "usage": _usage(generation, job)}
+    envelope = _build_envelope(job, job.shape.whole_object)
+    content = {**envelope, "choices": choices, "usage": _sum_usage(generation, job)}
     dropped = max(usage.dropped_messages for usage in generation.usages.values())
     if dropped:
         content["dropped_messages"] = dropped
     return JSONResponse(content)
 
 
-async def _chunks(config: ApiConfig, generation: Generation, job: Job) -> AsyncGenerator[bytes, None]:
-    envelope = _envelope(job, job.shape.chunk_object)
+async def _stream_chunks(config: ApiConfig, generation: Generation, job: Job) -> AsyncGenerator[bytes, None]:
+    envelope = _build_envelope(job, job.shape.chunk_object)
     counting = job.body.stream_options is not None and bool(job.body.stream_options.include_usage)
 
     def chunk(index: int, fields: Choice, delta: Delta | None = None) -> bytes:
@@ -190,24 +190,24 @@ async def _chunks(config: ApiConfig, generation: Generation, job: Job) -> AsyncG
         if piece is None or piece.delta.queue_position:
             yield COMMENT
         else:
-            for fields, delta in _parts(job.shape, piece):
+            for fields, delta in _split_piece(job.shape, piece):
                 yield chunk(piece.index, fields, delta)
     if counting:
-        yield encode_event({**envelope, "choices": [], "usage": _usage(generation, job)})
+        yield encode_event({**envelope, "choices": [], "usage": _sum_usage(generation, job)})
     yield DONE
 
 
-def _parts(shape: Shape, piece: Piece) -> Iterator[tuple[Choice, Delta | None]]:
+def _split_piece(shape: Shape, piece: Piece) -> Iterator[tuple[Choice, Delta | None]]:
     if piece.delta.text:
         yield shape.piece(piece.delta.text), None
     for call in piece.delta.tool_calls:
-        for fields in call_chunks(call):
+        for fields in split_call(call):
             yield {"delta": {"tool_calls": [fields]}}, None
     if piece.delta.finish_reason is not None:
         yield shape.last(), piece.delta
 
 
-def call_chunks(call: ToolCallDelta) -> Iterator[dict[str, Any]]:
+def split_call(call: ToolCallDelta) -> Iterator[dict[str, Any]]:
     """Yield a piece of a call as clients expect it: first what is called, then its arguments."""
     if call.id:
         function = {"name": call.name, "arguments": ""}
@@ -216,7 +216,7 @@ def call_chunks(call: ToolCallDelta) -> Iterator[dict[str, Any]]:
         yield {"index": call.index, "function": {"arguments": call.arguments}}
 
 
-def _envelope(job: Job, kind: str) -> dict[str, Any]:
+def _build_envelope(job: Job, kind: str) -> dict[str, Any]:
     return {
         "id": f"{job.shape.prefix}-{secrets.token_hex(12)}",
         "object": kind,
@@ -225,7 +225,7 @@ def _envelope(job: Job, kind: str) -> dict[str, Any]:
     }
 
 
-def _usage(generation: Generation, job: Job) -> dict[str, Any]:
+def _sum_usage(generation: Generation, job: Job) -> dict[str, Any]:
     """Return the tokens of all answers; a prompt that is answered ``n`` times counts once."""
     usages = generation.usages
     prompts = [usages[index] for index in range(0, len(job.requests), job.n)]

@@ -14,7 +14,7 @@ BASE_NAMES = ("off", "none")
 CHANGES = ("add", "remove")
 
 
-def adapter(session: Session, argument: str) -> None:
+def change_adapter(session: Session, argument: str) -> None:
     """Run ``/adapter``, followed by nothing, a name, ``off``, ``add [NAME=]DIR`` or ``remove NAME``.
 
     An adapter whose name is one of these words is chosen by that name.
@@ -22,7 +22,7 @@ def adapter(session: Session, argument: str) -> None:
     loaded = session.model.info.adapters
     word, _, rest = argument.partition(" ")
     if not argument:
-        _list(session)
+        _show_adapters(session)
     elif argument in loaded:
         _choose(session, argument)
     elif argument.lower() in BASE_NAMES:
@@ -37,7 +37,7 @@ def adapter(session: Session, argument: str) -> None:
         session.view.error(session.say("adapter_none_loaded"))
 
 
-def _list(session: Session) -> None:
+def _show_adapters(session: Session) -> None:
     say, loaded = session.say, session.model.info.adapters
     if not loaded:
         session.view.notice(say("adapter_none_loaded"))

@@ -50,24 +50,24 @@ def parse(source: str, previous: Block | None = None, *, blank_before: bool = Fa
     for node in SyntaxTreeNode(_PARSER.parse(source)).children:
         before = blocks[-1] if blocks else previous
         if node.type in _LISTS:
-            blocks.extend(_items(node, before, lines, blank_before))
+            blocks.extend(_split_items(node, before, lines, blank_before))
         else:
-            blocks.append(Block(node, _first_line(node), gap=before is not None))
+            blocks.append(Block(node, _find_first_line(node), gap=before is not None))
     return blocks
 
 
-def code_blocks(source: str) -> list[str]:
+def find_code_blocks(source: str) -> list[str]:
     """Return the contents of every code block, those in lists and quotations included."""
     tokens = _PARSER.parse(source)
     return [token.content for token in tokens if token.type in ("fence", "code_block")]
 
 
-def _items(
+def _split_items(
     node: SyntaxTreeNode, before: Block | None, lines: list[str], blank_before: bool
 ) -> Iterator[Block]:
     key = (node.type, node.markup)
     for index, item in enumerate(node.children):
-        start = _first_line(item)
+        start = _find_first_line(item)
         continues = before is not None and before.list_key == key
         number: int | None = None
         if node.type == "ordered_list":
@@ -79,7 +79,7 @@ def _items(
         yield before
 
 
-def _first_line(node: SyntaxTreeNode) -> int:
+def _find_first_line(node: SyntaxTreeNode) -> int:
     return node.map[0] if node.map else 0
 
 
@@ -101,7 +101,7 @@ class BlockStream:
         blocks = self._parse(complete)
         finished = blocks if final else blocks[:-1]
         if finished:
-            rest = len(complete) if final else _offset(complete, blocks[-1].start)
+            rest = len(complete) if final else _find_offset(complete, blocks[-1].start)
             self._blank_before = not complete[:rest].removesuffix("\n").rpartition("\n")[2].strip()
             self._previous = finished[-1]
             self._source = self._source[rest:]
@@ -115,6 +115,6 @@ class BlockStream:
         return parse(source, self._previous, blank_before=self._blank_before)
 
 
-def _offset(text: str, line: int) -> int:
+def _find_offset(text: str, line: int) -> int:
     """Return the offset at which line number ``line`` starts."""
     return sum(len(part) + 1 for part in text.split("\n")[:line])

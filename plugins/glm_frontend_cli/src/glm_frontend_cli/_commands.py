@@ -13,7 +13,7 @@ from glm_core.conversation import SETTINGS
 from glm_core.language import format_count
 
 from . import _adapter_command, _files
-from ._blocks import code_blocks
+from ._blocks import find_code_blocks
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -148,7 +148,7 @@ def copy(session: Session, argument: str) -> None:
         return
     text = turns[-1].answer
     if argument == "code":
-        blocks = code_blocks(text)
+        blocks = find_code_blocks(text)
         if not blocks:
             session.view.notice(session.say("no_code"))
             return
@@ -199,7 +199,7 @@ def load(session: Session, argument: str) -> None:
         session.view.notice(session.say("question_waits"))
 
 
-def system(session: Session, argument: str) -> None:
+def change_system(session: Session, argument: str) -> None:
     """Run ``/system [TEXT|off]``: show, set or remove the system prompt."""
     conversation = session.conversation
     if not argument:
@@ -254,7 +254,7 @@ def _format_setting(session: Session, name: str) -> str:
     return session.say("setting_default", name=name, value=default)
 
 
-def info(session: Session, argument: str) -> None:
+def show_info(session: Session, argument: str) -> None:
     """Run ``/info``: show facts about the model and the last answer."""
     facts, usage = session.model.info, session.usage
     lines = [
@@ -283,7 +283,7 @@ def info(session: Session, argument: str) -> None:
     session.view.show("\n".join(lines))
 
 
-def history(session: Session, argument: str) -> None:
+def show_history(session: Session, argument: str) -> None:
     """Run ``/history``: show the whole conversation."""
     if session.conversation.turns:
         session.view.show_turns(session.conversation.turns)
@@ -313,10 +313,10 @@ COMMANDS = (
     Command("save", save, "FILE"),
     Command("save!", save_over, "FILE"),
     Command("load", load, "FILE"),
-    Command("system", system, "[TEXT|off]"),
-    Command("adapter", _adapter_command.adapter, _adapter_command.USAGE),
+    Command("system", change_system, "[TEXT|off]"),
+    Command("adapter", _adapter_command.change_adapter, _adapter_command.USAGE),
     Command("set", set_value, "[NAME [VALUE|default]]"),
-    Command("info", info),
-    Command("history", history),
+    Command("info", show_info),
+    Command("history", show_history),
 )
 BY_NAME = {name: command for command in COMMANDS for name in (command.name, *command.aliases)}

@@ -64,7 +64,7 @@ class LiveArea:
         shown = list(live[-max(rows - 1, 1) :]) or [Line("", 0)]
         lines = [*permanent, *shown]
         if columns == self._columns:
-            same = _common(self._shown[:-1], lines[:-1])
+            same = _count_common(self._shown[:-1], lines[:-1])
             up = len(self._shown) - 1 - same
             erase = ""
         else:  # the terminal has broken the old lines anew; erase them, lest it joins ours again later
@@ -78,7 +78,7 @@ class LiveArea:
         self._shown, self._columns = shown, columns
 
 
-def _common(old: Sequence[Line], new: Sequence[Line]) -> int:
+def _count_common(old: Sequence[Line], new: Sequence[Line]) -> int:
     count = 0
     for before, after in zip(old, new, strict=False):
         if before != after:
@@ -134,12 +134,12 @@ class AnswerPainter:
     def finish(self) -> None:
         """Print everything for good and leave the cursor on a fresh line."""
         width = self._width()
-        finished = self._finished(width, final=True)
+        finished = self._take_finished(width, final=True)
         self._area.draw(to_lines(self._console, finished), [])
 
     def _paint(self) -> None:
         width = self._width()
-        permanent = self._finished(width)
+        permanent = self._take_finished(width)
         live: list[Text] = []
         for index, block in enumerate(self._blocks.open_blocks()):
             if index == 0 and block.node.type == "fence":
@@ -147,7 +147,7 @@ class AnswerPainter:
                 permanent += scrolled
                 live += rest
             else:
-                live += self._renderer.block(block, width)
+                live += self._renderer.render_block(block, width)
         note = self._note(self.empty)
         if note:
             line = Text(note, style="dim")
@@ -159,14 +159,14 @@ class AnswerPainter:
         """Return the empty line between text and note; none where the screen has few lines."""
         return [Text()] if self._size()[1] >= MIN_ROWS_FOR_GAP else []
 
-    def _finished(self, width: int, *, final: bool = False) -> list[Text]:
+    def _take_finished(self, width: int, *, final: bool = False) -> list[Text]:
         lines: list[Text] = []
         for block in self._blocks.take_finished(final=final):
             if self._printed_code_lines and block.node.type == "fence":
-                rows = self._renderer.code_lines(block.node, width)[self._printed_code_lines :]
+                rows = self._renderer.render_code(block.node, width)[self._printed_code_lines :]
                 lines += [line for row in rows for line in row]
             else:
-                lines += self._renderer.block(block, width)
+                lines += self._renderer.render_block(block, width)
             self._printed_code_lines = 0
         return lines
 
@@ -175,7 +175,7 @@ class AnswerPainter:
 
         The block may outgrow the screen; its upper lines do not change any more.
         """
-        rows = self._renderer.code_lines(block.node, width)
+        rows = self._renderer.render_code(block.node, width)
         gap = [Text()] if block.gap and not self._printed_code_lines else []
         room = max(min(self._size()[1] - 2, MAX_LIVE_CODE_LINES), 1)
         remaining = rows[self._printed_code_lines :]

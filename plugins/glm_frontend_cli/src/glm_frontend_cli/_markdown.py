@@ -39,11 +39,11 @@ class MarkdownRenderer:
         self._console = console
         self._code_theme = code_theme
 
-    def document(self, source: str, width: int) -> list[Text]:
+    def render_document(self, source: str, width: int) -> list[Text]:
         """Return the lines of a whole text."""
-        return [line for block in parse(source) for line in self.block(block, width)]
+        return [line for block in parse(source) for line in self.render_block(block, width)]
 
-    def block(self, block: Block, width: int) -> list[Text]:
+    def render_block(self, block: Block, width: int) -> list[Text]:
         """Return the lines of one block, the empty line before it included."""
         if block.list_key is not None:
             lines = self._item(block.node, block.number, width)
@@ -51,7 +51,7 @@ class MarkdownRenderer:
             lines = self._node(block.node, width)
         return [Text(), *lines] if block.gap else lines
 
-    def code_lines(self, node: SyntaxTreeNode, width: int) -> list[list[Text]]:
+    def render_code(self, node: SyntaxTreeNode, width: int) -> list[list[Text]]:
         """Return, for each source line of a code block, the lines that it takes on the screen."""
         language = node.info.split()[0] if node.info.strip() else "text"
         code = clean_text(node.content).removesuffix("\n").expandtabs(4)
@@ -62,32 +62,32 @@ class MarkdownRenderer:
             highlighted = Text(code)
         lines = list(highlighted.split("\n", allow_blank=True))[: len(plain_lines)]
         return [
-            [_joined(_CODE_INDENT, row) for row in wrap(line or Text(), width - len(_CODE_INDENT))]
+            [_join(_CODE_INDENT, row) for row in wrap(line or Text(), width - len(_CODE_INDENT))]
             for line, _ in zip_longest(lines, plain_lines)
         ]
 
     def _node(self, node: SyntaxTreeNode, width: int) -> list[Text]:
         if node.type in ("fence", "code_block"):
-            return [row for rows in self.code_lines(node, width) for row in rows]
+            return [row for rows in self.render_code(node, width) for row in rows]
         if node.type == "heading":
-            text = _inline(node)
+            text = _render_inline(node)
             text.stylize(_STYLES["heading"])
             return wrap(text, width)
         if node.type == "blockquote":
             quoted = self._children(node, width - 2)
-            return [_joined("▌ ", line, _STYLES["faint"]) for line in quoted]
+            return [_join("▌ ", line, _STYLES["faint"]) for line in quoted]
         if node.type in ("bullet_list", "ordered_list"):
             return self._list(node, width)
         if node.type == "hr":
             return [Text("─" * min(width, 40), style=_STYLES["faint"])]
         if node.type == "table":
             return self._table(node, width)
-        return wrap(_inline(node), width)
+        return wrap(_render_inline(node), width)
 
     def _children(self, node: SyntaxTreeNode, width: int) -> list[Text]:
         lines: list[Text] = []
         for before, child in zip([None, *node.children], node.children, strict=False):
-            if before is not None and _apart(before, child):
+            if before is not None and _needs_gap(before, child):
                 lines.append(Text())
             lines += self._node(child, width)
         return lines or [Text()]
@@ -104,16 +104,16 @@ class MarkdownRenderer:
         marker = "• " if number is None else f"{number}. "
         lines = self._children(item, width - len(marker))
         indent = " " * len(marker)
-        first = _joined(marker, lines[0], _STYLES["marker"])
-        return [first, *(_joined(indent, line) for line in lines[1:])]
+        first = _join(marker, lines[0], _STYLES["marker"])
+        return [first, *(_join(indent, line) for line in lines[1:])]
 
     def _table(self, node: SyntaxTreeNode, width: int) -> list[Text]:
         rows = [row for part in node.children for row in part.children]
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style=_STYLES["strong"])
         for cell in rows[0].children:
-            table.add_column(_inline(cell), overflow="fold", justify=_alignment(cell))
+            table.add_column(_render_inline(cell), overflow="fold", justify=_alignment(cell))
         for row in rows[1:]:
-            table.add_row(*(_inline(cell) for cell in row.children))
+            table.add_row(*(_render_inline(cell) for cell in row.children))
         rendered = self._console.render_lines(table, self._console.options.update(width=width), pad=False)
         lines = []
         for segments in rendered:
@@ -125,7 +125,7 @@ class MarkdownRenderer:
         return lines
 
 
-def _apart(before: SyntaxTreeNode, after: SyntaxTreeNode) -> bool:
+def _needs_gap(before: SyntaxTreeNode, after: SyntaxTreeNode) -> bool:
     """Return whether an empty line belongs between two blocks: where there is one, and around code."""
     if "fence" in (before.type, after.type):
         return True
@@ -137,14 +137,14 @@ def _alignment(cell: SyntaxTreeNode) -> JustifyMethod:
     return "right" if "right" in style else "center" if "center" in style else "left"
 
 
-def _joined(prefix: str, line: Text, style: Style | None = None) -> Text:
+def _join(prefix: str, line: Text, style: Style | None = None) -> Text:
     """Return ``line`` after ``prefix``; where both are blank, nothing."""
     if not line and not prefix.strip():
         return line
     return Text().append(prefix, style).append_text(line)
 
 
-def _inline(node: SyntaxTreeNode) -> Text:
+def _render_inline(node: SyntaxTreeNode) -> Text:
     """Return the text of a node that holds inline content."""
     text = Text()
     for child in node.children:
@@ -158,13 +158,13 @@ def _append(text: Text, node: SyntaxTreeNode) -> None:
     elif node.type == "code_inline":
         text.append(clean_text(node.content), _STYLES["code"])
     elif node.type in ("link", "image"):
-        label = _inline(node)
+        label = _render_inline(node)
         target = clean_text(str(node.attrs.get("href") or node.attrs.get("src") or ""))
         text.append_text(label)
         if target and target not in (label.plain, f"mailto:{label.plain}"):
             text.append(f" ({target})" if label else target, _STYLES["url"])
     elif node.children:
-        inner = _inline(node)
+        inner = _render_inline(node)
         if node.type in _STYLES:
             inner.stylize(_STYLES[node.type])
         text.append_text(inner)

@@ -124,7 +124,7 @@ class TerminalView:
         for turn in turns:
             self._print(f"{self._mark} {turn.question}", "bold")
             self._console.line()
-            for line in self._renderer.document(turn.answer, self._size()[0] - 1):
+            for line in self._renderer.render_document(turn.answer, self._size()[0] - 1):
                 self._console.print(line, soft_wrap=True)
             self._console.line()
 

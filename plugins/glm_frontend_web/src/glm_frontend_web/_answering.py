@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 
 from glm_core import Delta
-from glm_core.listening import AnswerProgress, ClosableStream, Ended, ListenerEvent, StreamListener
+from glm_core.listening import AnswerProgress, ClosableStream, Ended, ListenerEvent, Opened, StreamListener
 
 REPAINT_SECONDS = 0.05
 # gradio notices that a visitor has left only when the page is updated.
@@ -80,6 +80,6 @@ class PageAnswer:
                 return True
 
     def _emit(self, event: ListenerEvent) -> None:
-        if self._loop is not None:
+        if self._loop is not None and not isinstance(event, Opened):  # which shows nothing new
             with contextlib.suppress(RuntimeError):  # the server has gone: nobody reads any more
                 self._loop.call_soon_threadsafe(self._events.put_nowait, event)

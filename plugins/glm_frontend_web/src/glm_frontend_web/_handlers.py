@@ -21,12 +21,12 @@ from glm_core.conversation import MAX_FILE_BYTES, Conversation, parse_conversati
 from ._log import Log
 from ._page import (
     Page,
-    adapter_menu,
     adapter_value,
     choose_language,
+    describe_adapter_menu,
     is_demo,
     read_settings,
-    setting_values,
+    show_settings,
     translate_page,
 )
 from ._session import Session, answer, question_at
@@ -92,12 +92,12 @@ class Handlers:
             on([page.language.input], self.change_language, both, everything, js=_REMEMBER_LANGUAGE),
         )
         for event in spoken:
-            _then(event, [page.language], _READY)
+            _run_script_after(event, [page.language], _READY)
         on([page.question.submit, page.send.click], self.send, asking, shown)
         on([page.log.example_select], self.send_example, again, shown)
         on([page.log.retry], self.regenerate, again, shown)
         on([page.stop.click], self.stop, [page.session], [])
-        _then(on([page.log.edit], self.edit, [page.session], shown), [], _FOCUS)
+        _run_script_after(on([page.log.edit], self.edit, [page.session], shown), [], _FOCUS)
         on([page.cancel_edit.click], self.cancel_edit, [page.session], shown)
         on([page.log.delete], self.delete, [page.session], shown)
         on([page.undo.click], self.undo, [page.session], shown)
@@ -108,18 +108,20 @@ class Handlers:
         on([page.import_file.upload], self.import_file, [page.import_file, page.session], everything)
         for button, kind in ((page.export_json, "json"), (page.export_markdown, "md")):
             export = partial(self.export, kind)
-            _then(on([button.click], export, again, [page.download, page.status]), [page.download], _DOWNLOAD)
+            _run_script_after(
+                on([button.click], export, again, [page.download, page.status]), [page.download], _DOWNLOAD
+            )
         page.theme.click(None, None, None, js=_TOGGLE_THEME, queue=False, api_visibility="private")
 
     def load(self, remembered: str | None, session: Session, request: gr.Request) -> Updates:
         """Show a page that was opened in the visitor's language."""
         say = SAY.get(remembered) if remembered in SAY else None
-        updates = self._speak(session, say or choose_language(request.headers.get("accept-language")))
-        return {**updates, **self._menu(session, self._defaults().adapter)}
+        updates = self._translate(session, say or choose_language(request.headers.get("accept-language")))
+        return {**updates, **self._update_menu(session, self._default_settings().adapter)}
 
     def change_language(self, language: str, session: Session) -> Updates:
         """Show the page in the language that the visitor chose."""
-        return self._speak(session, SAY["zh" if language == "zh" else "en"])
+        return self._translate(session, SAY["zh" if language == "zh" else "en"])
 
     async def send(
         self,
@@ -135,7 +137,7 @@ class Handlers:
         settings = read_settings(system, adapter, length, top_p, temperature)
         question = clean_text(question or "").strip()
         if not question:
-            yield self._note(session.say("empty_question"))
+            yield self._show_note(session.say("empty_question"))
             return
         async with aclosing(self._answer(question, session, settings, at=session.editing)) as answering:
             async for updates in answering:
@@ -176,7 +178,7 @@ class Handlers:
             index = getattr(event, "index", None)
             question = question_at(session.conversation, index)
         except GlmError as error:
-            yield self._note(session.say("error", message=error))
+            yield self._show_note(session.say("error", message=error))
             return
         async with aclosing(self._answer(question, session, settings, at=index, again=True)) as answering:
             async for updates in answering:
@@ -189,42 +191,46 @@ class Handlers:
 
     def edit(self, session: Session, event: gr.EventData) -> Updates:
         """Put a question into the input box to be changed."""
-        return self._changed(session, partial(self._edit, getattr(event, "index", None)))
+        return self._apply(session, partial(self._edit, getattr(event, "index", None)))
 
     def cancel_edit(self, session: Session) -> Updates:
         """Leave the question as it was."""
         session.editing = None
-        return {**self._editing(session), self._page.question: ""}
+        return {**self._show_editing(session), self._page.question: ""}
 
     def delete(self, session: Session, event: gr.EventData) -> Updates:
         """Delete a turn."""
-        return self._changed(session, partial(self._delete, getattr(event, "index", None)))
+        return self._apply(session, partial(self._delete, getattr(event, "index", None)))
 
     def undo(self, session: Session) -> Updates:
         """Take back the last turn and return its question to the input box."""
-        return self._changed(session, self._undo)
+        return self._apply(session, self._undo)
 
     def clear(self, session: Session) -> Updates:
         """Begin a new conversation."""
-        return self._changed(session, self._clear)
+        return self._apply(session, self._clear)
 
     def reset(self, session: Session) -> Updates:
         """Reset settings and adapter to the model's own defaults; the system prompt stays."""
-        defaults = self._defaults()
+        defaults = self._default_settings()
         reset_hidden_settings(session.conversation)
-        updates = setting_values(self._page, defaults)
+        updates = show_settings(self._page, defaults)
         del updates[self._page.system]
-        return {**updates, **self._menu(session, defaults.adapter), **self._note(session.say("reset_done"))}
+        return {
+            **updates,
+            **self._update_menu(session, defaults.adapter),
+            **self._show_note(session.say("reset_done")),
+        }
 
     def refresh_adapters(self, adapter: str, session: Session) -> Updates:
         """Show the adapters that are loaded now, since the visitor looks at their menu."""
         loaded, chosen = self._model.info.adapters, read_settings("", adapter, 0, 1, 1).adapter
         if chosen is not None and chosen not in loaded:
-            note = self._note(session.say("adapter_removed_choice", name=chosen))
-            return {**self._menu(session, None), **note}
+            note = self._show_note(session.say("adapter_removed_choice", name=chosen))
+            return {**self._update_menu(session, None), **note}
         if loaded == session.adapters:
             return {self._page.adapter: gr.skip()}
-        return self._menu(session, chosen)
+        return self._update_menu(session, chosen)
 
     def export(self, kind: str, session: Session, *settings: Any) -> Updates:
         """Export the conversation as a file that the browser makes, so that nothing is left on the server."""
@@ -232,33 +238,33 @@ class Handlers:
         try:
             read_settings(*settings).apply_to(conversation)
         except GlmError as error:
-            return self._note(say("error", message=error))
+            return self._show_note(say("error", message=error))
         conversation.model = self._model.info.name
         if kind == "json":
             text, media_type = to_json(conversation), "application/json"
         else:
             text, media_type = to_markdown(conversation, say.language), "text/markdown"
         file = {"name": time.strftime(f"conversation-%Y%m%d-%H%M%S.{kind}"), "type": media_type, "text": text}
-        return {self._page.download: json.dumps(file), **self._note(say("exported"))}
+        return {self._page.download: json.dumps(file), **self._show_note(say("exported"))}
 
     def import_file(self, path: str, session: Session) -> Updates:
         """Go on with the conversation of a file."""
-        return self._changed(session, partial(self._import, Path(path)))
+        return self._apply(session, partial(self._import, Path(path)))
 
     async def _answer(
         self, question: str, session: Session, settings: PageSettings, *, at: int | None, again: bool = False
     ) -> AsyncGenerator[Updates]:
         if session.answer is not None:
-            yield self._note(session.say("still_answering"))
+            yield self._show_note(session.say("still_answering"))
             return
         page, loaded = self._page, self._model.info.adapters
         if settings.adapter is not None and settings.adapter not in loaded:
-            note = self._note(session.say("adapter_removed", name=settings.adapter))
-            yield {**self._menu(session, None), **note}
+            note = self._show_note(session.say("adapter_removed", name=settings.adapter))
+            yield {**self._update_menu(session, None), **note}
             return
         updates: Updates = {page.send: gr.update(visible=False), page.stop: gr.update(visible=True)}
         if loaded != session.adapters:
-            updates |= self._menu(session, settings.adapter)
+            updates |= self._update_menu(session, settings.adapter)
         if not again:
             updates |= {page.question: "", page.editing: gr.update(visible=False)}
         status, pieces = "", None
@@ -269,77 +275,81 @@ class Handlers:
                 if progress.pieces != pieces:
                     updates[page.log] = pieces = progress.pieces
                 if progress.status != status:  # else a note that was shown meanwhile would be wiped out
-                    updates |= self._note(status := progress.status)
+                    updates |= self._show_note(status := progress.status)
                 if not progress.running:
                     updates |= {page.send: gr.update(visible=True), page.stop: gr.update(visible=False)}
-                    updates |= self._editing(session)
+                    updates |= self._show_editing(session)
                     if progress.given_back:
                         updates[page.question] = progress.given_back
                 yield updates or {page.log: gr.skip()}
                 updates = {}
 
-    def _defaults(self) -> PageSettings:
+    def _default_settings(self) -> PageSettings:
         """Return the model's own settings, with the only adapter of the start while that is loaded."""
         info = self._model.info
         adapter = self._first_adapter if self._first_adapter in info.adapters else None
         return dataclasses.replace(PageSettings.from_model(info), adapter=adapter)
 
-    def _menu(self, session: Session, chosen: str | None) -> Updates:
+    def _update_menu(self, session: Session, chosen: str | None) -> Updates:
         """Return the update of the menu of adapters, with one of them chosen or the base model."""
         info = self._model.info
         session.adapters = info.adapters
-        return {self._page.adapter: gr.update(**adapter_menu(info, session.say), value=adapter_value(chosen))}
+        return {
+            self._page.adapter: gr.update(
+                **describe_adapter_menu(info, session.say), value=adapter_value(chosen)
+            )
+        }
 
-    def _note(self, text: str) -> Updates:
+    def _show_note(self, text: str) -> Updates:
         return {self._page.status: escape(text)}
 
-    def _editing(self, session: Session) -> Updates:
+    def _show_editing(self, session: Session) -> Updates:
         index = session.editing
         note = "" if index is None else escape(session.say("editing", number=index + 1))
         return {self._page.editing: gr.update(visible=index is not None), self._page.editing_note: note}
 
-    def _speak(self, session: Session, say: Any) -> Updates:
+    def _translate(self, session: Session, say: Any) -> Updates:
         session.say = say
         session.log = Log(say, demo=is_demo(self._model.info))
         session.adapters = self._model.info.adapters
         updates = translate_page(self._page, self._model, say)
         if session.answer is None:
-            log = session.log.pieces(session.conversation.turns)
+            log = session.log.render(session.conversation.turns)
             updates[self._page.log] = gr.update(label=say("log_label"), value=log)
-        return {**updates, **self._editing(session), **self._note("")}
+        return {**updates, **self._show_editing(session), **self._show_note("")}
 
-    def _changed(self, session: Session, change: Any) -> Updates:
+    def _apply(self, session: Session, change: Any) -> Updates:
         """Run ``change`` on a conversation at rest, and show the result or what was wrong."""
         if session.answer is not None:
-            return self._note(session.say("still_answering"))
+            return self._show_note(session.say("still_answering"))
         try:
             updates: Updates = change(session)
         except GlmError as error:
-            return self._note(session.say("error", message=error))
-        pieces = session.log.pieces(session.conversation.turns)
-        return {self._page.log: pieces, **self._editing(session), **updates}
+            return self._show_note(session.say("error", message=error))
+        pieces = session.log.render(session.conversation.turns)
+        return {self._page.log: pieces, **self._show_editing(session), **updates}
 
     def _edit(self, index: Any, session: Session) -> Updates:
         question = question_at(session.conversation, index)
         session.editing = index
-        return {self._page.question: question, **self._note("")}
+        return {self._page.question: question, **self._show_note("")}
 
     def _delete(self, index: Any, session: Session) -> Updates:
         question_at(session.conversation, index)  # refuses a wrong index
         del session.conversation.turns[index]
         session.editing = None
-        return self._note(session.say("deleted", number=index + 1))
+        return self._show_note(session.say("deleted", number=index + 1))
 
     def _undo(self, session: Session) -> Updates:
         session.editing = None
         question = session.conversation.undo()
         if question is None:
-            return self._note(session.say("nothing_yet"))
-        return {self._page.question: question, **self._note(session.say("undone"))}
+            return self._show_note(session.say("nothing_yet"))
+        return {self._page.question: question, **self._show_note(session.say("undone"))}
 
     def _clear(self, session: Session) -> Updates:
         session.editing, session.conversation = None, Conversation()
-        return self._note(session.say("cleared"))
+        return self._show_note(session.say("cleared"))
 
     def _import(self, path: Path, session: Session) -> Updates:
         try:
@@ -355,11 +365,11 @@ class Handlers:
         if conversation.adapter is not None and conversation.adapter not in info.adapters:
             note += " · " + session.say("adapter_dropped", name=conversation.adapter)
             conversation.adapter = None
-        updates = setting_values(self._page, PageSettings.from_conversation(conversation, info))
+        updates = show_settings(self._page, PageSettings.from_conversation(conversation, info))
         if conversation.unanswered is not None:  # to be sent again, or changed
             updates[self._page.question], conversation.unanswered = conversation.unanswered, None
         session.conversation, session.editing = conversation, None
-        return {**updates, **self._menu(session, conversation.adapter), **self._note(note)}
+        return {**updates, **self._update_menu(session, conversation.adapter), **self._show_note(note)}
 
 
 def _bind(
@@ -383,6 +393,6 @@ def _bind(
     )
 
 
-def _then(event: Any, inputs: list[Any], js: str) -> None:
+def _run_script_after(event: Any, inputs: list[Any], js: str) -> None:
     """Run a script in the browser when the server has answered ``event``."""
     event.then(None, inputs, None, js=js, queue=False, show_progress="hidden", api_visibility="private")

@@ -38,19 +38,19 @@ class Log:
     def __deepcopy__(self, memo: object) -> Log:
         return Log(self._say, demo=self._demo)
 
-    def pieces(self, turns: Sequence[Turn]) -> list[str]:
+    def render(self, turns: Sequence[Turn]) -> list[str]:
         """Return the whole log, while no answer comes."""
         if not turns:
-            return [self.welcome()]
+            return [self.render_welcome()]
         last = len(turns) - 1
         keys = [(index, turn, index == last) for index, turn in enumerate(turns)]
-        self._rendered = {key: self._rendered.get(key) or self._finished(*key) for key in keys}
+        self._rendered = {key: self._rendered.get(key) or self._render_turn(*key) for key in keys}
         return list(self._rendered.values())
 
-    def growing(self, turns: Sequence[Turn], question: str, answer: str) -> list[str]:
+    def render_growing(self, turns: Sequence[Turn], question: str, answer: str) -> list[str]:
         """Return the log while an answer comes: ``turns``, ``question``, and its answer so far."""
         before = [
-            self._rendered.get((index, turn, False)) or self._finished(index, turn, False)
+            self._rendered.get((index, turn, False)) or self._render_turn(index, turn, False)
             for index, turn in enumerate(turns)
         ]
         for index, (turn, piece) in enumerate(zip(turns, before, strict=True)):
@@ -59,12 +59,12 @@ class Log:
         body = self._markdown(answer) if answer.strip() else dots
         return [
             *before,
-            f'<div class="glm-turn">{self._question(question, "")}'
+            f'<div class="glm-turn">{self._render_question(question, "")}'
             f'<article class="glm-answer" aria-busy="true" aria-label="{escape(self._say("model"))}">'
             f'<div class="glm-markdown">{body}</div></article></div>',
         ]
 
-    def welcome(self) -> str:
+    def render_welcome(self) -> str:
         """Return what is shown before anything has been said."""
         say = self._say
         note = f"<p>{escape(say('welcome_demo'))}</p>" if self._demo else ""
@@ -78,17 +78,19 @@ class Log:
             f"{buttons}</div></div>"
         )
 
-    def _finished(self, index: int, turn: Turn, is_last: bool) -> str:
-        actions = [self._copy(turn.answer)]
+    def _render_turn(self, index: int, turn: Turn, is_last: bool) -> str:
+        actions = [self._render_copy(turn.answer)]
         if is_last:
-            actions.append(self._button("retry", index))
-        actions.append(self._button("delete", index))
+            actions.append(self._render_button("retry", index))
+        actions.append(self._render_button("delete", index))
         body = (
             self._markdown(turn.answer)
             if turn.answer.strip()
             else f"<p>{escape(self._say('empty_answer'))}</p>"
         )
-        question = self._question(turn.question, self._copy(turn.question) + self._button("edit", index))
+        question = self._render_question(
+            turn.question, self._render_copy(turn.question) + self._render_button("edit", index)
+        )
         return (
             f'<div class="glm-turn">{question}'
             f'<article class="glm-answer" aria-label="{escape(self._say("model"))}">'
@@ -96,27 +98,27 @@ class Log:
             f'<div class="glm-actions">{"".join(actions)}</div></article></div>'
         )
 
-    def _question(self, question: str, actions: str) -> str:
+    def _render_question(self, question: str, actions: str) -> str:
         return (
             f'<article class="glm-question" aria-label="{escape(self._say("you"))}">'
             f'<div class="glm-text">{escape(question)}</div>'
             f'<div class="glm-actions">{actions}</div></article>'
         )
 
-    def _button(self, action: str, index: int) -> str:
+    def _render_button(self, action: str, index: int) -> str:
         label = escape(self._say(action))
         return (
             f'<button type="button" data-action="{action}" data-index="{index}" aria-label="{label}" '
-            f'title="{label}">{_icon(action)}</button>'
+            f'title="{label}">{_render_icon(action)}</button>'
         )
 
-    def _copy(self, source: str) -> str:
+    def _render_copy(self, source: str) -> str:
         label = escape(self._say("copy"))
         return (
             f'<button type="button" data-action="copy" data-source="{escape(source)}" '
-            f'aria-label="{label}" title="{label}">{_icon("copy")}</button>'
+            f'aria-label="{label}" title="{label}">{_render_icon("copy")}</button>'
         )
 
 
-def _icon(name: str) -> str:
+def _render_icon(name: str) -> str:
     return f'<svg viewBox="0 0 24 24" aria-hidden="true"><path d="{_ICONS[name]}"></path></svg>'

@@ -90,7 +90,7 @@ def read_settings(
     return PageSettings(instructions, chosen, int(max_length), float(top_p), float(temperature))
 
 
-def setting_values(page: Page, settings: PageSettings) -> dict[Any, Any]:
+def show_settings(page: Page, settings: PageSettings) -> dict[Any, Any]:
     """Return updates that show ``settings``."""
     return {
         page.system: settings.system,
@@ -101,7 +101,7 @@ def setting_values(page: Page, settings: PageSettings) -> dict[Any, Any]:
     }
 
 
-def adapter_menu(info: ModelInfo, say: Texts) -> dict[str, Any]:
+def describe_adapter_menu(info: ModelInfo, say: Texts) -> dict[str, Any]:
     """Return label and choices of the menu of adapters, as keyword arguments; it is hidden without any."""
     names = [(clean_text(name), adapter_value(name)) for name in info.adapters]
     choices = [(say("adapter_base"), BASE_MODEL), *names]
@@ -120,13 +120,13 @@ def build_page(model: ChatModel, say: Texts) -> Page:
         model: what answers.
         say: the texts to begin with; `translate_page` changes them.
     """
-    info, texts = model.info, labels(model, say)
+    info, texts = model.info, build_labels(model, say)
     parts: Parts = {"session": gr.State(Session(say, Log(say, demo=is_demo(info))))}
 
     with gr.Sidebar(position="right", open=False, elem_id="settings", width=340) as parts["sidebar"]:
         _build_sidebar(parts, info, texts, say)
     with gr.Column(elem_id="glm-chat"):
-        _build_chat(parts, texts, Log(say, demo=is_demo(info)).welcome())
+        _build_chat(parts, texts, Log(say, demo=is_demo(info)).render_welcome())
     parts["download"] = gr.Textbox(visible=False)
     return Page(**parts)
 
@@ -205,7 +205,7 @@ def _button(parts: Parts, texts: PageTexts, name: str, **more: Any) -> None:
     parts[name] = gr.Button(**texts[name], elem_id=name.replace("_", "-"), size="sm", **more)
 
 
-def labels(model: ChatModel, say: Texts) -> PageTexts:
+def build_labels(model: ChatModel, say: Texts) -> PageTexts:
     """Return what each component says in the language of ``say``, as keyword arguments of its class."""
     info, load = model.info, model.load
     return {
@@ -219,7 +219,7 @@ def labels(model: ChatModel, say: Texts) -> PageTexts:
         "cancel_edit": {"value": say("cancel_edit")},
         "settings_title": {"value": f"<h2>{escape(say('settings'))}</h2>"},
         "system": {"label": say("system"), "placeholder": say("system_placeholder")},
-        "adapter": adapter_menu(info, say),
+        "adapter": describe_adapter_menu(info, say),
         "max_length": {"label": say("max_length"), "info": say("max_length_info")},
         "top_p": {"label": say("top_p"), "info": say("top_p_info")},
         "temperature": {"label": say("temperature"), "info": say("temperature_info")},
@@ -235,12 +235,12 @@ def labels(model: ChatModel, say: Texts) -> PageTexts:
 
 def translate_page(page: Page, model: ChatModel, say: Texts) -> dict[Any, Any]:
     """Return updates that change the page to the language of ``say``."""
-    updates = {getattr(page, name): gr.update(**texts) for name, texts in labels(model, say).items()}
+    updates = {getattr(page, name): gr.update(**texts) for name, texts in build_labels(model, say).items()}
     updates[page.language] = gr.update(label=say("language"), value=say.language)
     return updates
 
 
-def theme() -> gr.themes.Base:
+def build_theme() -> gr.themes.Base:
     """Return gradio's theme for the page: quiet colours, system fonts."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.indigo,

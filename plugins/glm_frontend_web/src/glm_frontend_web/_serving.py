@@ -96,7 +96,7 @@ def _launch(blocks: Any, options: Options, port: int, middleware: list[Any]) -> 
     Raises:
         ConfigError: the port was taken since it was looked at.
     """
-    from ._page import STATIC, theme
+    from ._page import STATIC, build_theme
 
     plain = options.host.strip("[]")
     _bypass_proxies(plain)
@@ -119,7 +119,7 @@ def _launch(blocks: Any, options: Options, port: int, middleware: list[Any]) -> 
             mcp_server=False,
             max_file_size="10mb",
             app_kwargs={"middleware": middleware, "docs_url": None, "redoc_url": None},
-            theme=theme(),
+            theme=build_theme(),
             css=(STATIC / "page.css").read_text("utf-8"),
             js=(STATIC / "page.js").read_text("utf-8"),
         )

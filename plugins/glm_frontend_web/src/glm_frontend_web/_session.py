@@ -82,7 +82,7 @@ async def answer(
     """
     say, turns = session.say, session.conversation.turns[:at]
     given_back = "" if again else question
-    yield Progress(session.log.growing(turns, question, ""), say("answering"))
+    yield Progress(session.log.render_growing(turns, question, ""), say("answering"))
     try:
         settings.apply_to(session.conversation)
         with_tools = "tools" in model.info.features
@@ -91,7 +91,9 @@ async def answer(
         async with aclosing(current.updates()) as updates:
             async for _ in updates:
                 text = current.progress.text
-                yield Progress(session.log.growing(turns, question, text), _describe_wait(current, say))
+                yield Progress(
+                    session.log.render_growing(turns, question, text), _describe_wait(current, say)
+                )
     except BusyError:
         yield _at_rest(session, say("busy"), given_back)
     except GlmError as error:
@@ -113,7 +115,7 @@ async def answer(
 
 def _at_rest(session: Session, status: str, given_back: str = "") -> Progress:
     session.answer = None
-    pieces = session.log.pieces(session.conversation.turns)
+    pieces = session.log.render(session.conversation.turns)
     return Progress(pieces, status, given_back, running=False)
 
 

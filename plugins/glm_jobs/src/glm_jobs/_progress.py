@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from typing import Protocol, TypeVar
 
 from glm_core._isolation import plugin_errors, safe_repr
-from glm_core._tracing import traced_items
+from glm_core._tracing import trace_items
 from glm_core.errors import PluginError
 
 
@@ -19,7 +19,7 @@ _END = object()
 R = TypeVar("R", bound=_Report)
 
 
-def checked_progress(plugin: str, hook: str, reports: object, record: type[R]) -> Generator[R, None, None]:
+def check_progress(plugin: str, hook: str, reports: object, record: type[R]) -> Generator[R, None, None]:
     """Yield the same reports; whatever is wrong with them or raised between them names the plugin.
 
     Closing the iterator closes the plugin's own.
@@ -40,7 +40,7 @@ def checked_progress(plugin: str, hook: str, reports: object, record: type[R]) -
         raise PluginError(
             f"{what} returned {safe_repr(reports)}, which is no iterator; report this to its author"
         )
-    source = traced_items(plugin, hook, reports)
+    source = trace_items(plugin, hook, reports)
     return _checked(what, plugin, hook, source, record)
 
 

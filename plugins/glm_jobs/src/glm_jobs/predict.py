@@ -20,7 +20,7 @@ from glm_core.errors import ConfigError, PluginError
 from glm_core.plugins import PluginHost, default_host
 from glm_core.records import PredictJob, PredictProgress, TrainerInfo
 
-from ._progress import checked_progress
+from ._progress import check_progress
 from ._progress_bar import Drawing, draw_progress
 from ._trainers import add_set_option, job_options, trainers
 
@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
                     f"trainer {trainer.name!r} cannot ask this model ({model.info.family}); choose another "
                     "--model or --trainer"
                 )
-            checked = checked_progress(plugin, "predict", reports, PredictProgress)
+            checked = check_progress(plugin, "predict", reports, PredictProgress)
             for last in draw_progress(checked, _describe):
                 if last.message:
                     notice(last.message)

@@ -16,7 +16,7 @@ from glm_core.records import ModelSource, QuantizationScheme, QuantizeJob, Quant
 from glm_core.routing import resolve_settings
 from glm_core.survey import take_survey
 
-from ._progress import checked_progress
+from ._progress import check_progress
 from ._progress_bar import Drawing, draw_progress
 
 
@@ -100,9 +100,9 @@ def _reports(
     identification = identify(survey, source, wanted)
     able = [name for name in identification.matches if name in host.answering("quantize_checkpoint")]
     if len(able) > 1:
-        choices = " or ".join(f"--runtime {survey.runtimes[name].name}" for name in able)
         raise ConfigError(
-            f"several runtimes can quantise {source.path or source.name}; choose with {choices}"
+            f"several runtimes can quantise {source.path or source.name}; choose with "
+            + survey.runtime_options(able)
         )
     for error in identification.failures.values():
         if not able:
@@ -111,7 +111,7 @@ def _reports(
     for runtime in able:
         reports = host.call(runtime, "quantize_checkpoint", source=source, job=job)
         if reports is not None:
-            return checked_progress(runtime, "quantize_checkpoint", reports, QuantizeProgress)
+            return check_progress(runtime, "quantize_checkpoint", reports, QuantizeProgress)
     by = "no installed runtime can" if wanted == "auto" else f"runtime {wanted} cannot"
     raise CheckpointError(
         f"{by} quantise {source.path or source.name}; pass the directory of a ChatGLM-6B "

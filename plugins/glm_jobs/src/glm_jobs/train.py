@@ -17,7 +17,7 @@ from glm_core.plugins import PluginHost, default_host
 from glm_core.records import TrainerInfo, TrainJob, TrainProgress
 from glm_core.routing import open_for_training
 
-from ._progress import checked_progress
+from ._progress import check_progress
 from ._progress_bar import Drawing, draw_progress
 from ._trainers import add_set_option, job_options, trainers
 
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
                 f"trainer {trainer.name!r} cannot train this model ({model.info.family}); choose another "
                 "--model"
             )
-        last = _follow(checked_progress(plugin, "train", reports, TrainProgress), tell, draw=first)
+        last = _follow(check_progress(plugin, "train", reports, TrainProgress), tell, draw=first)
     if first and last.checkpoint is not None:
         print(last.checkpoint)
     return 0

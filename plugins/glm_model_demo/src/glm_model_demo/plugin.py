@@ -12,7 +12,7 @@ GLM_API_VERSION = 2
 
 @hookimpl
 def describe_models() -> tuple[ModelCard, ...]:
-    """The one model that this package ships."""
+    """Return the one model that this package ships."""
     return (
         ModelCard(
             "demo",

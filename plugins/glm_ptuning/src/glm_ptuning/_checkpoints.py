@@ -32,7 +32,7 @@ _UNFINISHED, _DELETED = "unfinished-", "deleted-"
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedState:
     """What a checkpoint says beside the weights.
 
     Attributes:
@@ -63,15 +63,15 @@ class Checkpoints:
         self._limit = limit
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step stands, or would."""
+        """Return where the checkpoint of a step stands, or would."""
         return self.output_dir / f"checkpoint-{step}"
 
     def steps(self) -> list[int]:
-        """The steps that have a complete checkpoint, in order."""
+        """Return the steps that have a complete checkpoint, in order."""
         return sorted(step for step, path in self._all().items() if is_complete(path))
 
     def newest(self) -> Path | None:
-        """The newest complete checkpoint."""
+        """Return the newest complete checkpoint."""
         steps = self.steps()
         return self.path(steps[-1]) if steps else None
 
@@ -103,7 +103,7 @@ class Checkpoints:
         Args:
             step: steps done.
             write_model: writes what is trained into a directory.
-            tensors: see `Saved`.
+            tensors: see `SavedState`.
             state: likewise; what JSON can hold.
             trainer_state: likewise.
 
@@ -117,9 +117,9 @@ class Checkpoints:
             write_model(unfinished)
             write_tensors(unfinished / OPTIMIZER_FILE, tensors)
             write_text(unfinished / STATE_FILE, json.dumps({"step": step, **state}))
-            write_text(unfinished / TRAINER_STATE_FILE, indented(trainer_state))
+            write_text(unfinished / TRAINER_STATE_FILE, format_json(trainer_state))
             sizes = {path.name: path.stat().st_size for path in sorted(unfinished.iterdir())}
-            write_text(unfinished / MANIFEST, indented({"step": step, "files": sizes}))
+            write_text(unfinished / MANIFEST, format_json({"step": step, "files": sizes}))
             flush_directory(unfinished)
             self._remove(final)
             os.replace(unfinished, final)
@@ -152,7 +152,7 @@ class Checkpoints:
             self._remove(path)
 
     def _all(self) -> dict[int, Path]:
-        """Whatever is called like a checkpoint."""
+        """Return everything that is named like a checkpoint, complete or not, by its step."""
         if not self.output_dir.is_dir():
             return {}
         return {
@@ -171,7 +171,7 @@ class Checkpoints:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether every file of a checkpoint is there and as long as it was written."""
+    """Return whether every file of a checkpoint is there and as long as it was written."""
     try:
         sizes = json.loads((path / MANIFEST).read_text("utf-8"))["files"]
         return all((path / name).stat().st_size == size for name, size in sizes.items())
@@ -179,8 +179,8 @@ def is_complete(path: Path) -> bool:
         return False
 
 
-def read_checkpoint(path: Path) -> Saved:
-    """What stands beside the weights in a checkpoint.
+def read_checkpoint(path: Path) -> SavedState:
+    """Return what stands beside the weights in a checkpoint.
 
     Raises:
         ConfigError: it is damaged.
@@ -193,9 +193,9 @@ def read_checkpoint(path: Path) -> Saved:
         raise ConfigError(
             f"{path} is damaged ({error}); delete this directory, and the job goes on from an earlier one"
         ) from error
-    return Saved(path, state["step"], tensors, state, trainer_state)
+    return SavedState(path, state["step"], tensors, state, trainer_state)
 
 
-def indented(content: Mapping[str, Any]) -> str:
-    """JSON as a person reads it."""
+def format_json(content: Mapping[str, Any]) -> str:
+    """Return JSON as a person reads it."""
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"

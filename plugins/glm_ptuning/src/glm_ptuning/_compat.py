@@ -20,7 +20,7 @@ from glm_core.routing import open_for_training, open_model
 
 from ._predict import predict
 from ._predictions_file import write_results
-from ._settings import Settings, settings_of
+from ._settings import TrainingSettings, parse_settings
 from ._train import evaluate, train
 
 TRAINER = "ptuning"
@@ -47,7 +47,7 @@ def ptuning(**keywords: Any) -> dict[str, float]:
         ConfigError: a keyword is unknown or has a value that cannot be used.
         GlmError: whatever else keeps the job from being done; says what to do.
     """
-    settings = settings_of(keywords)
+    settings = parse_settings(keywords)
     if not (settings.do_train or settings.do_eval or settings.do_predict):
         raise ConfigError("nothing to do: pass do_train=True, do_eval=True or do_predict=True")
     if not settings.model_name_or_path:
@@ -75,8 +75,8 @@ def ptuning(**keywords: Any) -> dict[str, float]:
     return metrics
 
 
-def _core_settings(settings: Settings) -> CoreSettings:
-    """What the model options of the command line would say."""
+def _core_settings(settings: TrainingSettings) -> CoreSettings:
+    """Return what the model options of the command line would say."""
     assert settings.model_name_or_path is not None
     revision = None if settings.model_revision == "main" else settings.model_revision
     wanted = None if settings.quantization_bit is None else f"int{settings.quantization_bit}"
@@ -101,22 +101,22 @@ def _core_settings(settings: Settings) -> CoreSettings:
     )
 
 
-def _train(settings: Settings, core: CoreSettings) -> TrainProgress:
+def _train(settings: TrainingSettings, core: CoreSettings) -> TrainProgress:
     with _opened(settings, core) as (model, job):
         last = TrainProgress(0, 0)
         for last in train(model, job, settings):
-            _tell_step(last, settings.logging_steps)
+            _print_step(last, settings.logging_steps)
     return last
 
 
-def _evaluate(settings: Settings, core: CoreSettings) -> float:
+def _evaluate(settings: TrainingSettings, core: CoreSettings) -> float:
     with _opened(settings, core) as (model, job):
         return evaluate(model, job, settings)
 
 
 @contextlib.contextmanager
-def _opened(settings: Settings, core: CoreSettings) -> Iterator[tuple[TorchModel, TrainJob]]:
-    opened, devices, dtype, scheme = open_for_training(default_host(), core, notify=_tell)
+def _opened(settings: TrainingSettings, core: CoreSettings) -> Iterator[tuple[TorchModel, TrainJob]]:
+    opened, devices, dtype, scheme = open_for_training(default_host(), core, notify=_print_notice)
     with contextlib.closing(opened):
         model = as_torch_model(opened)
         if model is None:
@@ -125,8 +125,8 @@ def _opened(settings: Settings, core: CoreSettings) -> Iterator[tuple[TorchModel
         yield model, TrainJob(TRAINER, expand(settings.output_dir), {}, names, dtype, scheme)
 
 
-def _scores(settings: Settings, core: CoreSettings, adapter: Path | None) -> dict[str, float]:
-    """Scores of generated answers to the validation file."""
+def _scores(settings: TrainingSettings, core: CoreSettings, adapter: Path | None) -> dict[str, float]:
+    """Return the scores of generated answers to the validation file."""
     output_dir = expand(settings.output_dir)
     last = _predict(settings, core, adapter, settings.validation_file, output_dir / EVALUATION_FOLDER)
     scores = {f"eval_{name}": value for name, value in last.metrics.items()}
@@ -135,7 +135,7 @@ def _scores(settings: Settings, core: CoreSettings, adapter: Path | None) -> dic
 
 
 def _predict(
-    settings: Settings, core: CoreSettings, adapter: Path | None, file: str | None, output_dir: Path
+    settings: TrainingSettings, core: CoreSettings, adapter: Path | None, file: str | None, output_dir: Path
 ) -> PredictProgress:
     options = {name: getattr(settings, name) for name in _PREDICTION_KEYWORDS}
     adapters = {} if adapter is None else {ADAPTER: adapter}
@@ -143,23 +143,23 @@ def _predict(
         TRAINER, output_dir, {**options, "test_file": file}, adapter=ADAPTER if adapters else None
     )
     last = PredictProgress(0, 0)
-    with open_model(default_host(), core, adapters=adapters, notify=_tell) as model:
+    with open_model(default_host(), core, adapters=adapters, notify=_print_notice) as model:
         loaded: Any = model.loaded
         for last in predict(loaded, job):
             if last.message:
-                _tell(last.message)
+                _print_notice(last.message)
     return last
 
 
-def _tell_step(report: TrainProgress, every: int) -> None:
+def _print_step(report: TrainProgress, every: int) -> None:
     if report.message:
-        _tell(report.message)
+        _print_notice(report.message)
     elif report.loss is not None and (report.step % every == 0 or report.metrics):
         numbers = {"loss": report.loss, "learning rate": report.learning_rate or 0.0, **report.metrics}
         said = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        _tell(f"step {report.step} of {report.total_steps}: {said}")
+        _print_notice(f"step {report.step} of {report.total_steps}: {said}")
 
 
-def _tell(line: str) -> None:
+def _print_notice(line: str) -> None:
     if is_first_process():
         print(f"glm: {line}", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from glm_core import Message
 from glm_core.errors import ConfigError
 from glm_core.records import build_messages
 
-from ._table_files import Found, read_table
+from ._table_files import TableRow, read_table
 
 MAX_NAMED = 10
 
@@ -49,7 +49,7 @@ class Row:
     history: tuple[tuple[str, str], ...] = ()
 
     def messages(self, source_prefix: str = "") -> list[Message]:
-        """The conversation that ends in the question; ``source_prefix`` stands before all of it."""
+        """Return the conversation that ends in the question; ``source_prefix`` stands before all of it."""
         past, prompt = list(self.history), self.prompt
         if past:
             past[0] = (source_prefix + past[0][0], past[0][1])
@@ -72,19 +72,19 @@ class Table:
     rows: tuple[Row, ...]
     empty: tuple[int, ...] = ()
 
-    def report(self) -> str:
-        """One line for people: how many rows, and which are left out."""
+    def format_report(self) -> str:
+        """Return one line for people: how many rows, and which are left out."""
         text = f"{self.path.name}: {len(self.rows)} rows"
         if self.empty:
             text += (
                 f"; {len(self.empty)} left out because the prompt or the response is empty: "
-                f"{_listed('line', self.empty)}"
+                f"{format_lines(self.empty)}"
             )
         return text
 
 
 def read_rows(path: Path, columns: Columns, *, limit: int | None = None, keep_empty: bool = False) -> Table:
-    """The rows of a JSON, JSON Lines or CSV file.
+    """Return the rows of a JSON, JSON Lines or CSV file.
 
     Args:
         path: the file.
@@ -99,7 +99,7 @@ def read_rows(path: Path, columns: Columns, *, limit: int | None = None, keep_em
     empty: list[int] = []
     problems: list[str] = []
     for found in read_table(path):
-        row, problem = _row_of(found, columns)
+        row, problem = _parse_row(found, columns)
         if row is None:
             problems.append(f"line {found.line}: {problem}")
         elif keep_empty or (row.prompt.strip() and row.response.strip()):
@@ -118,8 +118,8 @@ def read_rows(path: Path, columns: Columns, *, limit: int | None = None, keep_em
     return Table(path, tuple(rows[:limit]), tuple(empty))
 
 
-def _row_of(found: Found, columns: Columns) -> tuple[Row | None, str]:
-    """The row, or ``None`` and why there is none."""
+def _parse_row(found: TableRow, columns: Columns) -> tuple[Row | None, str]:
+    """Return the row, or ``None`` and why there is none."""
     content = found.content
     if content is None:
         return None, found.problem
@@ -129,24 +129,24 @@ def _row_of(found: Found, columns: Columns) -> tuple[Row | None, str]:
             return None, f"no column {name!r}; it has: {', '.join(map(repr, content))}"
         value = content[name]
         if value is not None and not isinstance(value, str):
-            return None, f"column {name!r} holds {_shown(value)}, text is expected"
+            return None, f"column {name!r} holds {_shorten_json(value)}, text is expected"
         texts.append(value or "")
     history: tuple[tuple[str, str], ...] = ()
     if columns.history is not None:
         if columns.history not in content:
             return None, f"no column {columns.history!r}; it has: {', '.join(map(repr, content))}"
-        rounds = _rounds(content[columns.history])
+        rounds = _parse_rounds(content[columns.history])
         if rounds is None:
             return None, (
-                f"column {columns.history!r} holds {_shown(content[columns.history])}, a list of "
+                f"column {columns.history!r} holds {_shorten_json(content[columns.history])}, a list of "
                 '["question", "answer"] pairs is expected'
             )
         history = rounds
     return Row(found.line, texts[0], texts[1], history), ""
 
 
-def _rounds(value: Any) -> tuple[tuple[str, str], ...] | None:
-    """Earlier rounds; in a CSV file they are JSON in a cell. ``None`` if they are of another form."""
+def _parse_rounds(value: Any) -> tuple[tuple[str, str], ...] | None:
+    """Return earlier rounds, which a CSV file has as JSON in a cell; ``None`` for any other form."""
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.strip() else []
@@ -160,18 +160,19 @@ def _rounds(value: Any) -> tuple[tuple[str, str], ...] | None:
     return tuple((question, answer) for question, answer in pairs)
 
 
-def _shown(value: Any) -> str:
+def _shorten_json(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def _listed(noun: str, numbers: Sequence[int]) -> str:
-    shown = ", ".join(map(str, numbers[:MAX_NAMED]))
-    plural = "s" if len(numbers) > 1 else ""
-    return f"{noun}{plural} {shown}" + (", ..." if len(numbers) > MAX_NAMED else "")
+def format_lines(numbers: Sequence[int]) -> str:
+    """Return "line 3" or "lines 3, 5, ...", at most ten of them."""
+    listed = ", ".join(map(str, numbers[:MAX_NAMED]))
+    more = ", ..." if len(numbers) > MAX_NAMED else ""
+    return f"line{'s' if len(numbers) > 1 else ''} {listed}{more}"
 
 
-def column_names(path: Path) -> list[str]:
-    """The columns of a file's first good row, for messages."""
-    rows: Iterable[Found] = read_table(path)
+def read_column_names(path: Path) -> list[str]:
+    """Return the columns of a file's first good row, for messages."""
+    rows: Iterable[TableRow] = read_table(path)
     return next((list(found.content) for found in rows if found.content is not None), [])

@@ -49,16 +49,16 @@ class Batch:
 def tokenize(
     rows: Sequence[Row], tokenizer: TrainingTokenizer, lengths: Lengths, source_prefix: str = ""
 ) -> list[TrainingIds]:
-    """The tokens of rows, in their order."""
+    """Return the tokens of rows, in their order."""
     return [
         tokenizer.training_ids(row.messages(source_prefix), row.response, lengths.source, lengths.target)
         for row in rows
     ]
 
 
-def report(table: Table, examples: Sequence[TrainingIds], lengths: Lengths) -> str:
-    """One line for people: rows, lengths, and how much was cut."""
-    parts = [table.report()]
+def format_report(table: Table, examples: Sequence[TrainingIds], lengths: Lengths) -> str:
+    """Return one line for people: rows, lengths, and how much was cut."""
+    parts = [table.format_report()]
     for name, counts, cut, limit in (
         (
             "prompt",
@@ -85,7 +85,7 @@ def report(table: Table, examples: Sequence[TrainingIds], lengths: Lengths) -> s
 
 
 def collate(examples: Sequence[TrainingIds], lengths: Lengths, pad_token_id: int) -> Batch:
-    """A batch of examples."""
+    """Return a batch of examples."""
     longest = max(len(example.token_ids) for example in examples)
     if lengths.fill_up or lengths.learn_padding:
         longest = max(longest, lengths.source + lengths.target)
@@ -128,11 +128,11 @@ class MicroBatches:
 
     @property
     def rows_per_epoch(self) -> int:
-        """Rows of an epoch, replayed ones included."""
+        """Return the rows of an epoch, replayed ones included."""
         return self._per_epoch
 
     def indices(self, number: int) -> list[int]:
-        """The rows of a batch."""
+        """Return the rows of a batch."""
         epoch, place = divmod(number, self.per_epoch)
         if self._known[0] != epoch:
             self._known = epoch, self._order(epoch)

@@ -76,7 +76,7 @@ class Guard:
             )
 
     def state(self) -> dict[str, Any]:
-        """What a resumed job must know."""
+        """Return what a resumed job must know."""
         return {"zeros": self._zeros, "first": self._first, "last": list(self._last)}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -15,14 +15,14 @@ from glm_runtime_torch.training import write_text
 
 from glm_core.errors import ConfigError
 
-from ._checkpoints import Checkpoints, indented
-from ._settings import Settings
+from ._checkpoints import Checkpoints, format_json
+from ._settings import TrainingSettings
 
 JOB_FILE = "glm_training.json"
 LOCK_FILE = ".training.lock"
 FORMAT_VERSION = 1
 
-# Settings that decide neither what is trained nor what the log says.
+# TrainingSettings that decide neither what is trained nor what the log says.
 _FREE = frozenset(
     {
         *(
@@ -62,15 +62,15 @@ class Inputs:
     total_steps: int
 
 
-def identity_of(settings: Settings, inputs: Inputs) -> dict[str, Any]:
-    """What decides a job's result, by name; two jobs with the same are one."""
+def identify_job(settings: TrainingSettings, inputs: Inputs) -> dict[str, Any]:
+    """Return what decides a job's result, by name; two jobs with the same are one."""
     decided = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in _FREE}
     files = {
-        name: file_hash(getattr(settings, name))
+        name: hash_contents(getattr(settings, name))
         for name in ("train_file", "replay_file", "ptuning_checkpoint")
     }
     if settings.evaluation_strategy != "no":
-        files["validation_file"] = file_hash(settings.validation_file)
+        files["validation_file"] = hash_contents(settings.validation_file)
     return {
         **{name: _plain(value) for name, value in decided.items()},
         **{f"content of {name}": digest for name, digest in files.items()},
@@ -83,7 +83,7 @@ def identity_of(settings: Settings, inputs: Inputs) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def exclusive(output_dir: Path) -> Iterator[None]:
+def lock_directory(output_dir: Path) -> Iterator[None]:
     """Keep other processes out of an output directory meanwhile; the system lifts the lock of a killed one.
 
     Raises:
@@ -106,7 +106,9 @@ def exclusive(output_dir: Path) -> Iterator[None]:
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def claim(output_dir: Path, identity: Mapping[str, Any], settings: Settings, *, overwrite: bool) -> list[str]:
+def claim(
+    output_dir: Path, identity: Mapping[str, Any], settings: TrainingSettings, *, overwrite: bool
+) -> list[str]:
     """Make sure that an output directory is this job's; what there is to tell a person.
 
     Raises:
@@ -128,15 +130,19 @@ def claim(output_dir: Path, identity: Mapping[str, Any], settings: Settings, *, 
         if differences or strange:
             checkpoints.clear()
             notices.append(f"the checkpoints of another job in {output_dir} were deleted")
-        content = {"format_version": FORMAT_VERSION, "identity": identity, "settings": _said(settings)}
-        write_text(output_dir / JOB_FILE, indented(content))
+        content = {
+            "format_version": FORMAT_VERSION,
+            "identity": identity,
+            "settings": _list_settings(settings),
+        }
+        write_text(output_dir / JOB_FILE, format_json(content))
         return notices + checkpoints.tidy()
     except OSError as error:
         raise _unwritable(output_dir, error) from error
 
 
-def file_hash(path: str | None) -> str | None:
-    """A hash of a file, or of the weights of an adapter's directory; ``None`` if there is none."""
+def hash_contents(path: str | None) -> str | None:
+    """Return a hash of a file, or of the weights of an adapter's directory; ``None`` if there is none."""
     if path is None:
         return None
     place = Path(path).expanduser()
@@ -177,7 +183,7 @@ def _differences(found: Mapping[str, Any], identity: Mapping[str, Any]) -> list[
     ]
 
 
-def _said(settings: Settings) -> dict[str, Any]:
+def _list_settings(settings: TrainingSettings) -> dict[str, Any]:
     return {
         name.name: _plain(getattr(settings, name.name)) for name in fields(settings) if name.name != "notices"
     }

@@ -1,6 +1,6 @@
 """Names that the original's call took and that change nothing here, with the defaults they had.
 
-The other names, which do something, are the fields of `_settings.Settings`. Together they are the
+The other names, which do something, are the fields of `_settings.TrainingSettings`. Together they are the
 keywords of the original and every name of ``Seq2SeqTrainingArguments``, of transformers 4.27 and of 5.
 """
 

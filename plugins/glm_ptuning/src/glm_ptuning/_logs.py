@@ -11,7 +11,7 @@ from typing import Any
 
 from glm_runtime_torch.training import write_text
 
-from ._checkpoints import TRAINER_STATE_FILE, indented
+from ._checkpoints import TRAINER_STATE_FILE, format_json
 
 PLOT_FILE = "loss.png"
 SMOOTHED_OVER = 10
@@ -35,7 +35,7 @@ class TensorBoardLog:
             self._writer = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of a step, by name; the names of an evaluation begin with ``eval_``."""
+        """Add numbers of a step, by name; the names of an evaluation begin with ``eval_``."""
         if self._writer is None:
             return
         try:
@@ -61,12 +61,12 @@ class TensorBoardLog:
 
 
 def write_trainer_state(output_dir: Path, state: Mapping[str, Any]) -> None:
-    """``trainer_state.json`` as transformers' trainer writes it, without what no tool reads."""
-    write_text(output_dir / TRAINER_STATE_FILE, indented(state))
+    """Write ``trainer_state.json`` as transformers' trainer does, without what no tool reads."""
+    write_text(output_dir / TRAINER_STATE_FILE, format_json(state))
 
 
 def draw_losses(history: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """A picture of the losses in a log, written at once or not at all."""
+    """Draw the losses of a log into a picture, written at once or not at all."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure
 

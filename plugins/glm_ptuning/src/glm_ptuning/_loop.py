@@ -4,7 +4,7 @@ It is our own and not transformers' Trainer because of what is asked of it: the 
 checkpoints that are there whole or not at all, the same result from one process or several, and an
 iterator that a caller can close between two steps. Nothing in a step depends on the past but the weights,
 the optimiser and the step's number: which rows it sees, what dropout drops and the learning rate all
-follow from that number.
+follow from that number. What a family's rows look like is its tokenizer's ``training_ids``.
 
 Axes: B rows of a micro batch · n learnt tokens
 """
@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,14 +31,14 @@ from ._logs import PLOT_FILE, TensorBoardLog, draw_losses, write_trainer_state
 from ._objective import mean_loss
 from ._optimizer import (
     build_optimizer,
-    learning_rates,
+    get_optimizer_state,
     load_optimizer_state,
-    optimizer_state,
+    make_schedule,
     set_learning_rate,
 )
 from ._processes import Processes
-from ._randomness import choose_threads, random_state, restore_random_state, seed_all, threads
-from ._settings import Settings
+from ._randomness import choose_threads, get_random_state, restore_random_state, seed_all, use_threads
+from ._settings import TrainingSettings
 from ._trainable import Trainable
 
 # Loss scale of a float16 base: it keeps small gradients from vanishing, and is halved if large ones overflow.
@@ -115,13 +114,13 @@ class Loop:
         processes: that share it.
     """
 
-    def __init__(self, task: Task, settings: Settings, processes: Processes) -> None:
+    def __init__(self, task: Task, settings: TrainingSettings, processes: Processes) -> None:
         self._task = task
         self._settings = settings
         self._processes = processes
         self._parameters = [value for _, value in task.trainable.named_parameters()]
         self._optimizer = build_optimizer(settings, task.trainable.named_parameters())
-        self._rate = learning_rates(settings, self._optimizer, task.total_steps)
+        self._rate = make_schedule(settings, self._optimizer, task.total_steps)
         self._scaler = torch.amp.GradScaler(task.device.type, init_scale=INITIAL_SCALE, enabled=task.half)
         self._guard = Guard(stop_on_divergence=settings.stop_on_divergence)
         self._checkpoints = Checkpoints(task.output_dir, settings.save_total_limit)
@@ -132,17 +131,17 @@ class Loop:
 
     @property
     def progress(self) -> Progress:
-        """How far the job is."""
+        """Return how far the job is."""
         return self._progress
 
     @property
     def micro_batches_per_step(self) -> int:
-        """Of all processes together."""
+        """Return the micro batches of a step, of all processes together."""
         return self._task.micro_batches_per_step
 
     @property
     def best_or_newest(self) -> Path | None:
-        """The checkpoint to use: the best one if that was asked for, else the newest."""
+        """Return the checkpoint to use: the best one if that was asked for, else the newest."""
         step = self._progress.best_step
         if (
             self._settings.load_best_model_at_end
@@ -166,7 +165,7 @@ class Loop:
         self._saved = path
 
     def run(self) -> Iterator[TrainProgress]:
-        """Train; a report after every step. Closing the iterator writes a checkpoint first.
+        """Train and report every step; closing the iterator writes a checkpoint first.
 
         Raises:
             TrainingStoppedError: the numbers say that going on is no use.
@@ -180,7 +179,7 @@ class Loop:
             self._board = TensorBoardLog(directory, progress.step)
         try:
             while progress.step < task.total_steps:
-                with threads(self._threads):
+                with use_threads(self._threads):
                     loss, norm, rate = self._step()
                 self._check(loss, norm)
                 progress.loss_sum, progress.loss_steps = progress.loss_sum + loss, progress.loss_steps + 1
@@ -203,18 +202,18 @@ class Loop:
                 self._write_logs()
 
     def evaluate(self) -> float:
-        """See `mean_loss`."""
+        """Return the mean loss on the validation rows; see `mean_loss`."""
         size = self._settings.per_device_eval_batch_size
         task = self._task
         batches = [
             collate(task.evaluation[start : start + size], task.evaluation_lengths, task.pad_token_id)
             for start in range(0, len(task.evaluation), size)
         ]
-        with threads(self._threads):
+        with use_threads(self._threads):
             return mean_loss(task.network, task.trainable.encoder, batches, task.device, self._processes)
 
     def _step(self) -> tuple[float, float, float]:
-        """One step; its loss, the norm of its gradient and its learning rate."""
+        """Do one step; return its loss, the norm of its gradient and its learning rate."""
         task, step = self._task, self._progress.step
         rate, count = self._rate(step), task.micro_batches_per_step
         set_learning_rate(self._optimizer, rate)
@@ -313,9 +312,9 @@ class Loop:
         if self._saved == path:
             return
         if self._processes.is_first:
-            tensors, values = optimizer_state(self._optimizer)
+            tensors, values = get_optimizer_state(self._optimizer)
             kept = {name: value for name, value in vars(self._progress).items() if name != "history"}
-            random_tensors, random_values = random_state()
+            random_tensors, random_values = get_random_state()
             self._checkpoints.save(
                 self._progress.step,
                 self._task.trainable.write,
@@ -335,7 +334,7 @@ class Loop:
         self._saved = path
 
     def trainer_state(self) -> dict[str, Any]:
-        """What ``trainer_state.json`` says."""
+        """Return the content of ``trainer_state.json``."""
         progress, task = self._progress, self._task
         best = None if progress.best_step is None else f"checkpoint-{progress.best_step}"
         return {
@@ -358,9 +357,3 @@ class Loop:
             _log.warning(
                 "the log cannot be written to %s: %s", self._task.output_dir, error.strerror or error
             )
-
-
-def stopwatch() -> Callable[[], float]:
-    """Seconds since this call."""
-    started = time.perf_counter()
-    return lambda: time.perf_counter() - started

@@ -12,15 +12,15 @@ from transformers import get_scheduler
 
 from glm_core.errors import ConfigError
 
-from ._settings import Settings
+from ._settings import TrainingSettings
 
 _PREFIX = "optimizer."
 
 
 def build_optimizer(
-    settings: Settings, named_parameters: Iterable[tuple[str, Tensor]]
+    settings: TrainingSettings, named_parameters: Iterable[tuple[str, Tensor]]
 ) -> torch.optim.Optimizer:
-    """The optimiser; vectors (biases, norms) have no weight decay."""
+    """Return the optimiser; vectors (biases, norms) have no weight decay."""
     named = list(named_parameters)
     groups: list[dict[str, Any]] = [
         {"params": [value for _, value in named if value.dim() >= 2], "weight_decay": settings.weight_decay},
@@ -42,10 +42,10 @@ def build_optimizer(
             return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=settings.adam_epsilon)
 
 
-def learning_rates(
-    settings: Settings, optimizer: torch.optim.Optimizer, total_steps: int
+def make_schedule(
+    settings: TrainingSettings, optimizer: torch.optim.Optimizer, total_steps: int
 ) -> Callable[[int], float]:
-    """The learning rate of each step, counted from 0: a function of the step alone, so nothing to resume.
+    """Return the learning rate as a function of the step, counted from 0; there is nothing to resume.
 
     Raises:
         ConfigError: transformers has no schedule of that name, or it depends on more than the step.
@@ -74,8 +74,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What the optimiser remembers of each parameter: tensors by name, and plain values by name."""
+def get_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what the optimiser remembers of each parameter: tensors and plain values, by name."""
     tensors: dict[str, Tensor] = {}
     values: dict[str, Any] = {}
     for index, state in optimizer.state_dict()["state"].items():
@@ -87,7 +87,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
 ) -> None:
-    """Go on from `optimizer_state`."""
+    """Go on from `get_optimizer_state`."""
     state: dict[int, dict[str, Any]] = {}
     for full_name, value in {**tensors, **values}.items():
         if full_name.startswith(_PREFIX):

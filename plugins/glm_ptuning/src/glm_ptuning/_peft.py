@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_runtime_torch.training import AdapterConfig, read_adapter
-from safetensors.torch import save_file
+from glm_runtime_torch.training import AdapterConfig, read_adapter, write_tensors, write_text
 from torch import Tensor
 
 from glm_core.errors import ConfigError
-
-from ._predictions_file import write_atomically
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -49,19 +46,12 @@ def export_peft(adapter: Path, destination: Path) -> None:
 
 
 def _write(destination: Path, config: AdapterConfig, rows: Tensor) -> None:
-    unfinished = destination / f"{WEIGHTS_NAME}.tmp"
-    try:
-        save_file({"prompt_embeddings": rows.to(torch.float32).contiguous()}, unfinished)
-        unfinished.replace(destination / WEIGHTS_NAME)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    write_atomically(
-        destination / CONFIG_NAME, json.dumps(_config(config), indent=2, ensure_ascii=False) + "\n"
-    )
+    write_tensors(destination / WEIGHTS_NAME, {"prompt_embeddings": rows.to(torch.float32)})
+    write_text(destination / CONFIG_NAME, json.dumps(_config(config), indent=2, ensure_ascii=False) + "\n")
 
 
 def _config(config: AdapterConfig) -> dict[str, Any]:
-    """The keys that PEFT reads; its ``token_dim`` is what one layer's keys of one position take."""
+    """Return the keys that PEFT reads; its ``token_dim`` is the size of one layer's keys of a position."""
     return {
         "peft_type": "PREFIX_TUNING",
         "task_type": "CAUSAL_LM",

@@ -18,14 +18,12 @@ from glm_core.chat_model import collect
 from glm_core.errors import AdapterError, BusyError, ConfigError, RequestError
 from glm_core.records import DeltaStream, PredictJob, PredictProgress
 
-from ._data import Columns, Row, column_names, read_rows
-from ._predict_options import PredictSettings, predict_settings
+from ._data import Columns, Row, format_lines, read_column_names, read_rows
+from ._predict_options import PredictSettings, parse_predict_settings
 from ._predictions_file import PredictionsFile, write_results
-from ._retention import Retention, compare, retention_prompts, retention_requests
-from ._scores import mean, score
-from ._source import source_ids
-
-MAX_NAMED = 10
+from ._retention import Retention, build_retention_requests, compare, read_retention_prompts
+from ._scores import average_scores, score
+from ._source import encode_question
 
 
 def predict(model: TorchModel, job: PredictJob) -> Iterator[PredictProgress]:
@@ -39,8 +37,8 @@ def predict(model: TorchModel, job: PredictJob) -> Iterator[PredictProgress]:
         RequestError: a question leaves no room for an answer; names its line.
         AdapterError: retention is asked for without an adapter.
     """
-    settings = predict_settings(job.options)
-    prompts = retention_prompts(settings.retention_file) if settings.retention else ()
+    settings = parse_predict_settings(job.options)
+    prompts = read_retention_prompts(settings.retention_file) if settings.retention else ()
     if prompts and job.adapter is None:
         raise AdapterError("retention compares an adapter with the base model: load one with --adapter DIR")
     table = read_rows(
@@ -52,13 +50,13 @@ def predict(model: TorchModel, job: PredictJob) -> Iterator[PredictProgress]:
     notices = list(settings.job.notices)
     if len(rows) < len(table.rows):
         lines = [row.line for row in table.rows if not row.prompt.strip()]
-        notices.append(f"left out, because the prompt is empty: {_lines(lines)}")
-    requests = row_requests(model, rows, settings, job.adapter)
+        notices.append(f"left out, because the prompt is empty: {format_lines(lines)}")
+    requests = build_requests(model, rows, settings, job.adapter)
     return _run(model, job, settings, rows, requests, prompts, notices)
 
 
-def answers(model: TorchModel, requests: Iterable[ChatRequest]) -> Generator[str]:
-    """The answers to requests, in their order, as many at a time as the model has slots.
+def generate_answers(model: TorchModel, requests: Iterable[ChatRequest]) -> Generator[str]:
+    """Yield the answers to requests in their order, computed as many at a time as the model has slots.
 
     Closing the iterator cancels the answers that are running.
 
@@ -87,17 +85,17 @@ def answers(model: TorchModel, requests: Iterable[ChatRequest]) -> Generator[str
             stream.close()  # type: ignore[attr-defined]  # what chat_stream returns has it
 
 
-def row_requests(
+def build_requests(
     model: TorchModel, rows: Sequence[Row], settings: PredictSettings, adapter: str | None
 ) -> list[ChatRequest]:
-    """A request for each row, all of them checked.
+    """Return a request for each row, all of them checked.
 
     Raises:
         RequestError: naming the line, if its question leaves no room for an answer.
     """
     requests = []
     for index, row in enumerate(rows):
-        prompt = source_ids(
+        prompt = encode_question(
             training_tokenizer(model),
             row,
             max_source_length=settings.job.max_source_length,
@@ -124,7 +122,7 @@ def measure_retention(
     total = 2 * len(prompts)
     given: list[str] = []
     for name in (None, adapter):
-        with closing(answers(model, retention_requests(prompts, name))) as texts:
+        with closing(generate_answers(model, build_retention_requests(prompts, name))) as texts:
             for text in texts:
                 given.append(text)
                 yield PredictProgress(len(given), total)
@@ -151,7 +149,7 @@ def _run(
                 found, total, message=f"going on where {job.output_dir} ends: {found} rows are answered"
             )
         started = time.perf_counter()
-        with closing(answers(model, requests[found:])) as texts:
+        with closing(generate_answers(model, requests[found:])) as texts:
             for text in texts:
                 file.append(text)
                 if len(file.predictions) < total:
@@ -159,7 +157,7 @@ def _run(
         seconds = time.perf_counter() - started
         file.finish()
     scored = [pair for pair in zip(file.predictions, labels, strict=True) if pair[1].strip()]
-    metrics = mean(score(prediction, label) for prediction, label in scored)
+    metrics = average_scores(score(prediction, label) for prediction, label in scored)
     for remark in _remarks(file.predictions, labels):
         yield PredictProgress(total, total, message=remark)
     if prompts and job.adapter is not None:
@@ -188,7 +186,7 @@ def _columns(settings: PredictSettings) -> Columns:
     job = settings.job
     for name in ("prompt_column", "response_column"):
         if getattr(job, name) is None:
-            there = ", ".join(map(repr, column_names(settings.test_file)))
+            there = ", ".join(map(repr, read_column_names(settings.test_file)))
             raise ConfigError(f"{name} is missing; {settings.test_file} has the columns: {there or 'none'}")
     assert job.prompt_column is not None
     assert job.response_column is not None
@@ -198,7 +196,7 @@ def _columns(settings: PredictSettings) -> Columns:
 def _identity(
     model: TorchModel, job: PredictJob, settings: PredictSettings, rows: Sequence[Row]
 ) -> dict[str, Any]:
-    """Whatever decides the answers: two runs of one identity write the same file."""
+    """Return what decides the answers: two runs of one identity write the same file."""
     texts = [[row.prompt, row.response, row.history] for row in rows]
     return {
         "model": [*dataclasses.astuple(model.base), model.info.dtype, model.info.weight_bytes],
@@ -220,9 +218,3 @@ def _remarks(predictions: Sequence[str], labels: Sequence[str]) -> Iterator[str]
     without = sum(not label.strip() for label in labels)
     if without:
         yield f"{without} of {len(labels)} rows have no expected answer; they are not scored"
-
-
-def _lines(numbers: Sequence[int]) -> str:
-    shown = ", ".join(map(str, numbers[:MAX_NAMED]))
-    more = ", ..." if len(numbers) > MAX_NAMED else ""
-    return f"line{'s' if len(numbers) > 1 else ''} {shown}{more}"

@@ -11,7 +11,7 @@ from glm_core.config import expand
 from glm_core.errors import ConfigError
 from glm_core.records import Option, Sampling
 
-from ._settings import FALSE, TRUE, Settings, settings_of
+from ._settings import FALSE, TRUE, TrainingSettings, parse_settings
 
 PREDICT_OPTIONS = (
     Option("test_file", "rows to answer: JSON, JSON Lines or CSV"),
@@ -46,7 +46,7 @@ class PredictSettings:
     """
 
     test_file: Path
-    job: Settings
+    job: TrainingSettings
     sample: bool
     seed: int | None
     retention: bool
@@ -54,18 +54,18 @@ class PredictSettings:
 
     @property
     def max_length(self) -> int:
-        """Tokens of question and answer together at most, as the original counts them."""
+        """Return the tokens of question and answer together at most, as the original counts them."""
         return self.job.max_source_length + self.job.max_target_length + 1
 
     @property
     def sampling(self) -> Sampling:
-        """How every row is answered."""
+        """Return how every row is answered."""
         how: Mapping[str, Any] = ORIGINAL_SAMPLING if self.sample else {"do_sample": False}
         return Sampling(max_length=self.max_length, **how)
 
 
-def predict_settings(options: Mapping[str, Any]) -> PredictSettings:
-    """Settings from the options of a job.
+def parse_predict_settings(options: Mapping[str, Any]) -> PredictSettings:
+    """Return settings from the options of a job.
 
     Raises:
         ConfigError: one is unknown, missing, or has a value that cannot be used.
@@ -74,7 +74,7 @@ def predict_settings(options: Mapping[str, Any]) -> PredictSettings:
     sample = _boolean("sample", rest.pop("sample", False))
     retention = _boolean("retention", rest.pop("retention", False))
     retention_file = rest.pop("retention_file", None)
-    job = settings_of(rest)
+    job = parse_settings(rest)
     if not job.test_file:
         raise ConfigError("test_file is missing: name the file whose rows shall be answered")
     if job.num_beams not in (None, 1) or job.generation_num_beams not in (None, 1):

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import filelock
+from glm_runtime_torch.training import write_text
 
 from glm_core.errors import ConfigError
 
@@ -63,7 +64,7 @@ class PredictionsFile:
         try:
             self._file.truncate(kept)
             self._file.seek(kept)
-            write_atomically(self._job_file, self._job)
+            write_text(self._job_file, self._job)
         except OSError as error:
             self._file.close()
             self._lock.release()
@@ -116,25 +117,12 @@ class PredictionsFile:
         return kept
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small text file at once or not at all."""
-    unfinished = path.with_name(f"{path.name}.tmp")
-    try:
-        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def write_results(directory: Path, name: str, results: Mapping[str, float]) -> tuple[Path, Path]:
     """Write ``{name}_results.json`` and put the same into ``all_results.json``, as the original does."""
     own, everything = directory / f"{name}_results.json", directory / "all_results.json"
     try:
-        write_atomically(own, _indented(results))
-        write_atomically(everything, _indented({**_object_in(everything), **results}))
+        write_text(own, _indented(results))
+        write_text(everything, _indented({**_object_in(everything), **results}))
     except OSError as error:
         raise _unwritable(directory, error) from error
     return own, everything
@@ -147,7 +135,7 @@ def _line(label: str, prediction: str) -> bytes:
 
 
 def _prediction(line: bytes, label: str) -> str | None:
-    """The answer in a line that this job wrote; ``None`` for any other, such as one cut off."""
+    """Return the answer in a line that this job wrote; ``None`` for any other, such as one cut off."""
     try:
         content: Any = json.loads(line)
         prediction = content["predict"]

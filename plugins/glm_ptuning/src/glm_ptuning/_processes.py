@@ -28,14 +28,14 @@ class Processes:
     """
 
     def __init__(self, device: torch.device, environ: Mapping[str, str] = os.environ) -> None:
-        self.rank, self.size = number_of_processes(environ)
+        self.rank, self.size = read_rank_and_size(environ)
         self._own_group = self.size > 1 and not dist.is_initialized()
         if self._own_group:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes and reports."""
+        """Return whether this is the process that writes and reports."""
         return self.rank == 0
 
     def sum(self, tensors: Iterable[Tensor]) -> None:
@@ -46,12 +46,12 @@ class Processes:
         """
         if self.size > 1:
             for tensor in tensors:
-                self._together(dist.all_reduce, tensor)
+                self._run_collective(dist.all_reduce, tensor)
 
     def wait(self) -> None:
         """Return when all processes have come here."""
         if self.size > 1:
-            self._together(dist.barrier)
+            self._run_collective(dist.barrier)
 
     def close(self) -> None:
         """Leave the group."""
@@ -59,15 +59,15 @@ class Processes:
             dist.destroy_process_group()
 
     @staticmethod
-    def _together(function: Any, *arguments: Any) -> None:
+    def _run_collective(function: Any, *arguments: Any) -> None:
         try:
             function(*arguments)
         except RuntimeError as error:
             raise GlmError("another process of this job has stopped; its own message says why") from error
 
 
-def number_of_processes(environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """Number of this process and how many there are.
+def read_rank_and_size(environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Return the number of this process and how many there are.
 
     Raises:
         ConfigError: the launcher's variables are no numbers.
@@ -76,19 +76,19 @@ def number_of_processes(environ: Mapping[str, str] = os.environ) -> tuple[int, i
         return int(environ.get("RANK", 0)), int(environ.get("WORLD_SIZE", 1))
     except ValueError as error:
         raise ConfigError(
-            f"RANK {environ.get('RANK')!r} and WORLD_SIZE {environ.get('WORLD_SIZE')!r} must be whole "
-            "numbers; unset them, or start with torchrun"
+            f"RANK {environ.get('RANK')!r} and WORLD_SIZE {environ.get('WORLD_SIZE')!r} must be "
+            "integers; unset them, or start with torchrun"
         ) from error
 
 
-def device_of_process(devices: Iterable[str], environ: Mapping[str, str] = os.environ) -> torch.device:
-    """Where this process trains: the job's device, or with several processes on GPUs one of its own.
+def choose_device(devices: Iterable[str], environ: Mapping[str, str] = os.environ) -> torch.device:
+    """Return the device of this process: the job's, or one of its own if several train on GPUs.
 
     Raises:
         DeviceError: there are fewer GPUs than processes.
     """
     device = torch.device(next(iter(devices)))
-    local_rank, (_, size) = int(environ.get("LOCAL_RANK", 0)), number_of_processes(environ)
+    local_rank, (_, size) = int(environ.get("LOCAL_RANK", 0)), read_rank_and_size(environ)
     if size == 1 or device.type != "cuda":
         return device
     if local_rank >= torch.cuda.device_count():
@@ -100,8 +100,8 @@ def device_of_process(devices: Iterable[str], environ: Mapping[str, str] = os.en
     return torch.device("cuda", local_rank)
 
 
-def launcher_notice(environ: Mapping[str, str] = os.environ) -> str:
-    """What to tell somebody whose launcher started one process although several may have been meant."""
+def explain_launcher(environ: Mapping[str, str] = os.environ) -> str:
+    """Return what to tell a user whose launcher started one process, where several may be meant."""
     launched = any(name.startswith("ACCELERATE_") for name in environ)
     if launched and "WORLD_SIZE" not in environ:
         return (

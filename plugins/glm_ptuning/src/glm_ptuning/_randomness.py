@@ -18,7 +18,7 @@ BYTES_PER_THREAD = 16 * 2**20
 
 
 def choose_threads(weight_bytes: int) -> int:
-    """How many threads train a model on the CPU: at most one a core, and few for small weights."""
+    """Return how many threads train a model on the CPU: at most one a core, few for small weights."""
     if "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -26,7 +26,7 @@ def choose_threads(weight_bytes: int) -> int:
 
 
 @contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
+def use_threads(count: int) -> Iterator[None]:
     """Compute with that many threads meanwhile; sums come out differently with another number."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -43,8 +43,8 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Where these generators are: tensors by name, and what JSON can hold."""
+def get_random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the generators' states: tensors by name, and what JSON can hold."""
     version, numbers, gauss = random.getstate()
     name, keys, *rest = np.random.get_state(legacy=True)
     return {"random.torch": torch.get_rng_state()}, {
@@ -54,7 +54,7 @@ def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore_random_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Go on from `random_state`."""
+    """Go on from `get_random_state`."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, *rest = state["numpy"]

@@ -32,12 +32,12 @@ class Retention:
     similarity: float
 
     def as_metrics(self) -> dict[str, float]:
-        """The scores by the names that reports and files use."""
+        """Return the scores by the names that reports and files use."""
         return {"retention_exact": self.exact, "retention_similarity": self.similarity}
 
 
-def retention_prompts(path: Path | None = None) -> tuple[str, ...]:
-    """The questions of a file, one a line, or the built-in ones in Chinese and English.
+def read_retention_prompts(path: Path | None = None) -> tuple[str, ...]:
+    """Return the questions of a file, one a line, or the built-in ones in Chinese and English.
 
     Raises:
         ConfigError: the file cannot be read or holds none.
@@ -55,21 +55,21 @@ def retention_prompts(path: Path | None = None) -> tuple[str, ...]:
     return prompts
 
 
-def retention_requests(prompts: Iterable[str], adapter: str | None) -> Iterator[ChatRequest]:
-    """Greedy requests, short answers, as a chat without history."""
+def build_retention_requests(prompts: Iterable[str], adapter: str | None) -> Iterator[ChatRequest]:
+    """Yield greedy requests for short answers, each as a chat without history."""
     sampling = Sampling(do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
     for prompt in prompts:
         yield ChatRequest(messages=(Message("user", prompt),), sampling=sampling, adapter=adapter)
 
 
 def compare(base: Sequence[str], tuned: Sequence[str]) -> Retention:
-    """The score of two lists of answers to the same questions."""
+    """Return the score of two lists of answers to the same questions."""
     pairs = list(zip(base, tuned, strict=True))
     return Retention(
         exact=100 * sum(first == second for first, second in pairs) / len(pairs),
-        similarity=100 * sum(_likeness(first, second) for first, second in pairs) / len(pairs),
+        similarity=100 * sum(_measure_similarity(first, second) for first, second in pairs) / len(pairs),
     )
 
 
-def _likeness(first: str, second: str) -> float:
+def _measure_similarity(first: str, second: str) -> float:
     return difflib.SequenceMatcher(None, first, second, autojunk=False).ratio()

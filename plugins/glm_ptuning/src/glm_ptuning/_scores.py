@@ -22,7 +22,7 @@ PLACES = 4
 
 
 def score(prediction: str, label: str) -> dict[str, float]:
-    """The scores of one answer, in percent.
+    """Return the scores of one answer, in percent.
 
     An answer or label that has nothing to compare (the original crashed on it) scores 0.
     """
@@ -41,8 +41,8 @@ def score(prediction: str, label: str) -> dict[str, float]:
     return scores
 
 
-def mean(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each score over rows; nothing for no rows."""
+def average_scores(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each score over rows; nothing for no rows."""
     table = list(rows)
     if not table:
         return {}
@@ -78,7 +78,7 @@ def _tools() -> _Tools:
 
 
 def _cache_directory() -> Path:
-    """Where jieba keeps its dictionary as it wants it: the user's own folder, else a temporary one."""
+    """Return the folder for jieba's prepared dictionary: in the user's cache, else a temporary one."""
     directory = platformdirs.user_cache_path("glm") / "jieba"
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ NOTHING = ("", "none", "null")
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """What a job is told. Names and defaults are the original's; ours are at the end.
 
     Each field is described in docs/ptuning.md.
@@ -108,7 +108,7 @@ class Settings:
     notices: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
+        for name, least in _MINIMUM.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
@@ -135,17 +135,17 @@ class Settings:
 
     @property
     def optimizer(self) -> str:
-        """One of `OPTIMIZERS`; the library's several spellings of AdamW are one."""
+        """Return one of `OPTIMIZERS`; the library's several spellings of AdamW are one."""
         name = "adafactor" if self.adafactor else self.optim.lower()
         return "adamw" if name.startswith("adamw") else name
 
     @property
     def eval_every(self) -> int:
-        """Steps between two evaluations with the strategy ``steps``."""
+        """Return the steps between two evaluations with the strategy ``steps``."""
         return self.eval_steps or self.logging_steps
 
 
-_LEAST: Mapping[str, float] = {
+_MINIMUM: Mapping[str, float] = {
     "pre_seq_len": 1,
     "max_source_length": 4,
     "max_target_length": 4,
@@ -173,11 +173,11 @@ _LEAST: Mapping[str, float] = {
     "save_total_limit": 1,
     "generation_num_beams": 1,
 }
-_TYPES = {name: hint for name, hint in typing.get_type_hints(Settings).items() if name != "notices"}
+_TYPES = {name: hint for name, hint in typing.get_type_hints(TrainingSettings).items() if name != "notices"}
 
 
-def settings_of(given: Mapping[str, Any]) -> Settings:
-    """Settings from keywords; text is taken as what its field wants, as it comes from a command line.
+def parse_settings(given: Mapping[str, Any]) -> TrainingSettings:
+    """Return settings from keywords; text, as a command line gives it, is converted to its field's type.
 
     Raises:
         ConfigError: a name is unknown, or a value cannot be used.
@@ -187,7 +187,7 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     for name, value in given.items():
         known = OTHER_NAMES.get(name, name)
         if known in _TYPES:
-            converted = _converted(name, value, _TYPES[known])
+            converted = _convert(name, value, _TYPES[known])
             if converted is not None:  # what may be absent is so by default
                 values[known] = converted
         elif name not in WITHOUT_EFFECT:
@@ -198,7 +198,7 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
             if name not in SILENT:
                 idle.append(name)
     notices = (f"without effect here: {', '.join(sorted(idle))}",) if idle else ()
-    return Settings(**values, notices=notices)
+    return TrainingSettings(**values, notices=notices)
 
 
 def _nearest(name: str) -> str:
@@ -206,15 +206,15 @@ def _nearest(name: str) -> str:
     return f"; did you mean {close[0]}?" if close else "; docs/ptuning.md lists the names"
 
 
-def _converted(name: str, value: Any, hint: Any) -> Any:
-    """A value as its field's type has it."""
+def _convert(name: str, value: Any, hint: Any) -> Any:
+    """Return a value converted to its field's type."""
     kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
     if value is None or (isinstance(value, str) and kind is not str and value.strip().lower() in NOTHING):
         return None
     if isinstance(value, str) and kind is not str:
-        value = _parsed(value.strip(), kind)
+        value = _parse_text(value.strip(), kind)
     if name == "report_to":
-        return _reports(value)
+        return _choose_tracker(value)
     if name == "resume_from_checkpoint" and isinstance(value, bool):
         return None  # a job in its directory is resumed anyway
     value = getattr(value, "value", value)  # the library's enumerations
@@ -226,20 +226,20 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
         value = str(value)
     expected = dict if typing.get_origin(kind) is not None else kind
     if type(value) is not expected:
-        raise ConfigError(f"{name} must be {_NOUNS[expected]}, got {value!r}")
+        raise ConfigError(f"{name} must be {_EXPECTED[expected]}, got {value!r}")
     return value
 
 
-_NOUNS = {
+_EXPECTED = {
     bool: "true or false",
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     str: "text",
     dict: "a mapping",
 }
 
 
-def _parsed(text: str, kind: Any) -> Any:
+def _parse_text(text: str, kind: Any) -> Any:
     if kind is bool and text.lower() in (*TRUE, *FALSE):
         return text.lower() in TRUE
     if kind is not bool:
@@ -250,7 +250,7 @@ def _parsed(text: str, kind: Any) -> Any:
     return text  # refused by the caller, which names what is expected
 
 
-def _reports(value: Any) -> str:
-    """``tensorboard`` or ``none`` of the library's ways to name trackers."""
+def _choose_tracker(value: Any) -> str:
+    """Return ``tensorboard`` or ``none`` for the ways in which the library names trackers."""
     names = [value] if isinstance(value, str) else list(value or ())
     return "tensorboard" if {"all", "tensorboard"} & set(names) else "none"

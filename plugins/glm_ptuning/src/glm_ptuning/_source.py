@@ -7,10 +7,10 @@ from typing import Any
 from ._data import Row
 
 
-def source_ids(
+def encode_question(
     tokenizer: Any, row: Row, *, max_source_length: int, source_prefix: str = ""
 ) -> tuple[int, ...]:
-    """Ids of a row's question and history, ready to prefill.
+    """Return ids of a row's question and history, ready to prefill.
 
     Args:
         tokenizer: of the model; both a ``ChatTokenizer`` and a ``TrainingTokenizer``.

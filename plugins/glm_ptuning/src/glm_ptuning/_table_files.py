@@ -18,7 +18,7 @@ MAX_SHOWN = 60
 
 
 @dataclass(frozen=True)
-class Found:
+class TableRow:
     """What stands at one place of a file.
 
     Attributes:
@@ -32,8 +32,8 @@ class Found:
     problem: str = ""
 
 
-def read_table(path: Path) -> Iterator[Found]:
-    """Every row of a file, bad ones with what is wrong with them.
+def read_table(path: Path) -> Iterator[TableRow]:
+    """Yield every row of a file, bad ones with what is wrong with them.
 
     A file whose first character is ``[`` is one JSON array; others are JSON Lines, or CSV by their ending.
 
@@ -59,17 +59,17 @@ def _text_of(path: Path) -> str:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _json_lines(text: str) -> Iterator[Found]:
+def _json_lines(text: str) -> Iterator[TableRow]:
     for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also cut at U+2028
         if not line.strip():
             continue
         try:
             yield _row(number, json.loads(line))
         except (ValueError, RecursionError) as error:
-            yield Found(number, None, f"no valid JSON ({_reason(error)}): {_shown(line)}")
+            yield TableRow(number, None, f"no valid JSON ({_reason(error)}): {_shorten(line)}")
 
 
-def _array_rows(text: str) -> Iterator[Found]:
+def _array_rows(text: str) -> Iterator[TableRow]:
     starts = [0, *(place + 1 for place, character in enumerate(text) if character == "\n")]
     decoder = json.JSONDecoder()
 
@@ -82,7 +82,9 @@ def _array_rows(text: str) -> Iterator[Found]:
             content, end = decoder.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
             where = error.pos if isinstance(error, json.JSONDecodeError) else place
-            yield Found(line_of(where), None, f"no valid JSON ({_reason(error)}): {_shown(text[place:])}")
+            yield TableRow(
+                line_of(where), None, f"no valid JSON ({_reason(error)}): {_shorten(text[place:])}"
+            )
             return  # where the next row begins cannot be told
         yield _row(line_of(place), content)
         place = _after_blanks(text, end)
@@ -92,12 +94,12 @@ def _array_rows(text: str) -> Iterator[Found]:
             break
     if place >= len(text) or text[place] != "]":
         line = line_of(min(place, len(text) - 1))
-        yield Found(
+        yield TableRow(
             line, None, "the JSON array is not closed here; the file is cut off or a comma is missing"
         )
 
 
-def _csv_rows(text: str) -> Iterator[Found]:
+def _csv_rows(text: str) -> Iterator[TableRow]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
     line = 1
@@ -109,17 +111,17 @@ def _csv_rows(text: str) -> Iterator[Found]:
             if header is None:
                 header = cells
             elif len(cells) != len(header):
-                yield Found(start, None, f"{len(cells)} columns, the first line has {len(header)}")
+                yield TableRow(start, None, f"{len(cells)} columns, the first line has {len(header)}")
             else:
-                yield Found(start, dict(zip(header, cells, strict=True)))
+                yield TableRow(start, dict(zip(header, cells, strict=True)))
     except csv.Error as error:
-        yield Found(line, None, f"no valid CSV ({error})")
+        yield TableRow(line, None, f"no valid CSV ({error})")
 
 
-def _row(line: int, content: Any) -> Found:
+def _row(line: int, content: Any) -> TableRow:
     if isinstance(content, dict):
-        return Found(line, content)
-    return Found(line, None, f"a JSON object is expected, this is a {type(content).__name__}")
+        return TableRow(line, content)
+    return TableRow(line, None, f"a JSON object is expected, this is a {type(content).__name__}")
 
 
 def _after_blanks(text: str, place: int) -> int:
@@ -132,6 +134,6 @@ def _reason(error: Exception) -> str:
     return error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
 
 
-def _shown(text: str) -> str:
+def _shorten(text: str) -> str:
     line = text.strip().split("\n")[0]
     return line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}..."

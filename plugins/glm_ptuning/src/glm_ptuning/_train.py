@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,26 +24,26 @@ from glm_core.errors import ConfigError
 from glm_core.records import LoadedModel, TrainJob, TrainProgress
 
 from ._checkpoints import Checkpoints, is_complete
-from ._data import Columns, Table, column_names, read_rows
-from ._examples import Lengths, MicroBatches, collate, report, tokenize
-from ._job import Inputs, claim, exclusive, identity_of
+from ._data import Columns, Table, read_column_names, read_rows
+from ._examples import Lengths, MicroBatches, collate, format_report, tokenize
+from ._job import Inputs, claim, identify_job, lock_directory
 from ._keywords import OF_THE_COMMAND
-from ._loop import Loop, Task, stopwatch
+from ._loop import Loop, Task
 from ._objective import mean_loss
 from ._predictions_file import write_results
-from ._processes import Processes, device_of_process, launcher_notice, number_of_processes
-from ._settings import Settings, settings_of
+from ._processes import Processes, choose_device, explain_launcher, read_rank_and_size
+from ._settings import TrainingSettings, parse_settings
 from ._trainable import prepare, prepare_evaluation
 
 
 def start(model: LoadedModel, job: TrainJob) -> Iterator[TrainProgress] | None:
     """Check a job's options now, train as the iterator is read; ``None`` for a model of another runtime."""
     ours = as_torch_model(model)
-    return None if ours is None else train(ours, job, job_settings(job.options))
+    return None if ours is None else train(ours, job, parse_job_settings(job.options))
 
 
-def job_settings(options: Mapping[str, Any]) -> Settings:
-    """Settings from the options of ``glm train``, where a prefix length of 0 trains all weights.
+def parse_job_settings(options: Mapping[str, Any]) -> TrainingSettings:
+    """Return settings from the options of ``glm train``, where a prefix length of 0 trains all weights.
 
     Raises:
         ConfigError: one is unknown or has a bad value.
@@ -53,16 +54,16 @@ def job_settings(options: Mapping[str, Any]) -> Settings:
             raise ConfigError(f"{name} is said by an option of the command: {option}")
     if str(given.get("pre_seq_len")).strip() == "0":
         given["pre_seq_len"] = None
-    return settings_of({**given, "do_train": True})
+    return parse_settings({**given, "do_train": True})
 
 
-def train(model: TorchModel, job: TrainJob, settings: Settings) -> Iterator[TrainProgress]:
+def train(model: TorchModel, job: TrainJob, settings: TrainingSettings) -> Iterator[TrainProgress]:
     """Run or resume a job.
 
     Raises:
         GlmError: whatever stops it; see `_loop.Loop.run`.
     """
-    device = device_of_process(job.devices)
+    device = choose_device(job.devices)
     processes = Processes(device)
     try:
         yield from _train(model, job, settings, device, processes)
@@ -70,13 +71,13 @@ def train(model: TorchModel, job: TrainJob, settings: Settings) -> Iterator[Trai
         processes.close()
 
 
-def evaluate(model: TorchModel, job: TrainJob, settings: Settings) -> float:
-    """Mean loss on the validation file, with the prefix of ``ptuning_checkpoint`` if there is one.
+def evaluate(model: TorchModel, job: TrainJob, settings: TrainingSettings) -> float:
+    """Return the mean loss on the validation file, with the prefix of ``ptuning_checkpoint`` if there is one.
 
     Raises:
         GlmError: the file, the model or the prefix cannot be used.
     """
-    device = device_of_process(job.devices)
+    device = choose_device(job.devices)
     if settings.ptuning_checkpoint is None:
         settings = dataclasses.replace(settings, pre_seq_len=None)
     data = _Data(model, dataclasses.replace(settings, do_train=False, do_eval=True))
@@ -96,7 +97,7 @@ def evaluate(model: TorchModel, job: TrainJob, settings: Settings) -> float:
 
 
 def _train(
-    model: TorchModel, job: TrainJob, settings: Settings, device: torch.device, processes: Processes
+    model: TorchModel, job: TrainJob, settings: TrainingSettings, device: torch.device, processes: Processes
 ) -> Iterator[TrainProgress]:
     if settings.pre_seq_len is None:
         model.dtype = torch.float32  # weights that move are too coarse in half precision
@@ -105,21 +106,21 @@ def _train(
     total = inputs.total_steps
     for message in [*settings.notices, *data.messages, *_remarks(job)]:
         yield TrainProgress(0, total, message=message)
-    with exclusive(job.output_dir) if processes.is_first else contextlib.nullcontext():
-        yield from _checked(model, job, settings, device, processes, data, inputs)
+    with lock_directory(job.output_dir) if processes.is_first else contextlib.nullcontext():
+        yield from _run_checked(model, job, settings, device, processes, data, inputs)
 
 
-def _checked(
+def _run_checked(
     model: TorchModel,
     job: TrainJob,
-    settings: Settings,
+    settings: TrainingSettings,
     device: torch.device,
     processes: Processes,
     data: _Data,
     inputs: Inputs,
 ) -> Iterator[TrainProgress]:
-    """The job, once its rows are known to be good and its directory is its own."""
-    total, identity = inputs.total_steps, identity_of(settings, inputs)
+    """Run a job whose rows are known to be good, once its directory is its own."""
+    total, identity = inputs.total_steps, identify_job(settings, inputs)
     if processes.is_first:
         overwrite = settings.overwrite_output_dir
         for message in claim(job.output_dir, identity, settings, overwrite=overwrite):
@@ -157,11 +158,11 @@ def _checked(
 
 
 def _run(
-    loop: Loop, job: TrainJob, settings: Settings, data: _Data, processes: Processes
+    loop: Loop, job: TrainJob, settings: TrainingSettings, data: _Data, processes: Processes
 ) -> Iterator[TrainProgress]:
-    first, seconds = loop.progress.step, stopwatch()
+    first, started = loop.progress.step, time.perf_counter()
     yield from loop.run()
-    runtime, steps = seconds(), loop.progress.step
+    runtime, steps = time.perf_counter() - started, loop.progress.step
     metrics = {"train_loss": loop.progress.total_loss / max(steps, 1)}
     if settings.do_eval and data.evaluation:
         metrics["eval_loss"] = loop.evaluate()
@@ -194,7 +195,7 @@ class _Data:
         evaluation: rows to evaluate on.
     """
 
-    def __init__(self, model: TorchModel, settings: Settings) -> None:
+    def __init__(self, model: TorchModel, settings: TrainingSettings) -> None:
         self._settings = settings
         self._tokenizer = training_tokenizer(model)
         self.pad_token_id = self._tokenizer.pad_token_id
@@ -231,21 +232,21 @@ class _Data:
             self.messages.append(f"{share} of {self.order.rows_per_epoch} rows of an epoch are replayed")
 
     def _tokens(self, name: str, limit: int | None, lengths: Lengths) -> list[TrainingIds]:
-        """The rows of a file that a setting names."""
+        """Return the rows of a file that a setting names."""
         file = getattr(self._settings, name)
         if file is None:
             what = "evaluate on" if name == "validation_file" else "learn"
             raise ConfigError(f"{name} is missing: name the file with the rows to {what}")
         table = self._table(file, limit)
         examples = tokenize(table.rows, self._tokenizer, lengths, self._settings.source_prefix)
-        self.messages.append(report(table, examples, lengths))
+        self.messages.append(format_report(table, examples, lengths))
         return examples
 
     def _table(self, name: str, limit: int | None) -> Table:
         path, settings = expand(name), self._settings
         for column in ("prompt_column", "response_column"):
             if getattr(settings, column) is None:
-                there = ", ".join(map(repr, column_names(path))) or "none"
+                there = ", ".join(map(repr, read_column_names(path))) or "none"
                 raise ConfigError(f"{column} is missing: {path} has the columns {there}")
         assert settings.prompt_column is not None
         assert settings.response_column is not None
@@ -254,7 +255,7 @@ class _Data:
 
 
 def _inputs(
-    model: TorchModel, job: TrainJob, settings: Settings, order: MicroBatches, processes: Processes
+    model: TorchModel, job: TrainJob, settings: TrainingSettings, order: MicroBatches, processes: Processes
 ) -> Inputs:
     per_step = settings.gradient_accumulation_steps * processes.size
     epochs = math.ceil(settings.num_train_epochs * order.per_epoch / per_step)
@@ -268,7 +269,7 @@ def _inputs(
     )
 
 
-def _checkpoint_to_resume(output_dir: Path, settings: Settings) -> Path | None:
+def _checkpoint_to_resume(output_dir: Path, settings: TrainingSettings) -> Path | None:
     if settings.resume_from_checkpoint is None:
         return Checkpoints(output_dir).newest()
     wanted = expand(settings.resume_from_checkpoint)
@@ -281,15 +282,15 @@ def _checkpoint_to_resume(output_dir: Path, settings: Settings) -> Path | None:
 
 
 def _remarks(job: TrainJob) -> list[str]:
-    remarks = [launcher_notice()]
-    if len(job.devices) > 1 and number_of_processes()[1] == 1:
+    remarks = [explain_launcher()]
+    if len(job.devices) > 1 and read_rank_and_size()[1] == 1:
         remarks.append(
             f"one process trains on one device, {job.devices[0]}; for several start it with torchrun"
         )
     return [remark for remark in remarks if remark]
 
 
-def _summary(trainable: Any, settings: Settings, inputs: Inputs, processes: Processes) -> str:
+def _summary(trainable: Any, settings: TrainingSettings, inputs: Inputs, processes: Processes) -> str:
     count = sum(value.numel() for _, value in trainable.named_parameters())
     rows = settings.per_device_train_batch_size * inputs.micro_batches_per_step
     what = (

@@ -26,7 +26,7 @@ from glm_core.config import expand
 from glm_core.errors import ConfigError
 from glm_core.records import QuantizationScheme
 
-from ._settings import Settings
+from ._settings import TrainingSettings
 
 
 class Trainable(Protocol):
@@ -34,11 +34,11 @@ class Trainable(Protocol):
 
     @property
     def encoder(self) -> PrefixEncoder | None:
-        """Makes the prefix that stands in front of every layer's keys and values."""
+        """Return the encoder of the prefix before every layer's keys and values; ``None`` = there is none."""
         ...
 
     def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
-        """What the optimiser moves, always in the same order."""
+        """Return what the optimiser moves, always in the same order."""
         ...
 
     def write(self, directory: Path) -> None:
@@ -70,20 +70,20 @@ class TrainedPrefix:
 
     @property
     def encoder(self) -> PrefixEncoder:
-        """See `Trainable.encoder`."""
+        """Implement `Trainable.encoder`."""
         return self._encoder
 
     def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
-        """See `Trainable.named_parameters`."""
+        """Implement `Trainable.named_parameters`."""
         return list(self._encoder.named_parameters())
 
     def write(self, directory: Path) -> None:
-        """An adapter's directory; see `glm_runtime_torch.training.save_adapter`."""
+        """Write an adapter's files; see `glm_runtime_torch.training.save_adapter`."""
         family = self._model.family.name
         save_adapter(directory, self._encoder, family=family, base=self._base, training=self._training)
 
     def read(self, directory: Path) -> None:
-        """See `Trainable.read`."""
+        """Implement `Trainable.read`."""
         stored = load_prefix(self._model, directory)
         self._encoder.load_state_dict(stored.state_dict())
 
@@ -103,20 +103,20 @@ class TrainedModel:
         self._directory = directory
 
     def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
-        """See `Trainable.named_parameters`."""
+        """Implement `Trainable.named_parameters`."""
         return self._parameters
 
     def write(self, directory: Path) -> None:
-        """A model's directory, which loads by itself."""
+        """Write a model's directory, which loads by itself."""
         write_model(directory, self._parameters, self._directory)
 
     def read(self, directory: Path) -> None:
-        """See `Trainable.read`."""
+        """Implement `Trainable.read`."""
         read_parameters(directory, self._parameters)
 
 
 def prepare(
-    model: TorchModel, settings: Settings, device: torch.device, scheme: QuantizationScheme | None
+    model: TorchModel, settings: TrainingSettings, device: torch.device, scheme: QuantizationScheme | None
 ) -> Trainable:
     """Put a model in memory, quantised if asked for, and make what is trained on it.
 
@@ -142,7 +142,7 @@ def prepare(
 
 
 def prepare_evaluation(
-    model: TorchModel, settings: Settings, device: torch.device, scheme: QuantizationScheme | None
+    model: TorchModel, settings: TrainingSettings, device: torch.device, scheme: QuantizationScheme | None
 ) -> PrefixEncoder | None:
     """Put a model in memory, quantised if asked for; the prefix that ``ptuning_checkpoint`` names.
 
@@ -167,8 +167,8 @@ def _whole_model(model: TorchModel, device: torch.device, scheme: QuantizationSc
     return TrainedModel(parameters, model.directory)
 
 
-def _encoder(model: TorchModel, settings: Settings, base: BaseModel) -> PrefixEncoder:
-    """A trained prefix to go on with, or a new one as the seed makes it."""
+def _encoder(model: TorchModel, settings: TrainingSettings, base: BaseModel) -> PrefixEncoder:
+    """Return a trained prefix to go on with, or a new one that follows from the seed."""
     assert settings.pre_seq_len is not None
     if settings.ptuning_checkpoint is None:
         return new_prefix_encoder(
@@ -181,7 +181,7 @@ def _encoder(model: TorchModel, settings: Settings, base: BaseModel) -> PrefixEn
 
 
 def _trained_encoder(
-    model: TorchModel, settings: Settings, checkpoint: str, base: BaseModel
+    model: TorchModel, settings: TrainingSettings, checkpoint: str, base: BaseModel
 ) -> PrefixEncoder:
     adapter = open_adapter(expand(checkpoint))
     encoder = load_prefix(model, adapter, base)

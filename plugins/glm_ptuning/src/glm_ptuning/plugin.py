@@ -22,7 +22,7 @@ GLM_API_VERSION = 2
 
 @hookimpl
 def describe_trainer() -> TrainerInfo:
-    """``glm train ptuning``."""
+    """Describe ``glm train ptuning``."""
     return TrainerInfo(
         "ptuning",
         "P-Tuning v2: trains a prefix, the model itself stays as it is",

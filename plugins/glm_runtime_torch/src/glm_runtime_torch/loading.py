@@ -1,4 +1,4 @@
-"""What the ``load_model`` hook does: decline, open a directory, or adopt a Hugging Face object."""
+"""Opening what the ``load_model`` hook is given: a checkpoint directory, or a transformers model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .model.torch_model import TorchModel
 
 
 def open_source(source: ModelSource, dtype: str) -> TorchModel | None:
-    """A model of this runtime, or ``None`` if the source is not one of ours."""
+    """Return a model of this runtime, or ``None`` if the source is not one of ours."""
     if source.model is not None:
         return _adopt(source)
     if source.path is None:

@@ -1,4 +1,4 @@
-"""The hooks of the PyTorch runtime: it loads ChatGLM checkpoints and chats with them."""
+"""The hooks of the PyTorch runtime, which opens, quantises and answers with models of the ChatGLM family."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def describe_runtime() -> RuntimeInfo:
 
 @hookimpl
 def describe_models() -> tuple[ModelCard, ...]:
-    """The published models that this runtime can run."""
+    """Return the published models that this runtime can run."""
     from .families.catalogue import CARDS
 
     return CARDS
@@ -47,7 +47,7 @@ def identify_model(source: ModelSource) -> ModelMatch | None:
 
 @hookimpl
 def load_model(source: ModelSource, dtype: str) -> TorchModel | None:
-    """Open a checkpoint directory, or adopt a model that is already in memory."""
+    """Open a checkpoint directory, or adopt a transformers model in memory; ``None`` for anything else."""
     from .loading import open_source  # here, so that start-up does not pay for torch
 
     return open_source(source, dtype)
@@ -55,7 +55,7 @@ def load_model(source: ModelSource, dtype: str) -> TorchModel | None:
 
 @hookimpl
 def chat_stream(model: object, request: ChatRequest) -> Iterator[Delta] | None:
-    """Stream from the model's engine."""
+    """Stream the answer of the model's engine; ``None`` for a model of another runtime."""
     from .model.torch_model import TorchModel  # loaded already if the model is ours
 
     return model.stream(request) if isinstance(model, TorchModel) else None
@@ -63,7 +63,7 @@ def chat_stream(model: object, request: ChatRequest) -> Iterator[Delta] | None:
 
 @hookimpl
 def quantize_checkpoint(source: ModelSource, job: QuantizeJob) -> Iterator[QuantizeProgress] | None:
-    """Write a quantised copy of a checkpoint directory of a known family."""
+    """Write a quantised copy of a checkpoint directory; ``None`` for a family that is not known."""
     from .quantize_job.job import quantize_checkpoint as write  # here: start-up does not pay for torch
 
     return write(source, job)

@@ -111,8 +111,8 @@ class FrontendProcess:
         with self._arrived:
             come = self._arrived.wait_for(lambda: self._output.count(b"\n") > number, self.patience)
         if not come:
-            said = f"{self.output[-300:]}{self.errors[-300:]}"
-            raise FrontendGoneError(f"line {number} of its output never came; it said last: {said}")
+            last = f"{self.output[-300:]}{self.errors[-300:]}"
+            raise FrontendGoneError(f"line {number} of its output never came; it said last: {last}")
         return self.output.split("\n")[number].removesuffix("\r")
 
     def wait_for_port(self, port: int, host: str = "127.0.0.1") -> None:

@@ -120,7 +120,9 @@ class _Suite(pytest.Collector):
 
     def collect(self) -> Iterable[pytest.Item]:
         """Yield one item for each check."""
-        for check in self.subject.checks():
+        from .conformance import checks_for
+
+        for check in checks_for(self.subject):
             yield _Promise.from_parent(self, name=check.name, check=check)
 
     def teardown(self) -> None:
@@ -151,8 +153,8 @@ class _Promise(pytest.Item):
         from .driver import FrontendGoneError
 
         cause = excinfo.value.__cause__
-        said = cause is None or isinstance(cause, (GlmError, FrontendGoneError))
-        if isinstance(excinfo.value, BrokenPromiseError) and said:
+        for_users = cause is None or isinstance(cause, (GlmError, FrontendGoneError))
+        if isinstance(excinfo.value, BrokenPromiseError) and for_users:
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 

@@ -104,9 +104,9 @@ class ScriptedStream(Iterator[Delta]):
         self._question = question
         self._command = command
         known = command in ("say", "hold", "fail", "crash")
-        said = text if known else {"long": LONG_ANSWER, "forever": "forever "}.get(command, question)
+        answer = text if known else {"long": LONG_ANSWER, "forever": "forever "}.get(command, question)
         size = _LONG_PIECE if command == "long" else _PIECE
-        self._pieces = [said[start : start + size] for start in range(0, len(said), size)]
+        self._pieces = [answer[start : start + size] for start in range(0, len(answer), size)]
         self._given = 0
         self._over = False
         self._closed = threading.Event()

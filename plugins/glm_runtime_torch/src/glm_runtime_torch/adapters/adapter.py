@@ -18,9 +18,9 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
-from torch import nn
 
 from ..network.kv_cache import KVCache
+from ..network.language_model import LanguageModel
 
 
 class StepHook(Protocol):
@@ -122,19 +122,19 @@ class StoredAdapter(Protocol):
         """Return the memory that it takes once it is placed, in a model that computes in ``dtype``."""
         ...
 
-    def place(self, name: str, network: nn.Module, device: torch.device, dtype: torch.dtype) -> Adapter:
+    def place(self, name: str, network: LanguageModel, device: torch.device, dtype: torch.dtype) -> Adapter:
         """Put it on a device, ready for requests.
 
         Args:
             name: by which requests ask for it.
-            network: that it shall serve; a kind that changes layers puts its hook there.
+            network: that it is to serve; a kind that changes layers finds them by its parts.
             device: where the network takes its inputs.
             dtype: of keys, values and hidden states.
         """
         ...
 
 
-def steps_of(adapter: Adapter | None) -> tuple[Adapter, ...]:
+def find_step_parts(adapter: Adapter | None) -> tuple[Adapter, ...]:
     """Return the parts of an adapter that act in every step."""
     if adapter is None:
         return ()

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..network.kv_cache import KVCache, bytes_per_slot
+from ..network.language_model import LanguageModel
 from ..network.prefix_encoder import PrefixEncoder
 from .adapter import Adapter
 
@@ -44,7 +45,7 @@ class StoredPrefix:
     """A prefix as its files hold it; see `StoredAdapter`.
 
     Args:
-        encoder: with its weights, of the model that it shall serve.
+        encoder: with its weights, of the model that it is to serve.
     """
 
     kind = KIND
@@ -64,7 +65,9 @@ class StoredPrefix:
             encoder.num_layers, encoder.num_kv_heads, encoder.pre_seq_len, encoder.head_dim, dtype
         )
 
-    def place(self, name: str, network: nn.Module, device: torch.device, dtype: torch.dtype) -> PrefixAdapter:
+    def place(
+        self, name: str, network: LanguageModel, device: torch.device, dtype: torch.dtype
+    ) -> PrefixAdapter:
         """See `StoredAdapter.place`; the network stays as it is."""
         return PrefixAdapter(name, self._encoder.lay_out(device, dtype))
 

@@ -12,7 +12,7 @@ from .integrity import check_not_lfs_pointer
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a checkpoint.
+    """Return a JSON object from a file of a checkpoint.
 
     Raises:
         CheckpointError: a Git LFS pointer, no JSON, or no object.

@@ -65,7 +65,7 @@ class Checkpoint:
         return iter(self._files)
 
     def facts(self, name: str) -> TensorFacts:
-        """Shape and dtype of a stored tensor."""
+        """Return shape and dtype of a stored tensor."""
         return self._files[name].facts[name]
 
     def require(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -90,7 +90,7 @@ class Checkpoint:
                 )
 
     def read(self, name: str, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """A copy of a stored tensor in the wanted dtype on the wanted device.
+        """Return a copy of a stored tensor in the wanted dtype on the wanted device.
 
         Copied piece by piece, giving each piece's file pages back, so that besides the result
         at most `PIECE_BYTES` of the file are resident.
@@ -104,18 +104,18 @@ class Checkpoint:
         return result
 
     def rows(self, name: str, indices: Tensor) -> Tensor:
-        """Some rows of a stored tensor, in its dtype; nothing else of it is read."""
+        """Return some rows of a stored tensor, in its dtype; nothing else of it is read."""
         return self._files[name].get(name)[indices]
 
     def pieces(self, name: str) -> Iterator[Tensor]:
-        """A stored tensor in its dtype, some rows at a time, each valid until the next is asked for."""
+        """Yield a stored tensor in its dtype, some rows at a time, each valid until the next is asked for."""
         if self.facts(name).shape:
             yield from (rows for _, rows in self.row_pieces(name))
         else:
             yield self._files[name].get(name)
 
     def row_pieces(self, name: str) -> Iterator[tuple[int, Tensor]]:
-        """Views of some rows at a time, with the first row's index; valid until the next is asked for."""
+        """Yield the first row's index and a view of some rows, valid until the next is asked for."""
         file = self._files[name]
         stored = file.get(name)
         row_bytes = stored[:1].numel() * stored.element_size()

@@ -1,7 +1,8 @@
 """Writing a safetensors file tensor by tensor: no more of it is in memory than is being written.
 
-The library's own ``save_file`` takes whole shards. The format is eight bytes with the header's
-length, the header (JSON: dtype, shape and place of each tensor), and the tensors' bytes.
+We write the format ourselves because the library's own ``save_file`` takes whole shards, gigabytes at a time.
+The format is eight bytes with the header's length, the header (JSON: dtype, shape and place of each tensor),
+and the tensors' bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Entry:
 
     @property
     def num_bytes(self) -> int:
-        """Its size in the file."""
+        """Return its size in the file."""
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
@@ -106,7 +107,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
             writer.write(name, [tensor.detach().cpu()])
 
 
-def sha256_of(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file as hexadecimal digits, reading a piece at a time."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -115,11 +116,14 @@ def sha256_of(path: Path) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a small file at once or not at all."""
     unfinished = path.with_name(f"{path.name}.tmp")
-    with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    try:
+        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)  # of a write that failed
 
 
 def flush_directory(directory: Path) -> None:

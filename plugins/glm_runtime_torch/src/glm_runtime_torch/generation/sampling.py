@@ -77,9 +77,8 @@ class Sampler:
         else:
             self._generator.manual_seed(seed)
 
-    @property
     def must_end(self) -> bool:
-        """Whether the answer's constraint lets nothing follow."""
+        """Return whether the answer's constraint lets nothing follow."""
         return self._constraint is not None and self._constraint.must_end
 
     @property

@@ -10,7 +10,7 @@ from torch import Tensor
 from glm_core import ChatRequest, Delta, Sampling, Usage
 from glm_core.records import FinishReason
 
-from ..adapters.adapter import Adapter, steps_of
+from ..adapters.adapter import Adapter, find_step_parts
 from ..network.layout import Layout
 from ..tokenizers import ChatTokenizer, ToolTokenizer
 from ..tokenizers.reply import PlainReply, Reply, ReplyPiece
@@ -61,7 +61,7 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.adapter_positions = 0 if self.adapter is None else self.adapter.num_positions
-        self.step_adapters = steps_of(self.adapter)
+        self.step_adapters = find_step_parts(self.adapter)
         self._text = IncrementalDetokenizer(self.tokenizer.decode)
         plain = PlainReply(self.tokenizer.reply_filter() if self.is_chat else None)
         self._reply: Reply = self.tool_reply or plain
@@ -137,7 +137,7 @@ class Sequence:
 
         The delta has a ``finish_reason`` if the token ended the answer.
         """
-        if self.sampler.must_end:  # before the first token; later ends are seen with the token before
+        if self.sampler.must_end():  # before the first token; later ends are seen with the token before
             self._first_token_at = time.perf_counter()
             return self._finish("", (), "stop")
         token = self.sampler.choose(logits, self.prompt.token_ids, self.generated)
@@ -151,7 +151,7 @@ class Sequence:
         text, stopped = self.stop.feed(self._text.feed(token))
         if stopped:
             return self._make_last(self._reply.feed(text, last=True), (token,), "stop")
-        if self.sampler.must_end:
+        if self.sampler.must_end():
             return self._finish(text, (token,), "stop")
         if len(self.generated) >= self.prompt.max_new_tokens:
             return self._finish(text, (token,), "length")
@@ -162,7 +162,7 @@ class Sequence:
         """Begin another message of the same answer: what was held of this one is final."""
         text, stopped = self._flush_text()
         piece = self._reply.next_message(text)
-        if stopped or self.sampler.must_end or (self._reply.calls and not self.parallel_calls):
+        if stopped or self.sampler.must_end() or (self._reply.calls and not self.parallel_calls):
             return self._make_last(piece, (token,), "stop")
         if len(self.generated) >= self.prompt.max_new_tokens:
             return self._make_last(piece, (token,), "length")

@@ -22,7 +22,7 @@ from glm_core import (
 )
 from glm_core.records import ChatRequest, DeltaStream, QuantizationScheme
 
-from ..adapters.adapter import StoredAdapter
+from ..adapters.adapter import Adapter, StoredAdapter
 from ..adapters.files import BaseModel
 from ..adapters.fingerprint import fingerprint_of_checkpoint, fingerprint_of_parameters
 from ..adapters.loading import load_prefix_encoder
@@ -33,7 +33,6 @@ from ..generation.engine import Engine
 from ..generation.executor import MakeExecutor
 from ..generation.failures import is_out_of_memory
 from ..network.attention import DecodeAttention
-from ..network.kv_cache import KVCache, bytes_per_slot, choose_slots
 from ..network.language_model import LanguageModel
 from ..network.parameters import (
     KEPT_IN_FLOAT32,
@@ -44,6 +43,7 @@ from ..network.parameters import (
 )
 from ..quantization import quantize_from_files, quantize_in_place
 from ..tokenizers import ChatTokenizer, ToolTokenizer
+from .cache import reserve_cache
 from .device_map import DeviceMap, Parts, parts_of
 
 CPU = torch.device("cpu")
@@ -283,14 +283,11 @@ class TorchModel:
         Raises:
             OutOfMemoryError: not even one conversation fits.
         """
-        sizes = self.network.dimensions
         device, layer_devices, devices = self._settled(place)
-        adapters = [
-            stored.place(name, self.network, device, self.dtype) for name, stored in self._adapters.items()
-        ]
+        adapters = [self._place_adapter(name, stored, device) for name, stored in self._adapters.items()]
         base = None
         if self._base_adapter is not None:
-            base = self._base_adapter.place(BUILT_IN, self.network, device, self.dtype)
+            base = self._place_adapter(BUILT_IN, self._base_adapter, device)
         self.info = dataclasses.replace(
             self.info,
             context_length=context_length or self.info.context_length,
@@ -298,18 +295,13 @@ class TorchModel:
             devices=tuple(map(str, devices)),
             dtype=str(self.dtype).removeprefix("torch."),
         )
-        capacity = self.info.context_length + self.adapter_positions
-        slot_bytes = bytes_per_slot(
-            sizes.num_layers, sizes.num_kv_heads, capacity, sizes.head_dim, self.dtype
-        )
-        cache = KVCache(
-            num_layers=sizes.num_layers,
-            num_slots=choose_slots(slots, slot_bytes, kv_memory_bytes),
-            num_kv_heads=sizes.num_kv_heads,
-            capacity=capacity,
-            head_dim=sizes.head_dim,
-            dtype=self.dtype,
-            device=device,
+        cache = reserve_cache(
+            self.network.dimensions,
+            self.info.context_length + self.adapter_positions,
+            self.dtype,
+            device,
+            slots=slots,
+            memory_bytes=kv_memory_bytes,
             layer_devices=layer_devices,
             attention=attention,
         )
@@ -325,6 +317,9 @@ class TorchModel:
             executor=None if executor is None else executor(self.network, cache),
         )
         self._adapters.clear()  # the engine has what they became
+
+    def _place_adapter(self, name: str, stored: StoredAdapter, device: torch.device) -> Adapter:
+        return stored.place(name, self.network, device, self.dtype)
 
     def _settled(
         self, place: torch.device | DeviceMap
@@ -354,7 +349,7 @@ class TorchModel:
         stored = StoredPrefix(load_prefix_encoder(directory, self.family, self.config, self.base))
         engine.adapters.check(name, stored.num_positions)
         try:
-            adapter = stored.place(name, self.network, engine.device, self.dtype)
+            adapter = self._place_adapter(name, stored, engine.device)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -54,7 +54,7 @@ class BlockGPTQ:
 
     @torch.inference_mode()
     def quantize(self, unit: Unit) -> Quantized:
-        """Integers and scales of every linear layer of the next block, by the weight's name."""
+        """Return integers and scales of every linear layer of the next block, by the weight's name."""
         walk, block = self._begin(unit)
         result: Quantized = {}
         for name, linear in _linears(block):
@@ -90,7 +90,7 @@ class BlockGPTQ:
             self._end(walk, block)
 
     def notices(self) -> list[str]:
-        """What is worth telling a person since the last call."""
+        """Return what there is to tell a person since the last call."""
         said, self._notices = self._notices, []
         return said
 
@@ -117,7 +117,7 @@ class BlockGPTQ:
         linear.weight = nn.Parameter(value, requires_grad=False)
 
     def _embed(self, token_ids: Tensor) -> Tensor:
-        """Embeddings as the result will have them; only the rows of these tokens are read."""
+        """Return embeddings as the result will have them; only the rows of these tokens are read."""
         form = self._form
         rows = self._checkpoint.rows(self._table, token_ids.flatten())
         if form.embeddings:

@@ -18,7 +18,7 @@ from glm_core.records import ModelSource, QuantizeJob, QuantizeProgress
 from ..checkpoints.companions import checked_companions, copy_companions
 from ..checkpoints.config_file import read_json
 from ..checkpoints.reader import Checkpoint
-from ..checkpoints.writer import SafetensorsWriter, sha256_of, write_text
+from ..checkpoints.writer import SafetensorsWriter, hash_file, write_text
 from ..families.registry import Family
 from ..model.directory import read_config, recognised_family
 from ..network.empty_weights import empty_weights
@@ -163,7 +163,7 @@ def _write_item(
 
 
 def _settings(prepared: Prepared) -> dict[str, Any]:
-    """Everything that the result depends on; another value of any begins a job anew."""
+    """Return everything that the result depends on; another value of any begins the job anew."""
     job = prepared.job
     weights = [path.stat() for path in prepared.checkpoint.paths]
     return {
@@ -176,7 +176,7 @@ def _settings(prepared: Prepared) -> dict[str, Any]:
         "scheme": str(job.scheme),
         "embeddings": job.embeddings,
         "method": job.method,
-        "calibration": None if job.calibration is None else sha256_of(job.calibration),
+        "calibration": None if job.calibration is None else hash_file(job.calibration),
         "shards": [[shard.name, shard.num_bytes] for shard in prepared.shards],
     }
 

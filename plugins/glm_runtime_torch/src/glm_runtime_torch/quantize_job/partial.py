@@ -1,4 +1,9 @@
-"""The directory beside the destination in which a quantised checkpoint grows until it is complete."""
+"""The directory beside the destination in which a quantised checkpoint grows until it is complete.
+
+A destination is a whole checkpoint or not there at all: a half one would load, or fail late, in somebody
+else's hands. So the copy grows in ``NAME.partial`` and is renamed when everything is written and was opened
+once.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ import filelock
 from glm_core.errors import ConfigError
 from glm_core.model_files import SAFETENSORS
 
-from ..checkpoints.writer import flush_directory, sha256_of, write_text
+from ..checkpoints.writer import flush_directory, hash_file, write_text
 
 STATE_FILE = "job.json"
 LOCK_FILE = "job.lock"
@@ -73,13 +78,13 @@ class PartialCheckpoint:
         return ""
 
     def has(self, shard: str) -> bool:
-        """Whether a shard is finished."""
+        """Return whether a shard is finished."""
         return shard in self._state["shards"]
 
     def finished(self, shard: str) -> None:
         """Note that a shard is complete."""
         flush_directory(self.directory)
-        self._state["shards"][shard] = sha256_of(self.directory / shard)
+        self._state["shards"][shard] = hash_file(self.directory / shard)
         self._save()
 
     def complete(self) -> None:
@@ -107,7 +112,7 @@ class PartialCheckpoint:
 
     def _is_intact(self, shard: str) -> bool:
         path = self.directory / shard
-        return path.is_file() and sha256_of(path) == self._state["shards"][shard]
+        return path.is_file() and hash_file(path) == self._state["shards"][shard]
 
     def _remove_unfinished(self) -> None:
         keep = {STATE_FILE, LOCK_FILE, *self._state["shards"]}
@@ -120,7 +125,7 @@ class PartialCheckpoint:
 
 
 def partial_directory(destination: Path) -> Path:
-    """Where a result grows."""
+    """Return the directory in which a result grows."""
     return destination.with_name(f"{destination.name}.partial")
 
 

@@ -53,7 +53,7 @@ class Unit:
 
     @property
     def num_bytes(self) -> int:
-        """What it takes in the result."""
+        """Return its size in the result."""
         return sum(entry.num_bytes for item in self.items for entry in item.entries)
 
 
@@ -66,12 +66,12 @@ class Shard:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """Every tensor in it."""
+        """Return every tensor in it."""
         return tuple(entry for unit in self.units for item in unit.items for entry in item.entries)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of its tensors."""
+        """Return the bytes of its tensors."""
         return sum(entry.num_bytes for entry in self.entries)
 
 
@@ -124,7 +124,7 @@ def _table_names(network: LanguageModel, form: StoredForm) -> tuple[str, ...]:
 
 
 def _aliases(network: nn.Module) -> set[str]:
-    """Names of parameters that are another one."""
+    """Return the names of parameters that are other names of tied ones."""
     every = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     return every - {name for name, _ in network.named_parameters()}
 
@@ -167,5 +167,5 @@ def _shards(units: Iterable[Unit], max_bytes: int) -> list[Shard]:
 
 
 def items(shards: Iterable[Shard]) -> Iterator[Item]:
-    """Every item of some shards."""
+    """Return every item of some shards."""
     return (item for shard in shards for unit in shard.units for item in unit.items)

@@ -60,31 +60,31 @@ class ChatGLMTokenizer:
         self._blanks = re.compile("|".join(f" {{{count}}}" for count in reversed(known)) or r"(?!)")
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text; newlines, tabs and runs of blanks become their own pieces."""
+        """Return ids of plain text; newlines, tabs and runs of blanks become their own pieces."""
         return self.pieces.encode(self._whitespace_to_pieces(text))
 
     def tokenize(self, text: str) -> list[str]:
-        """The pieces of `encode` as text."""
+        """Return the pieces of `encode` as text."""
         return self.pieces.encode(self._whitespace_to_pieces(text), out_type=str)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of ids; control tokens and ids beyond the vocabulary leave nothing behind."""
+        """Return the text of ids; control tokens and ids beyond the vocabulary leave nothing behind."""
         text = self.pieces.decode([token for token in token_ids if 0 <= token < self.vocab_size])
         text = text.replace(NEWLINE, "\n").replace(TAB, "\t")
         return _BLANK_PIECE.sub(_blanks_of, text)
 
     def completion_prompt(self, text: str) -> list[int]:
-        """Ids of bare text followed by ``[gMASK] <sop>``, as the original's ``__call__`` gives."""
+        """Return ids of bare text followed by ``[gMASK] <sop>``, as the original's ``__call__`` gives."""
         return [*self.encode(text), self.gmask_token_id, self.bos_token_id]
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation in the original's round format; see `format_chat`."""
+        """Return ids of a conversation in the original's round format; see `format_chat`."""
         return self.completion_prompt(format_chat(messages))
 
     def training_ids(
         self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
     ) -> TrainingIds:
-        """The original trainer's layout: prompt, ``[gMASK] <sop>``, answer, ``<eop>``.
+        """Return the original trainer's layout: prompt, ``[gMASK] <sop>``, answer, ``<eop>``.
 
         ``<sop>`` is learnt too. The prompt keeps ``max_source_length - 1`` tokens of its text, the
         answer ``max_target_length - 2``.
@@ -103,7 +103,7 @@ class ChatGLMTokenizer:
         )
 
     def reply_filter(self) -> ReplyFilter:
-        """The original's response clean-up, made to work on a stream."""
+        """Return the original's response clean-up, made to work on a stream."""
         return ReplyFilter(replacements=REPLY_REPLACEMENTS, punctuation=FullWidthPunctuation())
 
     def _whitespace_to_pieces(self, text: str) -> str:
@@ -123,7 +123,7 @@ class ChatGLMTokenizer:
 
 
 def format_chat(messages: Sequence[Message]) -> str:
-    """The original's prompt: rounds counted from 0, the bare question when there is no history.
+    """Return the original's prompt: rounds counted from 0, the bare question when there is no history.
 
     A system message is emulated, because the model was trained without one: its text stands on
     a line of its own before round 0, and the round form is used even without history. Several

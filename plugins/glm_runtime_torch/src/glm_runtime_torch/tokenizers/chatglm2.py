@@ -48,42 +48,42 @@ class ChatGLM2Tokenizer:
         )
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text."""
+        """Return ids of plain text."""
         return self.pieces.encode(text)
 
     def tokenize(self, text: str) -> list[str]:
-        """The pieces of `encode` as text."""
+        """Return the pieces of `encode` as text."""
         return self.pieces.encode(text, out_type=str)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of ids; control tokens, padding and ids beyond the vocabulary leave nothing behind."""
+        """Return the text of ids; control tokens, padding and unknown ids leave nothing behind."""
         return self.pieces.decode(
             [token for token in token_ids if self.pad_token_id < token < self._num_pieces]
         )
 
     def control_token_id(self, name: str) -> int:
-        """Id of a control token, such as ``"[gMASK]"``."""
+        """Return the id of a control token, such as ``"[gMASK]"``."""
         return self._control[name]
 
     def completion_prompt(self, text: str) -> list[int]:
-        """Ids of bare text after ``[gMASK] sop``, as the original's ``__call__`` gives."""
+        """Return ids of bare text after ``[gMASK] sop``, as the original's ``__call__`` gives."""
         return [*self._start, *self.encode(text)]
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation in the original's round format; see `format_chat`."""
+        """Return ids of a conversation in the original's round format; see `format_chat`."""
         return self.completion_prompt(format_chat(messages))
 
     def training_ids(
         self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
     ) -> TrainingIds:
-        """The original trainer's layout: prompt, answer, end; the prompt's control tokens count."""
+        """Return the original trainer's layout: prompt, answer, end; the prompt's control tokens count."""
         prompt = self.chat_prompt(messages)
         return prompt_and_answer(
             prompt, self.encode(answer), self.eos_token_id, max_source_length, max_target_length
         )
 
     def reply_filter(self) -> ReplyFilter:
-        """The original's response clean-up, made to work on a stream."""
+        """Return the original's response clean-up, made to work on a stream."""
         return ReplyFilter(replacements=REPLY_REPLACEMENTS)
 
     @property
@@ -92,7 +92,7 @@ class ChatGLM2Tokenizer:
 
 
 def format_chat(messages: Sequence[Message]) -> str:
-    """ChatGLM2's prompt: rounds counted from 1, the round form also without history.
+    """Return ChatGLM2's prompt: rounds counted from 1, the round form also without history.
 
     A system message, which the model was not trained with, stands on lines of its own before round 1.
     Several questions in a row are one question of several lines.

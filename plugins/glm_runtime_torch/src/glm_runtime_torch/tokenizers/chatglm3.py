@@ -14,7 +14,7 @@ from glm_core import Message, Tool
 
 from . import chatglm3_tools
 from .chatglm2 import ChatGLM2Tokenizer
-from .tool_reply import ToolReply, callable_names
+from .tool_reply import ToolReply, list_callable_names
 from .training_rows import TrainingIds, prompt_and_answer
 
 
@@ -31,16 +31,16 @@ class ChatGLM3Tokenizer(ChatGLM2Tokenizer):
     end_tokens = (roles["user"], roles["observation"])
 
     def chat_prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
-        """Ids of a conversation: each turn after its role's token, then the assistant's token."""
+        """Return ids of a conversation: each turn after its role's token, then the assistant's token."""
         ids = self._start
-        for role, metadata, content in chatglm3_tools.turns(messages, tools):
+        for role, metadata, content in chatglm3_tools.list_turns(messages, tools):
             ids += self.turn(role, content, metadata)
         return [*ids, self._control[self.roles["assistant"]]]
 
     def training_ids(
         self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
     ) -> TrainingIds:
-        """Prompt, answer as `turn` writes it, end; the prompt keeps its last token, the assistant's."""
+        """Return prompt, answer as `turn` writes it, and end; the prompt keeps the assistant's token."""
         _, *learnt = self.turn("assistant", answer)
         prompt = self.chat_prompt(messages)
         return prompt_and_answer(
@@ -48,23 +48,23 @@ class ChatGLM3Tokenizer(ChatGLM2Tokenizer):
         )
 
     def answer_beginnings(self, tools: Sequence[Tool], choice: str) -> list[list[int]]:
-        """The line that stands first in an answer: empty for ``"none"``, else the name of a tool."""
+        """Return the line that stands first in an answer: empty for ``"none"``, else the name of a tool."""
         if choice == "auto":
             return []
-        lines = callable_names(tools, choice) or ("",)
+        lines = list_callable_names(tools, choice) or ("",)
         return [self.encode(f"{line}\n") for line in lines]
 
     def tool_reply(self, tools: Sequence[Tool], choice: str) -> ToolReply:
-        """Reads calls as the original does, without running them; see `chatglm3_tools`."""
+        """Return a reader of calls in the original's format; nothing is run, see `chatglm3_tools`."""
         return ToolReply(
-            callable_names(tools, choice),
+            list_callable_names(tools, choice),
             chatglm3_tools.parse_call,
             self.reply_filter,
             frozenset({self._control[self.roles["assistant"]]}),
         )
 
     def turn(self, role: str, content: str, metadata: str = "") -> list[int]:
-        """Ids of one message.
+        """Return ids of one message.
 
         Args:
             role: a key of ``roles``.

@@ -48,18 +48,18 @@ class _NotALiteralError(Exception):
     """The text is not of the language of literals."""
 
 
-def turns(messages: Sequence[Message], tools: Sequence[Tool]) -> Iterator[tuple[str, str, str]]:
-    """Role, metadata and content of each turn that a conversation becomes.
+def list_turns(messages: Sequence[Message], tools: Sequence[Tool]) -> Iterator[tuple[str, str, str]]:
+    """Yield role, metadata and content of each turn that a conversation becomes.
 
     The tools stand in the first system message; without one they come with the published sentence.
     Answers to several calls stand in the order of the calls, because a turn does not say which one
     it answers.
     """
-    offered = json.dumps([_described(tool) for tool in tools], indent=4, ensure_ascii=False)
+    offered = json.dumps([_describe(tool) for tool in tools], indent=4, ensure_ascii=False)
     if tools and not any(message.role == "system" for message in messages):
         yield "system", "", f"{DEFAULT_SYSTEM}\n{offered}"
         tools = ()
-    for message in _in_order_of_calls(messages):
+    for message in _sort_answers(messages):
         if message.role == "system" and tools:
             yield "system", "", f"{message.content}\n{offered}"
             tools = ()
@@ -69,11 +69,11 @@ def turns(messages: Sequence[Message], tools: Sequence[Tool]) -> Iterator[tuple[
             if message.content.strip() or not message.tool_calls:
                 yield message.role, "", message.content
             for call in message.tool_calls:
-                yield "assistant", call.name, written(call)
+                yield "assistant", call.name, format_call(call)
 
 
-def written(call: ToolCall) -> str:
-    """A call as the model writes it, below the line with the tool's name."""
+def format_call(call: ToolCall) -> str:
+    """Return a call as the model writes it, below the line with the tool's name."""
     arguments = call.parsed_arguments
     named = [f"{name}={value!r}" for name, value in arguments.items() if _is_name(name)]
     others = {name: value for name, value in arguments.items() if not _is_name(name)}
@@ -82,7 +82,7 @@ def written(call: ToolCall) -> str:
 
 
 def parse_call(text: str) -> str | None:
-    """JSON text of the arguments of a call, or ``None`` where the text is no call with literal arguments.
+    """Return the arguments of a call as JSON, or ``None`` if the text is no call with literal arguments.
 
     Args:
         text: what stands below the tool's name.
@@ -91,7 +91,7 @@ def parse_call(text: str) -> str | None:
     if not head.startswith(_FENCE) or not rest.endswith(_FENCE):
         return None
     try:
-        tree = ast.parse(_checked(rest.removesuffix(_FENCE)), mode="eval")
+        tree = ast.parse(_check_literals(rest.removesuffix(_FENCE)), mode="eval")
         arguments = _arguments(tree.body)
         text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
         text.encode()
@@ -100,8 +100,8 @@ def parse_call(text: str) -> str | None:
     return text
 
 
-def _checked(code: str) -> str:
-    """The same call for Python's parser, with an underscore before each argument's name.
+def _check_literals(code: str) -> str:
+    """Return a call as Python's parser shall read it, with an underscore before each argument's name.
 
     The underscore lets arguments be called ``from`` or ``class``. Escapes that Python does not know
     keep their backslash, as Python would have it, but without a warning.
@@ -128,7 +128,7 @@ def _checked(code: str) -> str:
         if kind == "argument":
             piece = f"_{piece}"
         elif kind == "string":
-            piece = _ESCAPE.sub(_known_escape, piece)
+            piece = _ESCAPE.sub(_keep_escape, piece)
         out.append(piece)
         previous = kind
     return "".join(out)
@@ -142,7 +142,7 @@ def _check_order(previous: str, kind: str) -> None:
         raise _NotALiteralError
 
 
-def _known_escape(escape: re.Match[str]) -> str:
+def _keep_escape(escape: re.Match[str]) -> str:
     if len(escape[1]) > 1:  # a character above 255 in octal, of which Python warns
         raise _NotALiteralError
     return escape[0] if escape[1] in _ESCAPES else f"\\{escape[0]}"
@@ -170,17 +170,17 @@ def _is_json(value: object) -> bool:
 
 
 def _is_name(text: str) -> bool:
-    """Whether Python reads a text as a name, and as this one."""
+    """Return whether Python reads a text as a name, and as this one."""
     if text in ("True", "False", "None") or not _NAME.fullmatch(text):
         return False
     return text.isidentifier() and unicodedata.is_normalized("NFKC", text)
 
 
-def _described(tool: Tool) -> dict[str, Any]:
+def _describe(tool: Tool) -> dict[str, Any]:
     return {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
 
 
-def _in_order_of_calls(messages: Sequence[Message]) -> list[Message]:
+def _sort_answers(messages: Sequence[Message]) -> list[Message]:
     ordered: list[Message] = []
     rank: dict[str, int] = {}
     answers: list[Message] = []

@@ -58,19 +58,19 @@ class GLM4Tokenizer:
         self.pad_token_id = self._control[END_TOKENS[0]]
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text; control tokens typed as text stay text."""
+        """Return ids of plain text; control tokens typed as text stay text."""
         return self._bytes.encode_ordinary(text)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of ids; control tokens and ids beyond the vocabulary leave nothing behind."""
+        """Return the text of ids; control tokens and ids beyond the vocabulary leave nothing behind."""
         return self._bytes.decode([token for token in token_ids if 0 <= token < self._num_pieces])
 
     def completion_prompt(self, text: str) -> list[int]:
-        """Ids of bare text after ``[gMASK] <sop>``."""
+        """Return ids of bare text after ``[gMASK] <sop>``."""
         return [self._control["[gMASK]"], self._control["<sop>"], *self.encode(text)]
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation: each message after its role's token, then the assistant's token."""
+        """Return ids of a conversation: each message after its role's token, then the assistant's token."""
         ids = self.completion_prompt("")
         for message in messages:
             ids += [self._control[f"<|{message.role}|>"], *self.encode("\n"), *self.encode(message.content)]
@@ -79,13 +79,13 @@ class GLM4Tokenizer:
     def training_ids(
         self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
     ) -> TrainingIds:
-        """Prompt, answer after the line end that every message begins with, end; see `chat_prompt`."""
+        """Return prompt, answer and end; every message begins with a line end, see `chat_prompt`."""
         learnt = [*self.encode("\n"), *self.encode(answer)]
         prompt, end = self.chat_prompt(messages), self._control[END_TOKENS[0]]
         return prompt_and_answer(prompt, learnt, end, max_source_length, max_target_length, kept_at_end=1)
 
     def reply_filter(self) -> ReplyFilter:
-        """Outer whitespace goes: an answer begins with a line end."""
+        """Return a filter that strips outer whitespace: an answer begins with a line end."""
         return ReplyFilter()
 
 

@@ -51,21 +51,21 @@ class NativeTokenizer:
         self._control_text = re.compile("|".join(map(re.escape, self._control)) or r"(?!)")
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text, without any control token."""
+        """Return ids of plain text, without any control token."""
         return self._ids(text, split_special_tokens=True)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of ids; control tokens and ids beyond the vocabulary leave nothing behind."""
+        """Return the text of ids; control tokens and ids beyond the vocabulary leave nothing behind."""
         known = [token for token in token_ids if 0 <= token < self.vocab_size]
         return self._tokenizer.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def completion_prompt(self, text: str) -> list[int]:
-        """Ids of bare text after the control tokens that the tokenizer puts in front of every text."""
+        """Return ids of bare text after the control tokens that the tokenizer puts before every text."""
         front = self._tokenizer.build_inputs_with_special_tokens([])
         return [*front, *self.encode(text)]
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation as the checkpoint's template writes it, ready for the assistant."""
+        """Return ids of a conversation as the checkpoint's template writes it, ready for the assistant."""
         if not any(self._control_text.search(message.content) for message in messages):
             return self._ids(self._render([message.content for message in messages], messages))
         # A mark that no template and no tokenizer knows stands for each message's text.
@@ -81,7 +81,7 @@ class NativeTokenizer:
     def training_ids(
         self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
     ) -> TrainingIds:
-        """Prompt, answer with what the template writes between the two, end."""
+        """Return prompt, what the template writes before an answer, answer and end."""
         contents = [message.content for message in messages]
         mark = "\ue000answer\ue001"
         prompt = self._render(contents, messages)
@@ -97,7 +97,7 @@ class NativeTokenizer:
         )
 
     def reply_filter(self) -> ReplyFilter:
-        """Outer whitespace goes, as these models begin answers with a new line; nothing else changes."""
+        """Return a filter that strips outer whitespace: these models begin answers with a new line."""
         return ReplyFilter()
 
     def _render(self, contents: Sequence[str], messages: Sequence[Message], *, answered: bool = False) -> str:
@@ -137,7 +137,7 @@ def _read(directory: Path) -> Any:
 
 
 def _ends(directory: Path, tokenizer: Any) -> frozenset[int]:
-    """Ids that end an answer: of generation_config.json, config.json and the tokenizer."""
+    """Return the ids that end an answer: of generation_config.json, config.json and the tokenizer."""
     found: set[int] = set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
     for name in ("generation_config.json", "config.json"):
         path = directory / name

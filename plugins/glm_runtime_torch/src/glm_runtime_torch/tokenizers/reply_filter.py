@@ -81,7 +81,7 @@ class ReplyFilter:
 
 
 def partial_match_length(text: str, wanted: str) -> int:
-    """Length of the longest end of ``text`` that is a proper beginning of ``wanted``."""
+    """Return the length of the longest end of ``text`` that is a proper beginning of ``wanted``."""
     for length in range(min(len(wanted) - 1, len(text)), 0, -1):
         if text.endswith(wanted[:length]):
             return length

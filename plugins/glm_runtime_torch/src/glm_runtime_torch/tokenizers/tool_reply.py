@@ -92,8 +92,8 @@ class ToolReply:
         return ToolCallDelta(self.calls - 1, f"call_{secrets.token_hex(12)}", name, arguments)
 
 
-def callable_names(tools: Sequence[Tool], choice: str) -> tuple[str, ...]:
-    """Names of the tools that a request's ``tool_choice`` allows."""
+def list_callable_names(tools: Sequence[Tool], choice: str) -> tuple[str, ...]:
+    """Return the names of the tools that a request's ``tool_choice`` allows."""
     names = tuple(tool.name for tool in tools)
     if choice == "none":
         return ()

@@ -42,7 +42,7 @@ class TrainingTokenizer(Protocol):
     def training_ids(
         self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
     ) -> TrainingIds:
-        """A conversation and its answer as the family's original trainer lays them out.
+        """Return a conversation and its answer as the family's original trainer lays them out.
 
         Args:
             messages: end in a user's message.
@@ -62,7 +62,7 @@ def prompt_and_answer(
     *,
     kept_at_end: int = 0,
 ) -> TrainingIds:
-    """The layout of the causal families: the prompt with its control tokens, the answer, an end token.
+    """Return the layout of the causal families: prompt with its control tokens, answer, end token.
 
     Args:
         prompt: ids, control tokens included; they count for ``max_source_length``.

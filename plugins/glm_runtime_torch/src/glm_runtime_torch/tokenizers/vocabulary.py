@@ -12,7 +12,7 @@ from ..checkpoints.integrity import check_not_lfs_pointer
 
 
 def load_vocabulary(path: Path) -> sentencepiece.SentencePieceProcessor:
-    """The vocabulary of a file.
+    """Return the SentencePiece vocabulary of a file.
 
     Raises:
         CheckpointError: the file is missing, a Git LFS pointer, or no SentencePiece model.

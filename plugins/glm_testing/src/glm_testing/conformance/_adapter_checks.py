@@ -11,7 +11,8 @@ from glm_core.errors import AdapterError, GlmError
 from glm_core.records import AdapterHolder
 
 from ._answers import ANSWERING, QUESTIONS, ask, question
-from ._promises import BrokenError, NotApplicableError, check, expect
+from ._outcomes import BrokenError, NotApplicableError, expect
+from ._promises import check
 
 if TYPE_CHECKING:
     from .subject import Subject

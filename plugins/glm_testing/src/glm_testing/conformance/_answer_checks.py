@@ -9,7 +9,8 @@ from glm_core.errors import AdapterError, RequestError
 from glm_core.records import ChatRequest, Delta, Message
 
 from ._answers import ANSWERING, GREEDY, QUESTIONS, ask, begin, close, question, sampled, shorter
-from ._promises import BrokenError, NotApplicableError, check, expect
+from ._outcomes import BrokenError, NotApplicableError, expect
+from ._promises import check
 
 if TYPE_CHECKING:
     from .subject import Subject
@@ -157,10 +158,10 @@ def seeds_differ(subject: Subject) -> None:
 @check("conversations", "conversations, system messages and bare prompts are answered", *ANSWERING)
 def conversations(subject: Subject) -> None:
     """Ask whatever core lets through."""
-    said = (Message("user", QUESTIONS[0]), Message("assistant", "Fine."), Message("user", QUESTIONS[1]))
+    messages = (Message("user", QUESTIONS[0]), Message("assistant", "Fine."), Message("user", QUESTIONS[1]))
     for request in (
-        ChatRequest(said, GREEDY),
-        ChatRequest((Message("system", "Be brief."), *said), GREEDY),
+        ChatRequest(messages, GREEDY),
+        ChatRequest((Message("system", "Be brief."), *messages), GREEDY),
         ChatRequest(prompt="Once upon a time", sampling=GREEDY),
     ):
         ask(subject, request)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from glm_core.chat_model import ChatModel
 from glm_core.records import ChatRequest, Delta, Message, ModelLoad, Sampling, Usage
 
-from ._promises import BrokenError, expect
+from ._outcomes import BrokenError, expect
 
 if TYPE_CHECKING:
     from .subject import Subject
@@ -98,7 +98,7 @@ def whole(deltas: Sequence[Delta]) -> Answer:
     )
 
 
-def until(subject: Subject, condition: Callable[[], object]) -> bool:
+def wait_until(subject: Subject, condition: Callable[[], object]) -> bool:
     """Wait for something to come true and return whether it did."""
     end = time.monotonic() + subject.patience
     while not condition():
@@ -116,7 +116,7 @@ def expect_idle(subject: Subject, model: ChatModel) -> None:
         return not isinstance(load, ModelLoad) or (load.active == 0 and load.waiting == 0)
 
     expect(
-        until(subject, idle),
+        wait_until(subject, idle),
         f"{subject.patience:g} seconds after the last answer ended its load is still {model.load}",
     )
 

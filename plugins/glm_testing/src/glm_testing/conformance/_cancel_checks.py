@@ -22,10 +22,11 @@ from ._answers import (
     expect_idle,
     in_threads,
     question,
-    until,
+    wait_until,
     whole,
 )
-from ._promises import BrokenError, NotApplicableError, check, expect
+from ._outcomes import BrokenError, NotApplicableError, expect
+from ._promises import check
 
 if TYPE_CHECKING:
     from .subject import Subject
@@ -228,7 +229,7 @@ def threads_end(subject: Subject) -> None:
         return not started
 
     expect(
-        until(subject, ended),
+        wait_until(subject, ended),
         f"{subject.patience:g} seconds after the model was closed there still runs: "
         f"{', '.join(sorted(thread.name for thread in started))}",
     )

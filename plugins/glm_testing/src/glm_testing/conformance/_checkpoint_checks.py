@@ -12,7 +12,8 @@ from glm_core.errors import ConfigError, GlmError
 from glm_core.jobs import QuantizationScheme, QuantizeJob, QuantizeProgress
 
 from ._answers import ask, close, question
-from ._promises import BrokenError, NotApplicableError, check, expect
+from ._outcomes import BrokenError, NotApplicableError, expect
+from ._promises import check
 
 if TYPE_CHECKING:
     from .subject import Subject

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from ..driver import FrontendProcess
 from ..scripted_model import LONG_ANSWER
-from ._promises import BrokenError, NotApplicableError, check, expect
+from ._outcomes import BrokenError, NotApplicableError, expect
+from ._promises import check
 
 if TYPE_CHECKING:
     from .subject import Subject
@@ -184,11 +185,11 @@ def frontend_busy_port(subject: Subject) -> None:
 def _expect_refusal(process: FrontendProcess, what: str) -> None:
     status = process.wait()
     expect(status is not None, f"started with {what}, it runs")
-    said = process.errors.strip()
-    expect("Traceback" not in said, f"started with {what}, it says:\n{said[-2000:]}")
-    expect(status == 2, f"started with {what}, it raises no GlmError and ends with status {status}: {said}")
+    errors = process.errors.strip()
+    expect("Traceback" not in errors, f"started with {what}, it says:\n{errors[-2000:]}")
+    expect(status == 2, f"started with {what}, it raises no GlmError and ends with status {status}: {errors}")
     expect(process.events("opened") == 0, f"started with {what}, it opens the model before it refuses")
-    expect(said.removeprefix("glm:").strip(), f"started with {what}, it says nothing")
+    expect(errors.removeprefix("glm:").strip(), f"started with {what}, it says nothing")
 
 
 class _ActiveParts(HTMLParser):

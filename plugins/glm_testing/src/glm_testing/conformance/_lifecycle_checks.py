@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from glm_core.errors import ConfigError, DeviceError
 from glm_core.records import ModelInfo, Placement, Sampling
 
-from ._answers import ANSWERING, ask, question, until
-from ._promises import BrokenError, NotApplicableError, check, expect
+from ._answers import ANSWERING, ask, question, wait_until
+from ._outcomes import BrokenError, NotApplicableError, expect
+from ._promises import check
 
 if TYPE_CHECKING:
     from .subject import Subject
@@ -161,7 +162,7 @@ def memory_returned(subject: Subject) -> None:
         return left() is None
 
     expect(
-        until(subject, gone),
+        wait_until(subject, gone),
         f"{subject.patience:g} seconds after it was closed something still holds {left()!r}",
     )
 

@@ -13,7 +13,8 @@ from glm_core.records import BackendInfo, ModelCard, ModelMatch, RuntimeInfo
 from .._foreign import foreign_calls, foreign_sources
 from .._import_process import DESCRIPTIONS
 from ._imports import ImportReport
-from ._promises import NotApplicableError, check, expect
+from ._outcomes import NotApplicableError, expect
+from ._promises import check
 
 if TYPE_CHECKING:
     from .subject import Subject

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from glm_core.errors import GlmError
 
 from ..driver import FrontendGoneError
+from ._outcomes import BrokenError, BrokenPromiseError, NotApplicableError
 
 if TYPE_CHECKING:
     from .subject import Subject
@@ -19,18 +20,6 @@ if TYPE_CHECKING:
 DOCUMENT = "docs/plugins/promises.md"
 EVERY_PLUGIN = "every plugin"
 """Instead of a hook's name: a check that every plugin must pass."""
-
-
-class BrokenPromiseError(AssertionError):
-    """A plugin does not do what it must; the message names the promise and where it is documented."""
-
-
-class NotApplicableError(Exception):
-    """A check has nothing to look at here; the message says why."""
-
-
-class BrokenError(Exception):
-    """Raised by a check with what it saw; `Check.run` adds which promise that breaks."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +78,12 @@ class Check:
             subject.close()
         if isinstance(error, BrokenError):
             raise BrokenPromiseError(self._broken(str(error))) from error.__cause__
-        said = (
+        text = (
             str(error)
             if isinstance(error, (GlmError, FrontendGoneError))
             else f"{type(error).__name__}: {error}"
         )
-        raise BrokenPromiseError(self._broken(said)) from error
+        raise BrokenPromiseError(self._broken(text)) from error
 
     def _broken(self, what: str) -> str:
         return f'promise "{self.promise}" ({self.documented}) is broken: {what}'
@@ -140,7 +129,6 @@ def all_checks() -> tuple[Check, ...]:
     return tuple(_CHECKS.values())
 
 
-def expect(condition: object, what: str) -> None:
-    """Raise `BrokenError` with ``what`` was seen, unless the condition holds."""
-    if not condition:
-        raise BrokenError(what)
+def checks_for(subject: Subject) -> list[Check]:
+    """Return the checks that concern a plugin, in the order of the document."""
+    return [check for check in all_checks() if check.concerns(subject.hooks)]

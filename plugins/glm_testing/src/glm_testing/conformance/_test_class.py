@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import pytest
 
 from ..driver import FrontendDriver
-from ._promises import Check, NotApplicableError
+from ._outcomes import NotApplicableError
+from ._promises import Check, checks_for
 from .subject import PATIENCE, Subject
 
 
@@ -51,7 +52,7 @@ class ConformanceTests:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make one test for each check that concerns the plugin."""
         if "check" in metafunc.fixturenames:
-            metafunc.parametrize("check", self.make_subject().checks(), ids=lambda check: check.name)
+            metafunc.parametrize("check", checks_for(self.make_subject()), ids=lambda check: check.name)
 
     @classmethod
     def prepare(cls, folder: Path) -> Mapping[str, Any]:

@@ -16,7 +16,8 @@ from glm_core.routing import open_for_training
 
 from ._answers import ask, close, expect_idle, question
 from ._checkpoint_checks import expect_reports
-from ._promises import BrokenError, NotApplicableError, check, expect
+from ._outcomes import BrokenError, NotApplicableError, expect
+from ._promises import check
 
 if TYPE_CHECKING:
     from .subject import Subject

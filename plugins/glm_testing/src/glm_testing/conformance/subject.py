@@ -38,7 +38,7 @@ from ..driver import FrontendDriver, FrontendProcess
 from ..hosts import plugin_of
 from ._finding import find_candidate, find_module_name
 from ._imports import ImportReport, import_report
-from ._promises import Check, NotApplicableError, all_checks
+from ._outcomes import NotApplicableError
 
 PATIENCE = 20.0
 """Seconds that the kit waits for something that should happen."""
@@ -131,10 +131,6 @@ class Subject:
     def hooks(self) -> tuple[str, ...]:
         """Return the hooks that it answers; none if it could not be loaded."""
         return self.report.hooks
-
-    def checks(self) -> list[Check]:
-        """Return the checks that concern it, in the order of the document."""
-        return [check for check in all_checks() if check.concerns(self.hooks)]
 
     @cached_property
     def host(self) -> PluginHost:
