@@ -20,7 +20,7 @@ from tiny_adapters import write_adapter
 from tiny_models import tiny_checkpoint
 
 from glm_core import AdapterError, ChatModel, ChatRequest, ConfigError, Message, RequestError, Sampling
-from glm_core.config import TrainingSettings
+from glm_core.config import Settings
 from glm_core.plugins import default_host
 from glm_core.records import PredictJob, PredictProgress
 from glm_core.routing import open_model
@@ -37,7 +37,7 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatModel]:
     folder = tmp_path_factory.mktemp("model")
     directory = tiny_checkpoint(folder / "tiny")
     adapter = write_adapter(folder / "adapter", directory)
-    settings = TrainingSettings(model=str(directory), device="cpu", dtype="float32", slots=3)
+    settings = Settings(model=str(directory), device="cpu", dtype="float32", slots=3)
     with open_model(default_host(), settings, adapters={"ads": adapter}) as opened:
         yield opened
 
