@@ -12,7 +12,7 @@ The rules, none of which looks at the order of names:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -102,8 +102,8 @@ def best_choices(
     raise refusals[0] if refusals else _unknown_device(survey, rightful, wanted)
 
 
-def the_only(survey: Survey, choices: Sequence[Choice]) -> Choice:
-    """Return the choice if it is one.
+def require_one(survey: Survey, choices: Sequence[Choice]) -> Choice:
+    """Return the one choice that there is.
 
     Raises:
         ConfigError: there are several; names them and says how to choose.
@@ -112,11 +112,9 @@ def the_only(survey: Survey, choices: Sequence[Choice]) -> Choice:
         return choices[0]
     runtimes = sorted({choice.candidate.runtime for choice in choices})
     if len(runtimes) > 1:
-        names = [survey.runtimes[plugin].name for plugin in runtimes]
-        words = names if len(set(names)) == len(names) else runtimes
         raise ConfigError(
-            f"runtimes {_join(map(repr, words))} can run this model equally well; choose with "
-            + " or ".join(f"--runtime {word}" for word in words)
+            f"{len(runtimes)} runtimes can run this model equally well; choose with "
+            + survey.runtime_options(runtimes)
         )
     plugins = [str(choice.candidate.placer) for choice in choices]
     devices = sorted({choice.devices[0].name for choice in choices})
@@ -182,12 +180,10 @@ def _best_available(candidates: Sequence[Candidate]) -> list[Choice]:
 def _unknown_device(survey: Survey, candidates: Sequence[Candidate], wanted: str) -> DeviceError:
     """Return the error for a device of a type that no candidate has, with what to do instead."""
     kind = wanted.partition(":")[0]
-    available: Callable[[Placer], list[str]] = lambda placer: [  # noqa: E731
-        device.name for device in placer.devices if device.available
-    ]
     ranked = sorted(candidates, key=lambda candidate: -candidate.priorities[0])
-    names = list(dict.fromkeys(name for candidate in ranked for name in available(candidate.placer)))
-    there, unused = ", ".join(names) or "none", survey.host.unused()
+    devices = [device for candidate in ranked for device in candidate.placer.devices if device.available]
+    there = ", ".join(dict.fromkeys(device.name for device in devices)) or "none"
+    unused = survey.host.unused()
     if any(candidate.placer.info.name == kind for candidate in candidates):
         return DeviceError(f"device {wanted!r}: its backend sees no such device; choose one of: {there}")
     if any(device.type == kind for placer in survey.placers() for device in placer.devices):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ._device_choice import Candidate, best_choices, candidate_of, the_only
+from ._device_choice import Candidate, Choice, best_choices, candidate_of, require_one
 from ._isolation import safe_repr
 from .descriptions import BackendInfo, DeviceInfo
 from .errors import CheckpointError, DeviceError, GlmError, PluginError
@@ -111,8 +111,8 @@ def placers_for(survey: Survey, runtime: str, match: ModelMatch) -> Iterator[Pla
             yield placer
 
 
-def check_wishes(survey: Survey, runtime: str, device: str) -> None:
-    """Refuse what is wrong whatever the model is; nothing has been downloaded yet.
+def check_wishes(survey: Survey, runtime: str, device: str) -> list[Choice]:
+    """Refuse what is wrong whatever the model is, before anything is downloaded; return what would be best.
 
     Raises:
         DeviceError: nothing that is installed knows the device, or it is not available.
@@ -128,7 +128,7 @@ def check_wishes(survey: Survey, runtime: str, device: str) -> None:
         for placer in survey.placers()
         if isinstance(placer.info, BackendInfo) or placer.plugin not in others
     ]
-    best_choices(survey, candidates, device, named_runtime=named)
+    return best_choices(survey, candidates, device, named_runtime=named)
 
 
 def choose_route(
@@ -155,7 +155,7 @@ def choose_route(
     if not any(candidate.placer.devices for candidate in candidates):
         raise _nowhere_to_run(survey, identification)
     choices = best_choices(survey, candidates, device, named_runtime=identification.named_runtime)
-    choice = the_only(survey, choices)
+    choice = require_one(survey, choices)
     if device == "auto":
         notify(choice.explain())
     runtime = choice.candidate.runtime

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ._device_choice import best_choices, candidate_of, the_only
+from ._device_choice import require_one
 from ._not_set import NOT_SET, NotSet
 from .chat_model import ChatModel
 from .config import Settings, load_settings
@@ -181,9 +181,7 @@ def choose_devices(
         DeviceError: nothing knows the device, or it is not available; says what is.
         ConfigError: two plugins offer it equally.
     """
-    check_wishes(survey, "auto", wanted)
-    candidates = [candidate_of(survey, placer) for placer in survey.placers()]
-    choice = the_only(survey, best_choices(survey, candidates, wanted))
+    choice = require_one(survey, check_wishes(survey, "auto", wanted))
     if wanted == "auto":
         notify(choice.explain())
     return choice.candidate.placer.plugin, choice.devices
@@ -199,5 +197,6 @@ def resolve_settings(host: PluginHost, settings: Settings) -> Resolved:
 def _identify_by_name(survey: Survey, settings: Settings, adapters: Mapping[str, Path]) -> Identification:
     """Check what is cheap, find the model's files, and ask the runtimes whose it is."""
     check_wishes(survey, settings.runtime, settings.device)
+    survey.find_runtime(settings.runtime)  # that there is none at all is to be known before a download too
     resolved = resolve_settings(survey.host, settings)
     return identify(survey, ModelSource(resolved.name, resolved.path, adapters), settings.runtime)

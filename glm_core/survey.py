@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .descriptions import BackendInfo, DeviceInfo, RuntimeInfo
@@ -61,6 +61,12 @@ class Survey:
     def distribution(self, plugin: str) -> str:
         """Return the name of the installed package that brought a plugin."""
         return next((report.distribution for report in self.host.reports if report.name == plugin), "")
+
+    def runtime_options(self, plugins: Sequence[str]) -> str:
+        """Return the options that tell these runtimes apart: ``--runtime a or --runtime b``."""
+        names = [self.runtimes[plugin].name for plugin in plugins]
+        words = names if len(set(names)) == len(names) else plugins
+        return " or ".join(f"--runtime {word}" for word in words)
 
     def find_runtime(self, name: str) -> str | None:
         """Return the plugin of the runtime that ``--runtime`` names; ``None`` for ``auto``.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from glm_backend_cuda import _placement
 from glm_backend_cuda._executor import RecordedExecutor
-from glm_backend_cuda._kernels import CudaKernels
+from glm_backend_cuda._kernel_set import CudaKernels
 from glm_backend_cuda._placement import place_on, place_on_cuda
 from glm_runtime_torch.backends import installing, quantize_model
 from glm_runtime_torch.loading import open_source
@@ -125,6 +125,10 @@ class ShoutingKernels(CudaKernels):
     def make_quantized_linear(self, layer: QuantizedLinear) -> nn.Module:
         """See `KernelSet.make_quantized_linear`."""
         return Shouting(layer)
+
+    def make_tied_table(self, table: nn.Module, head: Any) -> tuple[None, nn.Module]:
+        """See `KernelSet.make_tied_table`."""
+        return None, Shouting(head)
 
 
 @pytest.fixture

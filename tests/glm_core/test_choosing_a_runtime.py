@@ -183,6 +183,12 @@ def test_unknown_runtime_is_refused_with_the_names_before_anything_is_resolved(
         open_model(torch_and("r"), settings)
 
 
+def test_no_runtime_at_all_is_said_before_any_download() -> None:
+    """With what to install."""
+    with pytest.raises(PluginError, match="pip install glm-runtime-torch"):
+        open_model(host_of(b=backend(CPU)), Settings(model="some/model", offline=True))
+
+
 def test_runtimes_of_one_name_are_chosen_by_plugin() -> None:
     """Two plugins may call theirs alike; their own names are unique."""
     host = host_of(p1=device_runtime("same", VLLM), p2=device_runtime("same", CPU), b=backend(CPU))

@@ -186,7 +186,7 @@ def test_failure_of_one_answer_leaves_others_alone(
         failed = served.http.post(path, json=body)
     assert failed.status_code == 500
     assert "the model failed; the server's log says where" in failed.text
-    assert f"request {failed.headers['x-request-id']} failed: Plugin" in caplog.text
+    assert f"request {failed.headers['x-request-id']} failed: PluginFailureError" in caplog.text
     assert "caused by ValueError at" in caplog.text
     assert "secret words" not in caplog.text + failed.text
     runtime.gate.set()

@@ -295,3 +295,18 @@ def test_the_result_says_what_it_is(source: Path, tmp_path: Path) -> None:
     original = json.loads((source / "config.json").read_text("utf-8"))
     ours = {"quantization_bit": 4, "quantization_embeddings": True, "quantization_group_size": 32}
     assert config == original | ours
+
+
+def test_the_runtime_is_chosen_by_name(source: Path, fails: Fail, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that quantise the same model the user chooses; a wrong name is refused with those there are."""
+
+    def refuse() -> Iterator[QuantizeProgress]:
+        raise ConfigError("asked")
+
+    able = loader(lambda: None, quantize_checkpoint=refuse)
+    host = host_of(a=able, z=loader(lambda: None, quantize_checkpoint=refuse), unable=loader(lambda: None))
+    monkeypatch.setattr(quantize, "default_host", lambda: host)
+    assert "--runtime a or --runtime z" in fails(source, "--bits", "4")
+    assert fails(source, "--bits", "4", "--runtime", "z") == "glm: asked"
+    assert "unable cannot quantise" in fails(source, "--bits", "4", "--runtime", "unable")
+    assert "choose one of: auto, fake" in fails(source, "--bits", "4", "--runtime", "nope")

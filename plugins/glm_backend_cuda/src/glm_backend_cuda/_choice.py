@@ -17,7 +17,7 @@ from glm_runtime_torch.backends import DecodeAttention
 from glm_core import DeviceError
 
 from ._executor import Recorder
-from ._kernels import CudaKernels, QuantizedLayers
+from ._kernel_set import CudaKernels, QuantizedLayers
 
 AUTO, TRITON, TORCH, CPM = "auto", "triton", "torch", "cpm"
 LEAST_TRITON = (3, 3)  # from here on a product may have fewer rows than tensor cores take

@@ -169,7 +169,7 @@ class CpmLinear(nn.Module):
 
 
 class CpmLayers:
-    """`glm_backend_cuda._kernels.QuantizedLayers` over these kernels.
+    """`glm_backend_cuda._kernel_set.QuantizedLayers` over these kernels.
 
     Args:
         dtype: that the model computes in; other than float16 leaves the runtime's layers.

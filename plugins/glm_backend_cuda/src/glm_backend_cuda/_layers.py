@@ -293,7 +293,7 @@ def look_up(matrix: TritonLinear, ids: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class TritonLayers:
-    """`glm_backend_cuda._kernels.QuantizedLayers` of these kernels.
+    """`glm_backend_cuda._kernel_set.QuantizedLayers` of these kernels.
 
     Args:
         dtype: what embeddings come out in.

@@ -12,7 +12,7 @@ from glm_core.records import LoadedModel, Placement
 
 from ._choice import choose_kernels
 from ._executor import Recorder
-from ._kernels import CudaKernels
+from ._kernel_set import CudaKernels
 
 
 def place_on_cuda(model: LoadedModel, placement: Placement) -> LoadedModel | None:

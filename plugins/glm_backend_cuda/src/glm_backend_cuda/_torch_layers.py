@@ -115,7 +115,7 @@ class TorchInt4Linear(nn.Module):
 
 
 class TorchLayers:
-    """`glm_backend_cuda._kernels.QuantizedLayers` on torch's kernels.
+    """`glm_backend_cuda._kernel_set.QuantizedLayers` on torch's kernels.
 
     Args:
         dtype: that the model computes in.

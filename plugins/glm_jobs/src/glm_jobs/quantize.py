@@ -100,9 +100,9 @@ def _reports(
     identification = identify(survey, source, wanted)
     able = [name for name in identification.matches if name in host.answering("quantize_checkpoint")]
     if len(able) > 1:
-        choices = " or ".join(f"--runtime {survey.runtimes[name].name}" for name in able)
         raise ConfigError(
-            f"several runtimes can quantise {source.path or source.name}; choose with {choices}"
+            f"several runtimes can quantise {source.path or source.name}; choose with "
+            + survey.runtime_options(able)
         )
     for error in identification.failures.values():
         if not able:

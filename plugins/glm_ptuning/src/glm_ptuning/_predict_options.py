@@ -11,7 +11,7 @@ from glm_core.config import expand
 from glm_core.errors import ConfigError
 from glm_core.records import Option, Sampling
 
-from ._settings import FALSE, TRUE, Settings, parse_settings
+from ._settings import FALSE, TRUE, TrainingSettings, parse_settings
 
 PREDICT_OPTIONS = (
     Option("test_file", "rows to answer: JSON, JSON Lines or CSV"),
@@ -46,7 +46,7 @@ class PredictSettings:
     """
 
     test_file: Path
-    job: Settings
+    job: TrainingSettings
     sample: bool
     seed: int | None
     retention: bool

@@ -46,12 +46,12 @@ class Processes:
         """
         if self.size > 1:
             for tensor in tensors:
-                self._together(dist.all_reduce, tensor)
+                self._run_collective(dist.all_reduce, tensor)
 
     def wait(self) -> None:
         """Return when all processes have come here."""
         if self.size > 1:
-            self._together(dist.barrier)
+            self._run_collective(dist.barrier)
 
     def close(self) -> None:
         """Leave the group."""

@@ -29,7 +29,7 @@ from ..network.layout import batch_layout
 from ..network.prefix_encoder import PrefixedKeyValues
 from ..quantization import expect_stored_form, quantize_in_place
 from .configuration import ChatGLMConfig
-from .placing import placed_by_backend, require_device
+from .placing import place_by_backend, require_device
 
 if TYPE_CHECKING:
     from ..network.prefix_encoder import PrefixEncoder
@@ -299,7 +299,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def _started(self, tokenizer: ChatGLMTokenizer) -> TorchModel:
         """Return this model ready for one conversation; on a GPU with the kernels of that GPU's backend."""
         if self.device.type not in PLACED_BY_THE_RUNTIME:
-            placed = placed_by_backend(self, tokenizer)
+            placed = place_by_backend(self, tokenizer)
             if placed is not None:
                 return placed
         model = self.as_runtime_model("model", tokenizer)

@@ -6,6 +6,7 @@ import platform
 from typing import TYPE_CHECKING
 
 import torch
+from transformers import PreTrainedModel
 
 from glm_core import DeviceError
 from glm_core.config import Settings
@@ -18,7 +19,6 @@ from glm_core.survey import take_survey
 from ..model.torch_model import TorchModel
 
 if TYPE_CHECKING:
-    from .modeling import ChatGLMForConditionalGeneration
     from .tokenization import ChatGLMTokenizer
 
 
@@ -47,10 +47,8 @@ def require_device(device: torch.device) -> None:
         )
 
 
-def placed_by_backend(
-    model: ChatGLMForConditionalGeneration, tokenizer: ChatGLMTokenizer
-) -> TorchModel | None:
-    """The model as its device's backend places it, with the kernels of that backend, for one conversation.
+def place_by_backend(model: PreTrainedModel, tokenizer: ChatGLMTokenizer) -> TorchModel | None:
+    """Return the model as its device's backend places it, for one conversation.
 
     Its own layers stay as they are.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from glm_backend_cuda._choice import choose_kernels
-from glm_backend_cuda._kernels import CudaKernels
+from glm_backend_cuda._kernel_set import CudaKernels
 from glm_backend_cuda._torch_layers import Products, TorchLayers
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
 from glm_runtime_torch.backends import TorchDecodeAttention, install_kernels
