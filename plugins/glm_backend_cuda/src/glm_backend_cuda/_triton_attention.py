@@ -31,7 +31,7 @@ def _turned(x, places, partners, inside, cos, sin):
 def _queries_and_key(
     q, k, cos, sin, q_places, q_inside, inside, channel, DTYPE: tl.constexpr, TURNED: tl.constexpr
 ):
-    """The rotated queries ``[QUERIES, BLOCK_H]`` and new key ``[BLOCK_H]`` of one row, rounded once."""
+    """Return a row's rotated queries ``[QUERIES, BLOCK_H]`` and new key ``[BLOCK_H]``, rounded once."""
     if TURNED > 0:
         in_first = (channel % TURNED) < TURNED // 2
         partner = tl.where(in_first, channel + TURNED // 2, channel - TURNED // 2)
@@ -49,7 +49,7 @@ def _queries_and_key(
 
 @triton.jit
 def _with_block(queries, keys, values, seen, score_scale, largest, total, context, QUERIES: tl.constexpr):
-    """Largest score, sum of weights and weighted values after a further block of positions."""
+    """Return largest score, sum of weights and weighted values after a further block of positions."""
     if QUERIES == 1:
         scores = tl.sum(queries.to(tl.float32) * keys.to(tl.float32), axis=1)[None, :]
     else:
@@ -98,7 +98,7 @@ def chunk_kernel(
     CHUNK: tl.constexpr,
     BLOCK_S: tl.constexpr,
 ):
-    """What one chunk of positions contributes to the query heads of one key head.
+    """Compute what one chunk of positions contributes to the query heads of one key head.
 
     Args:
         q: ``[B, N, H]``.
@@ -197,7 +197,7 @@ def join_kernel(
     BLOCK_H: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """The context of one query head from its chunks; zeros for padding. ``out`` is ``[B, N, H]``."""
+    """Compute the context of one query head from its chunks; zeros for padding. ``out`` is ``[B, N, H]``."""
     row, head = tl.program_id(0), tl.program_id(1)
     length = tl.load(lengths + row).to(tl.int32)
     channel = tl.arange(0, BLOCK_H)
