@@ -52,7 +52,7 @@ class CompiledKernels:
         self._functions: dict[tuple[torch.device, str], Any] = {}
 
     def binary(self, capability: tuple[int, int]) -> bytes:
-        """Machine code for an architecture.
+        """Return the machine code for an architecture.
 
         Raises:
             RuntimeError: NVRTC is missing, does not know the architecture, or refuses the source.
@@ -138,7 +138,7 @@ class CpmLinear(nn.Module):
             return self._few(x, rows) if rows <= FEW_ROWS else self._many(x)
 
     def extra_repr(self) -> str:
-        """Sizes, for people who print the network."""
+        """Return the sizes, for people who print the network."""
         return f"{self.in_features}, {self.out_features}, bits={self.bits}"
 
     def _few(self, x: Tensor, rows: int) -> Tensor:
@@ -203,7 +203,7 @@ def compiled() -> CompiledKernels:
 
 
 def bindings() -> Any:
-    """``cpm_kernels.library``, under a name of our own.
+    """Return ``cpm_kernels.library``, under a name of our own.
 
     Raises:
         ModuleNotFoundError: cpm_kernels is not installed.

@@ -68,7 +68,7 @@ SUM_BLOCK = 1024
 
 
 def splits_of(in_features: int, out_features: int) -> int:
-    """Into how many parts the inputs are split while decoding; the matrix alone decides."""
+    """Return into how many parts the inputs are split while decoding; the matrix alone decides."""
     tiles, steps = -(-out_features // DECODE.outputs), -(-in_features // BLOCK_K)
     return max(1, min(FEW_TILES // tiles, MOST_SPLITS, steps // LEAST_STEPS))
 
@@ -178,7 +178,7 @@ class TritonLinear(nn.Module):
         return look_up(self, every, dtype if dtype in DTYPES else torch.float32).to(dtype)
 
     def extra_repr(self) -> str:
-        """Sizes, for people who print the network."""
+        """Return the sizes, for people who print the network."""
         groups = f", group_size={self.group_size}" if self.group_size else ""
         return f"{self.in_features}, {self.out_features}, bits={self.bits}{groups}"
 
@@ -317,7 +317,7 @@ class TritonLayers:
 
 
 def packed_scale(scale: Tensor, group_size: int) -> Tensor:
-    """Scales as the kernels read them: ``[N]`` float32, or ``[groups, N]``, in 16 bits where exact."""
+    """Return scales as the kernels read them: ``[N]`` float32, or ``[groups, N]``, in 16 bits where exact."""
     exact = scale.float()
     if not group_size:
         return exact.contiguous()

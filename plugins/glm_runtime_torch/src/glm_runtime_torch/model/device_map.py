@@ -76,11 +76,8 @@ class DeviceMap:
 
     def of(self, name: str) -> torch.device:
         """Return the device of a module or parameter by its full name; others go with the first unit."""
-        while name:
-            if name in self.places:
-                return self.places[name]
-            name = name.rpartition(".")[0]
-        return next(iter(self.places.values()))
+        found = next((each for each in _with_ancestors(name) if each in self.places), None)
+        return next(iter(self.places.values())) if found is None else self.places[found]
 
     def move(self, network: nn.Module) -> None:
         """Move a network whose weights are in memory, each unit to its device."""
@@ -210,12 +207,7 @@ def read_map(
 
 def _unit_of(name: str, units: Sequence[str]) -> str:
     """Return the unit that a parameter belongs to; what is in none (a prefix encoder) goes with the first."""
-    prefix = name
-    while prefix:
-        if prefix in units:
-            return prefix
-        prefix = prefix.rpartition(".")[0]
-    return units[0]
+    return next((each for each in _with_ancestors(name) if each in units), units[0])
 
 
 def _sharing(modules: Mapping[str, nn.Module]) -> tuple[tuple[str, ...], ...]:
@@ -270,7 +262,7 @@ def _dealt(
 
 
 def _refuse_unknown(parts: Parts, written: Mapping[str, object]) -> None:
-    known = list(dict.fromkeys(prefix for unit in parts.names for prefix in _prefixes(unit)))
+    known = list(dict.fromkeys(name for unit in parts.names for name in _with_ancestors(unit)))
     for name in written:
         if name and name not in known and not any(name.startswith(f"{unit}.") for unit in parts.names):
             near = difflib.get_close_matches(name, known, n=1)
@@ -281,13 +273,14 @@ def _refuse_unknown(parts: Parts, written: Mapping[str, object]) -> None:
             raise ConfigError(f"device_map names {name!r}; {inside!r} stands on one device as a whole")
 
 
-def _prefixes(name: str) -> list[str]:
+def _with_ancestors(name: str) -> list[str]:
+    """Return a module's name and those of all modules that hold it, the longest first."""
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
 def _longest(unit: str, places: Mapping[str, torch.device]) -> torch.device | None:
-    return next((places[prefix] for prefix in [*_prefixes(unit), ""] if prefix in places), None)
+    return next((places[name] for name in [*_with_ancestors(unit), ""] if name in places), None)
 
 
 def _device(name: str, value: object, device_type: str) -> torch.device:

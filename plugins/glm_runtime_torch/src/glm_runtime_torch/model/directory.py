@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from glm_core import CheckpointError, RequestError, Sampling
+from glm_core.model_files import CONFIG, GENERATION_CONFIG
 from glm_core.records import ModelSource
 
 from ..adapters.files import BaseModel
@@ -29,7 +30,7 @@ from .torch_model import TorchModel
 
 def recognised_family(directory: Path) -> Family | None:
     """Return the family of a checkpoint directory, from ``config.json`` alone; ``None`` if it is not ours."""
-    config = read_json(directory / "config.json") if (directory / "config.json").is_file() else None
+    config = read_json(directory / CONFIG) if (directory / CONFIG).is_file() else None
     return None if config is None else family_of(config)
 
 
@@ -40,7 +41,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         CheckpointError: something is missing, damaged, unsafe or does not fit.
         AdapterError: an adapter does not fit the model.
     """
-    raw = read_json(directory / "config.json")
+    raw = read_json(directory / CONFIG)
     config = read_config(directory, raw, family)
     tokenizer = family.tokenizer(directory)
     with empty_weights():
@@ -74,13 +75,13 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
 
 def _sampling_defaults(directory: Path, family: Sampling) -> Sampling:
     """Return the family's defaults, with what the checkpoint's ``generation_config.json`` says on top."""
-    path = directory / "generation_config.json"
+    path = directory / GENERATION_CONFIG
     if not path.is_file():
         return family
-    said = read_json(path)
+    stored = read_json(path)
     known = {field.name for field in dataclasses.fields(Sampling)}
     try:
-        return Sampling(**{name: value for name, value in said.items() if name in known}).or_else(family)
+        return Sampling(**{name: value for name, value in stored.items() if name in known}).or_else(family)
     except RequestError as error:
         raise CheckpointError(f"{path}: {error}; correct or delete the file.") from error
 

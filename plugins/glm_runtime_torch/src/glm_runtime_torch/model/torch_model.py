@@ -283,7 +283,7 @@ class TorchModel:
         Raises:
             OutOfMemoryError: not even one conversation fits.
         """
-        device, layer_devices, devices = self._settled(place)
+        device, layer_devices, devices = self._find_devices(place)
         adapters = [self._place_adapter(name, stored, device) for name, stored in self._adapters.items()]
         base = None
         if self._base_adapter is not None:
@@ -321,7 +321,7 @@ class TorchModel:
     def _place_adapter(self, name: str, stored: StoredAdapter, device: torch.device) -> Adapter:
         return stored.place(name, self.network, device, self.dtype)
 
-    def _settled(
+    def _find_devices(
         self, place: torch.device | DeviceMap
     ) -> tuple[torch.device, tuple[torch.device, ...] | None, tuple[torch.device, ...]]:
         """Return where inputs go, where each block is (``None`` = there), and all devices."""
