@@ -62,8 +62,9 @@ def row_numbers(numbers: RowNumbers, device: torch.device) -> Tensor:
 def chunk_size(capacity: int, num_kv_heads: int) -> int:
     """Return how many positions one program takes.
 
-    The cache's shape alone decides, so that a row's bits do not depend on its batch. With 32 key heads, 256 positions make 256 programs of a conversation of 2,048; with 2 key heads it takes
-    shorter chunks to keep a GPU busy. No more than 128 chunks, whose results are added up one by one.
+    The cache's shape alone decides, so that a row's bits do not depend on its batch. With 32 key heads, 256
+    positions make 256 programs of a conversation of 2,048; with 2 key heads it takes shorter chunks to keep a
+    GPU busy. No more than 128 chunks, whose results are added up one by one.
     """
     size = 256 if num_kv_heads >= 8 else 64
     while capacity > 128 * size:
