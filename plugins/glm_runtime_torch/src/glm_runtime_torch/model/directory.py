@@ -15,8 +15,7 @@ from glm_core.records import ModelSource
 
 from ..adapters.files import BaseModel
 from ..adapters.fingerprint import fingerprint_of_checkpoint
-from ..adapters.loading import load_prefix_encoder, load_stored_prefix
-from ..adapters.prefix import StoredPrefix
+from ..adapters.loading import load_adapter, load_built_in_adapter
 from ..checkpoints.config_file import read_json
 from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family, family_of
@@ -53,11 +52,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         _expect_stored_form(directory, raw, network)
     checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
     base = BaseModel(source.name, fingerprint_of_checkpoint(checkpoint)) if source.adapters else None
-    adapters = {
-        name: StoredPrefix(load_prefix_encoder(path, family, config, base))
-        for name, path in source.adapters.items()
-    }
-    built_in = load_stored_prefix(checkpoint, family, config)
+    adapters = {name: load_adapter(path, family, config, base) for name, path in source.adapters.items()}
     return TorchModel(
         source.name,
         family,
@@ -67,7 +62,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         dtype,
         checkpoint=checkpoint,
         adapters=adapters,
-        base_adapter=None if built_in is None else StoredPrefix(built_in),
+        base_adapter=load_built_in_adapter(checkpoint, family, config),
         sampling=_sampling_defaults(directory, family.sampling),
         num_parameters=num_parameters,
     )

@@ -25,8 +25,7 @@ from glm_core.records import ChatRequest, DeltaStream, QuantizationScheme
 from ..adapters.adapter import Adapter, StoredAdapter
 from ..adapters.files import BaseModel
 from ..adapters.fingerprint import fingerprint_of_checkpoint, fingerprint_of_parameters
-from ..adapters.loading import load_prefix_encoder
-from ..adapters.prefix import StoredPrefix
+from ..adapters.loading import load_adapter
 from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family
 from ..generation.engine import Engine
@@ -346,7 +345,7 @@ class TorchModel:
         """
         engine = self.engine
         engine.adapters.check(name)
-        stored = StoredPrefix(load_prefix_encoder(directory, self.family, self.config, self.base))
+        stored = load_adapter(directory, self.family, self.config, self.base)
         engine.adapters.check(name, stored.num_positions)
         try:
             adapter = self._place_adapter(name, stored, engine.device)
