@@ -182,17 +182,19 @@ def read_map(
         DeviceError: a device is none of ``devices``, or units that share weights stand on several.
     """
     _refuse_unknown(parts, written)
-    allowed = set(devices)
     places: dict[str, torch.device] = {}
     for name, value in written.items():
-        device = _device(name, value, device_type)
-        if device not in allowed:
+        device = _parse_device(name, value, device_type)
+        # A device without a number is the first of its type: "cuda" is cuda:0, cpu:0 is "cpu".
+        same = (each for each in devices if (each.type, each.index or 0) == (device.type, device.index or 0))
+        allowed = next(same, None)
+        if allowed is None:
             there = ", ".join(map(str, devices))
             raise DeviceError(
                 f"device_map puts {name or 'everything'!r} on {device}, which was not asked for; "
                 f"there are: {there}"
             )
-        places[name] = device
+        places[name] = allowed
     found = {unit: _longest(unit, places) for unit in parts.names}
     missing = [unit for unit, device in found.items() if device is None]
     if missing:
@@ -283,19 +285,12 @@ def _longest(unit: str, places: Mapping[str, torch.device]) -> torch.device | No
     return next((places[name] for name in [*_with_ancestors(unit), ""] if name in places), None)
 
 
-def _device(name: str, value: object, device_type: str) -> torch.device:
+def _parse_device(name: str, value: object, device_type: str) -> torch.device:
     try:
         if isinstance(value, int) and not isinstance(value, bool):
             return torch.device(device_type, value)
         if isinstance(value, (str, torch.device)):
-            device = (
-                torch.device(device_type, int(str(value))) if str(value).isdigit() else torch.device(value)
-            )
-            return (
-                torch.device(device.type, 0)
-                if device.type == device_type == "cuda" and device.index is None
-                else device
-            )
+            return torch.device(device_type, int(str(value))) if str(value).isdigit() else torch.device(value)
     except RuntimeError:
         pass
     raise ConfigError(
