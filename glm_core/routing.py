@@ -181,10 +181,10 @@ def choose_devices(
         DeviceError: nothing knows the device, or it is not available; says what is.
         ConfigError: two plugins offer it equally.
     """
-    choice = require_one(survey, check_wishes(survey, "auto", wanted))
+    route = require_one(survey, check_wishes(survey, "auto", wanted))
     if wanted == "auto":
-        notify(choice.explain())
-    return choice.candidate.placer.plugin, choice.devices
+        notify(route.explain())
+    return route.placer.plugin, route.devices
 
 
 def resolve_settings(host: PluginHost, settings: Settings) -> Resolved:

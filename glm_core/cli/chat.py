@@ -13,8 +13,14 @@ from ..errors import ConfigError, RequestError
 from ..language import language
 from ..plugins import default_host
 from ..records import ChatRequest, Delta, Sampling, build_messages
-from .options import _places as places
-from .options import add_model_options, command_parser, model_opener, notice, parse_adapters
+from .options import (
+    _places as places,
+    add_model_options,
+    command_parser,
+    model_opener,
+    notice,
+    parse_adapters,
+)
 
 MAX_INPUT_BYTES = 4 * 2**20
 _TEXTS = {
