@@ -1,11 +1,13 @@
-"""Find the plugins that installed packages declare, without importing any."""
+"""Find what installed packages declare: plugins, without importing any, and single functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
+from ._isolation import format_error
 from .errors import PluginError
 
 ENTRY_POINT_GROUP = "glm.plugins"
@@ -67,3 +69,20 @@ def _refusal(reason: str) -> Callable[[], object]:
         raise PluginError(reason)
 
     return load
+
+
+def load_declared(group: str, name: str, package: str) -> Any:
+    """Return what an installed package declares under a name in an entry-point group; ``None`` if none does.
+
+    Raises:
+        PluginError: it is declared, and cannot be imported; says to install ``package`` again.
+    """
+    for point in metadata.entry_points(group=group, name=name):
+        try:
+            return point.load()
+        except Exception as error:  # whatever is wrong with the installed package
+            raise PluginError(
+                f"{name} is installed but broken ({format_error(error)}); "
+                f"install it again: pip install --force-reinstall {package}"
+            ) from error
+    return None

@@ -60,13 +60,7 @@ def candidate_of(survey: Survey, placer: Placer, runtime: str = "") -> Route:
 def best_routes(
     survey: Survey, candidates: Sequence[Route], wanted: str, *, named_runtime: str | None = None
 ) -> list[Route]:
-    """Return the routes that are best and equal; one, unless the user must decide.
-
-    Args:
-        survey: what there is, for advice.
-        candidates: what may be chosen.
-        wanted: what ``--device`` says.
-        named_runtime: the plugin that ``--runtime`` names.
+    """Return the routes that ``--device`` means and that are equal; one, unless the user must decide.
 
     Raises:
         DeviceError: the device is unknown, absent or not available; says which there are.

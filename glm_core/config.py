@@ -30,7 +30,6 @@ YES = ("1", "true", "yes", "on")
 NO = ("0", "false", "no", "off")
 AUTOMATIC = ("auto", "0")
 """How users say in a number's place that they leave it open; 0 would be of no use as a number."""
-_OPEN_NUMBERS = ("slots", "context_length", "kv_memory")
 _NUMBERS: Mapping[str, tuple[type[int] | type[float], str]] = {
     "kv_memory": (float, "number of gigabytes"),
     "slots": (int, "whole number"),
@@ -147,7 +146,7 @@ def load_settings(
             values[field.name] = _parse(field.name, environ[variable], variable)
     for name, value in (overrides or {}).items():
         if value is not None and value is not NOT_SET:
-            values[name] = NOT_SET if name in _OPEN_NUMBERS and not value else value
+            values[name] = NOT_SET if name in _NUMBERS and not value else value
     return Settings(**values)
 
 
@@ -192,11 +191,14 @@ def _convert(name: str, value: Any) -> Any:
             return tuple(part.strip() for part in parts if part.strip())
         raise ConfigError(f"{name} must be a list of plugin names, got {value!r}")
     if name == "offline":
-        return _convert_boolean(name, value)
-    if name in _OPEN_NUMBERS and str(value) in (*AUTOMATIC, "0.0"):
-        return NOT_SET
+        word = str(value).lower() if isinstance(value, (str, bool)) else ""
+        if word in YES + NO:
+            return word in YES
+        raise ConfigError(f"{name} must be true or false, got {value!r}")
     if name in _NUMBERS:
         kind, what = _NUMBERS[name]
+        if str(value) in (*AUTOMATIC, "0.0"):
+            return NOT_SET
         try:
             if isinstance(value, bool) or (kind is int and isinstance(value, float)):
                 raise TypeError
@@ -206,14 +208,6 @@ def _convert(name: str, value: Any) -> Any:
     if not isinstance(value, str):
         raise ConfigError(f"{name} must be text, got {value!r}")
     return value
-
-
-def _convert_boolean(name: str, value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in YES + NO:
-        return value.lower() in YES
-    raise ConfigError(f"{name} must be true or false, got {value!r}")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ._device_choice import Route, best_routes, candidate_of, require_one
-from ._isolation import safe_repr
+from ._isolation import broken_promise, safe_repr
 from .descriptions import BackendInfo
-from .errors import CheckpointError, DeviceError, GlmError, PluginError
+from .errors import CheckpointError, DeviceError, GlmError
 from .records import ModelMatch, ModelSource
 from .survey import Placer, Survey
 
@@ -25,12 +25,8 @@ Notify = Callable[[str], None]
 class Identification:
     """The answers of the runtimes that were asked about one source.
 
-    Attributes:
-        source: the model.
-        asked: the plugins that were asked.
-        matches: the answers of those that know it.
-        failures: the errors of those that failed; all others know it not.
-        named_runtime: the plugin that ``--runtime`` names.
+    Those that are neither in ``matches`` nor in ``failures`` do not know it; ``named_runtime`` is the
+    plugin that ``--runtime`` names.
     """
 
     source: ModelSource
@@ -67,9 +63,9 @@ def identify(survey: Survey, source: ModelSource, runtime: str = "auto") -> Iden
         try:
             match = survey.host.call(plugin, "identify_model", source=source)
             if match is not None and not isinstance(match, ModelMatch):
-                raise PluginError(
-                    f"plugin {plugin!r}: identify_model returned {safe_repr(match)}; a ModelMatch or None is "
-                    "expected. Report this to its author."
+                raise broken_promise(
+                    plugin,
+                    f"identify_model returned {safe_repr(match)}, which is no ModelMatch",
                 )
         except GlmError as error:
             failures[plugin] = error
@@ -110,13 +106,7 @@ def check_wishes(survey: Survey, runtime: str, device: str) -> list[Route]:
 def choose_route(
     survey: Survey, identification: Identification, device: str, notify: Notify = lambda line: None
 ) -> Route:
-    """Choose runtime, placer and devices of a model.
-
-    Args:
-        survey: what there is.
-        identification: which runtimes know the model.
-        device: what ``--device`` says.
-        notify: told what ``auto`` chose, and which runtimes failed to look at the model.
+    """Choose runtime, placer and devices; notify of what ``auto`` chose and of runtimes that failed.
 
     Raises:
         CheckpointError: no runtime knows the model, or the only one that does finds it damaged.

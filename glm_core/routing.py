@@ -20,7 +20,7 @@ from .descriptions import DeviceInfo
 from .device_map import DeviceMap, devices_of_map
 from .errors import ModelNotFoundError
 from .jobs import QuantizationScheme
-from .models import Resolved, adapter_directory, resolve
+from .models import adapter_directory, resolve
 from .pairing import Identification, Notify, check_wishes, identify
 from .plugins import PluginHost, default_host
 from .records import LoadedModel, ModelSource
@@ -112,12 +112,7 @@ def open_model(
 ) -> ChatModel:
     """Resolve the model's name, choose runtime and devices, and take the model through all stages.
 
-    Args:
-        host: the plugins.
-        settings: what the user wants.
-        adapters: adapter name to its directory.
-        device_map: module name to device, to split a model by hand.
-        notify: told in one line each what ``auto`` chose and why.
+    ``notify`` is told in one line each what ``auto`` chose and why; the rest is as for `load`.
     """
     if device_map and settings.device == "auto":
         settings = replace(settings, device=devices_of_map(device_map))
@@ -130,13 +125,7 @@ def open_model(
 def open_for_training(
     host: PluginHost, settings: Settings, *, notify: Notify = _log.info
 ) -> tuple[LoadedModel, tuple[DeviceInfo, ...], str, QuantizationScheme | None]:
-    """Return what the ``train`` hook is called with: a model not yet read, devices, dtype, scheme.
-
-    Args:
-        host: the plugins.
-        settings: what the user wants.
-        notify: as for `open_model`.
-    """
+    """Return what the ``train`` hook is called with: a model not yet read, devices, dtype, scheme."""
     survey = take_survey(host)
     identification = _identify_by_name(survey, settings, {})
     route, dtype, model = load_identified(survey, identification, settings, notify)
@@ -187,7 +176,7 @@ def choose_devices(
     return route.placer.plugin, route.devices
 
 
-def resolve_settings(host: PluginHost, settings: Settings) -> Resolved:
+def resolve_settings(host: PluginHost, settings: Settings) -> ModelSource:
     """Find, or download, the model that the settings name."""
     return resolve(
         host, settings.model, revision=settings.revision or None, offline=settings.offline, hub=settings.hub
@@ -198,5 +187,5 @@ def _identify_by_name(survey: Survey, settings: Settings, adapters: Mapping[str,
     """Check what is cheap, find the model's files, and ask the runtimes whose it is."""
     check_wishes(survey, settings.runtime, settings.device)
     survey.find_runtime(settings.runtime)  # that there is none at all is to be known before a download too
-    resolved = resolve_settings(survey.host, settings)
-    return identify(survey, ModelSource(resolved.name, resolved.path, adapters), settings.runtime)
+    source = replace(resolve_settings(survey.host, settings), adapters=adapters)
+    return identify(survey, source, settings.runtime)

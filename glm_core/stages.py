@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._device_choice import Route
-from ._isolation import plugin_errors, safe_repr
+from ._isolation import broken_promise, plugin_errors, safe_repr
 from ._not_set import NOT_SET, NotSet
 from .chat_model import ChatModel
 from .config import Settings
@@ -148,9 +148,6 @@ def _check_model(plugin: str, hook: str, model: Any) -> LoadedModel:
     with plugin_errors(plugin, hook):
         is_model = callable(getattr(model, "close", None)) and hasattr(model, "info")
     if not is_model:
-        raise PluginError(
-            f"plugin {plugin!r}: {hook} returned {safe_repr(model)}, which has no info and close(); "
-            "report this to its author"
-        )
+        raise broken_promise(plugin, f"{hook} returned {safe_repr(model)}, which has no info and close()")
     loaded: LoadedModel = model
     return loaded

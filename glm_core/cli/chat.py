@@ -12,17 +12,27 @@ from ..chat_model import ChatStream
 from ..errors import ConfigError, RequestError
 from ..language import language
 from ..plugins import default_host
-from ..records import ChatRequest, Delta, Sampling, build_messages
+from ..records import ChatRequest, Delta, Option, Sampling, build_messages
 from .options import (
-    _places as places,
+    add_flag,
     add_model_options,
     command_parser,
+    count_places,
     model_opener,
     notice,
     parse_adapters,
 )
 
 MAX_INPUT_BYTES = 4 * 2**20
+_NUMBERS = (
+    Option("seed", "make sampling repeatable", int),
+    Option("temperature", "0 is greedy; higher is more varied", float),
+    Option("top_p", "smallest set of tokens whose probability exceeds it", float),
+    Option("top_k", "only that many most likely tokens; 0 = all", int),
+    Option("repetition_penalty", "above 1 discourages repetition", float),
+    Option("max_new_tokens", "tokens of the answer at most", int),
+    Option("max_length", "tokens of question and answer together at most", int),
+)
 _TEXTS = {
     "thinking": ("思考中……", "thinking …"),
     "waiting": ("排队中，前面还有 {} 个请求……", "waiting, requests ahead: {} …"),
@@ -75,20 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stop", metavar="TEXT", action="append", default=[], help="end before this; repeatable"
     )
-    parser.add_argument("--seed", metavar="N", type=int, help="make sampling repeatable")
     parser.add_argument("--greedy", action="store_true", help="always take the most likely token")
-    parser.add_argument("--temperature", metavar="X", type=float, help="0 is greedy; higher is more varied")
-    parser.add_argument(
-        "--top-p", metavar="X", type=float, help="smallest set of tokens whose probability exceeds it"
-    )
-    parser.add_argument("--top-k", metavar="N", type=int, help="only that many most likely tokens; 0 = all")
-    parser.add_argument(
-        "--repetition-penalty", metavar="X", type=float, help="above 1 discourages repetition"
-    )
-    parser.add_argument("--max-new-tokens", metavar="N", type=int, help="tokens of the answer at most")
-    parser.add_argument(
-        "--max-length", metavar="N", type=int, help="tokens of question and answer together at most"
-    )
+    for option in _NUMBERS:
+        add_flag(parser, option)
     parser.add_argument("--json", action="store_true", help="one JSON object a line; the last has the usage")
     add_model_options(parser)
     return parser
@@ -150,7 +149,7 @@ def _with_waiting_line(deltas: ChatStream) -> Iterator[Delta]:
     def show(text: str) -> None:
         nonlocal shown
         if text != shown:
-            print(f"\r{' ' * places(shown)}\r{text}", end="", file=sys.stderr, flush=True)
+            print(f"\r{' ' * count_places(shown)}\r{text}", end="", file=sys.stderr, flush=True)
             shown = text
 
     try:
