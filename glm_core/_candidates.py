@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -46,7 +47,7 @@ def _one_by_one() -> Iterator[Candidate]:
             points = list(distribution.entry_points.select(group=ENTRY_POINT_GROUP))
         except Exception as error:  # see above
             if ENTRY_POINT_GROUP in (distribution.read_text("entry_points.txt") or ""):
-                yield Candidate(name, name, version, _refusal(f"its entry_points.txt is malformed ({error})"))
+                yield Candidate(name, name, version, functools.partial(_refuse, error))
             continue
         yield from (_candidate(point, distribution) for point in points)
 
@@ -64,11 +65,8 @@ def _identity(distribution: metadata.Distribution | None) -> tuple[str, str]:
         return "unknown", "unknown"
 
 
-def _refusal(reason: str) -> Callable[[], object]:
-    def load() -> object:
-        raise PluginError(reason)
-
-    return load
+def _refuse(error: Exception) -> object:
+    raise PluginError(f"its entry_points.txt is malformed ({error})")
 
 
 def load_declared(group: str, name: str, package: str) -> Any:

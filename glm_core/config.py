@@ -30,10 +30,10 @@ YES = ("1", "true", "yes", "on")
 NO = ("0", "false", "no", "off")
 AUTOMATIC = ("auto", "0")
 """How users say in a number's place that they leave it open; 0 would be of no use as a number."""
-_NUMBERS: Mapping[str, tuple[type[int] | type[float], str]] = {
-    "kv_memory": (float, "number of gigabytes"),
-    "slots": (int, "whole number"),
-    "context_length": (int, "whole number"),
+_NUMBERS: Mapping[str, tuple[type[int] | type[float], str, float]] = {
+    "slots": (int, "whole number", MAX_SLOTS),
+    "context_length": (int, "whole number", MAX_CONTEXT_LENGTH),
+    "kv_memory": (float, "number of gigabytes", MAX_KV_MEMORY),
 }
 
 
@@ -77,15 +77,19 @@ class Settings:
     disable_plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_choice("dtype", self.dtype, DTYPES)
-        _check_choice("hub", self.hub, HUBS)
+        for name, choices in (("dtype", DTYPES), ("hub", HUBS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"{name} {getattr(self, name)!r} is unknown; expected one of {', '.join(choices)}"
+                )
         if self.quantize != "none" and not re.fullmatch(SCHEME, self.quantize):
             raise ConfigError(
                 f"quantize {self.quantize!r} is unknown; expected none, int8, int4, or int4-g128 and the like"
             )
-        _check_range("slots", self.slots, 1, MAX_SLOTS)
-        _check_range("context_length", self.context_length, 1, MAX_CONTEXT_LENGTH)
-        _check_range("kv_memory", self.kv_memory, 0, MAX_KV_MEMORY)
+        for name, (kind, _, maximum) in _NUMBERS.items():
+            number = getattr(self, name)
+            if number is not NOT_SET and not (0 < number <= maximum and kind(number)):
+                raise ConfigError(f"{name} must be between 0 (automatic) and {maximum:g}, got {number:g}")
 
 
 def config_file(environ: Mapping[str, str] = os.environ) -> Path:
@@ -196,7 +200,7 @@ def _convert(name: str, value: Any) -> Any:
             return word in YES
         raise ConfigError(f"{name} must be true or false, got {value!r}")
     if name in _NUMBERS:
-        kind, what = _NUMBERS[name]
+        kind, what, _ = _NUMBERS[name]
         if str(value) in (*AUTOMATIC, "0.0"):
             return NOT_SET
         try:
@@ -208,13 +212,3 @@ def _convert(name: str, value: Any) -> Any:
     if not isinstance(value, str):
         raise ConfigError(f"{name} must be text, got {value!r}")
     return value
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} {value!r} is unknown; expected one of {', '.join(choices)}")
-
-
-def _check_range(name: str, value: float | NotSet, minimum: float, maximum: float) -> None:
-    if value is not NOT_SET and not (minimum <= value <= maximum and value > 0):
-        raise ConfigError(f"{name} must be between 0 (automatic) and {maximum:g}, got {value:g}")

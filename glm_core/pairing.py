@@ -136,17 +136,14 @@ def _not_recognised(survey: Survey, identification: Identification) -> GlmError:
     if len(failures) == 1:
         return failures[0]
     runtimes = ", ".join(identification.asked)
-    what = f"{source.path or source.name}: {describe_source(source)}"
-    reasons = "".join(f" {error}" for error in failures)
     if identification.named_runtime is not None:
-        return CheckpointError(
-            f"runtime {runtimes} does not recognise {what}. Leave --runtime out, or choose another "
-            f"--model.{survey.host.unused()}"
-        )
-    return CheckpointError(
-        f"no installed runtime recognises {what}. Installed runtimes: {runtimes}.{reasons}"
-        f"{survey.host.unused()}"
-    )
+        who = f"runtime {runtimes} does not recognise"
+        advice = "Leave --runtime out, or choose another --model."
+    else:
+        reasons = "".join(f" {error}" for error in failures)
+        who, advice = "no installed runtime recognises", f"Installed runtimes: {runtimes}.{reasons}"
+    what = f"{source.path or source.name}: {describe_source(source)}"
+    return CheckpointError(f"{who} {what}. {advice}{survey.host.unused()}")
 
 
 def _nowhere_to_run(survey: Survey, identification: Identification) -> DeviceError:

@@ -68,21 +68,9 @@ def load(
     Raises:
         GlmError: the model, device, plugin or a file is not there or not right; see `glm_core.errors`.
     """
-    settings = load_settings(
-        {
-            "model": model if model is NOT_SET else os.fspath(model),
-            "runtime": runtime,
-            "device": device,
-            "dtype": dtype,
-            "quantize": quantize,
-            "revision": revision,
-            "offline": offline,
-            "slots": slots,
-            "context_length": context_length,
-            "kv_memory": kv_memory,
-            "kernels": kernels,
-        }
-    )
+    # Every argument but two is a setting of the same name.
+    wishes = {name: value for name, value in locals().items() if name not in ("adapters", "device_map")}
+    settings = load_settings({**wishes, "model": model if model is NOT_SET else os.fspath(model)})
     return open_model(default_host(), settings, adapters=adapters, device_map=device_map)
 
 
@@ -142,12 +130,7 @@ def adopt_model(
 ) -> ChatModel:
     """Return a model that the caller has in memory as a `ChatModel`, sharing its weights where they are.
 
-    Args:
-        host: the plugins.
-        model: an object that an installed runtime knows, with a ``device``.
-        tokenizer: the tokenizer that belongs to it.
-        settings: what the user wants; by default, the device of the model and nothing else.
-        notify: as for `open_model`.
+    By default, it stays on its own ``device``; ``notify`` as for `open_model`.
 
     Raises:
         CheckpointError: no runtime knows the object.

@@ -12,7 +12,7 @@ from .plugins import PluginHost
 
 @dataclass(frozen=True)
 class Placer:
-    """A plugin that can place models, and what it says of itself: a backend, or a runtime on its own devices."""
+    """A plugin that can place models, and its description: a backend, or a runtime on its own devices."""
 
     plugin: str
     info: BackendInfo | RuntimeInfo

@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> int:
     if request.adapter is not None and parsed.use_adapter is None:
         notice(_say("adapter", request.adapter))
     with model_opener(default_host(), parsed)() as model, model.stream(request) as deltas:
-        last = _print_as_json(deltas) if parsed.json else _print(deltas)
+        last = _print(deltas, as_json=parsed.json)
     if last.finish_reason == "length":
         notice(_say("length"))
     if last.usage is not None and last.usage.dropped_messages:
@@ -118,21 +118,16 @@ def _adapter(parsed: argparse.Namespace) -> str | None:
     return chosen or next(iter(loaded), None)
 
 
-def _print(deltas: ChatStream) -> Delta:
+def _print(deltas: ChatStream, *, as_json: bool) -> Delta:
+    """Print an answer as it comes and return its last delta."""
     last = Delta("")
     for last in _with_waiting_line(deltas):
-        print(last.text, end="", flush=True)
-    print(flush=True)
-    return last
-
-
-def _print_as_json(deltas: ChatStream) -> Delta:
-    last = Delta("")
-    for last in _with_waiting_line(deltas):
-        if last.text:
+        if not as_json:
+            print(last.text, end="", flush=True)
+        elif last.text:
             print(json.dumps({"text": last.text}, ensure_ascii=False), flush=True)
     usage = dataclasses.asdict(last.usage) if last.usage else None
-    print(json.dumps({"finish_reason": last.finish_reason, "usage": usage}), flush=True)
+    print(json.dumps({"finish_reason": last.finish_reason, "usage": usage}) if as_json else "", flush=True)
     return last
 
 

@@ -110,7 +110,7 @@ def notice_failed(host: PluginHost) -> None:
     """Print one line each about installed plugins that are broken or of another API version."""
     reasons: dict[Status, str] = {"broken": "broken", "incompatible": "of another API version"}
     for status, reason in reasons.items():
-        names = host.with_status(status)
+        names = [report.name for report in host.reports if report.status == status]
         if names:
             notice(f"not used, because {reason}: {', '.join(names)}; glm plugins says why")
 

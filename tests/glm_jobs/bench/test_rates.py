@@ -7,7 +7,6 @@ from glm_jobs.bench.rates import (
     Spread,
     decode_rate,
     lead,
-    longest_gap,
     prefill_rate,
     time_to_first_token,
     tokens_at,
@@ -91,12 +90,6 @@ def test_answer_without_tokens_has_no_prefill_speed() -> None:
 def test_total_rate_holds_prefill_and_waiting() -> None:
     """Six tokens from the first question at 0 to the last token at 12."""
     assert total_rate([timeline(2, 3, 4), timeline(8, 10, 12, asked=1)]) == 0.5
-
-
-def test_longest_gap_is_what_a_reader_waits() -> None:
-    """A pause in the middle shows; a single piece has none."""
-    assert longest_gap(timeline(1, 2, 5, 6)) == 3
-    assert longest_gap(timeline(1)) == 0
 
 
 def test_spread_has_the_middle_and_both_ends() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import itertools
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -91,9 +90,3 @@ def total_rate(timelines: Sequence[Timeline]) -> float | None:
     """Answer tokens a second from the first request to the last token, prefill and waiting included."""
     seconds = max(timeline.last for timeline in timelines) - min(timeline.asked for timeline in timelines)
     return sum(timeline.num_tokens for timeline in timelines) / seconds if seconds > 0 else None
-
-
-def longest_gap(timeline: Timeline) -> float:
-    """The longest time in seconds between two pieces of an answer; 0 for an answer of one piece."""
-    times = [time for time, _ in timeline.arrivals]
-    return max((after - before for before, after in itertools.pairwise(times)), default=0.0)
