@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_jobs.bench.prompts import text_of, words_for
+from glm_jobs.bench.prompts import find_word_count, make_question
 from glm_jobs.bench.rates import decode_rate
 from glm_jobs.bench.streams import run_together
 from glm_runtime_torch.adapters.prefix import PrefixAdapter
@@ -175,8 +175,8 @@ def _speeds(model: ChatModel, options: argparse.Namespace) -> list[dict[str, Any
         [timeline] = run_together(model, [_request(text, None, 1)])
         return timeline.usage.prompt_tokens
 
-    words = words_for(options.prompt, count_tokens)
-    more_words = words_for(options.prompt + options.length, count_tokens)
+    words = find_word_count(options.prompt, count_tokens)
+    more_words = find_word_count(options.prompt + options.length, count_tokens)
     cases: Mapping[str, tuple[int, Sequence[str | None]]] = {
         "none": (words, (None,)),
         "1": (words, ("a0",)),
@@ -188,7 +188,9 @@ def _speeds(model: ChatModel, options: argparse.Namespace) -> list[dict[str, Any
     for run in range(options.runs + 1):
         for name, (num_words, adapters) in cases.items():
             requests = [
-                _request(text_of(num_words, next(fresh)), adapters[number % len(adapters)], options.tokens)
+                _request(
+                    make_question(num_words, next(fresh)), adapters[number % len(adapters)], options.tokens
+                )
                 for number in range(options.batch)
             ]
             rate = decode_rate(run_together(model, requests))

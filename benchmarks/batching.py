@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from glm_jobs.bench import Plan, measure
-from glm_jobs.bench.prompts import text_of, words_for
+from glm_jobs.bench.prompts import find_word_count, make_question
 from glm_jobs.bench.rates import time_to_first_token
 from glm_jobs.bench.streams import Timeline, run_together
 from random_checkpoint import write_checkpoint
@@ -106,12 +106,13 @@ def _stalls(model: ChatModel, long_prompt: int, runs: int) -> dict[str, Any]:
         [timeline] = run_together(model, [_request(text, 1)])
         return timeline.usage.prompt_tokens
 
-    num_words = words_for(long_prompt, count_tokens)
-    with_it = [_stall(model, text_of(num_words, number)) for number in range(runs)]
+    num_words = find_word_count(long_prompt, count_tokens)
+    with_it = [_stall(model, make_question(num_words, number)) for number in range(runs)]
     tokens = 2 * TOKENS_BEFORE + TOKENS_AFTER
     without = [_stall(model, None, tokens) for _ in range(runs)]
     alone = [
-        run_together(model, [_request(text_of(num_words, 1000 + number), 1)])[0] for number in range(runs)
+        run_together(model, [_request(make_question(num_words, 1000 + number), 1)])[0]
+        for number in range(runs)
     ]
     return {
         "prompt_tokens": alone[0].usage.prompt_tokens,
@@ -134,7 +135,7 @@ def _stall(model: ChatModel, newcomer: str | None, tokens: int = 0) -> _Stall:
     times: list[float] = []
     outcome: Timeline | None = None
     left = TOKENS_AFTER
-    with model.stream(_request(text_of(16), model.info.context_length // 2)) as deltas:
+    with model.stream(_request(make_question(16), model.info.context_length // 2)) as deltas:
         for delta in deltas:
             if not delta.token_ids:
                 continue

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from glm_jobs.bench.prompts import text_of
+from glm_jobs.bench.prompts import make_question
 from random_checkpoint import write_chatglm3_checkpoint
 from reporting import busy_cores, machine, machine_line, markdown_table, write_report
 
@@ -64,10 +64,10 @@ def _options() -> argparse.Namespace:
 
 def _conversation(turns: int, words: int) -> ChatRequest:
     """The conversation up to the question of a turn."""
-    messages = [Message("system", text_of(words, 1000))]
+    messages = [Message("system", make_question(words, 1000))]
     for turn in range(turns):
-        messages.append(Message("user", text_of(words, 2 * turn)))
-        messages.append(Message("assistant", text_of(words, 2 * turn + 1)))
+        messages.append(Message("user", make_question(words, 2 * turn)))
+        messages.append(Message("assistant", make_question(words, 2 * turn + 1)))
     return ChatRequest(tuple(messages[:-1]), Sampling(do_sample=False, max_new_tokens=4, ignore_eos=True))
 
 

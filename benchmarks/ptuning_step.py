@@ -290,7 +290,7 @@ def time_steps(
     model: TorchModel, shape: Shape, device: torch.device, *, gradient_checkpointing: bool = False
 ) -> list[float]:
     """Seconds of each step of glm's own loop, after some that do not count."""
-    from glm_ptuning._objective import use_gradient_checkpointing
+    from glm_runtime_torch.training import use_gradient_checkpointing
 
     if gradient_checkpointing:
         use_gradient_checkpointing(model.network)

@@ -14,7 +14,6 @@ import torch
 from glm_backend_cuda import _choice
 from glm_backend_cuda._attention import TorchDeviceAttention
 from glm_backend_cuda._choice import Choice, Facts, choose, choose_kernels, facts_of, triton_problem
-from glm_backend_cuda._torch_layers import TorchLayers
 from glm_runtime_torch.quantization import QuantizedLinear, quantize_rows
 
 from glm_core import DeviceError
@@ -44,9 +43,7 @@ def test_auto_falls_back_on_torch_with_a_notice() -> None:
 def test_auto_takes_torch_away_from_gpus_without_a_warning() -> None:
     """A device of another type is nothing to mend."""
     choice = choose("auto", Facts("cpu", (0, 0), triton="Triton has no kernels for cpu"))
-    assert choice == Choice(
-        "torch", "the fused kernels are for NVIDIA GPUs, the model stands on cpu", notice=""
-    )
+    assert choice == Choice("torch", "the fused kernels are for NVIDIA GPUs, the model is on cpu", notice="")
 
 
 @pytest.mark.parametrize("wanted", ["triton", "torch", "cpm"])
@@ -153,11 +150,10 @@ def test_fallback_is_logged_and_gives_layers_that_work(
     with caplog.at_level(logging.WARNING, logger="glm"):
         kernels = choose_kernels("", [CPU], torch.float32)
     assert caplog.messages == ["too old; PyTorch's kernels are used, which are slower"]
-    assert kernels.sentence == "kernels: torch (too old)"
-    assert isinstance(kernels.layers, TorchLayers)
-    assert isinstance(kernels.attention, TorchDeviceAttention)
-    made = kernels.layers.linear(*quantize_rows(torch.randn(8, 16), 8), None, 8, 0)
-    assert type(made) is QuantizedLinear
+    assert kernels.description == "kernels: torch (too old)"
+    assert isinstance(kernels.decode_attention, TorchDeviceAttention)
+    layer = QuantizedLinear.from_stored(*quantize_rows(torch.randn(8, 16), 8), None, 8)
+    assert kernels.make_quantized_linear(layer) is None  # the runtime's own stays
 
 
 def test_triton_s_kernels_come_as_a_set() -> None:
@@ -167,10 +163,10 @@ def test_triton_s_kernels_come_as_a_set() -> None:
     from glm_backend_cuda._triton_decode import TritonDecodeAttention
 
     kernels = choose_kernels("triton", [CPU], torch.float32)
-    assert kernels.sentence == "kernels: triton (as asked for)"
-    assert isinstance(kernels.attention, TritonDecodeAttention)
+    assert kernels.description == "kernels: triton (as asked for)"
+    assert isinstance(kernels.decode_attention, TritonDecodeAttention)
     layer = QuantizedLinear.from_stored(*quantize_rows(torch.randn(8, 16), 8), torch.randn(8), 8)
-    made = kernels.layers.linear(layer.weight, layer.weight_scale, layer.bias, 8, 0)
+    made = kernels.make_quantized_linear(layer)
     assert isinstance(made, TritonLinear)
     x = torch.randn(2, 16)
     assert torch.allclose(made(x), layer(x), atol=1e-5)

@@ -276,5 +276,5 @@ def test_failing_compilation_is_a_reason(package: Path, monkeypatch: pytest.Monk
 def test_other_devices_have_no_such_kernels() -> None:
     """Nothing is imported for them."""
     assert cpm_problem("cpu", [torch.device("cpu")]) == (
-        "cpm_kernels needs an NVIDIA GPU, the model stands on cpu"
+        "cpm_kernels needs an NVIDIA GPU, the model is on cpu"
     )

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from glm_core import PluginError
-from glm_core.descriptions import BackendInfo, DeviceInfo, FrontendInfo, ModelCard, Option, TrainerInfo
+from glm_core.descriptions import (
+    BackendInfo,
+    DeviceInfo,
+    FrontendInfo,
+    ModelCard,
+    ModelMatch,
+    Option,
+    RuntimeInfo,
+    TrainerInfo,
+)
 
 CPU = DeviceInfo("cpu", "cpu", "a processor")
 
@@ -43,6 +52,12 @@ CPU = DeviceInfo("cpu", "cpu", "a processor")
         (BackendInfo, ("b", [CPU]), "devices of backend 'b' must be a tuple of DeviceInfo"),
         (BackendInfo, ("b", ("cpu",)), "devices of backend 'b' must be a tuple of DeviceInfo, got ('cpu',)"),
         (BackendInfo, ("b", (CPU,), 0, "int8"), "schemes of backend 'b' must be a tuple of str, got 'int8'"),
+        (BackendInfo, ("b", (CPU,), 0, (), (), "torch"), "kinds of backend 'b' must be a tuple of str"),
+        (RuntimeInfo, ("r", "", [CPU]), "devices of runtime 'r' must be a tuple of DeviceInfo"),
+        (RuntimeInfo, ("auto",), "a runtime cannot be called 'auto'"),
+        (RuntimeInfo, ("two words",), "the name of a runtime must be one word"),
+        (ModelMatch, ("two words", "why"), "the kind of a model match must be one word"),
+        (ModelMatch, ("torch", None), "the reason of a model match must be text"),
         (Option, ("server-port", ""), "option 'server-port': its name must be as in Python, such as port"),
         (Option, ("port", "", list), "option 'port': its type must be str, int, float or bool"),
         (Option, ("port", "", int, "80"), "option 'port': its default '80' is no int"),

@@ -20,7 +20,7 @@ from tiny_adapters import write_adapter
 from tiny_models import tiny_checkpoint
 
 from glm_core import AdapterError, ChatModel, ChatRequest, ConfigError, Message, RequestError, Sampling
-from glm_core.config import TrainingSettings
+from glm_core.config import Settings
 from glm_core.plugins import default_host
 from glm_core.records import PredictJob, PredictProgress
 from glm_core.routing import open_model
@@ -37,7 +37,7 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatModel]:
     folder = tmp_path_factory.mktemp("model")
     directory = tiny_checkpoint(folder / "tiny")
     adapter = write_adapter(folder / "adapter", directory)
-    settings = TrainingSettings(model=str(directory), device="cpu", dtype="float32", slots=3)
+    settings = Settings(model=str(directory), device="cpu", dtype="float32", slots=3)
     with open_model(default_host(), settings, adapters={"ads": adapter}) as opened:
         yield opened
 
@@ -222,7 +222,9 @@ def test_empty_answers_score_zero(
     model: TorchModel, tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that says nothing, on which the original crashed, gets 0 and a line that says so."""
-    monkeypatch.setattr("glm_ptuning._predict.answers", lambda model, requests: ("" for _ in requests))
+    monkeypatch.setattr(
+        "glm_ptuning._predict.generate_answers", lambda model, requests: ("" for _ in requests)
+    )
     lines, reports = run(model, tmp_path / "out", options)
     assert {line["predict"] for line in lines} == {""}
     assert set(reports[-1].metrics.values()) == {0.0}

@@ -226,19 +226,6 @@ def claims_every_directory(folder: Path) -> Subject:
 
 
 @breaks("identifies")
-def kind_of_two_words(folder: Path) -> Subject:
-    """Calls the kind of its models what nobody could list."""
-
-    @hookimpl
-    def identify_model(source: ModelSource) -> ModelMatch | None:
-        return ModelMatch("null and void", "its name") if source.name == "null" else None
-
-    info = replace(null_backend.describe_backend(), kinds=("null and void",))
-    describe_backend = hookimpl(lambda: info)
-    return subject_of(null_with(identify_model=identify_model, describe_backend=describe_backend))
-
-
-@breaks("identifies")
 def restless_identification(folder: Path) -> Subject:
     """Gives another answer every time it is asked."""
     asked: list[int] = []

@@ -110,9 +110,10 @@ class ChildProcess:
                             return match
                     seen[name] = len(lines)
                 left = end - time.monotonic()
-                assert self._open_streams, (
-                    f"it ended without a line that matches {pattern!r}\n{self._describe()}"
-                )
+                if not self._open_streams:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        self._process.wait(10)  # for its status: its streams may end a moment before it does
+                    raise AssertionError(f"it ended without a line like {pattern!r}\n{self._describe()}")
                 assert left > 0, f"no line matched {pattern!r} in time\n{self._describe()}"
                 self._changed.wait(left)
 

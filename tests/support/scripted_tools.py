@@ -12,6 +12,7 @@ from glm_runtime_torch import plugin
 from glm_runtime_torch.architectures.chatglm2 import ChatGLM2Config
 from glm_runtime_torch.families.registry import CHATGLM3
 from glm_runtime_torch.model.torch_model import TorchModel
+from glm_runtime_torch.network.language_model import Dimensions
 from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
 from glm_testing import host_of
 from scripted_engine import CausalLayout
@@ -37,6 +38,8 @@ class ScriptedNetwork(torch.nn.Module):
         answer: from the ids of a prompt to those of the answer.
         vocab_size: how many tokens there are to choose from.
     """
+
+    dimensions: Dimensions
 
     def __init__(self, answer: Callable[[Sequence[int]], Sequence[int]], vocab_size: int) -> None:
         super().__init__()
@@ -87,11 +90,13 @@ def scripted_model(
     """A placed model of the family and its network."""
     data = Path(__file__).parent.parent / "data" / "chatglm3-6b" / "ckpt" / "fp16-bin-sharded"
     raw = json.loads((data / "config.json").read_text("utf-8"))
+    config = ChatGLM2Config.from_checkpoint(raw)
     network = ScriptedNetwork(answer, tokenizer.vocab_size)
+    network.dimensions = config.dimensions  # the caches and prefixes have the family's sizes
     model = TorchModel(
         "scripted-tools",
         CHATGLM3,
-        ChatGLM2Config.from_checkpoint(raw),
+        config,
         network,  # type: ignore[arg-type]
         tokenizer,
         torch.float32,

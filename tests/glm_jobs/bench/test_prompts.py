@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from glm_jobs.bench.prompts import text_of, words_for
+from glm_jobs.bench.prompts import find_word_count, make_question
 
 from glm_core import ConfigError
 
 
 def test_questions_differ_early() -> None:
     """No two of a thousand have the same first four words, and all have the wanted number."""
-    texts = [text_of(20, number) for number in range(1000)]
+    texts = [make_question(20, number) for number in range(1000)]
     assert {len(text.split()) for text in texts} == {20}
     beginnings = [tuple(text.split()[:4]) for text in texts]
     assert len(set(beginnings)) == 1000
@@ -28,7 +28,7 @@ def test_tokens_that_are_words_are_met_exactly(wanted: int) -> None:
         tries.append(text)
         return len(text.split())
 
-    assert words_for(wanted, count) == wanted
+    assert find_word_count(wanted, count) == wanted
     assert len(tries) <= 2
 
 
@@ -39,7 +39,7 @@ def test_any_tokenizer_is_met_within_two_per_cent(per_word: float, control: int)
     def count(text: str) -> int:
         return control + round(per_word * len(text.split()))
 
-    found = count(text_of(words_for(512, count)))
+    found = count(make_question(find_word_count(512, count)))
     assert abs(found - 512) <= max(0.02 * 512, per_word)
 
 
@@ -49,10 +49,10 @@ def test_best_try_is_taken_where_counts_jump() -> None:
     def count(text: str) -> int:
         return 50 * (1 + len(text.split()) // 10)
 
-    assert abs(count(text_of(words_for(512, count))) - 512) <= 50
+    assert abs(count(make_question(find_word_count(512, count))) - 512) <= 50
 
 
 def test_shorter_than_the_chat_format_is_refused() -> None:
     """The message names what one word costs."""
     with pytest.raises(ConfigError, match="short.*question.*word.*31"):
-        words_for(16, lambda text: 30 + len(text.split()))
+        find_word_count(16, lambda text: 30 + len(text.split()))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import pytest
 from glm_jobs.bench.rates import (
-    Spread,
+    count_head_start,
+    count_tokens_at,
     decode_rate,
-    lead,
     prefill_rate,
     time_to_first_token,
-    tokens_at,
     total_rate,
 )
-from glm_jobs.bench.streams import Timeline, timeline_of
+from glm_jobs.bench.streams import Timeline
 
-from glm_core import PluginError
-from glm_core.records import Delta, Usage
+from glm_core.records import Usage
 
 
 def timeline(*times: float, asked: float = 0.0, usage: Usage | None = None) -> Timeline:
@@ -55,16 +53,16 @@ def test_without_a_common_span_there_is_no_decode_speed(timelines: list[Timeline
 
 def test_lead_is_what_the_first_has_when_the_last_begins() -> None:
     """Five tokens were there when the second answer began."""
-    assert lead([timeline(1, 2, 3, 4, 5, 6), timeline(5, 6)]) == 5
-    assert lead([timeline(1, 2)]) == 1
+    assert count_head_start([timeline(1, 2, 3, 4, 5, 6), timeline(5, 6)]) == 5
+    assert count_head_start([timeline(1, 2)]) == 1
 
 
 def test_several_tokens_in_one_piece_all_count() -> None:
     """A runtime may hand over text by the word; its tokens are spread over the time since the last piece."""
     answer = Timeline(0, ((1, 1), (3, 5), (4, 6)), Usage(), "stop")
-    assert tokens_at(answer, 0.5) == 0
-    assert tokens_at(answer, 2) == 3
-    assert tokens_at(answer, 9) == 6
+    assert count_tokens_at(answer, 0.5) == 0
+    assert count_tokens_at(answer, 2) == 3
+    assert count_tokens_at(answer, 9) == 6
     assert decode_rate([answer]) == pytest.approx(5 / 3)
 
 
@@ -90,34 +88,3 @@ def test_answer_without_tokens_has_no_prefill_speed() -> None:
 def test_total_rate_holds_prefill_and_waiting() -> None:
     """Six tokens from the first question at 0 to the last token at 12."""
     assert total_rate([timeline(2, 3, 4), timeline(8, 10, 12, asked=1)]) == 0.5
-
-
-def test_spread_has_the_middle_and_both_ends() -> None:
-    """Runs that could not be measured are left out; without any there is no spread."""
-    assert Spread.of([3.0, None, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0, (3.0, 1.0, 2.0))
-    assert Spread.of([None]) is None
-
-
-def test_timeline_counts_token_ids() -> None:
-    """A piece without ids, such as a place in the queue, is no arrival; one with two counts twice."""
-    deltas = [
-        (1.0, Delta("", queue_position=2)),
-        (2.0, Delta("a", (7,))),
-        (3.0, Delta("bc", (8, 9))),
-        (3.5, Delta("", (), "stop", Usage(4, 3))),
-    ]
-    answer = timeline_of(0.5, deltas)
-    assert answer == Timeline(0.5, ((2.0, 1.0), (3.0, 3.0)), Usage(4, 3), "stop")
-    assert (answer.num_tokens, answer.first, answer.last) == (3, 2.0, 3.0)
-
-
-def test_runtime_that_knows_no_ids_has_its_count_spread_over_its_texts() -> None:
-    """A proxy to another server sees text only, and the number of tokens at the end."""
-    deltas = [(1.0, Delta("a")), (2.0, Delta("b")), (3.0, Delta("", (), "stop", Usage(1, 6)))]
-    assert timeline_of(0, deltas).arrivals == ((1.0, 3.0), (2.0, 6.0))
-
-
-def test_answer_without_an_end_is_the_runtimes_fault() -> None:
-    """A stream must close with a finish_reason."""
-    with pytest.raises(PluginError, match="ended without a finish_reason"):
-        timeline_of(0, [(1.0, Delta("a", (1,)))])

@@ -19,6 +19,7 @@ from glm_runtime_torch.quantization.calibration import (
 from glm_runtime_torch.quantization.gptq import InputStatistics, gptq
 from goldens import DATA, cases, network
 from tiny_models import train_vocabulary
+from tiny_networks import NAMES, logits_of, prompt_of, tiny_network
 
 from glm_core import ConfigError
 from glm_core.records import QuantizationScheme
@@ -241,3 +242,28 @@ def test_walking_block_by_block_is_the_networks_own_forward() -> None:
             walk.advance(block)
     assert isinstance(model.transformer.word_embeddings, torch.nn.Embedding)
     assert type(model.transformer.layers[0]).__name__ == "ChatGLMLayer"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_family_can_be_walked_block_by_block(name: str) -> None:
+    """What comes out of the last block gives the logits of one whole pass, experts and all."""
+    model, prompt = tiny_network(name), prompt_of(name)
+    kinds = [type(module) for module in model.modules()]
+    with torch.inference_mode():
+        walk = Walk(model, [Passage(tuple(prompt), ())], model.embedding)
+        for block in model.blocks:
+            walk.advance(block)
+        found = model.head(model.final_norm(walk._hidden[0]))[0]
+    torch.testing.assert_close(found, logits_of(model, prompt), rtol=1e-4, atol=1e-4)
+    assert [type(module) for module in model.modules()] == kinds
+
+
+@pytest.mark.parametrize("scheme", [QuantizationScheme(8), QuantizationScheme(4, 32)], ids=str)
+def test_a_layer_that_no_text_reached_is_rounded(scheme: QuantizationScheme) -> None:
+    """An expert that no token was sent to is rounded to the nearest and keeps its weights; a note says so."""
+    weight, _, _ = layer(outliers=False)
+    stored, scale, note = gptq(weight, InputStatistics(weight.shape[1]), scheme, torch.float32)
+    expected = quantize_rows(weight, scheme.bits, scheme.group_size)
+    assert torch.equal(stored, expected[0])
+    assert torch.equal(scale, expected[1])
+    assert "no calibration text reached" in note

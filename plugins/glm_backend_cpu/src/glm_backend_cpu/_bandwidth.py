@@ -19,7 +19,7 @@ SECONDS = 1.0
 
 
 def measure(device: str) -> float:
-    """Bytes a second: the best of the passes over a large buffer that fit a second.
+    """Return bytes a second: the best of the passes over a large buffer that fit a second.
 
     Raises:
         DeviceError: another device than the processor.

@@ -20,7 +20,7 @@ ACTIVATION_GROUPS = {4: 128, 8: 32}
 
 
 def activation_group(wanted: int | None, bits: int, group_size: int) -> int:
-    """The group of quantised activations in front of some weights; at most the weights' own.
+    """Return the group of quantised activations in front of some weights; at most the weights' own.
 
     Args:
         wanted: a multiple of 32; 0 leaves activations as they are; ``None`` takes `ACTIVATION_GROUPS`.
@@ -59,7 +59,7 @@ class NativeLinear(nn.Module):
 
     @classmethod
     def from_dense(cls, native: Native, weight: Tensor, bias: Tensor | None) -> NativeLinear:
-        """A layer of weights ``[out, in]`` in float32, bfloat16 or float16."""
+        """Return a layer of weights ``[out, in]`` in float32, bfloat16 or float16."""
         return cls(PackedMatrix(native, *pack_dense(native, weight, bias)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class NativeLinear(nn.Module):
         return self._plain(x)
 
     def gelu(self, x: Tensor) -> Tensor:
-        """The same followed by the tanh-approximated GELU."""
+        """Map as `forward` does and apply the tanh-approximated GELU."""
         if self._computes(x):
             return self.matrix.linear(x, self.act_group, GELU_TANH)
         return F.gelu(self._plain(x), approximate="tanh")
@@ -100,7 +100,7 @@ class NativeQuantizedLinear(NativeLinear):
         group_size: int = 0,
         act_group: int | None = None,
     ) -> NativeQuantizedLinear:
-        """A layer of stored integers and scales; see `pack_quantized` and `activation_group`."""
+        """Return a layer of stored integers and scales; see `pack_quantized` and `activation_group`."""
         matrix = PackedMatrix(native, *pack_quantized(native, stored, scale, bias, bits, group_size))
         return cls(matrix, activation_group(act_group, bits, group_size))
 
@@ -121,5 +121,5 @@ class NativeEmbedding(nn.Module):
         self.packed = matrix.parameter
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        """Rows ``[..., embedding_dim]`` of ids ``[...]``."""
+        """Return rows ``[..., embedding_dim]`` of ids ``[...]``."""
         return self.matrix.rows(token_ids, self.dtype)

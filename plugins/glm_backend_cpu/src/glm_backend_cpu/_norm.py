@@ -99,7 +99,7 @@ def normalise(
 
 
 def _rows(x: Tensor, width: int) -> tuple[Tensor, int]:
-    """Rows whose channels are adjacent, and how many elements apart they are."""
+    """Return rows whose channels are adjacent, and how many elements apart they are."""
     rows = x.reshape(-1, width)
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
     return rows, rows.stride(0)

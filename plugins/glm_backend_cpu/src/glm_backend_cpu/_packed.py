@@ -91,7 +91,7 @@ class PackedMatrix:
         return y
 
     def rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
-        """Rows of the matrix, dequantised: ``[...]`` int64 to ``[..., in]``.
+        """Return rows of the matrix, dequantised: ``[...]`` int64 to ``[..., in]``.
 
         Raises:
             IndexError: there is no such row.
@@ -104,11 +104,11 @@ class PackedMatrix:
         return y
 
     def dense(self, dtype: torch.dtype) -> Tensor:
-        """The whole matrix ``[out, in]``."""
+        """Return the whole matrix ``[out, in]``."""
         return self.rows(torch.arange(self.out_features), dtype)
 
     def bias(self) -> Tensor | None:
-        """The bias ``[out]`` float32."""
+        """Return the bias ``[out]`` float32."""
         if not self.layout.has_bias:
             return None
         start = self.layout.bias_offset
@@ -150,7 +150,7 @@ class Layout:
         self.total_bytes = self.bias_offset + (4 * self.padded_out if bias else 0)
 
     def structure(self, base: int) -> NativeMatrix:
-        """The C structure for memory that begins at ``base``."""
+        """Return the C structure for memory that begins at ``base``."""
         return NativeMatrix(
             weight=base,
             scale=base + self.weight_bytes if self.has_scale else None,
@@ -209,7 +209,7 @@ def pack_dense(native: Native, weight: Tensor, bias: Tensor | None) -> tuple[Ten
 
 
 def reserve(size: int) -> Tensor:
-    """Memory of ``size`` bytes, in huge pages where the system has them and they are worth it."""
+    """Return memory of ``size`` bytes, in huge pages where the system has them and they are worth it."""
     if size < 2 * HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(size, dtype=torch.uint8)
     try:

@@ -19,7 +19,7 @@ SHOWN_FLAGS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", 
 
 
 def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> DeviceInfo:
-    """The one device of this backend."""
+    """Return the one device of this backend."""
     facts = read_cpuinfo(cpuinfo)
     flags = set((facts.get("flags") or facts.get("Features") or "").split())
     name = facts.get("model name") or platform.processor() or platform.machine()
@@ -39,7 +39,7 @@ def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> DeviceInfo:
 
 
 def fastest_dtype(flags: set[str]) -> tuple[str, str]:
-    """The dtype that ``auto`` takes for these processor flags, and why."""
+    """Return the dtype that ``auto`` takes for these processor flags, and why."""
     native = next((flag for flag in BFLOAT16_FLAGS if flag in flags), None)
     if native:
         return "bfloat16", f"this processor multiplies it in hardware ({native}) and it halves memory traffic"
@@ -58,7 +58,7 @@ def usable_cores() -> int:
 
 
 def read_cpuinfo(path: Path) -> Mapping[str, str]:
-    """Keys and values of the first processor in Linux's ``/proc/cpuinfo``; empty elsewhere."""
+    """Return keys and values of the first processor in Linux's ``/proc/cpuinfo``; empty elsewhere."""
     try:
         first = path.read_text("utf-8", errors="replace").split("\n\n", 1)[0]
     except OSError:

@@ -43,7 +43,7 @@ class EventTimer:
 
 
 def measure(device: str) -> float:
-    """Bytes a second that a copy reads and writes together: what weights can be read with.
+    """Return bytes a second that a copy reads and writes together: what weights can be read with.
 
     Raises:
         DeviceError: there is no such GPU.
@@ -62,7 +62,7 @@ def measure(device: str) -> float:
 
 
 def copy_rate(device: torch.device, timer: Timer, size: int) -> float:
-    """Bytes a second read and written by the fastest of some copies of ``size`` bytes."""
+    """Return bytes a second read and written by the fastest of some copies of ``size`` bytes."""
     source, target = (torch.ones(size, dtype=torch.uint8, device=device) for _ in range(2))
     target.copy_(source)  # the first launch is slower
     return 2 * size / min(timer.seconds(lambda: target.copy_(source)) for _ in range(REPEATS))

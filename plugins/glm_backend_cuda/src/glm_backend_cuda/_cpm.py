@@ -190,7 +190,7 @@ class CpmLayers:
     def tied_table(
         self, stored: Tensor, scale: Tensor, bits: int, group_size: int
     ) -> tuple[nn.Module, nn.Module]:
-        """The reference's embedding, and a head that shares its integers."""
+        """Return the reference's embedding, and a head that shares its integers."""
         embedding, head = make_quantized_table(stored, scale, bits, group_size)
         assert isinstance(head, QuantizedLinear)
         return embedding, self.linear(head.weight, head.weight_scale, None, bits, group_size)
@@ -198,7 +198,7 @@ class CpmLayers:
 
 @cache
 def compiled() -> CompiledKernels:
-    """The kernels over the installed cpm_kernels; `problem` has said that they can be had."""
+    """Return the kernels over the installed cpm_kernels; `problem` has said that they can be had."""
     return CompiledKernels(bindings())
 
 
@@ -228,7 +228,7 @@ def bindings() -> Any:
 
 
 def problem(devices: Sequence[torch.device]) -> str:
-    """Why the kernels cannot be compiled for these GPUs; empty if they were."""
+    """Return why the kernels cannot be compiled for these GPUs; empty if they were."""
     try:
         kernels = compiled()
     except ModuleNotFoundError as error:
@@ -249,7 +249,7 @@ def problem(devices: Sequence[torch.device]) -> str:
 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
-    """What a launch needs around it: the driver launches on the current device."""
+    """Make a device the current one for a launch: the driver launches there."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 

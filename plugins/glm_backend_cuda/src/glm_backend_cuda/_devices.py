@@ -35,7 +35,7 @@ class TorchBuild:
 
 
 def describe() -> tuple[DeviceInfo, ...]:
-    """The GPUs of this machine, or one absent device that says what is missing."""
+    """Return the GPUs of this machine, or one absent device that says what is missing."""
     try:
         driver = read(load())
     except NvmlError as error:
@@ -44,7 +44,7 @@ def describe() -> tuple[DeviceInfo, ...]:
 
 
 def devices_of(driver: Driver, torch: TorchBuild, environment: Mapping[str, str]) -> tuple[DeviceInfo, ...]:
-    """The devices of a driver's GPUs, as ``CUDA_VISIBLE_DEVICES`` lets this process see them."""
+    """Return the devices of a driver's GPUs, as ``CUDA_VISIBLE_DEVICES`` lets this process see them."""
     if not driver.gpus:
         return (absent(f"the NVIDIA driver {driver.version} sees no GPU; choose --device cpu"),)
     seen = visible(driver.gpus, environment.get(VISIBLE))
@@ -60,7 +60,7 @@ def devices_of(driver: Driver, torch: TorchBuild, environment: Mapping[str, str]
 
 
 def absent(reason: str) -> DeviceInfo:
-    """A device that is not there."""
+    """Return a device that is not there."""
     return DeviceInfo(
         "cuda",
         "cuda",
@@ -72,7 +72,7 @@ def absent(reason: str) -> DeviceInfo:
 
 
 def visible(gpus: Sequence[Gpu], wanted: str | None) -> tuple[Gpu, ...]:
-    """The GPUs that a process sees, in its order, by the rules of the CUDA driver.
+    """Return the GPUs that a process sees, in its order, by the rules of the CUDA driver.
 
     Args:
         gpus: all of the machine.
@@ -91,7 +91,7 @@ def visible(gpus: Sequence[Gpu], wanted: str | None) -> tuple[Gpu, ...]:
 
 
 def torch_build() -> TorchBuild:
-    """What the installed torch was built for, from its files alone."""
+    """Return what the installed torch was built for, from its files alone."""
     try:
         version = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
@@ -106,7 +106,7 @@ def torch_build() -> TorchBuild:
 
 
 def _says_cuda(version_module: str) -> bool:
-    """Whether torch's ``version.py`` names a version of CUDA."""
+    """Return whether torch's ``version.py`` names a version of CUDA."""
     found = re.search(r"^cuda\b[^=\n]*=\s*(.+)$", version_module, re.MULTILINE)
     return found is not None and found[1].strip().strip("'\"") not in ("None", "")
 

@@ -70,7 +70,7 @@ class CudaGraphs:
 
 
 def batch_sizes(num_slots: int) -> tuple[int, ...]:
-    """The batch sizes to record: powers of two, and the largest batch there can be."""
+    """Return the batch sizes to record: powers of two, and the largest batch there can be."""
     sizes = [1]
     while sizes[-1] * 2 < num_slots:
         sizes.append(sizes[-1] * 2)

@@ -141,7 +141,7 @@ class TritonLinear(nn.Module):
     def from_stored(
         cls, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int = 0
     ) -> TritonLinear:
-        """A layer of integers and scales as `glm_runtime_torch.backends.quantize_rows` returns them.
+        """Return a layer of integers and scales as `glm_runtime_torch.backends.quantize_rows` returns them.
 
         int8 stays where it is, so that an embedding can share it; int4 is reordered.
         """
@@ -159,7 +159,7 @@ class TritonLinear(nn.Module):
 
     @classmethod
     def from_dense(cls, weight: Tensor, bias: Tensor | None) -> TritonLinear:
-        """A layer of weights ``[N, K]``, whose memory it shares."""
+        """Return a layer of weights ``[N, K]``, whose memory it shares."""
         return cls(weight.contiguous(), None, bias, weight.shape[1], weight.shape[0], bits=16)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -167,11 +167,11 @@ class TritonLinear(nn.Module):
         return self._compute(x, gelu=False)
 
     def gelu(self, x: Tensor) -> Tensor:
-        """The same followed by the tanh-approximated GELU."""
+        """Map as `forward` does and apply the tanh-approximated GELU."""
         return self._compute(x, gelu=True)
 
     def dense(self, dtype: torch.dtype) -> Tensor:
-        """The whole matrix ``[N, K]``."""
+        """Return the whole matrix ``[N, K]``."""
         if self.weight_scale is None:
             return self.weight.to(dtype)
         every = torch.arange(self.out_features, device=self.weight.device)
@@ -195,7 +195,7 @@ class TritonLinear(nn.Module):
         return self.weight if self.weight.dtype == dtype else self.dense(dtype)
 
     def _tiling(self, x: Tensor, rows: int) -> Tiling | None:
-        """How the kernels compute this; ``None`` where torch does."""
+        """Return how the kernels compute this; ``None`` where torch does."""
         if x.dtype not in DTYPES or (torch.is_grad_enabled() and x.requires_grad):
             return None
         if self.bits == 16 and (x.dtype != self.weight.dtype or rows > DECODE_ROWS):
@@ -268,12 +268,12 @@ class TritonEmbedding(nn.Module):
         self.matrix, self.dtype = head, dtype
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        """Rows ``[..., embedding_dim]`` of ids ``[...]``."""
+        """Return rows ``[..., embedding_dim]`` of ids ``[...]``."""
         return look_up(self.matrix, token_ids, self.dtype)
 
 
 def look_up(matrix: TritonLinear, ids: Tensor, dtype: torch.dtype) -> Tensor:
-    """Rows ``[..., K]`` of ids ``[...]`` in one of `DTYPES`, without a larger form in between."""
+    """Return rows ``[..., K]`` of ids ``[...]`` in one of `DTYPES`, without a larger form in between."""
     flat = ids.reshape(-1).contiguous()
     y = torch.empty(len(flat), matrix.in_features, dtype=dtype, device=matrix.weight.device)
     if len(flat):
@@ -326,7 +326,7 @@ def packed_scale(scale: Tensor, group_size: int) -> Tensor:
 
 
 def frozen(tensor: Tensor) -> nn.Parameter:
-    """A parameter that wants no gradient; one that is already such stays the same object."""
+    """Return a parameter that wants no gradient; one that is already such stays the same object."""
     if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
         return tensor
     return nn.Parameter(tensor.detach(), requires_grad=False)
@@ -334,10 +334,10 @@ def frozen(tensor: Tensor) -> nn.Parameter:
 
 @cache
 def has_tensor_cores(device: torch.device) -> bool:
-    """Whether the kernels multiply on tensor cores there; the interpreter, on the CPU, does as if."""
+    """Return whether the kernels multiply on tensor cores there; the interpreter does as if."""
     return device.type != "cuda" or torch.cuda.get_device_capability(device) >= TENSOR_CORES
 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
-    """What a launch needs around it: Triton launches on the current device, wherever the tensors are."""
+    """Make a tensor's device the current one for a launch: Triton launches there."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()

@@ -52,7 +52,7 @@ class Library(Protocol):
     """The functions of the management library, as ctypes offers them."""
 
     def __getattr__(self, name: str) -> Any:
-        """A C function."""
+        """Return a C function."""
         ...
 
 
@@ -61,7 +61,7 @@ class _Memory(ctypes.Structure):
 
 
 def load() -> Library:
-    """The library of this machine.
+    """Return the library of this machine.
 
     Raises:
         NvmlError: no NVIDIA driver is installed.

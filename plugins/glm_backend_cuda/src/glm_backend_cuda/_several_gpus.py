@@ -46,7 +46,7 @@ def load_model_on_gpus(
 
 
 def chosen(devices: Sequence[DeviceInfo], num_gpus: int, has_map: bool) -> tuple[str, ...]:
-    """Names of the GPUs that may be used.
+    """Return names of the GPUs that may be used.
 
     Raises:
         ConfigError: the number is none.

@@ -128,7 +128,7 @@ class TorchLayers:
     def linear(
         self, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int
     ) -> nn.Module:
-        """The fastest layer that torch has for this matrix."""
+        """Return the fastest layer that torch has for this matrix."""
         int8, int4 = self._products.int8, self._products.int4
         # Sums of integers that are not scaled yet leave float16's range. Scales of groups would have to be
         # bfloat16, which loses 0.4 %; those of rows are applied afterwards.
@@ -143,7 +143,7 @@ class TorchLayers:
     def tied_table(
         self, stored: Tensor, scale: Tensor, bits: int, group_size: int
     ) -> tuple[nn.Module, nn.Module]:
-        """The reference's embedding, and a head that shares its integers, with a product if there is one."""
+        """Return the reference's embedding and a head that shares its integers, on a product if it can."""
         embedding, head = make_quantized_table(stored, scale, bits, group_size)
         assert isinstance(head, QuantizedLinear)
         if self._dtype != torch.bfloat16 or bits != 8 or self._products.int8 is None:
@@ -152,7 +152,7 @@ class TorchLayers:
 
 
 def products_of(devices: Sequence[torch.device], dtype: torch.dtype) -> Products:
-    """Torch's products that give the right numbers on all of these GPUs."""
+    """Return Torch's products that give the right numbers on all of these GPUs."""
     gpus = [device for device in devices if device.type == "cuda"]
     if not gpus or len(gpus) < len(devices):
         return Products()
@@ -169,7 +169,7 @@ def products_of(devices: Sequence[torch.device], dtype: torch.dtype) -> Products
 
 
 def working_products(offered: Products, devices: Sequence[torch.device], dtype: torch.dtype) -> Products:
-    """Those of some products that give the right numbers on all devices."""
+    """Return those of some products that give the right numbers on all devices."""
     works = {
         bits: product is not None and all(_works(offered, bits, device, dtype) for device in devices)
         for bits, product in ((8, offered.int8), (4, offered.int4))

@@ -17,7 +17,7 @@ ROUNDING = 5e-3  # of float16 sums; a wrong kernel is off by more than all of it
 
 @cache
 def trial(device: torch.device) -> str:
-    """Why the kernels cannot be used on a device; empty if they give the right numbers."""
+    """Return why the kernels cannot be used on a device; empty if they give the right numbers."""
     try:
         wrong = _first_wrong(device)
     except Exception as error:  # compilers and drivers fail in many ways; each means other kernels

@@ -150,7 +150,7 @@ def chunk_kernel(
     CHUNK: tl.constexpr,  # positions of a program
     BLOCK_S: tl.constexpr,  # positions at a time
 ):
-    """Write what one chunk of positions contributes to the query heads of one key head."""
+    """Compute what one chunk of positions contributes to the query heads of one key head."""
     row, group, chunk = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     length = tl.load(lengths + row).to(tl.int32)
     start, newest = chunk * CHUNK, length - 1
@@ -194,7 +194,7 @@ def join_kernel(
     BLOCK_H: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """The context of one query head from its chunks; zeros for padding. ``out`` is ``[B, N, H]``."""
+    """Compute the context of one query head from its chunks; zeros for padding. ``out`` is ``[B, N, H]``."""
     row, head = tl.program_id(0), tl.program_id(1)
     length = tl.load(lengths + row).to(tl.int32)
     channel = tl.arange(0, BLOCK_H)

@@ -54,7 +54,7 @@ def int4_numbers(words, PLANE_INDEX: tl.constexpr, DTYPE: tl.constexpr):
 
 @triton.jit
 def gelu_tanh(x):
-    """The tanh-approximated GELU; ``tanh(z)`` as a quotient of exponentials that cannot overflow."""
+    """Return the tanh-approximated GELU; ``tanh(z)`` as a quotient of exponentials that cannot overflow."""
     z = 1.5957691216057308 * (x + 0.044715 * x * x * x)  # 2 * sqrt(2 / pi)
     small = tl.exp(-tl.abs(z))
     return x * tl.where(z >= 0, 1.0, small) / (1.0 + small)
@@ -62,7 +62,7 @@ def gelu_tanh(x):
 
 @triton.jit
 def _inputs(x_rows, columns, in_rows, in_features, EVEN: tl.constexpr):
-    """The inputs ``columns`` of all rows, ``[K, M]``."""
+    """Return the inputs ``columns`` of all rows, ``[K, M]``."""
     if EVEN:
         return tl.load(x_rows + columns[:, None], mask=in_rows, other=0.0)
     return tl.load(x_rows + columns[:, None], mask=in_rows & (columns[:, None] < in_features), other=0.0)
@@ -160,7 +160,7 @@ def linear_kernel(
     HAS_BIAS: tl.constexpr,
     GELU: tl.constexpr,  # apply the GELU at the end
 ):
-    """Write a tile of ``x [M, K] @ weight.T [K, N]``, or one split's part of it in float32."""
+    """Compute a tile of ``x [M, K] @ weight.T [K, N]``, or one split's part in float32 ``[split, M, N]``."""
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     in_rows = (m < num_rows)[None, :]

@@ -37,12 +37,12 @@ class Machine:
 
 
 def describe() -> DeviceInfo:
-    """The one device of this backend."""
+    """Return the one device of this backend."""
     return device_of(this_machine())
 
 
 def this_machine() -> Machine:
-    """The machine that this runs on."""
+    """Return the machine that this runs on."""
     memory = psutil.virtual_memory()
     version = [int(part) for part in platform.mac_ver()[0].split(".")[:2] if part.isdigit()]
     major, minor = (*version, 0, 0)[:2]
@@ -50,7 +50,7 @@ def this_machine() -> Machine:
 
 
 def device_of(machine: Machine) -> DeviceInfo:
-    """The GPU of a machine, absent with the reason where PyTorch cannot use one."""
+    """Return the GPU of a machine, absent with the reason where PyTorch cannot use one."""
     reason = refusal(machine)
     if reason:
         return DeviceInfo(
@@ -71,7 +71,7 @@ def device_of(machine: Machine) -> DeviceInfo:
 
 
 def refusal(machine: Machine) -> str:
-    """Why PyTorch cannot use this machine's GPU; empty if it can."""
+    """Return why PyTorch cannot use this machine's GPU; empty if it can."""
     if machine.system != "Darwin":
         return f"Apple's GPUs are in Macs only, and this is {machine.system or 'another system'}; {INSTEAD}"
     if machine.processor != "arm64":
@@ -83,5 +83,5 @@ def refusal(machine: Machine) -> str:
 
 
 def budget_bytes(memory_bytes: int) -> int:
-    """What of a machine's memory the GPU should use, as Metal recommends."""
+    """Return the part of a machine's memory that the GPU should use, as Metal recommends."""
     return int(memory_bytes * (BUDGET_SHARE if memory_bytes <= LARGE_MACHINE_BYTES else LARGE_BUDGET_SHARE))

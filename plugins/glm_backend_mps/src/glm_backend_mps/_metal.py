@@ -15,12 +15,12 @@ INT4_ROWS = 32  # what it wants to divide the rows of a matrix by
 
 
 def is_available() -> bool:
-    """Whether this PyTorch can use the GPU now."""
+    """Return whether this PyTorch can use the GPU now."""
     return torch.backends.mps.is_available()
 
 
 def free_bytes() -> int:
-    """Memory that the GPU should still take, as Metal recommends."""
+    """Return memory that the GPU should still take, as Metal recommends."""
     return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
 
 
@@ -30,7 +30,7 @@ def int8_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def int4_pack(nibbles: Tensor) -> Tensor:
-    """The form that `int4_product` takes of ``[N, K / 2]`` uint8: value + 8, even inputs in the high half."""
+    """Pack ``[N, K / 2]`` uint8 for `int4_product`: value + 8, even inputs in the high half."""
     return torch._convert_weight_to_int4pack(nibbles.to(DEVICE), INNER_TILES)
 
 

@@ -14,15 +14,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from glm_core import AdapterError, ChatRequest, Delta, Usage
 from glm_core.listening import Ended, ListenerEvent, Opened, StreamListener
 
 from .errors import stopping, time_limit_reached
-
-if TYPE_CHECKING:
-    from .service import Service
+from .service import Service
 
 
 @dataclass(frozen=True)
@@ -180,19 +177,3 @@ class Generation:
         if isinstance(event, Delta) and event.token_ids:
             self._service.pulse.beat()
         self._events.put_nowait((index, event))
-
-
-class Pulse:
-    """Wakes those who wait for a token of any answer."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def beat(self) -> None:
-        """Report that a token has come."""
-        self._event.set()
-        self._event = asyncio.Event()
-
-    async def wait(self) -> None:
-        """Wait for the next token."""
-        await self._event.wait()

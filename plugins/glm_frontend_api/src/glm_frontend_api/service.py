@@ -7,14 +7,15 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from glm_core import ChatModel
 
 from .config import ApiConfig
 from .errors import ApiError
-from .generation import Generation, Pulse
 from .limits import Capacity
 from .metrics import Metrics
+from .pulse import Pulse
 
 DEFAULT_MODEL = "default"
 
@@ -30,6 +31,13 @@ class ServedModel:
 
     name: str
     adapter: str | None
+
+
+class Abortable(Protocol):
+    """What runs here and can be ended from outside: a `Generation`, which knows the service."""
+
+    def abort(self) -> None:
+        """End it with an error."""
 
 
 class Service:
@@ -51,7 +59,7 @@ class Service:
         self.started = int(time.time())
         self.answers = Capacity(config.max_requests)
         self.posts = Capacity(config.max_requests)
-        self.generations: set[Generation] = set()
+        self.generations: set[Abortable] = set()
         self.draining = False
         self.pulse = Pulse()
         self.metrics = Metrics(model, self.answers)

@@ -12,8 +12,8 @@ from glm_core.plugins import PluginHost
 from glm_core.records import Option, TrainerInfo
 
 
-def trainers(host: PluginHost, hook: str) -> dict[str, tuple[str, TrainerInfo]]:
-    """The trainers that answer a hook, by their own names: the plugin that keeps it, and its description."""
+def find_trainers(host: PluginHost, hook: str) -> dict[str, tuple[str, TrainerInfo]]:
+    """Return the trainers that answer a hook, by name: the plugin that has the name, and its description."""
     described = host.describe("describe_trainer", TrainerInfo)
     able = [plugin for plugin in sorted(described) if plugin in host.answering(hook)]
     keepers = claimants(host, "trainer", [(described[plugin].name, plugin) for plugin in able])
@@ -21,7 +21,7 @@ def trainers(host: PluginHost, hook: str) -> dict[str, tuple[str, TrainerInfo]]:
 
 
 def add_set_option(parser: argparse.ArgumentParser) -> None:
-    """``--set NAME=VALUE``, for options that have no flag of their own."""
+    """Add ``--set NAME=VALUE``, for options that have no flag of their own."""
     parser.add_argument(
         "--set",
         metavar="NAME=VALUE",
@@ -31,8 +31,8 @@ def add_set_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def job_options(parsed: argparse.Namespace, described: Iterable[Option]) -> dict[str, Any]:
-    """The options of a job: those that are described and were given, and those of ``--set``, as text.
+def read_job_options(parsed: argparse.Namespace, described: Iterable[Option]) -> dict[str, Any]:
+    """Return the options of a job: those that are described and were given, and those of ``--set``, as text.
 
     Raises:
         ConfigError: a ``--set`` is not of the form NAME=VALUE.

@@ -22,14 +22,14 @@ from glm_core.records import PredictJob, PredictProgress, TrainerInfo
 
 from ._progress import check_progress
 from ._progress_bar import Drawing, draw_progress
-from ._trainers import add_set_option, job_options, trainers
+from ._trainers import add_set_option, find_trainers, read_job_options
 
 
 def run(arguments: list[str]) -> int:
     """Parse, check, answer, print the scores."""
     host = default_host()
-    known = trainers(host, "predict")
-    plugin, trainer = _chosen(host, known, arguments)
+    known = find_trainers(host, "predict")
+    plugin, trainer = _choose_trainer(host, known, arguments)
     parser = _parser(known, trainer)
     parsed = parser.parse_args(arguments)
     job = _job(parsed, trainer)
@@ -54,10 +54,10 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _chosen(
+def _choose_trainer(
     host: PluginHost, known: Mapping[str, tuple[str, TrainerInfo]], arguments: list[str]
 ) -> tuple[str, TrainerInfo]:
-    """The trainer that ``--trainer`` names, or the only one; looked up before its options are parsed."""
+    """Return the trainer that ``--trainer`` names, or the only one; before its options are parsed."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--trainer")
     named = early.parse_known_args(arguments)[0].trainer
@@ -91,7 +91,7 @@ def _job(parsed: argparse.Namespace, trainer: TrainerInfo) -> PredictJob:
             f"one adapter is asked at a time, {len(adapters)} are given: {', '.join(adapters)}; "
             "run the command once for each"
         )
-    options = job_options(parsed, trainer.predict_options)
+    options = read_job_options(parsed, trainer.predict_options)
     return PredictJob(trainer.name, _output_directory(parsed.output_dir), options, next(iter(adapters), None))
 
 

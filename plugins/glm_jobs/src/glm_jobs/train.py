@@ -25,7 +25,7 @@ from glm_core.routing import open_for_training
 
 from ._progress import check_progress
 from ._progress_bar import Drawing, draw_progress
-from ._trainers import add_set_option, job_options, trainers
+from ._trainers import add_set_option, find_trainers, read_job_options
 
 LINES = 20
 MODEL_SETTINGS = ("model", "revision", "runtime", "device", "dtype", "quantize", "hub", "offline")
@@ -34,7 +34,7 @@ MODEL_SETTINGS = ("model", "revision", "runtime", "device", "dtype", "quantize",
 def run(arguments: list[str]) -> int:
     """Parse, check, train, print the directory of the last checkpoint."""
     host = default_host()
-    known = trainers(host, "train")
+    known = find_trainers(host, "train")
     if not arguments or arguments[0].startswith("-"):
         return _explain(known, arguments)
     plugin, trainer = _chosen(host, known, arguments[0])
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
         job = TrainJob(
             trainer=trainer.name,
             output_dir=expand(parsed.output_dir),
-            options=job_options(parsed, trainer.options),
+            options=read_job_options(parsed, trainer.options),
             devices=tuple(device.name for device in devices),
             dtype=dtype,
             scheme=scheme,
@@ -79,7 +79,7 @@ def _chosen(
 
 
 def _explain(known: Mapping[str, tuple[str, TrainerInfo]], arguments: list[str]) -> int:
-    """No trainer is named: print which there are, as help or as an error."""
+    """Print which trainers there are, as help or as an error, where none is named."""
     listed = [f"  {name}  {info.summary}" for name, (_, info) in known.items()]
     parser = command_parser(
         "train",
@@ -114,7 +114,7 @@ def _parser(trainer: TrainerInfo) -> argparse.ArgumentParser:
 
 
 def _say_nothing(line: str) -> None:
-    """What the other processes of a job tell."""
+    """Drop what the other processes of a job would tell."""
 
 
 def _follow(

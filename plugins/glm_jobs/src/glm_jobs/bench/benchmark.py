@@ -11,8 +11,8 @@ from glm_core.chat_model import ChatModel
 from glm_core.errors import ConfigError
 from glm_core.records import ChatRequest, Message, Sampling
 
-from .prompts import TOLERANCE, text_of, words_for
-from .rates import Spread, decode_rate, lead, prefill_rate, time_to_first_token, total_rate
+from .prompts import TOLERANCE, find_word_count, make_question
+from .rates import Spread, count_head_start, decode_rate, prefill_rate, time_to_first_token, total_rate
 from .streams import Clock, Timeline, run_together
 
 WARM_UP_TOKENS = 8
@@ -83,7 +83,7 @@ class Cell:
         return None if self.decode is None else self.decode.median / self.batch
 
     def bandwidth_share(self, weight_bytes: int, bandwidth: float | None) -> float | None:
-        """Which share of the memory's bandwidth reading the weights takes; ``None`` = unknown."""
+        """Return the share of the memory's bandwidth that reading the weights takes; ``None`` = unknown."""
         if not bandwidth or not weight_bytes or self.steps_per_second is None:
             return None
         return weight_bytes * self.steps_per_second / bandwidth
@@ -114,21 +114,23 @@ def measure(
     words = {}
     for wanted in sorted(set(plan.prompt_tokens)):
         notify(f"finding a question of {wanted:,} tokens")
-        words[wanted] = words_for(wanted, ask.count_tokens)
+        words[wanted] = find_word_count(wanted, ask.count_tokens)
     cells = []
     for batch in sorted(set(plan.batches)):
         for run in range(plan.warm_up):
             notify(f"warm-up {run + 1} of {plan.warm_up}: batch {batch}")
-            ask.together(batch, min(words.values()), min(WARM_UP_TOKENS, plan.new_tokens))
+            ask.run_batch(batch, min(words.values()), min(WARM_UP_TOKENS, plan.new_tokens))
         for wanted, num_words in words.items():
             new_tokens = plan.new_tokens
             if batch > 1:
                 notify(f"finding the length of answers: {wanted:,} prompt tokens, batch {batch}")
-                new_tokens = _length_together(ask, plan, batch, num_words, model.info.context_length - wanted)
+                new_tokens = _find_answer_length(
+                    ask, plan, batch, num_words, model.info.context_length - wanted
+                )
             runs = []
             for run in range(plan.repeat):
                 notify(f"run {run + 1} of {plan.repeat}: {wanted:,} prompt tokens, batch {batch}")
-                runs.append(ask.together(batch, num_words, new_tokens))
+                runs.append(ask.run_batch(batch, num_words, new_tokens))
             cells.append(_cell(wanted, batch, runs))
     return cells
 
@@ -148,15 +150,15 @@ def _check_fit(model: ChatModel, plan: Plan) -> None:
         )
 
 
-def _length_together(ask: _Asker, plan: Plan, batch: int, num_words: int, room: int) -> int:
-    """How long answers must be for ``new_tokens`` of them to be decoded together.
+def _find_answer_length(ask: _Asker, plan: Plan, batch: int, num_words: int, room: int) -> int:
+    """Find how long answers must be for ``new_tokens`` of them to be decoded together.
 
     The first answers begin while the others' questions are read. Found by trying: ``room`` tokens at
     most, and a runtime that answers one after another is tried twice.
     """
     length = plan.new_tokens
     for _ in range(MAX_TRIES):
-        ahead = lead(ask.together(batch, num_words, length))
+        ahead = count_head_start(ask.run_batch(batch, num_words, length))
         together = length - math.ceil(ahead) + 1
         if together >= plan.new_tokens - plan.new_tokens // 8:
             break
@@ -176,16 +178,16 @@ class _Asker:
         self._asked = 0
 
     def count_tokens(self, text: str) -> int:
-        """The runtime's own count."""
+        """Return the runtime's own count of a question's tokens."""
         [timeline] = run_together(self._model, [_request(text, 1)], clock=self._clock)
         return timeline.usage.prompt_tokens
 
-    def together(self, batch: int, num_words: int, new_tokens: int) -> list[Timeline]:
-        """So many requests at once."""
+    def run_batch(self, batch: int, num_words: int, new_tokens: int) -> list[Timeline]:
+        """Send a batch of requests at once and return their timelines."""
         requests = []
         for _ in range(batch):
             self._asked += 1
-            requests.append(_request(text_of(num_words, self._asked), new_tokens))
+            requests.append(_request(make_question(num_words, self._asked), new_tokens))
         return run_together(self._model, requests, clock=self._clock)
 
 

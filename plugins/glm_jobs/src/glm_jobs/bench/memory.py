@@ -9,7 +9,7 @@ STATUS = Path("/proc/self/status")
 
 
 def peak_memory_bytes(status: Path = STATUS) -> int | None:
-    """The most that was resident at one time since the process began; ``None`` where nobody says."""
+    """Return the most memory that was resident at one time so far; ``None`` where nobody says."""
     try:
         # Not getrusage, whose peak on Linux includes that of the program which started this one.
         for line in status.read_text("ascii").splitlines():

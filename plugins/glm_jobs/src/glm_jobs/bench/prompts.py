@@ -15,8 +15,8 @@ CountTokens = Callable[[str], int]
 """How many prompt tokens a question has, control tokens included."""
 
 
-def text_of(num_words: int, number: int = 0) -> str:
-    """A question of so many words; each ``number`` gives another one.
+def make_question(num_words: int, number: int = 0) -> str:
+    """Return a question of so many words; each ``number`` gives another one.
 
     Two of them differ within the first `VARIED_WORDS` words, so that no runtime can reuse what it
     computed for an earlier one.
@@ -26,8 +26,8 @@ def text_of(num_words: int, number: int = 0) -> str:
     return " ".join([*varied, *rest][:num_words])
 
 
-def words_for(wanted: int, count_tokens: CountTokens) -> int:
-    """How many words make a question of ``wanted`` tokens, within 2 % or one word.
+def find_word_count(wanted: int, count_tokens: CountTokens) -> int:
+    """Find how many words make a question of ``wanted`` tokens, within 2 % or one word.
 
     Args:
         wanted: tokens, control tokens included.
@@ -36,7 +36,7 @@ def words_for(wanted: int, count_tokens: CountTokens) -> int:
     Raises:
         ConfigError: even a question of one word is longer.
     """
-    words, found = 1, count_tokens(text_of(1))
+    words, found = 1, count_tokens(make_question(1))
     if found > wanted:
         raise ConfigError(
             f"--prompt-tokens {wanted} is too short: a question of one word has {found} tokens here. "
@@ -49,7 +49,7 @@ def words_for(wanted: int, count_tokens: CountTokens) -> int:
         guess = max(1, words + round((wanted - found) / per_word))
         if guess == words:
             break
-        longer = count_tokens(text_of(guess))
+        longer = count_tokens(make_question(guess))
         if longer != found:
             per_word = max((longer - found) / (guess - words), 0.01)
         words, found = guess, longer

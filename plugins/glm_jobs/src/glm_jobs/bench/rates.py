@@ -28,13 +28,13 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread | None:
-        """The spread of what could be measured; ``None`` if nothing could."""
+        """Return the spread of what could be measured; ``None`` if nothing could."""
         runs = tuple(value for value in values if value is not None)
         return cls(statistics.median(runs), min(runs), max(runs), runs) if runs else None
 
 
 def decode_rate(timelines: Sequence[Timeline]) -> float | None:
-    """Tokens a second of all streams together while all of them decode.
+    """Return the tokens a second of all streams together while all of them decode.
 
     Counted from the moment when the last stream got its first token to the moment when the first
     stream got its last one, so no prefill is inside. A stream whose token falls beside an end of
@@ -49,18 +49,18 @@ def decode_rate(timelines: Sequence[Timeline]) -> float | None:
     end = min(timeline.last for timeline in timelines)
     if end <= start:
         return None
-    tokens = sum(tokens_at(timeline, end) - tokens_at(timeline, start) for timeline in timelines)
+    tokens = sum(count_tokens_at(timeline, end) - count_tokens_at(timeline, start) for timeline in timelines)
     return tokens / (end - start)
 
 
-def lead(timelines: Sequence[Timeline]) -> float:
-    """How many tokens of an answer were there when the last of the answers began, at most."""
+def count_head_start(timelines: Sequence[Timeline]) -> float:
+    """Return how many tokens an answer had at most when the last of the answers began."""
     start = max(timeline.first for timeline in timelines)
-    return max(tokens_at(timeline, start) for timeline in timelines)
+    return max(count_tokens_at(timeline, start) for timeline in timelines)
 
 
-def tokens_at(timeline: Timeline, when: float) -> float:
-    """How many tokens of an answer were made by then, in between two tokens as a fraction."""
+def count_tokens_at(timeline: Timeline, when: float) -> float:
+    """Return how many tokens of an answer had come by a time, between two tokens as a fraction."""
     times = [time for time, _ in timeline.arrivals]
     index = bisect.bisect_right(times, when)
     if index == 0:
@@ -73,20 +73,20 @@ def tokens_at(timeline: Timeline, when: float) -> float:
 
 
 def time_to_first_token(timeline: Timeline) -> float | None:
-    """Seconds from the request to its first token, as the runtime says or else as seen from outside."""
+    """Return the seconds from a request to its first token, as the runtime says or as seen outside."""
     if timeline.usage.time_to_first_token > 0:
         return timeline.usage.time_to_first_token
     return timeline.first - timeline.asked if timeline.arrivals else None
 
 
 def prefill_rate(timeline: Timeline) -> float | None:
-    """Prompt tokens a second, waiting left out; for a request that ran alone."""
+    """Return the prompt tokens a second, waiting left out; for a request that ran alone."""
     first = time_to_first_token(timeline)
     seconds = 0.0 if first is None else first - timeline.usage.queue_seconds
     return timeline.usage.prompt_tokens / seconds if seconds > 0 else None
 
 
 def total_rate(timelines: Sequence[Timeline]) -> float | None:
-    """Answer tokens a second from the first request to the last token, prefill and waiting included."""
+    """Return the answer tokens a second from the first request to the last token, all included."""
     seconds = max(timeline.last for timeline in timelines) - min(timeline.asked for timeline in timelines)
     return sum(timeline.num_tokens for timeline in timelines) / seconds if seconds > 0 else None

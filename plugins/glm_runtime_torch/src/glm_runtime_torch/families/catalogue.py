@@ -11,7 +11,7 @@ GLM4_LICENSE = "GLM-4 Model License"
 
 
 def _card(name: str, summary: str, license_name: str, repository: str, modelscope: str = "") -> ModelCard:
-    """A model of the publishers, whose account on the hub was renamed: both spellings of an id work."""
+    """Return the card of a model; its publishers renamed their account, so both spellings of an id work."""
     return ModelCard(
         name,
         summary,

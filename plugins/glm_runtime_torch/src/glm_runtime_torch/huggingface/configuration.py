@@ -56,9 +56,9 @@ class ChatGLMConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def network_config(self) -> NetworkConfig:
-        """The shape of the network."""
+        """Return the shape of the network."""
         return NetworkConfig.from_checkpoint(self.published())
 
     def published(self) -> dict[str, Any]:
-        """The keys and values of a ``config.json``."""
+        """Return the keys and values of a ``config.json``."""
         return dict(self.to_dict())

@@ -46,24 +46,24 @@ def check_format(bits: int, in_features: int = 0, group_size: int = 0) -> None:
 
 
 def largest_integer(bits: int) -> int:
-    """What the largest weight of a row or group becomes: 127 or 7. -128 and -8 are not used."""
+    """Return what the largest weight of a row or group becomes: 127 or 7. -128 and -8 are not used."""
     return int(2 ** (bits - 1) - 1)
 
 
 def stored_shape(shape: Sequence[int], bits: int) -> tuple[int, int]:
-    """Shape of the stored int8 tensor of a matrix ``(out, in)``."""
+    """Return the shape of the stored int8 tensor of a matrix ``(out, in)``."""
     out_features, in_features = shape
     return out_features, in_features // 2 if bits == 4 else in_features
 
 
 def scale_shape(shape: Sequence[int], group_size: int) -> tuple[int, ...]:
-    """Shape of the scales of a matrix ``(out, in)``: ``(out,)``, or ``(out, in / group_size)``."""
+    """Return the shape of the scales of a matrix ``(out, in)``: ``(out,)``, or ``(out, in / group_size)``."""
     out_features, in_features = shape
     return (out_features, in_features // group_size) if group_size else (out_features,)
 
 
 def scale_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Dtype of the scales that belong to weights of ``dtype``; bfloat16 would be too coarse for them."""
+    """Return the dtype of the scales of weights of ``dtype``; bfloat16 would be too coarse for them."""
     return torch.float32 if dtype == torch.bfloat16 else dtype
 
 
@@ -96,7 +96,7 @@ def quantize_pieces(
     *,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """`quantize_rows` of a matrix that is never whole in memory.
+    """Round a matrix as `quantize_rows` does, one that is never whole in memory.
 
     Args:
         pieces: index of the first row, and some whole rows ``[n, in]``; together all rows.
@@ -129,7 +129,7 @@ def _round(rows: Tensor, bits: int, group_size: int) -> tuple[Tensor, Tensor]:
 def dequantize_rows(
     stored: Tensor, scale: Tensor, bits: int, dtype: torch.dtype, group_size: int = 0
 ) -> Tensor:
-    """The matrix ``[out, in]`` that stored integers and scales stand for, multiplied in float32."""
+    """Return the matrix ``[out, in]`` of stored integers and scales, multiplied in float32."""
     integers = unpack(stored, bits).float()
     grouped = integers.unflatten(1, (-1, group_size)) if group_size else integers.unsqueeze(1)
     scales = scale.float().view(len(scale), -1, 1)
@@ -137,7 +137,7 @@ def dequantize_rows(
 
 
 def pack(integers: Tensor, bits: int) -> Tensor:
-    """What is stored of int8 ``[out, in]``: itself, or two to a byte."""
+    """Return what is stored of int8 ``[out, in]``: itself, or two to a byte."""
     return pack_int4(integers) if bits == 4 else integers
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from glm_core.records import QuantizationScheme
 
-from .formats import largest_integer, pack
+from .formats import largest_integer, pack, quantize_rows
 
 DAMPING = 0.01
 MAX_DAMPING = 10.0
@@ -51,7 +51,7 @@ def gptq(
     scheme: QuantizationScheme,
     scale_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, str]:
-    """Integers and scales whose products with the inputs that were seen are close to the weight's.
+    """Return integers and scales whose products with the inputs that were seen are close to the weight's.
 
     Args:
         weight: ``[O, D]`` float32; left as it is.
@@ -66,6 +66,9 @@ def gptq(
     Raises:
         ArithmeticError: the inputs or the weight hold infinities or NaN.
     """
+    if not inputs.count:  # an expert that no token was sent to: nothing says which weights matter
+        stored, scale = quantize_rows(weight.to(scale_dtype), scheme.bits, scheme.group_size)
+        return stored, scale, "no calibration text reached this layer, so it is rounded to the nearest"
     hessian, inputs.matrix = inputs.matrix, torch.empty(0)
     importance = hessian.diagonal().clone()
     dead = importance == 0  # never active: any weight does, and 0 leaves the scales to the others
@@ -89,7 +92,7 @@ def gptq(
 
 
 def _scales(weight: Tensor, importance: Tensor, scheme: QuantizationScheme, dtype: torch.dtype) -> Tensor:
-    """Scales ``[O, G]``: of `SHARES` the one with the smallest error of plain rounding, inputs weighted."""
+    """Return scales ``[O, G]``: of `SHARES` those with the least error of rounding, inputs weighted."""
     limit = largest_integer(scheme.bits)
     groups = weight.unflatten(1, (-1, scheme.group_size or weight.shape[1]))  # [O, G, g]
     share_of_input = importance.view(groups.shape[1], -1)
@@ -107,7 +110,7 @@ def _scales(weight: Tensor, importance: Tensor, scheme: QuantizationScheme, dtyp
 
 
 def _inverse_factor(hessian: Tensor) -> tuple[Tensor, float]:
-    """Upper Cholesky factor of the inverse, and how much damping that took; changes the diagonal."""
+    """Return the inverse's upper Cholesky factor and the damping it took; changes the diagonal."""
     mean = hessian.diagonal().mean().item()
     damping, added = DAMPING, 0.0
     while damping <= MAX_DAMPING:

@@ -38,7 +38,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Any:
-        """The gradient of the input, ``[..., out]`` to ``[..., in]``."""
+        """Return the gradient of the input, ``[..., out]`` to ``[..., in]``."""
         stored, scale = context.saved_tensors
         (gradient,) = gradients
         weight = dequantize_matrix(stored, scale, context.bits, gradient.dtype, context.group_size)

@@ -60,7 +60,7 @@ class StoredForm:
         return cls(bits, group_size if bits else 0, bool(bits and config.get("quantization_embeddings")))
 
     def as_config(self) -> dict[str, Any]:
-        """The keys of ``config.json``; without groups exactly the published ones."""
+        """Return the keys of ``config.json``; without groups exactly the published ones."""
         keys: dict[str, Any] = {
             "quantization_bit": self.bits,
             "quantization_embeddings": self.embeddings,
