@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ._isolation import broken_promise, plugin_errors, safe_repr
@@ -35,7 +36,7 @@ _END: Any = object()
 _SAMPLING_FIELDS = frozenset(field.name for field in dataclasses.fields(Sampling))
 
 
-class ChatStream(Iterator[Delta]):
+class ChatStream(Iterator[Delta], AbstractContextManager["ChatStream"]):
     """An answer as it comes: iterate it; close it, or leave its ``with`` block, to cancel the answer.
 
     What the plugin raises that is not for the user becomes a `PluginError` with the original as
@@ -82,14 +83,11 @@ class ChatStream(Iterator[Delta]):
         self.close()
         return broken_promise(self._plugin, f"chat_stream {what}")
 
-    def __enter__(self) -> ChatStream:
-        return self
-
     def __exit__(self, *error: object) -> None:
         self.close()
 
 
-class ChatModel:
+class ChatModel(AbstractContextManager["ChatModel"]):
     """A loaded model: chat with it, stream from it, close it.
 
     Safe to use from many threads at once. A context manager; leaving it closes the model.
@@ -282,9 +280,6 @@ class ChatModel:
             self._closed = True
             with plugin_errors(self._runtime, "close"):
                 self._model.close()
-
-    def __enter__(self) -> ChatModel:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ import platformdirs
 
 from ._not_set import NOT_SET, NotSet
 from .errors import ConfigError
+from .jobs import QuantizationScheme
 
 ENVIRONMENT_PREFIX = "GLM_"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-SCHEME = r"int\d{1,2}(-g\d{1,6})?"
 HUBS = ("huggingface", "modelscope")
 MAX_SLOTS = 1024
 MAX_CONTEXT_LENGTH = 2**24
@@ -82,10 +81,8 @@ class Settings:
                 raise ConfigError(
                     f"{name} {getattr(self, name)!r} is unknown; expected one of {', '.join(choices)}"
                 )
-        if self.quantize != "none" and not re.fullmatch(SCHEME, self.quantize):
-            raise ConfigError(
-                f"quantize {self.quantize!r} is unknown; expected none, int8, int4, or int4-g128 and the like"
-            )
+        if self.quantize != "none":
+            QuantizationScheme.parse(self.quantize)
         for name, (kind, _, maximum) in _NUMBERS.items():
             number = getattr(self, name)
             if number is not NOT_SET and not (0 < number <= maximum and kind(number)):

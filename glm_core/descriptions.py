@@ -6,7 +6,6 @@ plugin as broken, by name and with the reason, and breaks no command.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,17 +29,13 @@ def _check_fields(what: str, record: Any, *, named_by: str = "name") -> None:
     _require(
         is_word, f"the {named_by} of a {what} must be one word that does not begin with '-', got {name!r}"
     )
-    for field, declared in _hints_of(type(record)).items():
+    # Not among the class's own names, of which an `Option` has one that is called "type".
+    for field, declared in get_type_hints(type(record), localns={}).items():
         value = getattr(record, field)
         _require(
             _is_of(value, declared),
             f"{field} of {what} {name!r} must be {_describe_type(declared)}, got {value!r}",
         )
-
-
-@functools.cache
-def _hints_of(record: type) -> dict[str, Any]:
-    return get_type_hints(record, localns={})  # not the class's own names: an `Option` has a field "type"
 
 
 def _is_of(value: object, declared: Any) -> bool:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from ._candidates import load_declared
-from ._conflicts import claimants
+from ._conflicts import OWNERS, claimants
 from .config import HUBS, expand
 from .errors import AdapterError, HubError, ModelNotFoundError
 from .plugins import PluginHost
@@ -19,7 +19,6 @@ _PART = r"[A-Za-z0-9_](?:(?!--|\.\.)[A-Za-z0-9_.-])*(?<![.-])"
 _HUB_ID = re.compile(f"{_PART}/{_PART}")
 _ADAPTER_NAME = re.compile(r"\w[\w.-]{0,63}")
 HUB_ENTRY_POINTS = "glm.hubs"
-_KNOWN_PACKAGES = {"demo": "glm-model-demo"}
 
 
 def known_models(host: PluginHost) -> tuple[ModelCard, ...]:
@@ -43,8 +42,7 @@ def resolve(
     A directory of that name wins, then a known name, then a file (some formats are one file; whether it
     is one, a runtime decides), then a hub id such as ``THUDM/chatglm-6b``.
     ``NAME:ANYTHING`` is handed on as it is where ``NAME`` is a known model without files, such as
-    one behind a server. Only a folder without ``config.json`` that is called like an installed
-    model (``demo``) does not hide that model.
+    one behind a server.
 
     Raises:
         ModelNotFoundError: nothing answers to the name.
@@ -60,7 +58,9 @@ def resolve(
     cards = known_models(host)
     matching = [card for card in cards if name == card.name or name in card.aliases]
     card = next((card for card in matching if name == card.name), next(iter(matching), None))
-    if is_directory and not _is_another_folder(path, card):
+    # A folder that merely happens to be called like an installed model, such as demo, does not hide it.
+    is_other = card is not None and card.path is not None and not (path / "config.json").exists()
+    if is_directory and not is_other:
         return ModelSource(name, path.resolve())
     if card is not None:
         return _resolve_card(name, card, revision, offline, hub)
@@ -99,11 +99,6 @@ def adapter_directory(name: str, path: str | os.PathLike[str]) -> Path:
     return directory
 
 
-def _is_another_folder(directory: Path, card: ModelCard | None) -> bool:
-    """Return whether a directory merely happens to be called like an installed model, such as ``demo``."""
-    return card is not None and card.path is not None and not (directory / "config.json").exists()
-
-
 def _resolve_card(name: str, card: ModelCard, revision: str | None, offline: bool, hub: str) -> ModelSource:
     if card.path is not None:
         if not card.path.is_dir():
@@ -137,8 +132,8 @@ def _unknown(name: str, cards: tuple[ModelCard, ...]) -> str:
     names = [card.name for card in cards]
     close = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    if name in _KNOWN_PACKAGES:
-        hint = f" Install it with: pip install {_KNOWN_PACKAGES[name]}."
+    if name in OWNERS["model"]:
+        hint = f" Install it with: pip install {OWNERS['model'][name]}."
     return (
         f"model {name!r} is no directory, no known name and no hub id.{hint} "
         f"Known names: {', '.join(names) or 'none'}. Pass a directory, one of these, or an id such as "

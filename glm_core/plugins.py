@@ -80,16 +80,13 @@ class PluginHost:
         deny: Iterable[str] = (),
     ) -> None:
         self._manager = _new_manager()
-        self._reports: dict[int, PluginReport] = {}
-        allowed = None if allow is None else frozenset(allow)
-        denied = frozenset(deny)
-        for index, candidate in enumerate(candidates):
-            self._reports[index] = self._admit(candidate, allowed, denied)
+        allowed, denied = None if allow is None else frozenset(allow), frozenset(deny)
+        self._reports = [self._admit(candidate, allowed, denied) for candidate in candidates]
 
     @property
     def reports(self) -> tuple[PluginReport, ...]:
         """Return what became of every candidate, in their order."""
-        return tuple(self._reports.values())
+        return tuple(self._reports)
 
     def unused(self) -> str:
         """Return an end for messages about something missing: which installed plugins are not used."""
@@ -195,7 +192,7 @@ class PluginHost:
         self._change(name, seconds={**known, hook: max(seconds, known.get(hook, 0.0))})
 
     def _change(self, name: str, **fields: Any) -> None:
-        for index, report in self._reports.items():
+        for index, report in enumerate(self._reports):
             if report.name == name and report.status == "ok":
                 self._reports[index] = replace(report, **fields)
 

@@ -130,6 +130,12 @@ def test_provided_calls_reach_their_package(monkeypatch: pytest.MonkeyPatch) -> 
     assert seen == {"args": ("path",), "num_gpus": 4, "device_map": {"lm_head": 0}}
 
 
+def test_other_names_are_no_part_of_it() -> None:
+    """A misspelt call is an AttributeError, as of any module, and not a missing package."""
+    assert not hasattr(ChatGLM6Bpkg, "load_model_on_gpu")
+    assert not hasattr(ChatGLM6Bpkg.ptuning, "train")
+
+
 def test_keyword_names_are_those_of_the_original() -> None:
     """Every parameter that callers of the original could pass is still there."""
     demo = ["model_name_or_path", "trust_remote_code", "model", "tokenizer"]

@@ -57,7 +57,7 @@ CPU = DeviceInfo("cpu", "cpu", "a processor")
         (RuntimeInfo, ("auto",), "a runtime cannot be called 'auto'"),
         (RuntimeInfo, ("two words",), "the name of a runtime must be one word"),
         (ModelMatch, ("two words", "why"), "the kind of a model match must be one word"),
-        (ModelMatch, ("torch", None), "the reason of a model match must be text"),
+        (ModelMatch, ("torch", None), "reason of model match 'torch' must be text"),
         (Option, ("server-port", ""), "option 'server-port': its name must be as in Python, such as port"),
         (Option, ("port", "", list), "option 'port': its type must be str, int, float or bool"),
         (Option, ("port", "", int, "80"), "option 'port': its default '80' is no int"),
