@@ -124,29 +124,25 @@ def _section(message: Message, say: Say) -> str:
 
 
 def _read_json(text: str, say: Say) -> dict[str, Any]:
-    document = _parse_json(text, partial(say, "not_json"))
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:  # no JSON, or a number or nesting beyond limits
+        raise ConfigError(say("not_json", reason=error)) from error
     if not isinstance(document, dict) or "messages" not in document:
         raise ConfigError(say("no_messages"))
     return document
 
 
-def _parse_json(text: str, say_what: Say) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:  # no JSON, or a number or nesting beyond limits
-        raise ConfigError(say_what(reason=error)) from error
-
-
 def _read_markdown(text: str, facts: re.Match[str], say: Say) -> tuple[dict[str, Any], Sequence[int]]:
     """Return the document, and the line of each message's heading."""
     first = text.count("\n", 0, facts.start()) + 1
-    document = _parse_json(facts[1], partial(say, "bad_mark", line=first))  # an object, by the mark's form
+    document = _read_mark(facts[1], first, say)
     sections: list[tuple[dict[str, Any], list[str]]] = []
     places: list[int] = []
     for number, line in enumerate(text[facts.end() :].split("\n"), start=first):
         heading = _HEADING.fullmatch(line)
         if heading:
-            more = _parse_json(heading[2] or "{}", partial(say, "bad_mark", line=number))
+            more = _read_mark(heading[2], number, say) if heading[2] else {}
             sections.append(({**more, "role": heading[1]}, []))
             places.append(number)
         elif sections:
@@ -155,6 +151,14 @@ def _read_markdown(text: str, facts: re.Match[str], say: Say) -> tuple[dict[str,
         {**message, "content": "\n".join(_without_frame(lines))} for message, lines in sections
     ]
     return document, places
+
+
+def _read_mark(text: str, line: int, say: Say) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(text)  # the mark's form has made sure of the braces
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(say("bad_mark", line=line, reason=error)) from error
+    return value
 
 
 def _without_frame(lines: list[str]) -> list[str]:
