@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._isolation import plugin_errors, safe_repr
+from ._device_choice import Route
+from ._isolation import broken_promise, plugin_errors, safe_repr
 from ._not_set import NOT_SET, NotSet
 from .chat_model import ChatModel
 from .config import Settings
@@ -12,7 +13,7 @@ from .descriptions import DeviceInfo
 from .device_map import DeviceMap, check_device_map
 from .errors import DeviceError, PluginError
 from .jobs import QuantizationScheme
-from .pairing import Identification, Notify, Route, choose_route
+from .pairing import Identification, Notify, choose_route
 from .records import LoadedModel, Placement
 from .survey import Placer, Survey
 
@@ -137,8 +138,8 @@ def _call_stage(survey: Survey, route: Route, hook: str, **arguments: Any) -> Lo
     if model is None:
         instead = "leave --quantize out" if hook == "quantize" else "choose another --device"
         raise PluginError(
-            f"{route.placer} cannot {hook} models of runtime {route.runtime!r}, although it names their kind "
-            f"{route.match.kind!r}; {instead}, and report this to its author"
+            f"{route.placer} cannot {hook} models of runtime {route.runtime!r}, although it names their "
+            f"kind; {instead}, and report this to its author"
         )
     return _check_model(plugin, hook, model)
 
@@ -147,9 +148,6 @@ def _check_model(plugin: str, hook: str, model: Any) -> LoadedModel:
     with plugin_errors(plugin, hook):
         is_model = callable(getattr(model, "close", None)) and hasattr(model, "info")
     if not is_model:
-        raise PluginError(
-            f"plugin {plugin!r}: {hook} returned {safe_repr(model)}, which has no info and close(); "
-            "report this to its author"
-        )
+        raise broken_promise(plugin, f"{hook} returned {safe_repr(model)}, which has no info and close()")
     loaded: LoadedModel = model
     return loaded
