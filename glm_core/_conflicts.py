@@ -9,15 +9,18 @@ two *packages* call their plugins is decided earlier, where plugins are loaded.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from .plugins import PluginHost
-from .records import BackendInfo, FrontendInfo, ModelCard, RuntimeInfo, TrainerInfo
+from .records import FrontendInfo, ModelCard, TrainerInfo
+from .survey import Survey, take_survey
 
 What = Literal["device", "frontend", "model", "trainer"]
 Claims = Iterable[tuple[str, str]]
 """Pairs of a name and the plugin that claims it, whoever keeps the name first."""
+Cards = Mapping[str, Sequence[ModelCard]]
+"""The models that each plugin describes."""
 
 OWNERS: Mapping[What, Mapping[str, str]] = {
     "device": {"cpu": "glm-backend-cpu", "cuda": "glm-backend-cuda", "mps": "glm-backend-mps"},
@@ -42,11 +45,13 @@ def claimants(host: PluginHost, what: What, claims: Claims) -> dict[str, list[st
     return found
 
 
-def find_name_conflicts(host: PluginHost) -> dict[str, tuple[str, ...]]:
-    """Return, by plugin, a remark for every name that it shares with others."""
+def find_name_conflicts(
+    host: PluginHost, survey: Survey | None = None, cards: Cards | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Return, by plugin, a remark for every name that it shares with others; ask what is not given."""
     remarks: dict[str, list[str]] = defaultdict(list)
     distributions = {report.name: report.distribution for report in host.reports}
-    for what, claims in _all_claims(host):
+    for what, claims in _all_claims(host, survey or take_survey(host), cards):
         for name, (keeper, *others) in claimants(host, what, claims).items():
             claim = f"devices of type {name!r}" if what == "device" else f"{what} {name!r}"
             is_owner = what == "device" and distributions[keeper] == OWNERS[what].get(name)
@@ -57,16 +62,12 @@ def find_name_conflicts(host: PluginHost) -> dict[str, tuple[str, ...]]:
     return {plugin: tuple(lines) for plugin, lines in remarks.items()}
 
 
-def _all_claims(host: PluginHost) -> Iterator[tuple[What, Claims]]:
+def _all_claims(host: PluginHost, survey: Survey, cards: Cards | None) -> Iterator[tuple[What, Claims]]:
     frontends = host.describe("describe_frontend", FrontendInfo)
     yield "frontend", [(info.name, plugin) for plugin, info in frontends.items()]
     trainers = host.describe("describe_trainer", TrainerInfo)
     yield "trainer", [(info.name, plugin) for plugin, info in trainers.items()]
-    cards = host.describe_many("describe_models", ModelCard)
+    cards = host.describe_many("describe_models", ModelCard) if cards is None else cards
     yield "model", [(card.name, plugin) for plugin, of_it in cards.items() for card in of_it]
-    infos: list[tuple[str, BackendInfo | RuntimeInfo]] = [
-        *host.describe("describe_backend", BackendInfo).items(),
-        *host.describe("describe_runtime", RuntimeInfo).items(),
-    ]
-    infos.sort(key=lambda item: -item[1].priority)
-    yield "device", [(device.type, plugin) for plugin, info in infos for device in info.devices]
+    placers = sorted(survey.placers(), key=lambda placer: -placer.info.priority)
+    yield "device", [(device.type, placer.plugin) for placer in placers for device in placer.devices]
