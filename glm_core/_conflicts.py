@@ -26,6 +26,9 @@ OWNERS: Mapping[What, Mapping[str, str]] = {
     "trainer": {"ptuning": "glm-ptuning"},
 }
 """The packages of this project, by what each brings."""
+_REACHED = "they are taken only with --runtime"
+_NEVER_REACHED = "they are never taken, and need a name of their own"
+_EQUAL = "neither comes first: for a model that both take the user has to choose"
 
 
 def claimants(host: PluginHost, what: What, claims: Claims) -> dict[str, list[str]]:
@@ -46,27 +49,36 @@ def find_name_conflicts(host: PluginHost) -> dict[str, tuple[str, ...]]:
     """Return, by plugin, a remark for every name that it shares with others."""
     remarks: dict[str, list[str]] = defaultdict(list)
     distributions = {report.name: report.distribution for report in host.reports}
-    for what, claims in _all_claims(host):
+    backends = host.describe("describe_backend", BackendInfo)
+    runtimes = host.describe("describe_runtime", RuntimeInfo)
+    infos: list[tuple[str, BackendInfo | RuntimeInfo]] = [*backends.items(), *runtimes.items()]
+    infos.sort(key=lambda item: -item[1].priority)
+    priorities = {plugin: info.priority for plugin, info in infos}
+    devices = [(device.type, plugin) for plugin, info in infos for device in info.devices]
+    for what, claims in (*_claims_of_names(host), ("device", devices)):
         for name, (keeper, *others) in claimants(host, what, claims).items():
             claim = f"devices of type {name!r}" if what == "device" else f"{what} {name!r}"
             is_owner = what == "device" and distributions[keeper] == OWNERS[what].get(name)
-            end = "whose they are; they are taken only with --runtime" if is_owner else "which comes first"
             for other in others:
+                end = "which comes first"
+                if is_owner:
+                    end = f"whose they are; {_REACHED if other in runtimes else _NEVER_REACHED}"
+                elif what == "device" and priorities[keeper] == priorities[other]:
+                    for one, two in ((keeper, other), (other, keeper)):
+                        remarks[one].append(f"describes {claim}, as {two} does; {_EQUAL}")
+                    continue
                 remarks[keeper].append(f"describes {claim}, as {other} does; {keeper} comes first")
                 remarks[other].append(f"describes {claim}, as {keeper} does, {end}")
+    for plugin, backend in backends.items():
+        if not backend.kinds:
+            remarks[plugin].append("names no kinds of models (BackendInfo.kinds) and is never asked")
     return {plugin: tuple(lines) for plugin, lines in remarks.items()}
 
 
-def _all_claims(host: PluginHost) -> Iterator[tuple[What, Claims]]:
+def _claims_of_names(host: PluginHost) -> Iterator[tuple[What, Claims]]:
     frontends = host.describe("describe_frontend", FrontendInfo)
     yield "frontend", [(info.name, plugin) for plugin, info in frontends.items()]
     trainers = host.describe("describe_trainer", TrainerInfo)
     yield "trainer", [(info.name, plugin) for plugin, info in trainers.items()]
     cards = host.describe_many("describe_models", ModelCard)
     yield "model", [(card.name, plugin) for plugin, of_it in cards.items() for card in of_it]
-    infos: list[tuple[str, BackendInfo | RuntimeInfo]] = [
-        *host.describe("describe_backend", BackendInfo).items(),
-        *host.describe("describe_runtime", RuntimeInfo).items(),
-    ]
-    infos.sort(key=lambda item: -item[1].priority)
-    yield "device", [(device.type, plugin) for plugin, info in infos for device in info.devices]

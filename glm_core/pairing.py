@@ -126,7 +126,7 @@ def check_wishes(survey: Survey, runtime: str, device: str) -> list[Choice]:
     candidates = [
         candidate_of(survey, placer)
         for placer in survey.placers()
-        if isinstance(placer.info, BackendInfo) or placer.plugin not in others
+        if (placer.info.kinds if isinstance(placer.info, BackendInfo) else placer.plugin not in others)
     ]
     return best_choices(survey, candidates, device, named_runtime=named)
 
@@ -164,8 +164,8 @@ def choose_route(
 
 def _not_recognised(survey: Survey, identification: Identification) -> GlmError:
     source, failures = identification.source, list(identification.failures.values())
-    if len(failures) == 1:
-        return failures[0]
+    if len(failures) == 1 and (len(identification.asked) == 1 or not isinstance(failures[0], PluginError)):
+        return failures[0]  # it would be that runtime's; a fault of a plugin says nothing about the model
     runtimes = ", ".join(identification.asked)
     what = f"{source.path or source.name}: {describe_source(source)}"
     reasons = "".join(f" {error}" for error in failures)

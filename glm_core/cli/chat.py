@@ -115,9 +115,11 @@ def _adapter(parsed: argparse.Namespace) -> str | None:
 
 def _print(deltas: ChatStream) -> Delta:
     last = Delta("")
-    for last in _with_waiting_line(deltas):
-        print(last.text, end="", flush=True)
-    print(flush=True)
+    try:
+        for last in _with_waiting_line(deltas):
+            print(last.text, end="", flush=True)
+    finally:  # a message about what went wrong begins a line of its own, too
+        print(flush=True)
     return last
 
 
