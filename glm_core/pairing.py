@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._device_choice import Candidate, Choice, best_choices, candidate_of, require_one
-from ._isolation import safe_repr
+from ._isolation import divert_output, safe_repr
 from .descriptions import BackendInfo, DeviceInfo
 from .errors import CheckpointError, DeviceError, GlmError, PluginError
 from .records import ModelMatch, ModelSource
@@ -82,7 +82,8 @@ def identify(survey: Survey, source: ModelSource, runtime: str = "auto") -> Iden
     failures: dict[str, GlmError] = {}
     for plugin in asked:
         try:
-            match = survey.host.call(plugin, "identify_model", source=source)
+            with divert_output():
+                match = survey.host.call(plugin, "identify_model", source=source)
             if match is not None and not isinstance(match, ModelMatch):
                 raise PluginError(
                     f"plugin {plugin!r}: identify_model returned {safe_repr(match)}; a ModelMatch or None is "

@@ -75,11 +75,14 @@ def _explain_model(host: PluginHost, name: str, *, as_json: bool) -> int:
     resolved = resolve_settings(host, settings)
     survey = take_survey(host)
     source = ModelSource(resolved.name, resolved.path)
-    rows = _rows(survey, identify(survey, source))
+    identification = identify(survey, source)
+    rows = _rows(survey, identification)
     chosen: dict[str, Any] | None = None
     refusal = ""
     try:
-        route = choose_route(survey, identify(survey, source, settings.runtime), settings.device)
+        if settings.runtime != "auto":
+            identification = identify(survey, source, settings.runtime)
+        route = choose_route(survey, identification, settings.device)
         devices = [device.name for device in route.devices]
         chosen = {
             "runtime": survey.runtimes[route.runtime].name,
