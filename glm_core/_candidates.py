@@ -1,11 +1,14 @@
-"""Find the plugins that installed packages declare, without importing any."""
+"""Find what installed packages declare: plugins, without importing any, and single functions."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
+from ._isolation import format_error
 from .errors import PluginError
 
 ENTRY_POINT_GROUP = "glm.plugins"
@@ -44,7 +47,7 @@ def _one_by_one() -> Iterator[Candidate]:
             points = list(distribution.entry_points.select(group=ENTRY_POINT_GROUP))
         except Exception as error:  # see above
             if ENTRY_POINT_GROUP in (distribution.read_text("entry_points.txt") or ""):
-                yield Candidate(name, name, version, _refusal(f"its entry_points.txt is malformed ({error})"))
+                yield Candidate(name, name, version, functools.partial(_refuse, error))
             continue
         yield from (_candidate(point, distribution) for point in points)
 
@@ -62,8 +65,22 @@ def _identity(distribution: metadata.Distribution | None) -> tuple[str, str]:
         return "unknown", "unknown"
 
 
-def _refusal(reason: str) -> Callable[[], object]:
-    def load() -> object:
-        raise PluginError(reason)
+def _refuse(error: Exception) -> object:
+    raise PluginError(f"its entry_points.txt is malformed ({error})")
 
-    return load
+
+def load_declared(group: str, name: str, package: str) -> Any:
+    """Return what an installed package declares under a name in an entry-point group; ``None`` if none does.
+
+    Raises:
+        PluginError: it is declared, and cannot be imported; says to install ``package`` again.
+    """
+    for point in metadata.entry_points(group=group, name=name):
+        try:
+            return point.load()
+        except Exception as error:  # whatever is wrong with the installed package
+            raise PluginError(
+                f"{name} is installed but broken ({format_error(error)}); "
+                f"install it again: pip install --force-reinstall {package}"
+            ) from error
+    return None

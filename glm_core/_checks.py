@@ -51,3 +51,9 @@ def check_token_ids(name: str, value: tuple[object, ...]) -> None:
     for index, member in enumerate(value):
         if isinstance(member, bool) or not isinstance(member, int) or member < 0:
             raise RequestError(f"{name} must hold token ids, got {member!r} at position {index}")
+
+
+def check_tuple_of(name: str, value: object, kind: type) -> None:
+    """Refuse what is no tuple of records of one kind."""
+    if not isinstance(value, tuple) or not all(isinstance(member, kind) for member in value):
+        raise RequestError(f"{name} must be a tuple of {kind.__name__} records, got {value!r}")

@@ -12,7 +12,7 @@ The rules, none of which looks at the order of names:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -25,26 +25,21 @@ _PACKAGES = OWNERS["device"]
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A runtime and a placer of its models; the runtime's name is empty where no model is looked at."""
-
-    runtime: str
-    placer: Placer
-    priorities: tuple[int, int] = (0, 0)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A candidate and devices of its placer.
+class Route:
+    """Who loads a model, who places it, and where; a candidate has every device that comes into question.
 
     Attributes:
-        candidate: who.
+        runtime: the plugin that loads the model and answers with it; empty where no model is looked at.
+        placer: the plugin that places it, with what it offers.
         devices: where, in the order that the user gave.
+        priorities: of the placer and of the runtime.
         passed_over: with ``auto``: better devices that are not available.
     """
 
-    candidate: Candidate
+    runtime: str
+    placer: Placer
     devices: tuple[DeviceInfo, ...]
+    priorities: tuple[int, int]
     passed_over: tuple[DeviceInfo, ...] = ()
 
     def explain(self) -> str:
@@ -57,141 +52,130 @@ class Choice:
         return f"device auto: {self.devices[0].name} ({'; '.join([self.devices[0].label, *reasons])})"
 
 
-def candidate_of(survey: Survey, placer: Placer, runtime: str = "") -> Candidate:
+def candidate_of(survey: Survey, placer: Placer, runtime: str = "") -> Route:
     """Return a placer as a candidate for models of a runtime, or for any model."""
     own = survey.runtimes[runtime].priority if runtime else 0
-    return Candidate(runtime, placer, (placer.info.priority, own))
+    return Route(runtime, placer, placer.info.devices, (placer.info.priority, own))
 
 
-def best_choices(
-    survey: Survey, candidates: Iterable[Candidate], wanted: str, *, named_runtime: str | None = None
-) -> list[Choice]:
-    """Return the choices that are best and equal; one, unless the user must decide.
-
-    Args:
-        survey: what there is, for advice.
-        candidates: what may be chosen.
-        wanted: what ``--device`` says.
-        named_runtime: the plugin that ``--runtime`` names.
+def best_routes(
+    survey: Survey, candidates: Sequence[Route], wanted: str, *, named_runtime: str | None = None
+) -> list[Route]:
+    """Return the routes that ``--device`` means and that are equal; one, unless the user must decide.
 
     Raises:
         DeviceError: the device is unknown, absent or not available; says which there are.
     """
-    rightful = _without_others_devices(survey, list(candidates), named_runtime)
+    rightful = _without_others_devices(survey, candidates, named_runtime)
     if wanted == "auto":
         return _best_available(rightful)
     kind, _, indices = wanted.partition(":")
 
-    def rank(candidate: Candidate) -> tuple[bool, bool, tuple[int, int]]:
-        placer = candidate.placer
-        ours = survey.distribution(placer.plugin) == _PACKAGES.get(kind, "")
-        return ours, placer.info.name == kind, candidate.priorities
+    def rank(route: Route) -> tuple[bool, bool, tuple[int, int]]:
+        ours = survey.distribution(route.placer.plugin) == _PACKAGES.get(kind, "")
+        return ours, route.placer.info.name == kind, route.priorities
 
     refusals: list[DeviceError] = []
-    ranked = sorted(rightful, key=rank, reverse=True)
-    for _, group in groupby(ranked, key=rank):
-        choices: list[Choice] = []
-        for candidate in group:
-            of_kind = tuple(device for device in candidate.placer.devices if device.type == kind)
+    for _, group in groupby(sorted(rightful, key=rank, reverse=True), key=rank):
+        routes: list[Route] = []
+        for route in group:
+            of_kind = tuple(device for device in route.devices if device.type == kind)
             if of_kind:
                 try:
-                    choices.append(Choice(candidate, _pick(wanted, of_kind, indices)))
+                    routes.append(replace(route, devices=_pick(wanted, of_kind, indices)))
                 except DeviceError as error:  # another plugin may offer the same type of device
                     refusals.append(error)
-        if choices:
-            return choices
+        if routes:
+            return routes
     raise refusals[0] if refusals else _unknown_device(survey, rightful, wanted, named_runtime)
 
 
-def depends_on_model(choices: Sequence[Choice]) -> bool:
-    """Return whether equal choices take different kinds of models, so that each model has at most one."""
-    infos = [choice.candidate.placer.info for choice in choices]
+def depends_on_model(routes: Sequence[Route]) -> bool:
+    """Return whether equal routes take different kinds of models, so that each model has at most one."""
+    infos = [route.placer.info for route in routes]
     kinds = [set(info.kinds) if isinstance(info, BackendInfo) else set() for info in infos]
-    return len(choices) > 1 and not set.intersection(*kinds)
+    return len(routes) > 1 and not set.intersection(*kinds)
 
 
-def require_one(survey: Survey, choices: Sequence[Choice]) -> Choice:
-    """Return the one choice that there is.
+def require_one(survey: Survey, routes: Sequence[Route]) -> Route:
+    """Return the one route that there is.
 
     Raises:
         ConfigError: there are several; names them and says how to choose.
     """
-    if len(choices) == 1:
-        return choices[0]
-    runtimes = sorted({choice.candidate.runtime for choice in choices})
+    if len(routes) == 1:
+        return routes[0]
+    runtimes = sorted({route.runtime for route in routes})
     if len(runtimes) > 1:
         raise ConfigError(
             f"{len(runtimes)} runtimes can run this model equally well; choose with "
             + survey.runtime_options(runtimes)
         )
-    plugins = [str(choice.candidate.placer) for choice in choices]
-    devices = sorted({choice.devices[0].name for choice in choices})
-    if len(devices) == len(choices):
+    devices = sorted({route.devices[0].name for route in routes})
+    if len(devices) == len(routes):
         advice = "choose with " + " or ".join(f"--device {name}" for name in devices)
     else:
-        advice = "leave one out with GLM_DISABLE_PLUGINS=" + choices[-1].candidate.placer.plugin
-    raise ConfigError(f"{_join(plugins)} have devices of the same priority; {advice}")
-
-
-def _join(words: Iterable[str]) -> str:
-    return " and ".join(words)
+        advice = "leave one out with GLM_DISABLE_PLUGINS=" + routes[-1].placer.plugin
+    placers = " and ".join(str(route.placer) for route in routes)
+    raise ConfigError(f"{placers} have devices of the same priority; {advice}")
 
 
 def _without_others_devices(
-    survey: Survey, candidates: Sequence[Candidate], named_runtime: str | None
-) -> list[Candidate]:
+    survey: Survey, candidates: Sequence[Route], named_runtime: str | None
+) -> list[Route]:
     """Drop from each candidate the devices of types that belong to another candidate."""
     owners: dict[str, str] = {}
-    for candidate in candidates:
-        plugin = candidate.placer.plugin
+    for route in candidates:
+        plugin = route.placer.plugin
         distribution = survey.distribution(plugin)
-        for kind in {device.type for device in candidate.placer.devices}:
+        for kind in {device.type for device in route.devices}:
             if plugin == named_runtime:
                 owners[kind] = plugin
             elif _PACKAGES.get(kind) == distribution:
                 owners.setdefault(kind, plugin)
-    rightful = []
-    for candidate in candidates:
-        placer = candidate.placer
-        devices = tuple(
-            device for device in placer.devices if owners.get(device.type, placer.plugin) == placer.plugin
+    return [
+        replace(
+            route,
+            devices=tuple(
+                device
+                for device in route.devices
+                if owners.get(device.type, route.placer.plugin) == route.placer.plugin
+            ),
         )
-        rightful.append(
-            replace(candidate, placer=Placer(placer.plugin, replace(placer.info, devices=devices)))
-        )
-    return rightful
+        for route in candidates
+    ]
 
 
-def _best_available(candidates: Sequence[Candidate]) -> list[Choice]:
+def _best_available(candidates: Sequence[Route]) -> list[Route]:
     passed_over: list[DeviceInfo] = []
 
-    def rank(candidate: Candidate) -> tuple[int, int]:
-        return candidate.priorities
+    def rank(route: Route) -> tuple[int, int]:
+        return route.priorities
 
     for _, group in groupby(sorted(candidates, key=rank, reverse=True), key=rank):
-        choices = []
-        for candidate in group:
+        routes = []
+        for route in group:
             before = list(passed_over)
-            for device in candidate.placer.devices:
+            for device in route.devices:
                 if device.available:
-                    choices.append(Choice(candidate, (device,), tuple(before)))
+                    routes.append(replace(route, devices=(device,), passed_over=tuple(before)))
                     break
                 before.append(device)
             else:
                 passed_over = before
-        if choices:
-            return choices
+        if routes:
+            return routes
     reasons = [f"{device.name}: {device.reason}" for device in dict.fromkeys(passed_over)]
     raise DeviceError(f"no device is available: {'; '.join(reasons) or 'the backends see none'}")
 
 
 def _unknown_device(
-    survey: Survey, candidates: Sequence[Candidate], wanted: str, named_runtime: str | None
+    survey: Survey, candidates: Sequence[Route], wanted: str, named_runtime: str | None
 ) -> DeviceError:
     """Return the error for a device of a type that no candidate has, with what to do instead."""
     kind = wanted.partition(":")[0]
-    ranked = sorted(candidates, key=lambda candidate: -candidate.priorities[0])
-    devices = [device for candidate in ranked for device in candidate.placer.devices if device.available]
+    ranked = sorted(candidates, key=lambda route: -route.priorities[0])
+    devices = [device for route in ranked for device in route.devices if device.available]
     there = ", ".join(dict.fromkeys(device.name for device in devices)) or "none"
     unused = survey.host.unused()
     namesakes = [placer for placer in survey.placers() if placer.info.name == kind]

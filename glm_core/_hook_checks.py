@@ -22,14 +22,9 @@ RUNTIME_HOOKS = ("describe_runtime", "identify_model")
 
 
 def check_hooks(module: object, trial: pluggy.PluginManager) -> tuple[str, ...]:
-    """Check a plugin on a throw-away manager, so that a refused one leaves no trace.
+    """Return the sorted names of the hooks that a plugin answers, once they are found to be right.
 
-    Args:
-        module: the plugin.
-        trial: a manager with core's hook specifications and no plugin.
-
-    Returns:
-        Names of the hooks that the plugin answers, sorted.
+    ``trial`` is a throw-away manager with core's hook specifications: a refused plugin leaves no trace.
 
     Raises:
         PluginError: it breaks a rule of `glm_core.hookspecs`.

@@ -56,6 +56,11 @@ def plugin_errors(plugin: str, what: str) -> Iterator[None]:
         ) from error
 
 
+def broken_promise(plugin: str, what: str) -> PluginError:
+    """Return the error for a plugin that did something that a hook's contract forbids."""
+    return PluginError(f"plugin {plugin!r}: {what}; report this to its author")
+
+
 def format_error(error: BaseException) -> str:
     """Return an exception's type and message in one line, whatever its ``__str__`` does."""
     try:

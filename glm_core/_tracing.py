@@ -28,23 +28,21 @@ _users = 0  # who wants a trace now; a plain number, because hooks run on many t
 @contextlib.contextmanager
 def tracing(wanted: bool = True) -> Iterator[None]:
     """Trace every hook call of this process within the block, if ``wanted``."""
-    _add(wanted)
+    global _users
+    with _lock:
+        _users += wanted
     try:
         yield
     finally:
-        _add(-wanted)
+        with _lock:
+            _users -= wanted
 
 
 def trace_from_now_on() -> None:
     """Trace every hook call of this process, for programs that run no command."""
-    if not _users:
-        _add(1)
-
-
-def _add(users: int) -> None:
     global _users
     with _lock:
-        _users += users
+        _users = _users or 1
 
 
 class Outcome:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from ._isolation import plugin_errors, safe_repr
+from ._isolation import broken_promise, plugin_errors, safe_repr
 from ._tracing import trace_items
 from .errors import AdapterError, ClosedError, PluginError, RequestError
 from .models import adapter_directory
@@ -36,7 +36,7 @@ _END: Any = object()
 _SAMPLING_FIELDS = frozenset(field.name for field in dataclasses.fields(Sampling))
 
 
-class ChatStream(Iterator[Delta]):
+class ChatStream(Iterator[Delta], AbstractContextManager["ChatStream"]):
     """An answer as it comes: iterate it; close it, or leave its ``with`` block, to cancel the answer.
 
     What the plugin raises that is not for the user becomes a `PluginError` with the original as
@@ -49,9 +49,8 @@ class ChatStream(Iterator[Delta]):
         self._finished = False
         self._closed = False
         if not callable(getattr(deltas, "close", None)) or not hasattr(deltas, "__next__"):
-            raise PluginError(
-                f"plugin {plugin!r}: chat_stream returned {safe_repr(deltas)}, which is no iterator with "
-                "close(); report this to its author"
+            raise broken_promise(
+                plugin, f"chat_stream returned {safe_repr(deltas)}, which is no iterator with close()"
             )
         self._deltas = trace_items(plugin, "chat_stream", deltas)
 
@@ -82,18 +81,13 @@ class ChatStream(Iterator[Delta]):
 
     def _broken(self, what: str) -> PluginError:
         self.close()
-        return PluginError(f"plugin {self._plugin!r}: chat_stream {what}; report this to its author")
+        return broken_promise(self._plugin, f"chat_stream {what}")
 
-    def __enter__(self) -> ChatStream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
-class ChatModel:
+class ChatModel(AbstractContextManager["ChatModel"]):
     """A loaded model: chat with it, stream from it, close it.
 
     Safe to use from many threads at once. A context manager; leaving it closes the model.
@@ -112,9 +106,8 @@ class ChatModel:
         with plugin_errors(self._runtime, "info"):
             info: object = self._model.info
         if not isinstance(info, ModelInfo):
-            raise PluginError(
-                f"plugin {self._runtime!r}: info of its model is {safe_repr(info)}, which is no ModelInfo; "
-                "report this to its author"
+            raise broken_promise(
+                self._runtime, f"info of its model is {safe_repr(info)}, which is no ModelInfo"
             )
         return info
 
@@ -201,10 +194,7 @@ class ChatModel:
             )
         deltas = self._host.call(self._runtime, "chat_stream", model=self._model, request=request)
         if deltas is None:
-            raise PluginError(
-                f"plugin {self._runtime!r} loaded the model but declined to chat with it; "
-                "report this to its author"
-            )
+            raise broken_promise(self._runtime, "chat_stream declined a request for a model that it loaded")
         return ChatStream(self._runtime, deltas)
 
     def reply(self, request: ChatRequest) -> Message:
@@ -291,12 +281,7 @@ class ChatModel:
             with plugin_errors(self._runtime, "close"):
                 self._model.close()
 
-    def __enter__(self) -> ChatModel:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -7,16 +7,17 @@ Only the unsafe defaults differ: servers bind to loopback unless a host is given
 ``trust_remote_code`` is accepted and has no effect, because no code is ever loaded with a model.
 
 Each call is carried out by a plugin: the demos and the server by the frontend of that name, the
-others by what an installed package declares under the entry-point group ``glm.compat``.
+others by what an installed package declares under the entry-point group ``glm.compat``, where their
+keywords are documented.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from importlib import metadata
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ._candidates import load_declared
 from .chat_model import ChatModel
 from .config import load_settings
 from .errors import ConfigError, PluginError
@@ -26,11 +27,6 @@ from .routing import adopt_model, open_model
 
 ENTRY_POINT_GROUP = "glm.compat"
 DEFAULT_MODEL = "THUDM/chatglm-6b"
-_PACKAGES = {
-    "load_model_on_gpus": "glm-backend-cuda",
-    "ptuning": "glm-ptuning",
-    "load_ptuning_checkpoint": "glm-ptuning",
-}
 
 
 def launch_web_demo(
@@ -78,69 +74,30 @@ def launch_server(
     port: int = 8000,
     workers: int = 1,
 ) -> None:
-    """Serve the HTTP API; model arguments as for `launch_web_demo`.
+    """Serve the HTTP API on ``host`` and ``port``; other arguments as for `launch_web_demo`.
 
-    Args:
-        model_name_or_path: see `launch_web_demo`.
-        trust_remote_code: no effect.
-        model: see `launch_web_demo`.
-        tokenizer: see `launch_web_demo`.
-        host: address to bind to; the original took all interfaces.
-        port: TCP port.
-        workers: processes.
+    The original took all interfaces where no ``host`` was given.
     """
     _launch("api", model_name_or_path, model, tokenizer, {"host": host, "port": port, "workers": workers})
 
 
-def load_model_on_gpus(
-    checkpoint_path: str, num_gpus: int = 2, device_map: Mapping[str, int] | None = None, **kwargs: Any
-) -> Any:
-    """Load a model in half precision over several GPUs; returns a transformers model.
+class _PTuning:
+    """The original's module ``ptuning``, with its functions ``ptuning`` and ``load_ptuning_checkpoint``."""
 
-    Args:
-        checkpoint_path: directory or hub id.
-        num_gpus: how many.
-        device_map: module name as in the original to GPU number; ``None`` splits evenly.
-        **kwargs: passed on to ``from_pretrained``.
+    def __getattr__(self, name: str) -> Any:
+        return _find_provided(name, "glm-ptuning", ("ptuning", "load_ptuning_checkpoint"))
+
+
+ptuning = _PTuning()
+
+
+def __getattr__(name: str) -> Any:
+    """Return ``load_model_on_gpus`` of the CUDA backend.
 
     Raises:
         PluginError: the CUDA backend is not installed.
     """
-    function = _provided("load_model_on_gpus")
-    return function(checkpoint_path, num_gpus=num_gpus, device_map=device_map, **kwargs)
-
-
-class ptuning:  # noqa: N801 - the original's module name, used as ChatGLM6Bpkg.ptuning.ptuning(...)
-    """The original's ``ptuning`` module."""
-
-    @staticmethod
-    def ptuning(**kwargs: Any) -> Any:
-        """Train, evaluate or predict with P-Tuning v2; keywords as in the original.
-
-        Raises:
-            PluginError: the trainer is not installed.
-        """
-        return _provided("ptuning")(**kwargs)
-
-    @staticmethod
-    def load_ptuning_checkpoint(
-        model_name_or_path: str,
-        ptuning_checkpoint: str,
-        pre_seq_len: int,
-        trust_remote_code: bool = True,
-        quantization_bit: int | None = None,
-    ) -> Any:
-        """Load a model with a trained prefix; returns tokenizer, configuration and model.
-
-        Raises:
-            PluginError: the trainer is not installed.
-        """
-        return _provided("load_ptuning_checkpoint")(
-            model_name_or_path=model_name_or_path,
-            ptuning_checkpoint=ptuning_checkpoint,
-            pre_seq_len=pre_seq_len,
-            quantization_bit=quantization_bit,
-        )
+    return _find_provided(name, "glm-backend-cuda", ("load_model_on_gpus",))
 
 
 def _launch(
@@ -159,16 +116,10 @@ def _launch(
     start_frontend(info, opener, {**options, **wanted})
 
 
-def _provided(name: str) -> Callable[..., Any]:
-    point = next(iter(metadata.entry_points(group=ENTRY_POINT_GROUP, name=name)), None)
-    if point is None:
-        raise PluginError(
-            f"{name} is provided by a package that is not installed: pip install {_PACKAGES[name]}"
-        )
-    try:
-        function: Callable[..., Any] = point.load()
-    except (ImportError, AttributeError) as error:
-        raise PluginError(
-            f"{name} is installed but broken ({error}): install {_PACKAGES[name]} again"
-        ) from error
+def _find_provided(name: str, package: str, known: Sequence[str]) -> Any:
+    if name not in known:
+        raise AttributeError(f"ChatGLM6Bpkg has no {name!r} here")
+    function = load_declared(ENTRY_POINT_GROUP, name, package)
+    if function is None:
+        raise PluginError(f"{name} is provided by a package that is not installed: pip install {package}")
     return function

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ import platformdirs
 
 from ._not_set import NOT_SET, NotSet
 from .errors import ConfigError
+from .jobs import QuantizationScheme
 
 ENVIRONMENT_PREFIX = "GLM_"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-SCHEME = r"int\d{1,2}(-g\d{1,6})?"
 HUBS = ("huggingface", "modelscope")
 MAX_SLOTS = 1024
 MAX_CONTEXT_LENGTH = 2**24
@@ -30,11 +29,10 @@ YES = ("1", "true", "yes", "on")
 NO = ("0", "false", "no", "off")
 AUTOMATIC = ("auto", "0")
 """How users say in a number's place that they leave it open; 0 would be of no use as a number."""
-_OPEN_NUMBERS = ("slots", "context_length", "kv_memory")
-_NUMBERS: Mapping[str, tuple[type[int] | type[float], str]] = {
-    "kv_memory": (float, "number of gigabytes"),
-    "slots": (int, "whole number"),
-    "context_length": (int, "whole number"),
+_NUMBERS: Mapping[str, tuple[type[int] | type[float], str, float]] = {
+    "slots": (int, "whole number", MAX_SLOTS),
+    "context_length": (int, "whole number", MAX_CONTEXT_LENGTH),
+    "kv_memory": (float, "number of gigabytes", MAX_KV_MEMORY),
 }
 
 
@@ -78,15 +76,17 @@ class Settings:
     disable_plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_choice("dtype", self.dtype, DTYPES)
-        _check_choice("hub", self.hub, HUBS)
-        if self.quantize != "none" and not re.fullmatch(SCHEME, self.quantize):
-            raise ConfigError(
-                f"quantize {self.quantize!r} is unknown; expected none, int8, int4, or int4-g128 and the like"
-            )
-        _check_range("slots", self.slots, 1, MAX_SLOTS)
-        _check_range("context_length", self.context_length, 1, MAX_CONTEXT_LENGTH)
-        _check_range("kv_memory", self.kv_memory, 0, MAX_KV_MEMORY)
+        for name, choices in (("dtype", DTYPES), ("hub", HUBS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"{name} {getattr(self, name)!r} is unknown; expected one of {', '.join(choices)}"
+                )
+        if self.quantize != "none":
+            QuantizationScheme.parse(self.quantize)
+        for name, (kind, _, maximum) in _NUMBERS.items():
+            number = getattr(self, name)
+            if number is not NOT_SET and not (0 < number <= maximum and kind(number)):
+                raise ConfigError(f"{name} must be between 0 (automatic) and {maximum:g}, got {number:g}")
 
 
 def config_file(environ: Mapping[str, str] = os.environ) -> Path:
@@ -192,11 +192,14 @@ def _convert(name: str, value: Any) -> Any:
             return tuple(part.strip() for part in parts if part.strip())
         raise ConfigError(f"{name} must be a list of plugin names, got {value!r}")
     if name == "offline":
-        return _convert_boolean(name, value)
-    if name in _OPEN_NUMBERS and str(value) in (*AUTOMATIC, "0.0"):
-        return NOT_SET
+        word = str(value).lower() if isinstance(value, (str, bool)) else ""
+        if word in YES + NO:
+            return word in YES
+        raise ConfigError(f"{name} must be true or false, got {value!r}")
     if name in _NUMBERS:
-        kind, what = _NUMBERS[name]
+        kind, what, _ = _NUMBERS[name]
+        if str(value) in (*AUTOMATIC, "0.0"):
+            return NOT_SET
         try:
             if isinstance(value, bool) or (kind is int and isinstance(value, float)):
                 raise TypeError
@@ -206,21 +209,3 @@ def _convert(name: str, value: Any) -> Any:
     if not isinstance(value, str):
         raise ConfigError(f"{name} must be text, got {value!r}")
     return value
-
-
-def _convert_boolean(name: str, value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in YES + NO:
-        return value.lower() in YES
-    raise ConfigError(f"{name} must be true or false, got {value!r}")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} {value!r} is unknown; expected one of {', '.join(choices)}")
-
-
-def _check_range(name: str, value: float | NotSet, minimum: float, maximum: float) -> None:
-    if value is not NOT_SET and not (minimum <= value <= maximum and value > 0):
-        raise ConfigError(f"{name} must be between 0 (automatic) and {maximum:g}, got {value:g}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from .config import DTYPES
 from .errors import PluginError
@@ -22,21 +22,34 @@ def _require(condition: bool, message: str) -> None:
         raise PluginError(message)
 
 
-def _require_tuple_of(kind: type, what: str, value: object) -> None:
-    right = isinstance(value, tuple) and all(isinstance(member, kind) for member in value)
-    _require(right, f"{what} must be a tuple of {kind.__name__}, got {value!r}")
+def _check_fields(what: str, record: Any, *, named_by: str = "name") -> None:
+    """Refuse a field whose value is not of its declared type, and a name that no command line could take."""
+    name = getattr(record, named_by)
+    is_word = isinstance(name, str) and bool(name) and not name.startswith("-") and name.split() == [name]
+    _require(
+        is_word, f"the {named_by} of a {what} must be one word that does not begin with '-', got {name!r}"
+    )
+    # Not among the class's own names, of which an `Option` has one that is called "type".
+    for field, declared in get_type_hints(type(record), localns={}).items():
+        value = getattr(record, field)
+        _require(
+            _is_of(value, declared),
+            f"{field} of {what} {name!r} must be {_describe_type(declared)}, got {value!r}",
+        )
 
 
-def _require_text(what: str, value: object, *, word: bool = False) -> None:
-    right = isinstance(value, str) and (not word or (bool(value) and not value.startswith("-")))
-    right = right and (not word or not any(map(str.isspace, str(value))))
-    expected = "one word that does not begin with '-'" if word else "text"
-    _require(right, f"{what} must be {expected}, got {value!r}")
+def _is_of(value: object, declared: Any) -> bool:
+    if get_origin(declared) is tuple:
+        return isinstance(value, tuple) and all(_is_of(member, get_args(declared)[0]) for member in value)
+    if declared is int and isinstance(value, bool):  # which Python counts among the integers
+        return False
+    return declared is Any or isinstance(value, declared)
 
 
-def _require_integer(what: str, value: object) -> None:
-    right = isinstance(value, int) and not isinstance(value, bool)
-    _require(right, f"{what} must be a whole number, got {value!r}")
+def _describe_type(declared: Any) -> str:
+    if get_origin(declared) is tuple:
+        return f"a tuple of {get_args(declared)[0].__name__}"
+    return {str: "text", int: "a whole number"}.get(declared, getattr(declared, "__name__", str(declared)))
 
 
 @dataclass(frozen=True)
@@ -66,12 +79,7 @@ class DeviceInfo:
     dtype_reason: str = ""
 
     def __post_init__(self) -> None:
-        _require_text("the name of a device", self.name)
-        _require_text(f"label of device {self.name!r}", self.label)
-        _require_text(f"reason of device {self.name!r}", self.reason)
-        _require_text(f"dtype_reason of device {self.name!r}", self.dtype_reason)
-        _require_integer(f"memory_bytes of device {self.name!r}", self.memory_bytes)
-        _require_integer(f"free_memory_bytes of device {self.name!r}", self.free_memory_bytes)
+        _check_fields("device", self)
         kind = self.name.partition(":")[0]
         _require(
             bool(kind) and self.type == kind,
@@ -80,7 +88,7 @@ class DeviceInfo:
         _require(kind != "auto", "a device cannot be called 'auto', which is the user's word for any")
         known = DTYPES[1:]  # without "auto", which is for users
         _require(
-            isinstance(self.dtypes, tuple) and bool(self.dtypes) and set(self.dtypes) <= set(known),
+            bool(self.dtypes) and set(self.dtypes) <= set(known),
             f"device {self.name!r} has dtypes {self.dtypes!r}; expected a tuple of {', '.join(known)}",
         )
 
@@ -108,8 +116,7 @@ class BackendInfo:
     kinds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _require_placing("backend", self)
-        _require_tuple_of(str, f"kinds of backend {self.name!r}", self.kinds)
+        _check_fields("backend", self)
 
 
 @dataclass(frozen=True)
@@ -139,9 +146,8 @@ class RuntimeInfo:
     kernels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _require_placing("runtime", self)
+        _check_fields("runtime", self)
         _require(self.name != "auto", "a runtime cannot be called 'auto', which is the user's word for any")
-        _require_text(f"summary of runtime {self.name!r}", self.summary)
 
 
 @dataclass(frozen=True)
@@ -158,18 +164,7 @@ class ModelMatch:
     reason: str
 
     def __post_init__(self) -> None:
-        _require_text("the kind of a model match", self.kind, word=True)
-        _require_text("the reason of a model match", self.reason)
-
-
-def _require_placing(what: str, info: BackendInfo | RuntimeInfo) -> None:
-    """Check what both that place models say of themselves."""
-    _require_text(f"the name of a {what}", info.name, word=True)
-    of = f"of {what} {info.name!r}"
-    _require_integer(f"priority {of}", info.priority)
-    _require_tuple_of(DeviceInfo, f"devices {of}", info.devices)
-    _require_tuple_of(str, f"schemes {of}", info.schemes)
-    _require_tuple_of(str, f"kernels {of}", info.kernels)
+        _check_fields("model match", self, named_by="kind")
 
 
 @dataclass(frozen=True)
@@ -189,8 +184,7 @@ class Option:
     default: Any = None
 
     def __post_init__(self) -> None:
-        _require_text("the name of an option", self.name)
-        _require_text(f"help of option {self.name!r}", self.help)
+        _check_fields("option", self)
         _require(
             self.name.isidentifier(), f"option {self.name!r}: its name must be as in Python, such as port"
         )
@@ -229,15 +223,12 @@ class FrontendInfo:
     options: tuple[Option, ...] = ()
 
     def __post_init__(self) -> None:
-        _require_text("the name of a frontend", self.name, word=True)
-        _require_text(f"summary of frontend {self.name!r}", self.summary)
-        _require_text(f"run of frontend {self.name!r}", self.run)
+        _check_fields("frontend", self)
         module, _, function = self.run.partition(":")
         _require(
             bool(module and function),
             f'frontend {self.name!r} says run={self.run!r}; expected "package.module:function"',
         )
-        _require_tuple_of(Option, f"options of frontend {self.name!r}", self.options)
 
 
 @dataclass(frozen=True)
@@ -263,13 +254,7 @@ class ModelCard:
     license: str = ""
 
     def __post_init__(self) -> None:
-        _require_text("the name of a model", self.name, word=True)
-        _require_text(f"summary of model {self.name!r}", self.summary)
-        _require(
-            self.path is None or isinstance(self.path, Path),
-            f"model {self.name!r}: its path must be a pathlib.Path, got {self.path!r}",
-        )
-        _require_tuple_of(str, f"aliases of model {self.name!r}", self.aliases)
+        _check_fields("model", self)
 
 
 @dataclass(frozen=True)
@@ -289,7 +274,4 @@ class TrainerInfo:
     predict_options: tuple[Option, ...] = ()
 
     def __post_init__(self) -> None:
-        _require_text("the name of a trainer", self.name, word=True)
-        _require_text(f"summary of trainer {self.name!r}", self.summary)
-        _require_tuple_of(Option, f"options of trainer {self.name!r}", self.options)
-        _require_tuple_of(Option, f"prediction options of trainer {self.name!r}", self.predict_options)
+        _check_fields("trainer", self)

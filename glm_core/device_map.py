@@ -74,9 +74,9 @@ def check_device_map(device_map: DeviceMap, devices: tuple[DeviceInfo, ...]) -> 
     if len(devices) > 1:
         return
     (device,) = devices
-    number = int(device.name.partition(":")[2] or 0) if device.name.partition(":")[2].isdigit() else 0
-    accepted = {device.name, f"{device.type}:{number}", number}
-    accepted |= {device.type} if number == 0 else set()
+    index = device.name.partition(":")[2]
+    number = int(index) if index.isdigit() else 0
+    accepted = {device.name, f"{device.type}:{number}", number, *([device.type] if number == 0 else [])}
     for name, value in device_map.items():
         if value not in accepted:
             raise ConfigError(

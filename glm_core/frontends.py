@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import pkgutil
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._conflicts import OWNERS, claimants
@@ -19,12 +19,14 @@ _PACKAGES = OWNERS["frontend"]
 
 def describe_frontends(host: PluginHost) -> dict[str, FrontendInfo]:
     """Return every installed frontend by its own name."""
+    return {name: claims[0][1] for name, claims in _claims(host).items()}
+
+
+def _claims(host: PluginHost) -> dict[str, list[tuple[str, FrontendInfo]]]:
+    """Return the plugins that describe a frontend of each name, with what they say; who keeps it first."""
     described = host.describe("describe_frontend", FrontendInfo)
-    return {name: described[plugins[0]] for name, plugins in _claimants(host, described).items()}
-
-
-def _claimants(host: PluginHost, described: Mapping[str, FrontendInfo]) -> Mapping[str, Sequence[str]]:
-    return claimants(host, "frontend", ((info.name, plugin) for plugin, info in described.items()))
+    plugins_of = claimants(host, "frontend", ((info.name, plugin) for plugin, info in described.items()))
+    return {name: [(plugin, described[plugin]) for plugin in plugins] for name, plugins in plugins_of.items()}
 
 
 def find_frontend(host: PluginHost, name: str) -> FrontendInfo:
@@ -33,17 +35,16 @@ def find_frontend(host: PluginHost, name: str) -> FrontendInfo:
     Raises:
         PluginError: it is not installed; says how to install it, or what is.
     """
-    described = host.describe("describe_frontend", FrontendInfo)
-    claimed = _claimants(host, described)
+    claimed = _claims(host)
     if name in claimed:
-        keeper, *others = claimed[name]
+        (keeper, info), *others = claimed[name]
         if others:
             _log.warning(
                 "glm: frontend %r is described by plugin %s and by %s; %s comes first. "
                 "GLM_DISABLE_PLUGINS=%s takes the other.",
-                *(name, keeper, ", ".join(others), keeper, keeper),
+                *(name, keeper, ", ".join(plugin for plugin, _ in others), keeper, keeper),
             )
-        return described[keeper]
+        return info
     if name in _PACKAGES:
         raise PluginError(f"frontend {name!r} is not installed: pip install {_PACKAGES[name]}{host.unused()}")
     there = ", ".join(sorted(claimed)) or "none"
@@ -56,9 +57,8 @@ def start_frontend(frontend: FrontendInfo, open_model: OpenModel, options: Mappi
     Raises:
         PluginError: what the frontend names is not there.
     """
-    module_name, _, function_name = frontend.run.partition(":")
     try:
-        function: Callable[..., object] = getattr(importlib.import_module(module_name), function_name)
+        function: Callable[..., object] = pkgutil.resolve_name(frontend.run)
     except Exception as error:  # a plugin's import: whatever goes wrong there, the plugin is named
         raise PluginError(
             f"frontend {frontend.name!r} cannot be started: {frontend.run}: {format_error(error)}. "

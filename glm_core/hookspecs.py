@@ -4,14 +4,10 @@ The stages run in this order for every model::
 
     load_model → quantize (if asked for) → place → chat_stream, as often as wanted
 
-Core asks one plugin at a time and only the one that a hook concerns. Every runtime is asked to
-identify the model, or only that of ``--runtime``; a match can run on the runtime's own devices and
-on those of backends that name its kind, and ``--device`` chooses among these. ``load_model`` and
-``quantize_checkpoint`` then go to the runtime chosen; ``quantize``, ``place`` and
-``measure_bandwidth`` to the plugin that described the device, a backend or the runtime itself;
-``chat_stream`` to the runtime that loaded the model; ``train`` and ``predict`` to the trainer that
-the job names. Neither the order of registration nor the alphabet ever decides, and a plugin need not
-guard against being asked about another's device.
+Core asks one plugin at a time and only the one that a hook concerns, as its *Answer* says. A runtime
+whose ``identify_model`` knows the model can run it on its own devices and on those of backends that
+name its kind, and ``--device`` chooses among these. Neither the order of registration nor the alphabet
+ever decides, and a plugin need not guard against being asked about another's device.
 
 Rules for every implementation: plain positional parameters without defaults (pluggy ignores or
 refuses others; an implementation may leave out parameters it does not need); heavy imports inside

@@ -40,7 +40,9 @@ class QuantizationScheme:
         """
         match = re.fullmatch(r"int(\d{1,2})(?:-g(\d{1,6}))?", text)
         if match is None:
-            raise ConfigError(f"{text!r} is no quantisation scheme; expected one such as int8 or int4-g128")
+            raise ConfigError(
+                f"quantize {text!r} is unknown; expected none, int8, int4, or int4-g128 and the like"
+            )
         return cls(int(match[1]), int(match[2] or 0))
 
 

@@ -20,9 +20,7 @@ def language(environ: Mapping[str, str] = os.environ) -> Language:
 class BilingualTexts:
     """Looks up texts in one language: ``say("saved", path=path)``.
 
-    Attributes:
-        table: Chinese and English by key, with ``{fields}``; set by the subclass.
-        language: of the texts.
+    The subclass sets ``table``: Chinese and English by key, with ``{fields}``.
     """
 
     table: ClassVar[Mapping[str, tuple[str, str]]]

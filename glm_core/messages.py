@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
-from ._checks import check_text
+from ._checks import check_text, check_tuple_of
 from .errors import PluginError, RequestError
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -126,10 +126,7 @@ class Message:
         check_text("message content", self.content)
         if self.tool_calls and self.role != "assistant":
             raise RequestError(f"a message of the role {self.role} has tool calls; only an assistant's may")
-        if not isinstance(self.tool_calls, tuple) or not all(
-            isinstance(call, ToolCall) for call in self.tool_calls
-        ):
-            raise RequestError(f"tool_calls must be a tuple of ToolCall records, got {self.tool_calls!r}")
+        check_tuple_of("tool_calls", self.tool_calls, ToolCall)
         ids = [call.id for call in self.tool_calls]
         if len(set(ids)) < len(ids):
             raise RequestError(f"two tool calls of one message have the id {max(ids, key=ids.count)!r}")
@@ -227,8 +224,7 @@ def check_tools(tools: tuple[Tool, ...], choice: str) -> None:
     Raises:
         RequestError: see above.
     """
-    if not isinstance(tools, tuple) or not all(isinstance(tool, Tool) for tool in tools):
-        raise RequestError(f"tools must be a tuple of Tool records, got {tools!r}")
+    check_tuple_of("tools", tools, Tool)
     names = [tool.name for tool in tools]
     if len(names) > MAX_TOOLS:
         raise RequestError(f"at most {MAX_TOOLS} tools can be offered, got {len(names)}")

@@ -5,36 +5,20 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 
-from ._conflicts import claimants
+from ._candidates import load_declared
+from ._conflicts import OWNERS, claimants
 from .config import HUBS, expand
 from .errors import AdapterError, HubError, ModelNotFoundError
 from .plugins import PluginHost
-from .records import ModelCard
+from .records import ModelCard, ModelSource
 
 # As the hub itself checks them, so that a mistyped path is told apart before any download starts.
 _PART = r"[A-Za-z0-9_](?:(?!--|\.\.)[A-Za-z0-9_.-])*(?<![.-])"
 _HUB_ID = re.compile(f"{_PART}/{_PART}")
 _ADAPTER_NAME = re.compile(r"\w[\w.-]{0,63}")
 HUB_ENTRY_POINTS = "glm.hubs"
-_KNOWN_PACKAGES = {"demo": "glm-model-demo"}
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """A name, and where its files are.
-
-    Attributes:
-        name: as the user wrote it.
-        path: a directory, or a file that is a whole model by itself; ``None`` for a model that has no
-            files here.
-    """
-
-    name: str
-    path: Path | None
 
 
 def known_models(host: PluginHost) -> tuple[ModelCard, ...]:
@@ -52,14 +36,13 @@ def resolve(
     revision: str | None = None,
     offline: bool = False,
     hub: str = "huggingface",
-) -> Resolved:
+) -> ModelSource:
     """Find the directory or file that ``name`` stands for, downloading it if it is a hub id.
 
     A directory of that name wins, then a known name, then a file (some formats are one file; whether it
     is one, a runtime decides), then a hub id such as ``THUDM/chatglm-6b``.
     ``NAME:ANYTHING`` is handed on as it is where ``NAME`` is a known model without files, such as
-    one behind a server. Only a folder without ``config.json`` that is called like an installed
-    model (``demo``) does not hide that model.
+    one behind a server.
 
     Raises:
         ModelNotFoundError: nothing answers to the name.
@@ -75,16 +58,18 @@ def resolve(
     cards = known_models(host)
     matching = [card for card in cards if name == card.name or name in card.aliases]
     card = next((card for card in matching if name == card.name), next(iter(matching), None))
-    if is_directory and not _is_another_folder(path, card):
-        return Resolved(name, path.resolve())
+    # A folder that merely happens to be called like an installed model, such as demo, does not hide it.
+    is_other = card is not None and card.path is not None and not (path / "config.json").exists()
+    if is_directory and not is_other:
+        return ModelSource(name, path.resolve())
     if card is not None:
         return _resolve_card(name, card, revision, offline, hub)
     if _is_prefixed(name, cards):
-        return Resolved(name, None)
+        return ModelSource(name, None)
     if is_file:
-        return Resolved(name, path.resolve())
+        return ModelSource(name, path.resolve())
     if _HUB_ID.fullmatch(name):
-        return Resolved(name, _download(name, revision, offline, hub))
+        return ModelSource(name, _download(name, revision, offline, hub))
     raise ModelNotFoundError(_unknown(name, cards) + host.unused())
 
 
@@ -114,44 +99,41 @@ def adapter_directory(name: str, path: str | os.PathLike[str]) -> Path:
     return directory
 
 
-def _is_another_folder(directory: Path, card: ModelCard | None) -> bool:
-    """Return whether a directory merely happens to be called like an installed model, such as ``demo``."""
-    return card is not None and card.path is not None and not (directory / "config.json").exists()
-
-
-def _resolve_card(name: str, card: ModelCard, revision: str | None, offline: bool, hub: str) -> Resolved:
+def _resolve_card(name: str, card: ModelCard, revision: str | None, offline: bool, hub: str) -> ModelSource:
     if card.path is not None:
         if not card.path.is_dir():
             raise ModelNotFoundError(
                 f"the files of model {name!r} are missing: install its package again ({card.path})"
             )
-        return Resolved(name, card.path)
+        return ModelSource(name, card.path)
     repository = card.modelscope_id if hub == "modelscope" else card.hub_id
     if repository is not None:
-        return Resolved(name, _download(repository, revision, offline, hub))
+        return ModelSource(name, _download(repository, revision, offline, hub))
     if card.hub_id or card.modelscope_id:
         other = next(known for known in HUBS if known != hub)
         raise ModelNotFoundError(f"model {name!r} is not on {hub}; choose the other hub with --hub {other}")
-    return Resolved(name, None)
+    return ModelSource(name, None)
 
 
 def _download(repository: str, revision: str | None, offline: bool, hub: str) -> Path:
     # Of another distribution, since the hubs' clients are large and a model of one's own needs none.
-    for entry_point in entry_points(group=HUB_ENTRY_POINTS, name=hub):
-        folder: Path = entry_point.load()(repository, revision=revision, offline=offline, hub=hub)
-        return folder
-    raise HubError(
-        f"{repository} must be downloaded, and downloads are not installed: "
-        'pip install "glm-core[hub]", or pass --model a local directory.'
-    )
+    package = '"glm-core[hub]"'
+    download = load_declared(HUB_ENTRY_POINTS, hub, package)
+    if download is None:
+        raise HubError(
+            f"{repository} must be downloaded, and downloads are not installed: pip install {package}, "
+            "or pass --model a local directory."
+        )
+    folder: Path = download(repository, revision=revision, offline=offline, hub=hub)
+    return folder
 
 
 def _unknown(name: str, cards: tuple[ModelCard, ...]) -> str:
     names = [card.name for card in cards]
     close = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    if name in _KNOWN_PACKAGES:
-        hint = f" Install it with: pip install {_KNOWN_PACKAGES[name]}."
+    if name in OWNERS["model"]:
+        hint = f" Install it with: pip install {OWNERS['model'][name]}."
     return (
         f"model {name!r} is no directory, no known name and no hub id.{hint} "
         f"Known names: {', '.join(names) or 'none'}. Pass a directory, one of these, or an id such as "

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ._device_choice import Candidate, Choice, best_choices, candidate_of, require_one
-from ._isolation import divert_output, safe_repr
-from .descriptions import BackendInfo, DeviceInfo
+from ._device_choice import Route, best_routes, candidate_of, require_one
+from ._isolation import broken_promise, divert_output, safe_repr
+from .descriptions import BackendInfo
 from .errors import CheckpointError, DeviceError, GlmError, PluginError
 from .records import ModelMatch, ModelSource
 from .survey import Placer, Survey
@@ -22,32 +22,11 @@ Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Route:
-    """The plugins that carry a model: the runtime that loads it and the placer, with the devices.
-
-    Attributes:
-        runtime: the plugin that loads the model and answers with it.
-        match: how that plugin identified it.
-        placer: the plugin that places it, with what it offers.
-        devices: where, in order.
-    """
-
-    runtime: str
-    match: ModelMatch
-    placer: Placer
-    devices: tuple[DeviceInfo, ...]
-
-
-@dataclass(frozen=True)
 class Identification:
     """The answers of the runtimes that were asked about one source.
 
-    Attributes:
-        source: the model.
-        asked: the plugins that were asked.
-        matches: the answers of those that know it.
-        failures: the errors of those that failed; all others know it not.
-        named_runtime: the plugin that ``--runtime`` names.
+    Those that are neither in ``matches`` nor in ``failures`` do not know it; ``named_runtime`` is the
+    plugin that ``--runtime`` names.
     """
 
     source: ModelSource
@@ -60,7 +39,7 @@ class Identification:
         """Return a copy in which a runtime that turned out not to take the model knows it not."""
         matches = {plugin: match for plugin, match in self.matches.items() if plugin != runtime}
         failures = self.failures if error is None else {**self.failures, runtime: error}
-        return Identification(self.source, self.asked, matches, failures, self.named_runtime)
+        return replace(self, matches=matches, failures=failures)
 
     def reason_against(self, runtime: str) -> str:
         """Return why a runtime that was asked does not take the model."""
@@ -85,9 +64,9 @@ def identify(survey: Survey, source: ModelSource, runtime: str = "auto") -> Iden
             with divert_output():
                 match = survey.host.call(plugin, "identify_model", source=source)
             if match is not None and not isinstance(match, ModelMatch):
-                raise PluginError(
-                    f"plugin {plugin!r}: identify_model returned {safe_repr(match)}; a ModelMatch or None is "
-                    "expected. Report this to its author."
+                raise broken_promise(
+                    plugin,
+                    f"identify_model returned {safe_repr(match)}, which is no ModelMatch",
                 )
         except GlmError as error:
             failures[plugin] = error
@@ -95,13 +74,6 @@ def identify(survey: Survey, source: ModelSource, runtime: str = "auto") -> Iden
             if match is not None:
                 matches[plugin] = match
     return Identification(source, asked, matches, failures, named)
-
-
-def candidates_for(survey: Survey, identification: Identification) -> Iterator[Candidate]:
-    """Yield every pair of a runtime that knows the model and a plugin that can place it."""
-    for runtime, match in identification.matches.items():
-        for placer in placers_for(survey, runtime, match):
-            yield candidate_of(survey, placer, runtime)
 
 
 def placers_for(survey: Survey, runtime: str, match: ModelMatch) -> Iterator[Placer]:
@@ -112,7 +84,7 @@ def placers_for(survey: Survey, runtime: str, match: ModelMatch) -> Iterator[Pla
             yield placer
 
 
-def check_wishes(survey: Survey, runtime: str, device: str) -> list[Choice]:
+def check_wishes(survey: Survey, runtime: str, device: str) -> list[Route]:
     """Refuse what is wrong whatever the model is, before anything is downloaded; return what would be best.
 
     Raises:
@@ -129,19 +101,13 @@ def check_wishes(survey: Survey, runtime: str, device: str) -> list[Choice]:
         for placer in survey.placers()
         if (placer.info.kinds if isinstance(placer.info, BackendInfo) else placer.plugin not in others)
     ]
-    return best_choices(survey, candidates, device, named_runtime=named)
+    return best_routes(survey, candidates, device, named_runtime=named)
 
 
 def choose_route(
     survey: Survey, identification: Identification, device: str, notify: Notify = lambda line: None
 ) -> Route:
-    """Choose runtime, placer and devices of a model.
-
-    Args:
-        survey: what there is.
-        identification: which runtimes know the model.
-        device: what ``--device`` says.
-        notify: told what ``auto`` chose, and which runtimes failed to look at the model.
+    """Choose runtime, placer and devices; notify of what ``auto`` chose and of runtimes that failed.
 
     Raises:
         CheckpointError: no runtime knows the model, or the only one that does finds it damaged.
@@ -152,15 +118,18 @@ def choose_route(
         raise _not_recognised(survey, identification)
     for runtime, error in identification.failures.items():
         notify(f"runtime {runtime} cannot take this model and is passed over: {error}")
-    candidates = list(candidates_for(survey, identification))
-    if not any(candidate.placer.devices for candidate in candidates):
+    candidates = [
+        candidate_of(survey, placer, runtime)
+        for runtime, match in identification.matches.items()
+        for placer in placers_for(survey, runtime, match)
+    ]
+    if not any(candidate.devices for candidate in candidates):
         raise _nowhere_to_run(survey, identification)
-    choices = best_choices(survey, candidates, device, named_runtime=identification.named_runtime)
-    choice = require_one(survey, choices)
+    routes = best_routes(survey, candidates, device, named_runtime=identification.named_runtime)
+    route = require_one(survey, routes)
     if device == "auto":
-        notify(choice.explain())
-    runtime = choice.candidate.runtime
-    return Route(runtime, identification.matches[runtime], choice.candidate.placer, choice.devices)
+        notify(route.explain())
+    return route
 
 
 def _not_recognised(survey: Survey, identification: Identification) -> GlmError:
@@ -168,25 +137,22 @@ def _not_recognised(survey: Survey, identification: Identification) -> GlmError:
     if len(failures) == 1 and (len(identification.asked) == 1 or not isinstance(failures[0], PluginError)):
         return failures[0]  # it would be that runtime's; a fault of a plugin says nothing about the model
     runtimes = ", ".join(identification.asked)
-    what = f"{source.path or source.name}: {describe_source(source)}"
-    reasons = "".join(f" {error}" for error in failures)
     if identification.named_runtime is not None:
-        return CheckpointError(
-            f"runtime {runtimes} does not recognise {what}. Leave --runtime out, or choose another "
-            f"--model.{survey.host.unused()}"
-        )
-    return CheckpointError(
-        f"no installed runtime recognises {what}. Installed runtimes: {runtimes}.{reasons}"
-        f"{survey.host.unused()}"
-    )
+        who = f"runtime {runtimes} does not recognise"
+        advice = "Leave --runtime out, or choose another --model."
+    else:
+        reasons = "".join(f" {error}" for error in failures)
+        who, advice = "no installed runtime recognises", f"Installed runtimes: {runtimes}.{reasons}"
+    what = f"{source.path or source.name}: {describe_source(source)}"
+    return CheckpointError(f"{who} {what}. {advice}{survey.host.unused()}")
 
 
 def _nowhere_to_run(survey: Survey, identification: Identification) -> DeviceError:
+    if not any(survey.placers()):
+        return _no_backend(survey)
     found = ", ".join(
         f"runtime {plugin} (kind {match.kind!r})" for plugin, match in identification.matches.items()
     )
-    if not any(survey.placers()):
-        return _no_backend(survey)
     return DeviceError(
         f"{identification.source.name} is a model of {found}, and no installed backend names this kind"
         f"{survey.host.unused()}"

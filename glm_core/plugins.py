@@ -80,25 +80,18 @@ class PluginHost:
         deny: Iterable[str] = (),
     ) -> None:
         self._manager = _new_manager()
-        self._reports: dict[int, PluginReport] = {}
-        allowed = None if allow is None else frozenset(allow)
-        denied = frozenset(deny)
-        for index, candidate in enumerate(candidates):
-            self._reports[index] = self._admit(candidate, allowed, denied)
+        allowed, denied = None if allow is None else frozenset(allow), frozenset(deny)
+        self._reports = [self._admit(candidate, allowed, denied) for candidate in candidates]
 
     @property
     def reports(self) -> tuple[PluginReport, ...]:
         """Return what became of every candidate, in their order."""
-        return tuple(self._reports.values())
+        return tuple(self._reports)
 
     def unused(self) -> str:
         """Return an end for messages about something missing: which installed plugins are not used."""
         names = [report.name for report in self.reports if report.status != "ok"]
         return f" (Installed, but not used: {', '.join(names)}; glm plugins says why.)" if names else ""
-
-    def with_status(self, status: Status) -> tuple[str, ...]:
-        """Return the names of the plugins with this status, as far as it is known by now."""
-        return tuple(report.name for report in self.reports if report.status == status)
 
     def answering(self, hook: str) -> tuple[str, ...]:
         """Return the names of the loaded plugins that implement ``hook``, sorted."""
@@ -130,35 +123,36 @@ class PluginHost:
             The answers by plugin name, sorted.
         """
 
-        def check(answer: object) -> T:
-            if isinstance(answer, record):
-                return answer
-            raise PluginError(f"returned {safe_repr(answer)}; one {record.__name__} is expected")
+        def convert(answer: object) -> T | None:
+            return answer if isinstance(answer, record) else None
 
-        return self._describe(hook, check)
+        return self._describe(hook, convert, f"one {record.__name__}")
 
     def describe_many(self, hook: str, record: type[T]) -> dict[str, tuple[T, ...]]:
         """Like `describe`, for a hook that is answered with a tuple of records."""
 
-        def check(answer: object) -> tuple[T, ...]:
-            if isinstance(answer, (tuple, list)):
-                members = tuple(member for member in answer if isinstance(member, record))
-                if len(members) == len(answer):
-                    return members
-            raise PluginError(f"returned {safe_repr(answer)}; a tuple of {record.__name__} is expected")
+        def convert(answer: object) -> tuple[T, ...] | None:
+            if not isinstance(answer, (tuple, list)):
+                return None
+            members = tuple(member for member in answer if isinstance(member, record))
+            return members if len(members) == len(answer) else None
 
-        return self._describe(hook, check)
+        return self._describe(hook, convert, f"a tuple of {record.__name__}")
 
-    def _describe(self, hook: str, check: Callable[[object], T]) -> dict[str, T]:
+    def _describe(self, hook: str, convert: Callable[[object], T | None], expected: str) -> dict[str, T]:
         answers: dict[str, T] = {}
         for name in self.answering(hook):
             try:
                 with _contain(name, hook) as seconds:
-                    answers[name] = check(self.call(name, hook))
+                    answer = self.call(name, hook)
+                    converted = convert(answer)
+                    if converted is None:
+                        raise PluginError(f"returned {safe_repr(answer)}; {expected} is expected")
             except GlmError as error:
                 _log.debug("plugin %s: %s", name, hook, exc_info=error)
                 self._mark_broken(name, _short_reason(hook, error))
             else:
+                answers[name] = converted
                 self._record_seconds(name, hook, seconds[0])
         return answers
 
@@ -198,7 +192,7 @@ class PluginHost:
         self._change(name, seconds={**known, hook: max(seconds, known.get(hook, 0.0))})
 
     def _change(self, name: str, **fields: Any) -> None:
-        for index, report in self._reports.items():
+        for index, report in enumerate(self._reports):
             if report.name == name and report.status == "ok":
                 self._reports[index] = replace(report, **fields)
 

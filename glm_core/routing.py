@@ -20,7 +20,7 @@ from .descriptions import DeviceInfo
 from .device_map import DeviceMap, check_entries, devices_of_map
 from .errors import ModelNotFoundError
 from .jobs import QuantizationScheme
-from .models import Resolved, adapter_directory, resolve
+from .models import adapter_directory, resolve
 from .pairing import Identification, Notify, check_wishes, identify
 from .plugins import PluginHost, default_host
 from .records import LoadedModel, ModelSource
@@ -68,21 +68,9 @@ def load(
     Raises:
         GlmError: the model, device, plugin or a file is not there or not right; see `glm_core.errors`.
     """
-    settings = load_settings(
-        {
-            "model": model if model is NOT_SET else os.fspath(model),
-            "runtime": runtime,
-            "device": device,
-            "dtype": dtype,
-            "quantize": quantize,
-            "revision": revision,
-            "offline": offline,
-            "slots": slots,
-            "context_length": context_length,
-            "kv_memory": kv_memory,
-            "kernels": kernels,
-        }
-    )
+    # Every argument but two is a setting of the same name.
+    wishes = {name: value for name, value in locals().items() if name not in ("adapters", "device_map")}
+    settings = load_settings({**wishes, "model": model if model is NOT_SET else os.fspath(model)})
     return open_model(default_host(), settings, adapters=adapters, device_map=device_map)
 
 
@@ -112,12 +100,7 @@ def open_model(
 ) -> ChatModel:
     """Resolve the model's name, choose runtime and devices, and take the model through all stages.
 
-    Args:
-        host: the plugins.
-        settings: what the user wants.
-        adapters: adapter name to its directory.
-        device_map: module name to device, to split a model by hand.
-        notify: told in one line each what ``auto`` chose and why.
+    ``notify`` is told in one line each what ``auto`` chose and why; the rest is as for `load`.
     """
     device_map = check_entries("device_map", device_map) if device_map else NOT_SET
     if device_map and settings.device == "auto":
@@ -131,13 +114,7 @@ def open_model(
 def open_for_training(
     host: PluginHost, settings: Settings, *, notify: Notify = _log.info
 ) -> tuple[LoadedModel, tuple[DeviceInfo, ...], str, QuantizationScheme | None]:
-    """Return what the ``train`` hook is called with: a model not yet read, devices, dtype, scheme.
-
-    Args:
-        host: the plugins.
-        settings: what the user wants.
-        notify: as for `open_model`.
-    """
+    """Return what the ``train`` hook is called with: a model not yet read, devices, dtype, scheme."""
     survey = take_survey(host)
     identification = _identify_by_name(survey, settings, {})
     route, dtype, model = load_identified(survey, identification, settings, notify)
@@ -154,12 +131,7 @@ def adopt_model(
 ) -> ChatModel:
     """Return a model that the caller has in memory as a `ChatModel`, sharing its weights where they are.
 
-    Args:
-        host: the plugins.
-        model: an object that an installed runtime knows, with a ``device``.
-        tokenizer: the tokenizer that belongs to it.
-        settings: what the user wants; by default, the device of the model and nothing else.
-        notify: as for `open_model`.
+    By default, it stays on its own ``device``; ``notify`` as for `open_model`.
 
     Raises:
         CheckpointError: no runtime knows the object.
@@ -182,13 +154,13 @@ def choose_devices(
         DeviceError: nothing knows the device, or it is not available; says what is.
         ConfigError: two plugins offer it equally.
     """
-    choice = require_one(survey, check_wishes(survey, "auto", wanted))
+    route = require_one(survey, check_wishes(survey, "auto", wanted))
     if wanted == "auto":
-        notify(choice.explain())
-    return choice.candidate.placer.plugin, choice.devices
+        notify(route.explain())
+    return route.placer.plugin, route.devices
 
 
-def resolve_settings(host: PluginHost, settings: Settings) -> Resolved:
+def resolve_settings(host: PluginHost, settings: Settings) -> ModelSource:
     """Find, or download, the model that the settings name."""
     return resolve(
         host, settings.model, revision=settings.revision or None, offline=settings.offline, hub=settings.hub
@@ -199,5 +171,5 @@ def _identify_by_name(survey: Survey, settings: Settings, adapters: Mapping[str,
     """Check what is cheap, find the model's files, and ask the runtimes whose it is."""
     check_wishes(survey, settings.runtime, settings.device)
     survey.find_runtime(settings.runtime)  # that there is none at all is to be known before a download too
-    resolved = resolve_settings(survey.host, settings)
-    return identify(survey, ModelSource(resolved.name, resolved.path, adapters), settings.runtime)
+    source = replace(resolve_settings(survey.host, settings), adapters=adapters)
+    return identify(survey, source, settings.runtime)

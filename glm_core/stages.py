@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._isolation import plugin_errors, safe_repr
+from ._device_choice import Route
+from ._isolation import broken_promise, plugin_errors, safe_repr
 from ._not_set import NOT_SET, NotSet
 from .chat_model import ChatModel
 from .config import Settings
@@ -12,7 +13,7 @@ from .descriptions import DeviceInfo
 from .device_map import DeviceMap, check_device_map
 from .errors import DeviceError, PluginError
 from .jobs import QuantizationScheme
-from .pairing import Identification, Notify, Route, choose_route
+from .pairing import Identification, Notify, choose_route
 from .records import LoadedModel, Placement
 from .survey import Placer, Survey
 
@@ -133,15 +134,15 @@ def _call_stage(survey: Survey, route: Route, hook: str, **arguments: Any) -> Lo
     plugin = route.placer.plugin
     model = survey.host.call(plugin, hook, **arguments)
     if model is None:
-        instead = "leave --quantize out" if hook == "quantize" else "choose another --device"
+        instead = "leave --quantize out" if hook == "quantize" else "choose another --device or --runtime"
         if plugin == route.runtime:
             raise PluginError(
                 f"{route.placer} cannot {hook} its own model on its own device {route.devices[0].name!r}; "
                 f"{instead}, and report this to its author"
             )
         raise PluginError(
-            f"{route.placer} cannot {hook} this model, although it names the kind {route.match.kind!r}, as "
-            f"runtime {route.runtime!r} calls it; {instead}, and report this to the authors of both"
+            f"{route.placer} cannot {hook} this model, although it names the kind that it is for runtime "
+            f"{route.runtime!r}; {instead}, and report this to the authors of both"
         )
     return _check_model(plugin, hook, model)
 
@@ -150,9 +151,6 @@ def _check_model(plugin: str, hook: str, model: Any) -> LoadedModel:
     with plugin_errors(plugin, hook):
         is_model = callable(getattr(model, "close", None)) and hasattr(model, "info")
     if not is_model:
-        raise PluginError(
-            f"plugin {plugin!r}: {hook} returned {safe_repr(model)}, which has no info and close(); "
-            "report this to its author"
-        )
+        raise broken_promise(plugin, f"{hook} returned {safe_repr(model)}, which has no info and close()")
     loaded: LoadedModel = model
     return loaded

@@ -12,12 +12,7 @@ from .plugins import PluginHost
 
 @dataclass(frozen=True)
 class Placer:
-    """A plugin that can place models: a backend, or a runtime on devices of its own.
-
-    Attributes:
-        plugin: the plugin's name; its hooks ``quantize`` and ``place`` are asked.
-        info: what it says of itself.
-    """
+    """A plugin that can place models, and its description: a backend, or a runtime on its own devices."""
 
     plugin: str
     info: BackendInfo | RuntimeInfo
@@ -38,12 +33,7 @@ class Survey:
 
     A command or a `glm_core.load` takes one survey and carries it along, so that every decision is
     made on the same facts and each plugin is asked once. It is not kept for the next: free memory
-    and devices change.
-
-    Attributes:
-        host: the plugins.
-        runtimes: the description of every runtime, by plugin.
-        backends: the description of every backend, by plugin.
+    and devices change. Descriptions are by plugin.
     """
 
     host: PluginHost

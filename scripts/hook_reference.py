@@ -54,10 +54,9 @@ def hooks() -> dict[str, Callable[..., Any]]:
 
 def kinds() -> dict[str, type]:
     """Every record and protocol by name, sorted."""
-    found = {name: getattr(records, name) for name in sorted(records.__all__)}
     return {
         name: kind
-        for name, kind in found.items()
+        for name, kind in sorted(vars(records).items())
         if isinstance(kind, type) and (dataclasses.is_dataclass(kind) or kind in PROTOCOLS)
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import importlib
 import io
@@ -12,7 +11,7 @@ import select
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from .._isolation import running_command
 from .._tracing import tracing
@@ -67,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given, trace = _without_trace(list(sys.argv[1:] if arguments is None else arguments))
     _prepare_output()
-    with _quiet_warnings(), tracing(trace), running_command():
+    # Python's warnings are for developers, who ask for them with -W or PYTHONWARNINGS.
+    quiet = warnings.catch_warnings(action=None if sys.warnoptions else "ignore")
+    with quiet, tracing(trace), running_command():
         try:
             status = _dispatch(given)
             if sys.stdout is not None:
@@ -161,15 +162,6 @@ def _prepare_output() -> None:
         logging.getLogger("glm").setLevel(logging.DEBUG)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-@contextlib.contextmanager
-def _quiet_warnings() -> Iterator[None]:
-    """Python's warnings are for developers, who ask for them with ``-W`` or ``PYTHONWARNINGS``."""
-    with warnings.catch_warnings():
-        if not sys.warnoptions:
-            warnings.simplefilter("ignore")
-        yield
 
 
 def _reader_has_gone() -> bool:

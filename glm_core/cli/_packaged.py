@@ -6,10 +6,8 @@ is not installed says what to install.
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
-from .._isolation import format_error
-from ..errors import ConfigError, PluginError
+from .._candidates import load_declared
+from ..errors import ConfigError
 
 ENTRY_POINT_GROUP = "glm.commands"
 PACKAGES = {
@@ -25,14 +23,8 @@ def run_packaged(command: str, arguments: list[str]) -> int:
         ConfigError: the distribution is not installed; names the pip line.
         PluginError: it is installed and cannot be imported.
     """
-    for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=command):
-        try:
-            run = entry_point.load()
-        except Exception as error:  # whatever is wrong with the installed package
-            raise PluginError(
-                f"glm {command} is installed but broken ({format_error(error)}); "
-                f"install it again: pip install --force-reinstall {PACKAGES[command]}"
-            ) from error
+    run = load_declared(ENTRY_POINT_GROUP, command, PACKAGES[command])
+    if run is not None:
         status: int = run(arguments)
         return status
     missing = f"glm {command} is not installed: pip install {PACKAGES[command]}"

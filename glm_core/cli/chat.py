@@ -12,11 +12,27 @@ from ..chat_model import ChatStream
 from ..errors import ConfigError, RequestError
 from ..language import language
 from ..plugins import default_host
-from ..records import ChatRequest, Delta, Sampling, build_messages
-from .options import _places as places
-from .options import add_model_options, command_parser, model_opener, notice, parse_adapters
+from ..records import ChatRequest, Delta, Option, Sampling, build_messages
+from .options import (
+    add_flag,
+    add_model_options,
+    command_parser,
+    count_places,
+    model_opener,
+    notice,
+    parse_adapters,
+)
 
 MAX_INPUT_BYTES = 4 * 2**20
+_NUMBERS = (
+    Option("seed", "make sampling repeatable", int),
+    Option("temperature", "0 is greedy; higher is more varied", float),
+    Option("top_p", "smallest set of tokens whose probability exceeds it", float),
+    Option("top_k", "only that many most likely tokens; 0 = all", int),
+    Option("repetition_penalty", "above 1 discourages repetition", float),
+    Option("max_new_tokens", "tokens of the answer at most", int),
+    Option("max_length", "tokens of question and answer together at most", int),
+)
 _TEXTS = {
     "thinking": ("思考中……", "thinking …"),
     "waiting": ("排队中，前面还有 {} 个请求……", "waiting, requests ahead: {} …"),
@@ -46,7 +62,7 @@ def run(arguments: list[str]) -> int:
     if request.adapter is not None and parsed.use_adapter is None:
         notice(_say("adapter", request.adapter))
     with model_opener(default_host(), parsed)() as model, model.stream(request) as deltas:
-        last = _print_as_json(deltas) if parsed.json else _print(deltas)
+        last = _print(deltas, as_json=parsed.json)
     if last.finish_reason == "length":
         notice(_say("length"))
     if last.usage is not None and last.usage.dropped_messages:
@@ -70,20 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stop", metavar="TEXT", action="append", default=[], help="end before this; repeatable"
     )
-    parser.add_argument("--seed", metavar="N", type=int, help="make sampling repeatable")
     parser.add_argument("--greedy", action="store_true", help="always take the most likely token")
-    parser.add_argument("--temperature", metavar="X", type=float, help="0 is greedy; higher is more varied")
-    parser.add_argument(
-        "--top-p", metavar="X", type=float, help="smallest set of tokens whose probability exceeds it"
-    )
-    parser.add_argument("--top-k", metavar="N", type=int, help="only that many most likely tokens; 0 = all")
-    parser.add_argument(
-        "--repetition-penalty", metavar="X", type=float, help="above 1 discourages repetition"
-    )
-    parser.add_argument("--max-new-tokens", metavar="N", type=int, help="tokens of the answer at most")
-    parser.add_argument(
-        "--max-length", metavar="N", type=int, help="tokens of question and answer together at most"
-    )
+    for option in _NUMBERS:
+        add_flag(parser, option)
     parser.add_argument("--json", action="store_true", help="one JSON object a line; the last has the usage")
     add_model_options(parser)
     return parser
@@ -114,23 +119,21 @@ def _adapter(parsed: argparse.Namespace) -> str | None:
     return chosen or next(iter(loaded), None)
 
 
-def _print(deltas: ChatStream) -> Delta:
+def _print(deltas: ChatStream, *, as_json: bool) -> Delta:
+    """Print an answer as it comes and return its last delta."""
     last = Delta("")
     try:
         for last in _with_waiting_line(deltas):
-            print(last.text, end="", flush=True)
-    finally:  # a message about what went wrong begins a line of its own, too
-        print(flush=True)
-    return last
-
-
-def _print_as_json(deltas: ChatStream) -> Delta:
-    last = Delta("")
-    for last in _with_waiting_line(deltas):
-        if last.text:
-            print(json.dumps({"text": last.text}, ensure_ascii=False), flush=True)
+            if not as_json:
+                print(last.text, end="", flush=True)
+            elif last.text:
+                print(json.dumps({"text": last.text}, ensure_ascii=False), flush=True)
+    except BaseException:
+        if last.text and not as_json:  # a message about what went wrong begins a line of its own
+            print(flush=True)
+        raise
     usage = dataclasses.asdict(last.usage) if last.usage else None
-    print(json.dumps({"finish_reason": last.finish_reason, "usage": usage}), flush=True)
+    print(json.dumps({"finish_reason": last.finish_reason, "usage": usage}) if as_json else "", flush=True)
     return last
 
 
@@ -147,7 +150,7 @@ def _with_waiting_line(deltas: ChatStream) -> Iterator[Delta]:
     def show(text: str) -> None:
         nonlocal shown
         if text != shown:
-            print(f"\r{' ' * places(shown)}\r{text}", end="", file=sys.stderr, flush=True)
+            print(f"\r{' ' * count_places(shown)}\r{text}", end="", file=sys.stderr, flush=True)
             shown = text
 
     try:

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,21 @@ from ..plugins import PluginHost, Status
 from ..records import Option
 from ..routing import open_model
 
-_MODEL_SETTINGS = (
-    *("model", "revision", "runtime", "device", "dtype", "quantize", "kernels"),
-    *("slots", "context_length", "kv_memory", "hub", "offline"),
-)
+# setting: what stands for its value in the help, its type, and what the help says
+_SETTINGS: Mapping[str, tuple[str, type, str]] = {
+    "model": ("NAME_OR_PATH", str, "directory, known name or hub id (demo)"),
+    "revision": ("R", str, "branch, tag or commit on the hub"),
+    "runtime": ("R", str, "auto, or a name that glm plugins shows (auto)"),
+    "device": ("D", str, "auto, cpu, cuda, cuda:0,1, mps (auto)"),
+    "dtype": ("T", str, f"{', '.join(DTYPES)} (auto)"),
+    "quantize": ("Q", str, "none, int8, int4, int4-g128 (none)"),
+    "kernels": ("K", str, "auto, or what the backend offers (auto)"),
+    "slots": ("N", int, "requests answered at the same time (auto)"),
+    "context_length": ("N", int, "tokens of one request, answer included (the model's)"),
+    "kv_memory": ("GB", float, "memory of the KV cache (auto)"),
+    "hub": ("H", str, f"{', '.join(HUBS)} (huggingface)"),
+    "offline": ("", bool, "never touch the network"),
+}
 _METAVARS = {str: "TEXT", int: "N", float: "X"}
 
 
@@ -34,31 +45,28 @@ def command_parser(command: str, description: str, **more: Any) -> argparse.Argu
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose a model, a runtime, a device and a precision."""
     group = parser.add_argument_group("model")
-    group.add_argument("--model", metavar="NAME_OR_PATH", help="directory, known name or hub id (demo)")
-    group.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
-    group.add_argument("--runtime", metavar="R", help="auto, or a name that glm plugins shows (auto)")
-    group.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:0,1, mps (auto)")
-    group.add_argument("--dtype", metavar="T", help=f"{', '.join(DTYPES)} (auto)")
-    group.add_argument("--quantize", metavar="Q", help="none, int8, int4, int4-g128 (none)")
+    add_setting_options(group, *_SETTINGS)
     group.add_argument(
         "--device-map", metavar="JSON_OR_FILE", help="which part of the network goes on which device"
     )
-    group.add_argument("--kernels", metavar="K", help="auto, or what the backend offers (auto)")
     group.add_argument(
         "--adapter", metavar="[NAME=]DIR", action="append", default=[], help="load an adapter; repeatable"
     )
-    group.add_argument("--slots", metavar="N", type=int, help="requests answered at the same time (auto)")
-    group.add_argument(
-        "--context-length", metavar="N", type=int, help="tokens of one request, answer included (the model's)"
-    )
-    group.add_argument("--kv-memory", metavar="GB", type=float, help="memory of the KV cache (auto)")
-    group.add_argument("--hub", metavar="H", help=f"{', '.join(HUBS)} (huggingface)")
-    group.add_argument("--offline", action="store_true", default=None, help="never touch the network")
+
+
+def add_setting_options(group: argparse._ActionsContainer, *names: str) -> None:
+    """Add the options of these settings."""
+    for name in names:
+        flag, (metavar, kind, text) = f"--{name.replace('_', '-')}", _SETTINGS[name]
+        if kind is bool:
+            group.add_argument(flag, action="store_true", default=None, help=text)
+        else:
+            group.add_argument(flag, metavar=metavar, type=kind, help=text)
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
-    """Return the settings, with what the model options say on top."""
-    return load_settings({name: getattr(arguments, name) for name in _MODEL_SETTINGS})
+    """Return the settings, with what the options of `add_setting_options` say on top."""
+    return load_settings({name: getattr(arguments, name, None) for name in _SETTINGS})
 
 
 def parse_adapters(values: Iterable[str]) -> dict[str, Path]:
@@ -102,7 +110,7 @@ def notice_failed(host: PluginHost) -> None:
     """Print one line each about installed plugins that are broken or of another API version."""
     reasons: dict[Status, str] = {"broken": "broken", "incompatible": "of another API version"}
     for status, reason in reasons.items():
-        names = host.with_status(status)
+        names = [report.name for report in host.reports if report.status == status]
         if names:
             notice(f"not used, because {reason}: {', '.join(names)}; glm plugins says why")
 
@@ -121,7 +129,7 @@ def add_plugin_options(parser: argparse.ArgumentParser, title: str, options: Ite
     group = parser.add_argument_group(title)
     for option in options:
         try:
-            _add_flag(group, option)
+            add_flag(group, option)
         except argparse.ArgumentError as error:
             raise PluginError(
                 f"{title!r} describes an option {option.name!r} whose flag is taken ({error}); "
@@ -131,7 +139,8 @@ def add_plugin_options(parser: argparse.ArgumentParser, title: str, options: Ite
         parser.set_defaults(**{option.name: option.default})
 
 
-def _add_flag(group: argparse._ArgumentGroup, option: Option) -> None:
+def add_flag(group: argparse._ActionsContainer, option: Option) -> None:
+    """Add the flag of one option, which is ``None`` where it is not given."""
     flag = f"--{option.name.replace('_', '-')}"
     text = option.help.replace("%", "%%")
     if option.type is not bool:
@@ -152,13 +161,14 @@ def print_json(value: Any) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns on standard output; a Chinese character takes two places."""
+    """Print aligned columns on standard output."""
     table = [tuple(headings), *(tuple(row) for row in rows)]
-    widths = [max(_places(row[column]) for row in table) for column in range(len(headings))]
+    widths = [max(count_places(row[column]) for row in table) for column in range(len(headings))]
     for row in table:
-        cells = (cell + " " * (width - _places(cell)) for cell, width in zip(row, widths, strict=True))
+        cells = (cell + " " * (width - count_places(cell)) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
 
 
-def _places(text: str) -> int:
+def count_places(text: str) -> int:
+    """Return how many places of a terminal a text takes; a Chinese character takes two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -12,7 +12,6 @@ from ..errors import GlmError
 from ..language import BilingualTexts, language
 from ..pairing import Identification, choose_route, identify, placers_for
 from ..plugins import PluginHost, PluginReport, default_host
-from ..records import ModelSource
 from ..routing import resolve_settings
 from ..survey import Survey, take_survey
 from .options import command_parser, print_json, print_table
@@ -72,9 +71,8 @@ def _explain_model(host: PluginHost, name: str, *, as_json: bool) -> int:
     A model that would have to be downloaded first is refused: to look must cost nothing.
     """
     settings = load_settings({"model": name, "offline": True})
-    resolved = resolve_settings(host, settings)
+    source = resolve_settings(host, settings)
     survey = take_survey(host)
-    source = ModelSource(resolved.name, resolved.path)
     identification = identify(survey, source)
     rows = _rows(survey, identification)
     chosen: dict[str, Any] | None = None
@@ -93,7 +91,7 @@ def _explain_model(host: PluginHost, name: str, *, as_json: bool) -> int:
     except GlmError as error:
         refusal = str(error)
     if as_json:
-        print_json({"model": resolved.name, "chosen": chosen, "refusal": refusal, "runtimes": rows})
+        print_json({"model": source.name, "chosen": chosen, "refusal": refusal, "runtimes": rows})
         return 0
     say = _Texts(language())
     print_table(

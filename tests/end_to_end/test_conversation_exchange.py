@@ -9,8 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from api_support import ScriptedRuntime as ScriptedApiRuntime
-from api_support import serving
+from api_support import ScriptedRuntime as ScriptedApiRuntime, serving
 from glm_frontend_cli import _files as cli_files
 from glm_frontend_cli._texts import Texts as CliTexts
 from glm_frontend_web._handlers import Handlers

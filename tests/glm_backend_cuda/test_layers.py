@@ -115,7 +115,7 @@ def test_extreme_integers_are_exact() -> None:
             assert torch.equal(layer(torch.eye(2 * count, dtype=dtype)[:64])[:, 0], numbers[:64].to(dtype))
 
 
-def unpack_int4_tiles(packed: Tensor, out_features: int, in_features: int) -> Tensor:
+def unpack_tiles(packed: Tensor, out_features: int, in_features: int) -> Tensor:
     """Undo `pack_int4_tiles`, up to numbers of one byte each: int8 ``[N, K]``."""
     planes = [((packed >> (4 * plane)) & 15) - 8 for plane in range(4)]
     numbers = torch.stack(planes, dim=3).to(torch.int8)  # [tiles, steps, 32, 4, 32]
@@ -127,8 +127,8 @@ def test_packed_int4_can_be_unpacked() -> None:
     numbers = torch.randint(-8, 8, (45, 150), dtype=torch.int8)
     packed = pack_int4_tiles(pack_int4(numbers))
     assert packed.shape == (2, 2, 32, 32)
-    assert torch.equal(unpack_int4_tiles(packed, 45, 150), numbers)
-    whole = unpack_int4_tiles(packed, 64, 256)
+    assert torch.equal(unpack_tiles(packed, 45, 150), numbers)
+    whole = unpack_tiles(packed, 64, 256)
     assert whole[45:].abs().max() == whole[:, 150:].abs().max() == 0
 
 
@@ -138,7 +138,7 @@ def test_packing_in_pieces_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     at_once = pack_int4_tiles(integers)
     monkeypatch.setattr(_layers, "PACKED_AT_A_TIME", 2**15)
     assert torch.equal(pack_int4_tiles(integers), at_once)
-    assert torch.equal(unpack_int4_tiles(at_once, 300, 1280), unpack_int4(integers))
+    assert torch.equal(unpack_tiles(at_once, 300, 1280), unpack_int4(integers))
 
 
 @pytest.mark.parametrize(("bits", "group_size"), [(8, 0), (4, 0), (4, 32)])

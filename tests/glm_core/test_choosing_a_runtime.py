@@ -11,8 +11,9 @@ from fake_plugins import FakeModel, backend, loader, plugin
 from glm_testing import host_of
 
 from glm_core import CheckpointError, ConfigError, DeviceError, PluginError
+from glm_core._device_choice import Route
 from glm_core.config import Settings
-from glm_core.pairing import Route, choose_route, identify
+from glm_core.pairing import choose_route, identify
 from glm_core.plugins import Candidate, PluginHost
 from glm_core.records import BackendInfo, DeviceInfo, ModelMatch, ModelSource, RuntimeInfo
 from glm_core.routing import open_model

@@ -11,9 +11,9 @@ from fake_plugins import host_loading, plugin
 from glm_testing import host_of
 
 from glm_core import ModelNotFoundError
-from glm_core.models import Resolved, known_models, resolve
+from glm_core.models import known_models, resolve
 from glm_core.plugins import PluginHost
-from glm_core.records import ModelCard
+from glm_core.records import ModelCard, ModelSource
 
 
 def host_knowing(*cards: ModelCard) -> PluginHost:
@@ -41,7 +41,7 @@ def test_directory_wins_over_a_known_name(
     (tmp_path / "chatglm-6b").mkdir()
     monkeypatch.chdir(tmp_path)
     host = host_knowing(ModelCard("chatglm-6b", "", hub_id="THUDM/chatglm-6b"))
-    assert resolve(host, "chatglm-6b") == Resolved("chatglm-6b", tmp_path / "chatglm-6b")
+    assert resolve(host, "chatglm-6b") == ModelSource("chatglm-6b", tmp_path / "chatglm-6b")
     assert downloads == []
 
 
@@ -63,7 +63,7 @@ def test_unrelated_folder_does_not_hide_an_installed_model(
     (tmp_path / "files").mkdir()
     monkeypatch.chdir(tmp_path)
     host = host_knowing(ModelCard("demo", "", path=tmp_path / "files"))
-    assert resolve(host, "demo") == Resolved("demo", tmp_path / "files")
+    assert resolve(host, "demo") == ModelSource("demo", tmp_path / "files")
 
 
 def test_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_file_is_handed_on(tmp_path: Path) -> None:
     """Some models are one file; whether this is one, the runtimes know."""
     file = tmp_path / "model.gguf"
     file.touch()
-    assert resolve(host_of(), str(file)) == Resolved(str(file), file)
+    assert resolve(host_of(), str(file)) == ModelSource(str(file), file)
 
 
 def test_known_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def test_known_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "files").mkdir()
     monkeypatch.chdir(tmp_path)
     host = host_knowing(ModelCard("demo", "", path=tmp_path / "files"))
-    assert resolve(host, "demo") == Resolved("demo", tmp_path / "files")
+    assert resolve(host, "demo") == ModelSource("demo", tmp_path / "files")
 
 
 @pytest.mark.parametrize("name", ["", "  "])
@@ -109,7 +109,7 @@ def test_known_name_and_aliases_mean_the_hub_id(name: str, downloads: list[dict[
         "chatglm-6b", "", hub_id="THUDM/chatglm-6b", modelscope_id="Zhipu/C", aliases=("ChatGLM", "glm")
     )
     found = resolve(host_knowing(card), name, revision="v1", offline=True)
-    assert found == Resolved(name, Path("/cache/THUDM/chatglm-6b"))
+    assert found == ModelSource(name, Path("/cache/THUDM/chatglm-6b"))
     assert downloads == [
         {"repository": "THUDM/chatglm-6b", "revision": "v1", "offline": True, "hub": "huggingface"}
     ]
@@ -143,13 +143,13 @@ def test_installed_model_without_its_files_is_refused(tmp_path: Path) -> None:
 
 def test_name_alone_can_be_a_model() -> None:
     """A model behind another server has a name and no files."""
-    assert resolve(host_knowing(ModelCard("remote", "")), "remote") == Resolved("remote", None)
+    assert resolve(host_knowing(ModelCard("remote", "")), "remote") == ModelSource("remote", None)
 
 
 def test_hub_id_is_downloaded(downloads: list[dict[str, Any]]) -> None:
     """An id that nobody describes goes to the chosen hub as it is."""
     found = resolve(host_of(), "THUDM/chatglm2-6b", hub="modelscope")
-    assert found == Resolved("THUDM/chatglm2-6b", Path("/cache/THUDM/chatglm2-6b"))
+    assert found == ModelSource("THUDM/chatglm2-6b", Path("/cache/THUDM/chatglm2-6b"))
     assert downloads[0]["hub"] == "modelscope"
 
 

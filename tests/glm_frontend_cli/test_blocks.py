@@ -7,8 +7,7 @@ from typing import Any
 
 from glm_frontend_cli._blocks import BlockStream, parse
 from glm_frontend_cli._markdown import MarkdownRenderer
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from rich.console import Console
 
 LINES = [

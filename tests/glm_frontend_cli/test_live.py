@@ -9,8 +9,7 @@ import pyte
 import pytest
 from glm_frontend_cli._live import AnswerPainter
 from glm_frontend_cli._markdown import MarkdownRenderer
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from rich.console import Console
 
 LONG = "\n".join(

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 from glm_frontend_cli._wrapping import wrap
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from rich.text import Text
 
 

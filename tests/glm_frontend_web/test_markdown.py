@@ -9,8 +9,7 @@ import pytest
 from glm_frontend_web._markdown import MarkdownRenderer
 from glm_frontend_web._math import MAX_LENGTH, to_mathml
 from glm_frontend_web._texts import SAY
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from web_payloads import PAYLOADS
 
 render = MarkdownRenderer(SAY["en"])

@@ -11,8 +11,7 @@ from typing import Any
 
 from glm_backend_cuda import _layers, _triton_attention, _triton_linear, _triton_norm
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from triton.compiler import compile as compile_kernel
+from triton.compiler import ASTSource, compile as compile_kernel
 
 INSTRUCTIONS = ("mma.sync", "wgmma", "cp.async", "tcgen05.mma")
 POINTERS = {

@@ -257,7 +257,7 @@ def test_interrupt_closes_stream_and_model(monkeypatch: pytest.MonkeyPatch) -> N
         finally:
             closed.append("stream")
 
-    def interrupted(deltas: Iterator[Delta]) -> Delta:
+    def interrupted(deltas: Iterator[Delta], as_json: bool) -> Delta:
         next(deltas)
         raise KeyboardInterrupt
 

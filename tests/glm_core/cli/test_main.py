@@ -13,8 +13,7 @@ import pytest
 from fake_plugins import run_glm, run_python
 from patience import PATIENCE_SECONDS
 
-from glm_core import GlmError, PluginError, __version__
-from glm_core import cli as glm_cli
+from glm_core import GlmError, PluginError, __version__, cli as glm_cli
 
 HEAVY = ("torch", "transformers", "gradio", "fastapi", "numpy")
 IMPORTS = f"""

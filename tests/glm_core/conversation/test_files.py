@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from glm_core import ConfigError, Message, Sampling, ToolCall
 from glm_core.conversation import MAX_FILE_BYTES, Conversation, Turn, parse_conversation, to_json, to_markdown

@@ -6,8 +6,7 @@ import pytest
 import torch
 from glm_runtime_torch.generation.candidates import select_candidates
 from glm_runtime_torch.generation.sampling import MAX_NUCLEUS, Candidates, Sampler
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from glm_core import Sampling
 

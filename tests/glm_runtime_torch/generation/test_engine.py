@@ -12,8 +12,7 @@ from glm_runtime_torch.families import registry as families
 from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel
 from goldens import DATA, PAD, Case, cases, named
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from patience import join, wait_until
 from tiny_models import finished, open_with_prompt, tiny_checkpoint
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 from fake_plugins import run_python
-from glm_runtime_torch.generation import scheduler as scheduler_module
-from glm_runtime_torch.generation import worker as worker_module
+from glm_runtime_torch.generation import scheduler as scheduler_module, worker as worker_module
 from glm_runtime_torch.generation.engine import Engine
 from patience import PATIENCE_SECONDS, wait_until
 from scripted_engine import CountingNetwork, Gate, count_from, counting_engine

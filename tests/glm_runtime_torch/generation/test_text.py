@@ -9,8 +9,7 @@ import pytest
 from glm_runtime_torch.generation.detokenizer import IncrementalDetokenizer
 from glm_runtime_torch.generation.stop import StopStrings
 from glm_runtime_torch.tokenizers.reply_filter import FullWidthPunctuation, ReplyFilter, partial_match_length
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 
 def decode_bytes(ids: Sequence[int]) -> str:

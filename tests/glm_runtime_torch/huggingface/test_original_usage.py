@@ -87,7 +87,7 @@ def prequantized(path: Path, target: Path, bits: int) -> Path:
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(path)
-    quantize_in_place(model, QuantizationScheme(bits))
+    quantize_in_place(model.network, QuantizationScheme(bits))
     model.config.quantization_bit = bits
     model.save_pretrained(target)
     (target / "ice_text.model").write_bytes((path / "ice_text.model").read_bytes())

@@ -21,8 +21,7 @@ from glm_runtime_torch.model.device_map import (
 )
 from glm_runtime_torch.network.empty_weights import empty_weights
 from glm_runtime_torch.network.parameters import unique_parameters
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from glm_core import ConfigError, DeviceError, GlmError, OutOfMemoryError
 

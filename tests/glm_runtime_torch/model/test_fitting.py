@@ -51,7 +51,7 @@ def int8_table(network: Any) -> None:
     network.transformer.word_embeddings, network.lm_head = embedding, head
 
 
-def needed_bytes(found: Fit, device: torch.device) -> int:
+def sum_bytes(found: Fit, device: torch.device) -> int:
     """All that goes onto a device."""
     return found.weight_bytes[device] + found.kv_bytes[device] + found.workspace_bytes
 
@@ -71,15 +71,15 @@ def test_less_memory_than_the_original(bits: int, original_gib: int) -> None:
     Its numbers are sizes of graphics cards, which are sold in units of 2 ** 30 bytes.
     """
     found = fit(six_billion(bits=bits), {CARD: 80 * GB}, ONE)
-    assert needed_bytes(found, CARD) < original_gib * GIB
+    assert sum_bytes(found, CARD) < original_gib * GIB
     assert found.kv_bytes[CARD] == 2048 * 28 * 2 * 4096 * 2
 
 
 def test_int4_stays_below_five_gigabytes() -> None:
     """int4 with 2,048 tokens takes less than 5 GB, workspace included."""
-    assert needed_bytes(fit(six_billion(bits=4), {CARD: 6 * GB}, ONE), CARD) < 5 * GB
+    assert sum_bytes(fit(six_billion(bits=4), {CARD: 6 * GB}, ONE), CARD) < 5 * GB
     # The published int4 checkpoint keeps its table in float16.
-    assert needed_bytes(fit(six_billion(bits=4, table=False), {CARD: 6 * GIB}, ONE), CARD) < 6 * GB
+    assert sum_bytes(fit(six_billion(bits=4, table=False), {CARD: 6 * GIB}, ONE), CARD) < 6 * GB
 
 
 def test_what_does_not_fit_is_refused_with_numbers_and_ways_out() -> None:
@@ -109,7 +109,7 @@ def test_slots_come_from_what_is_left() -> None:
     large, small = (fit(six_billion(), {CARD: size * GB}, free) for size in (80, 24))
     assert large.slots == MAX_SLOTS
     assert 1 <= small.slots < large.slots
-    assert needed_bytes(small, CARD) < 24 * GB
+    assert sum_bytes(small, CARD) < 24 * GB
     assert small.context_length == 4096
     assert fit(six_billion(), {CARD: 80 * GB}, Placement(("cuda:0",), kv_memory_bytes=4 * GB)).slots == 2
 
@@ -142,7 +142,7 @@ def test_two_small_cards_hold_what_one_cannot() -> None:
     cards = {CARD: 8 * GIB, OTHER: 8 * GIB}
     found = fit(six_billion(), cards, ONE)
     assert found.places.devices == (CARD, OTHER)
-    assert all(needed_bytes(found, card) < size for card, size in cards.items())
+    assert all(sum_bytes(found, card) < size for card, size in cards.items())
 
 
 def test_written_map_that_overfills_a_card_is_refused() -> None:

@@ -14,8 +14,7 @@ from glm_runtime_torch.tokenizers.chatglm3_tools import DEFAULT_SYSTEM, format_c
 from glm_runtime_torch.tokenizers.reply_filter import ReplyFilter
 from glm_runtime_torch.tokenizers.tool_reply import ToolReply
 from goldens import DATA, fixtures_or_skip
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from glm_core import Message, Tool, ToolCall
 

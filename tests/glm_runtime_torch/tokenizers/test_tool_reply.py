@@ -12,8 +12,7 @@ import pytest
 from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
 from glm_runtime_torch.tokenizers.reply_filter import ReplyFilter
 from glm_runtime_torch.tokenizers.tool_reply import MAX_CALL_CHARACTERS, ToolReply
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scripted_tools import TIME, WEATHER, Turn, answers_in_turn, call_turn, written_answer
 from tiny_models import tiny_checkpoint2
 

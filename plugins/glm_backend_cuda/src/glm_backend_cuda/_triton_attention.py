@@ -20,7 +20,7 @@ LOG2_E = 1.4426950408889634
 
 
 @triton.jit
-def _turned(x, places, partners, inside, cos, sin):
+def _load_rotated(x, places, partners, inside, cos, sin):
     """Rotate channels loaded from ``x``: each with its partner half a block away, in float32."""
     own = tl.load(x + places, mask=inside, other=0.0).to(tl.float32)
     other = tl.load(x + partners, mask=inside, other=0.0).to(tl.float32)
@@ -28,10 +28,10 @@ def _turned(x, places, partners, inside, cos, sin):
 
 
 @triton.jit
-def _queries_and_key(
-    q, k, cos, sin, q_places, q_inside, inside, channel, DTYPE: tl.constexpr, TURNED: tl.constexpr
-):
-    """Return a row's rotated queries ``[QUERIES, BLOCK_H]`` and new key ``[BLOCK_H]``, rounded once."""
+def _load_queries_and_key(q, k, cos, sin, q_places, in_heads, inside, channel, keys, TURNED: tl.constexpr):
+    """Return rotated queries ``[QUERIES, BLOCK_H]`` and key ``[BLOCK_H]`` of a row, in the dtype of keys."""
+    DTYPE: tl.constexpr = keys.dtype.element_ty
+    q_inside = in_heads[:, None] & inside[None, :]
     if TURNED > 0:
         in_first = (channel % TURNED) < TURNED // 2
         partner = tl.where(in_first, channel + TURNED // 2, channel - TURNED // 2)
@@ -39,8 +39,8 @@ def _queries_and_key(
         sine = tl.load(sin + channel, mask=inside, other=0.0).to(tl.float32)
         sine = tl.where(in_first, -sine, sine)
         own, other = q_places + channel[None, :], q_places + partner[None, :]
-        queries = _turned(q, own, other, q_inside, cosine[None, :], sine[None, :])
-        new_key = _turned(k, channel, partner, inside, cosine, sine)
+        queries = _load_rotated(q, own, other, q_inside, cosine[None, :], sine[None, :])
+        new_key = _load_rotated(k, channel, partner, inside, cosine, sine)
     else:
         queries = tl.load(q + q_places + channel[None, :], mask=q_inside, other=0.0)
         new_key = tl.load(k + channel, mask=inside, other=0.0)
@@ -48,7 +48,9 @@ def _queries_and_key(
 
 
 @triton.jit
-def _with_block(queries, keys, values, seen, score_scale, largest, total, context, QUERIES: tl.constexpr):
+def _attend_to_block(
+    queries, keys, values, seen, score_scale, largest, total, context, QUERIES: tl.constexpr
+):
     """Return largest score, sum of weights and weighted values after a further block of positions."""
     if QUERIES == 1:
         scores = tl.sum(queries.to(tl.float32) * keys.to(tl.float32), axis=1)[None, :]
@@ -68,93 +70,21 @@ def _with_block(queries, keys, values, seen, score_scale, largest, total, contex
 
 
 @triton.jit
-def chunk_kernel(
-    q,
-    k,
-    v,
-    cos,
-    sin,
+def _attend_to_cached(
+    queries,
     keys,
     values,
-    slots,
-    lengths,
-    maxima,
-    sums,
-    contexts,
-    q_row,
-    q_head,
-    k_row,
-    k_head,
-    v_row,
-    v_head,
-    slot_stride,
-    head_stride,
+    start,
+    stop,
     score_scale,
-    HEADS: tl.constexpr,
-    QUERIES: tl.constexpr,
+    inside,
     H: tl.constexpr,
     BLOCK_H: tl.constexpr,
-    TURNED: tl.constexpr,
-    CHUNK: tl.constexpr,
+    QUERIES: tl.constexpr,
     BLOCK_S: tl.constexpr,
 ):
-    """Compute what one chunk of positions contributes to the query heads of one key head.
-
-    Args:
-        q: ``[B, N, H]``.
-        k: ``[B, G, H]``.
-        v: ``[B, G, H]``.
-        cos: ``[B, H]``, contiguous.
-        sin: ``[B, H]``, contiguous.
-        keys: ``[slots, G, capacity, H]``.
-        values: the same shape and strides.
-        slots: ``[B]``.
-        lengths: ``[B]``, the new position included; 0 = padding.
-        maxima: ``[B, N, chunks]`` float32, result: the largest score, in powers of two.
-        sums: likewise, result: of the weights.
-        contexts: ``[B, N, chunks, H]`` float32, result.
-        q_row: strides of rows and heads, here and below.
-        q_head: see there.
-        k_row: see there.
-        k_head: see there.
-        v_row: see there.
-        v_head: see there.
-        slot_stride: of the cache.
-        head_stride: of the cache.
-        score_scale: ``log2(e) / sqrt(H)``.
-        HEADS: query heads of a key head.
-        QUERIES: the same rounded up to what a product takes; 1 where there is one.
-        H: head dim.
-        BLOCK_H: H rounded up to a power of two.
-        TURNED: channels that one row of positions turns, H / R; 0 = nothing is turned.
-        CHUNK: positions of a program.
-        BLOCK_S: positions at a time.
-    """
-    row, group, chunk = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    length = tl.load(lengths + row).to(tl.int32)
-    start = chunk * CHUNK
-    if start >= length:
-        return
-    newest = length - 1
-    stop = tl.minimum(start + CHUNK, newest)  # of the positions that are in the cache already
-    is_owner = newest < start + CHUNK
-
+    """Return largest score, sum of weights and weighted values of the cached positions start to stop."""
     channel = tl.arange(0, BLOCK_H)
-    inside = channel < H
-    query = tl.arange(0, QUERIES)
-    head = group * HEADS + query
-    in_heads = query < HEADS
-    q_inside = in_heads[:, None] & inside[None, :]
-    q += row.to(tl.int64) * q_row
-    k += row.to(tl.int64) * k_row + group * k_head
-    v += row.to(tl.int64) * v_row + group * v_head
-    DTYPE: tl.constexpr = keys.dtype.element_ty
-    queries, new_key = _queries_and_key(
-        q, k, cos + row * H, sin + row * H, (head * q_head)[:, None], q_inside, inside, channel, DTYPE, TURNED
-    )
-    base = tl.load(slots + row).to(tl.int64) * slot_stride + group.to(tl.int64) * head_stride
-    keys += base
-    values += base
     largest = tl.full((QUERIES,), float("-inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
     context = tl.zeros((QUERIES, BLOCK_H), tl.float32)
@@ -165,24 +95,91 @@ def chunk_kernel(
         wanted = seen[:, None] & inside[None, :]
         old_keys = tl.load(keys + places, mask=wanted, other=0.0)
         old_values = tl.load(values + places, mask=wanted, other=0.0)
-        largest, total, context = _with_block(
+        largest, total, context = _attend_to_block(
             queries, old_keys, old_values, seen, score_scale, largest, total, context, QUERIES
         )
-    if is_owner:
-        new_value = tl.load(v + channel, mask=inside, other=0.0).to(DTYPE)
-        tl.store(keys + newest.to(tl.int64) * H + channel, new_key, mask=inside)
-        tl.store(values + newest.to(tl.int64) * H + channel, new_value, mask=inside)
-        scores = tl.sum(queries.to(tl.float32) * new_key.to(tl.float32)[None, :], axis=1) * score_scale
-        larger = tl.maximum(largest, scores)
-        shrink = tl.exp2(largest - larger)
-        weights = tl.exp2(scores - larger)
-        total = total * shrink + weights
-        context = context * shrink[:, None] + weights[:, None] * new_value.to(tl.float32)[None, :]
-        largest = larger
+    return largest, total, context
+
+
+@triton.jit
+def _attend_to_newest(
+    queries, new_key, v, keys, values, place, channel, inside, score_scale, largest, total, context
+):
+    """Store the new key and value; return largest score, sum of weights and weighted values with them."""
+    new_value = tl.load(v + channel, mask=inside, other=0.0).to(new_key.dtype)
+    tl.store(keys + place + channel, new_key, mask=inside)
+    tl.store(values + place + channel, new_value, mask=inside)
+    scores = tl.sum(queries.to(tl.float32) * new_key.to(tl.float32)[None, :], axis=1) * score_scale
+    larger = tl.maximum(largest, scores)
+    shrink = tl.exp2(largest - larger)
+    weights = tl.exp2(scores - larger)
+    total = total * shrink + weights
+    context = context * shrink[:, None] + weights[:, None] * new_value.to(tl.float32)[None, :]
+    return larger, total, context
+
+
+# Arguments are described where they are named, because a list of so many would be longer than the kernel.
+@triton.jit
+def chunk_kernel(
+    q,  # [B, N, H]
+    k,  # [B, G, H]
+    v,  # [B, G, H]
+    cos,  # [B, H], contiguous
+    sin,  # [B, H], contiguous
+    keys,  # [slots, G, capacity, H]
+    values,  # the same shape and strides
+    slots,  # [B]
+    lengths,  # [B], the new position included; 0 = padding
+    maxima,  # [B, N, chunks] float32, result: the largest score, in powers of two
+    sums,  # [B, N, chunks] float32, result: the sum of the weights
+    contexts,  # [B, N, chunks, H] float32, result: the weighted sum of values
+    q_row,  # strides of rows and heads, here and in the next five
+    q_head,
+    k_row,
+    k_head,
+    v_row,
+    v_head,
+    slot_stride,  # of the cache
+    head_stride,  # of the cache
+    score_scale,  # log2(e) / sqrt(H)
+    HEADS: tl.constexpr,  # query heads of a key head
+    QUERIES: tl.constexpr,  # the same rounded up to what a product takes; 1 where there is one
+    H: tl.constexpr,
+    BLOCK_H: tl.constexpr,  # H rounded up to a power of two
+    TURNED: tl.constexpr,  # channels that one row of positions rotates, H / R; 0 = nothing is rotated
+    CHUNK: tl.constexpr,  # positions of a program
+    BLOCK_S: tl.constexpr,  # positions at a time
+):
+    """Compute what one chunk of positions contributes to the query heads of one key head."""
+    row, group, chunk = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    length = tl.load(lengths + row).to(tl.int32)
+    start, newest = chunk * CHUNK, length - 1
+    if start >= length:
+        return
+    channel, query = tl.arange(0, BLOCK_H), tl.arange(0, QUERIES)
+    inside, in_heads = channel < H, query < HEADS
+    head = group * HEADS + query
+    q += row.to(tl.int64) * q_row
+    k += row.to(tl.int64) * k_row + group * k_head
+    v += row.to(tl.int64) * v_row + group * v_head
+    base = tl.load(slots + row).to(tl.int64) * slot_stride + group.to(tl.int64) * head_stride
+    queries, new_key = _load_queries_and_key(
+        q, k, cos + row * H, sin + row * H, (head * q_head)[:, None], in_heads, inside, channel, keys, TURNED
+    )
+    stop = tl.minimum(start + CHUNK, newest)  # of the positions that are in the cache already
+    largest, total, context = _attend_to_cached(
+        queries, keys + base, values + base, start, stop, score_scale, inside, H, BLOCK_H, QUERIES, BLOCK_S
+    )
+    if newest < start + CHUNK:
+        place = base + newest.to(tl.int64) * H
+        largest, total, context = _attend_to_newest(
+            queries, new_key, v, keys, values, place, channel, inside, score_scale, largest, total, context
+        )
     at = (row * tl.num_programs(1) * HEADS + head) * tl.num_programs(2) + chunk
     tl.store(maxima + at, largest, mask=in_heads)
     tl.store(sums + at, total, mask=in_heads)
-    tl.store(contexts + at.to(tl.int64)[:, None] * H + channel[None, :], context, mask=q_inside)
+    at = at.to(tl.int64)[:, None] * H + channel[None, :]
+    tl.store(contexts + at, context, mask=in_heads[:, None] & inside[None, :])
 
 
 @triton.jit

@@ -68,106 +68,135 @@ def _inputs(x_rows, columns, in_rows, in_features, EVEN: tl.constexpr):
     return tl.load(x_rows + columns[:, None], mask=in_rows & (columns[:, None] < in_features), other=0.0)
 
 
-@triton.jit(do_not_specialize=["num_rows"])
-def linear_kernel(
-    x,
+@triton.jit
+def _add_int4(
+    x_rows,
     weight,
     scale,
-    bias,
-    y,
-    num_rows,
+    outputs,
+    in_rows,
     in_features,
     out_features,
-    steps_per_split,
-    BITS: tl.constexpr,
+    first,
+    last,
+    total,
     GROUP: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
     EVEN: tl.constexpr,
-    PARTIAL: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    GELU: tl.constexpr,
 ):
-    """Compute a tile of ``x [M, K] @ weight.T [K, N]``, or one split's part in float32 ``[split, M, N]``.
+    """Return ``total [N, M]`` plus the products with int4 weights, scaled if in groups, of some steps."""
+    DTYPE: tl.constexpr = x_rows.dtype.element_ty
+    lane = tl.arange(0, PLANE)
+    steps = tl.cdiv(in_features, _STEP)
+    tile = (outputs // _ROWS).to(tl.int64) * steps * (_ROWS * PLANE) + (outputs % _ROWS) * PLANE
+    words_of = weight + tile[:, None] + lane[None, :]
+    for step in range(first, last):
+        words = tl.load(words_of + step * (_ROWS * PLANE))
+        for plane in tl.static_range(4):
+            column = step * _STEP + plane * PLANE
+            inputs = _inputs(x_rows, column + lane, in_rows, in_features, EVEN)
+            numbers = int4_numbers(words, plane, DTYPE)
+            if GROUP == 0:
+                total = tl.dot(numbers, inputs, total, input_precision="ieee")
+            else:
+                # One group's sum at a time; a row's is the total itself.
+                if (plane * PLANE) % GROUP == 0:
+                    part = tl.dot(numbers, inputs, input_precision="ieee")
+                else:
+                    part = tl.dot(numbers, inputs, part, input_precision="ieee")
+                if ((plane + 1) * PLANE) % GROUP == 0:
+                    group = tl.minimum(column // GROUP, in_features // GROUP - 1)
+                    factor = tl.load(scale + group * out_features + outputs).to(tl.float32)
+                    total += part * factor[:, None]
+    return total
 
-    Args:
-        x: ``[M, K]``, contiguous.
-        weight: int8 ``[N, K]``; int4 as `glm_backend_cuda._layers.pack_int4_tiles` makes it; or ``[N, K]``
-            in the dtype of ``x``.
-        scale: ``[N]`` float32, or ``[K / GROUP, N]``; not read where ``BITS`` is 16.
-        bias: ``[N]``.
-        y: ``[M, N]``, or ``[splits, M, N]`` float32.
-        num_rows: M; not specialised, so that one row runs the same code as many.
-        in_features: K.
-        out_features: N.
-        steps_per_split: of 128 inputs.
-        BITS: 4, 8 or 16 = as they are.
-        GROUP: inputs that share a scale; 0 = all of a row.
-        BLOCK_M: rows of a tile.
-        BLOCK_N: outputs of a tile.
-        EVEN: K is a multiple of 128.
-        PARTIAL: write float32 parts; no bias, no GELU.
-        HAS_BIAS: whether there is one.
-        GELU: apply the GELU at the end.
-    """
+
+@triton.jit
+def _add_rows(
+    x_rows,
+    weight,
+    outputs,
+    in_rows,
+    in_features,
+    first,
+    last,
+    total,
+    BITS: tl.constexpr,
+    EVEN: tl.constexpr,
+):
+    """Return ``total [N, M]`` plus the products with int8 or plain weights, not scaled, of some steps."""
+    DTYPE: tl.constexpr = x_rows.dtype.element_ty
+    lane = tl.arange(0, _STEP)
+    stored_of = weight + outputs.to(tl.int64)[:, None] * in_features + lane[None, :]
+    for step in range(first, last):
+        columns = step * _STEP + lane
+        if EVEN:
+            stored = tl.load(stored_of + step * _STEP)
+        else:
+            stored = tl.load(stored_of + step * _STEP, mask=columns[None, :] < in_features, other=0)
+        inputs = _inputs(x_rows, columns, in_rows, in_features, EVEN)
+        numbers = int8_numbers(stored, DTYPE) if BITS == 8 else stored
+        total = tl.dot(numbers, inputs, total, input_precision="ieee")
+    return total
+
+
+# Arguments are described where they are named, because a list of so many would be longer than the kernel.
+@triton.jit(do_not_specialize=["num_rows"])
+def linear_kernel(
+    x,  # [M, K], contiguous
+    weight,  # int8 [N, K]; int4 as `_layers.pack_int4_tiles` makes it; or [N, K] in the dtype of x
+    scale,  # [N] float32, or [K / GROUP, N]; not read where BITS is 16
+    bias,  # [N]
+    y,  # [M, N], or [splits, M, N] float32
+    num_rows,  # M; not specialised, so that one row runs the same code as many
+    in_features,  # K
+    out_features,  # N
+    steps_per_split,  # of 128 inputs
+    BITS: tl.constexpr,  # 4, 8 or 16 = as they are
+    GROUP: tl.constexpr,  # inputs that share a scale; 0 = all of a row
+    BLOCK_M: tl.constexpr,  # rows of a tile
+    BLOCK_N: tl.constexpr,  # outputs of a tile
+    EVEN: tl.constexpr,  # K is a multiple of 128
+    PARTIAL: tl.constexpr,  # write float32 parts; no bias, no GELU
+    HAS_BIAS: tl.constexpr,
+    GELU: tl.constexpr,  # apply the GELU at the end
+):
+    """Compute a tile of ``x [M, K] @ weight.T [K, N]``, or one split's part in float32 ``[split, M, N]``."""
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     in_rows = (m < num_rows)[None, :]
     outputs = tl.minimum(n, out_features - 1)  # the last one again instead of a mask on every load
-    steps = tl.cdiv(in_features, _STEP)
     first = tl.program_id(2) * steps_per_split
-    last = tl.minimum(first + steps_per_split, steps)
+    last = tl.minimum(first + steps_per_split, tl.cdiv(in_features, _STEP))
     x_rows = x + m.to(tl.int64)[None, :] * in_features
-    DTYPE: tl.constexpr = x.dtype.element_ty
     total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     if BITS == 4:
-        # One group's sum at a time; a row's is the total itself.
-        lane = tl.arange(0, PLANE)
-        tile = (outputs // _ROWS).to(tl.int64) * steps * (_ROWS * PLANE) + (outputs % _ROWS) * PLANE
-        words_of = weight + tile[:, None] + lane[None, :]
-        for step in range(first, last):
-            words = tl.load(words_of + step * (_ROWS * PLANE))
-            for plane in tl.static_range(4):
-                column = step * _STEP + plane * PLANE
-                inputs = _inputs(x_rows, column + lane, in_rows, in_features, EVEN)
-                numbers = int4_numbers(words, plane, DTYPE)
-                if GROUP == 0:
-                    total = tl.dot(numbers, inputs, total, input_precision="ieee")
-                else:
-                    if (plane * PLANE) % GROUP == 0:
-                        part = tl.dot(numbers, inputs, input_precision="ieee")
-                    else:
-                        part = tl.dot(numbers, inputs, part, input_precision="ieee")
-                    if ((plane + 1) * PLANE) % GROUP == 0:
-                        group = tl.minimum(column // GROUP, in_features // GROUP - 1)
-                        factor = tl.load(scale + group * out_features + outputs).to(tl.float32)
-                        total += part * factor[:, None]
+        total = _add_int4(
+            x_rows,
+            weight,
+            scale,
+            outputs,
+            in_rows,
+            in_features,
+            out_features,
+            first,
+            last,
+            total,
+            GROUP,
+            EVEN,
+        )
     else:
-        lane = tl.arange(0, _STEP)
-        stored_of = weight + outputs.to(tl.int64)[:, None] * in_features + lane[None, :]
-        for step in range(first, last):
-            columns = step * _STEP + lane
-            if EVEN:
-                stored = tl.load(stored_of + step * _STEP)
-            else:
-                stored = tl.load(stored_of + step * _STEP, mask=columns[None, :] < in_features, other=0)
-            inputs = _inputs(x_rows, columns, in_rows, in_features, EVEN)
-            numbers = int8_numbers(stored, DTYPE) if BITS == 8 else stored
-            total = tl.dot(numbers, inputs, total, input_precision="ieee")
+        total = _add_rows(x_rows, weight, outputs, in_rows, in_features, first, last, total, BITS, EVEN)
     if BITS != 16 and GROUP == 0:
         total = total * tl.load(scale + outputs).to(tl.float32)[:, None]
     if PARTIAL:
         m += tl.program_id(2) * num_rows
-        in_rows = in_rows & (n < out_features)[:, None]
-        tl.store(y + m.to(tl.int64)[None, :] * out_features + n[:, None], total, mask=in_rows)
     else:
         if HAS_BIAS:
             total += tl.load(bias + outputs).to(tl.float32)[:, None]
         if GELU:
             total = gelu_tanh(total)
-        in_rows = in_rows & (n < out_features)[:, None]
-        places = y + m.to(tl.int64)[None, :] * out_features + n[:, None]
-        tl.store(places, total.to(y.dtype.element_ty), mask=in_rows)
+    places = y + m.to(tl.int64)[None, :] * out_features + n[:, None]
+    tl.store(places, total.to(y.dtype.element_ty), mask=in_rows & (n < out_features)[:, None])
 
 
 @triton.jit(do_not_specialize=["count"])

@@ -20,8 +20,7 @@ from rich.text import Text
 from glm_core.cleaning import clean_text
 
 from ._blocks import Block, parse
-from ._colours import CODE
-from ._colours import MARKDOWN as _STYLES
+from ._colours import CODE, MARKDOWN as _STYLES
 from ._wrapping import wrap
 
 _CODE_INDENT = "  "

@@ -6,10 +6,9 @@ import argparse
 import sys
 from collections.abc import Generator
 
-from glm_core.cli.options import command_parser, notice
-from glm_core.config import HUBS, expand, load_settings
+from glm_core.cli.options import add_setting_options, command_parser, notice
+from glm_core.config import expand, load_settings
 from glm_core.errors import CheckpointError, ConfigError
-from glm_core.models import Resolved
 from glm_core.pairing import identify
 from glm_core.plugins import PluginHost, default_host
 from glm_core.records import ModelSource, QuantizationScheme, QuantizeJob, QuantizeProgress
@@ -29,9 +28,9 @@ def run(arguments: list[str]) -> int:
         {name: getattr(parsed, name) for name in ("revision", "runtime", "hub", "offline")}
         | {"model": parsed.source}
     )
-    resolved = resolve_settings(host, settings)
+    source = resolve_settings(host, settings)
     try:
-        reports = _reports(host, resolved, job, settings.runtime)
+        reports = _reports(host, source, job, settings.runtime)
         for progress in draw_progress(reports, _describe, time_left=False):
             if progress.message:
                 notice(progress.message)
@@ -67,10 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         default=False,
         help="also the embedding table and the head that shares it (no)",
     )
-    parser.add_argument("--runtime", metavar="R", help="auto, or a name that glm plugins shows (auto)")
-    parser.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
-    parser.add_argument("--hub", metavar="H", help=f"{', '.join(HUBS)} (huggingface)")
-    parser.add_argument("--offline", action="store_true", default=None, help="never touch the network")
+    add_setting_options(parser, "runtime", "revision", "hub", "offline")
     return parser
 
 
@@ -87,7 +83,7 @@ def _job(parsed: argparse.Namespace) -> QuantizeJob:
 
 
 def _reports(
-    host: PluginHost, resolved: Resolved, job: QuantizeJob, wanted: str
+    host: PluginHost, source: ModelSource, job: QuantizeJob, wanted: str
 ) -> Generator[QuantizeProgress, None, None]:
     """Return what the runtime reports that knows the source.
 
@@ -95,7 +91,6 @@ def _reports(
         CheckpointError: no runtime that was asked knows and quantises it.
         ConfigError: two do, and the user must choose.
     """
-    source = ModelSource(resolved.name, resolved.path)
     survey = take_survey(host)
     identification = identify(survey, source, wanted)
     able = [name for name in identification.matches if name in host.answering("quantize_checkpoint")]

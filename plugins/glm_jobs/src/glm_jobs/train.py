@@ -10,8 +10,14 @@ from collections.abc import Callable, Generator, Mapping
 from types import FrameType
 from typing import Any
 
-from glm_core.cli.options import add_plugin_options, command_parser, notice, notice_failed
-from glm_core.config import HUBS, expand, is_first_process, load_settings
+from glm_core.cli.options import (
+    add_plugin_options,
+    add_setting_options,
+    command_parser,
+    notice,
+    notice_failed,
+)
+from glm_core.config import expand, is_first_process, load_settings
 from glm_core.errors import ConfigError, PluginError
 from glm_core.plugins import PluginHost, default_host
 from glm_core.records import TrainerInfo, TrainJob, TrainProgress
@@ -100,14 +106,10 @@ def _parser(trainer: TrainerInfo) -> argparse.ArgumentParser:
     add_set_option(parser)
     add_plugin_options(parser, trainer.name, trainer.options)
     group = parser.add_argument_group("model")
-    group.add_argument("--model", metavar="NAME_OR_PATH", help="directory, known name or hub id (demo)")
-    group.add_argument("--revision", metavar="R", help="branch, tag or commit on the hub")
-    group.add_argument("--runtime", metavar="R", help="auto, or a name that glm plugins shows (auto)")
-    group.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:0, mps (auto)")
+    add_setting_options(group, "model", "revision", "runtime", "device")
     group.add_argument("--dtype", metavar="T", help="of the frozen weights (auto)")
     group.add_argument("--quantize", metavar="Q", help="the frozen weights: none, int8, int4 (none)")
-    group.add_argument("--hub", metavar="H", help=f"{', '.join(HUBS)} (huggingface)")
-    group.add_argument("--offline", action="store_true", default=None, help="never touch the network")
+    add_setting_options(group, "hub", "offline")
     return parser
 
 

@@ -11,8 +11,7 @@ from typing import Any
 from glm_runtime_torch.training import TorchModel, as_torch_model, open_adapter, stored_bits
 
 from glm_core import resolve_model
-from glm_core.config import Settings as CoreSettings
-from glm_core.config import expand, is_first_process, load_settings
+from glm_core.config import Settings as CoreSettings, expand, is_first_process, load_settings
 from glm_core.errors import CheckpointError, ConfigError
 from glm_core.plugins import default_host
 from glm_core.records import PredictJob, PredictProgress, TrainJob, TrainProgress

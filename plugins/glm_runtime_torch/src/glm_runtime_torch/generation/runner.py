@@ -7,8 +7,7 @@ Axes: B batch · k new tokens of a row · R position rows · V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Generator, Sequence as SequenceOf
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch

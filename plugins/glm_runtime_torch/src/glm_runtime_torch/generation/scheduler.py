@@ -9,8 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Generator
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Generator, Sequence as SequenceOf
 from dataclasses import dataclass, field
 
 from torch import Tensor

@@ -9,8 +9,15 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizer
 
-from ..tokenizers.chatglm import END, GMASK, MASK, PAD, START, VOCABULARY_FILE
-from ..tokenizers.chatglm import ChatGLMTokenizer as TextTokenizer
+from ..tokenizers.chatglm import (
+    END,
+    GMASK,
+    MASK,
+    PAD,
+    START,
+    VOCABULARY_FILE,
+    ChatGLMTokenizer as TextTokenizer,
+)
 
 
 class ChatGLMTokenizer(PreTrainedTokenizer):
