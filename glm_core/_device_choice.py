@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from ._conflicts import OWNERS
-from .descriptions import DeviceInfo
+from .descriptions import BackendInfo, DeviceInfo
 from .errors import ConfigError, DeviceError
 from .survey import Placer, Survey
 
@@ -47,7 +47,8 @@ class Route:
 
         It says why better devices were not taken, without what to do about it: nobody asked for them.
         """
-        reasons = [f"{each.name}: {each.reason.partition(';')[0]}" for each in self.passed_over]
+        unlucky = dict.fromkeys(self.passed_over)  # once each, where two runtimes could have had it
+        reasons = [f"{each.name}: {each.reason.partition(';')[0]}" for each in unlucky]
         return f"device auto: {self.devices[0].name} ({'; '.join([self.devices[0].label, *reasons])})"
 
 
@@ -86,7 +87,14 @@ def best_routes(
                     refusals.append(error)
         if routes:
             return routes
-    raise refusals[0] if refusals else _unknown_device(survey, rightful, wanted)
+    raise refusals[0] if refusals else _unknown_device(survey, rightful, wanted, named_runtime)
+
+
+def depends_on_model(routes: Sequence[Route]) -> bool:
+    """Return whether equal routes take different kinds of models, so that each model has at most one."""
+    infos = [route.placer.info for route in routes]
+    kinds = [set(info.kinds) if isinstance(info, BackendInfo) else set() for info in infos]
+    return len(routes) > 1 and not set.intersection(*kinds)
 
 
 def require_one(survey: Survey, routes: Sequence[Route]) -> Route:
@@ -157,21 +165,29 @@ def _best_available(candidates: Sequence[Route]) -> list[Route]:
                 passed_over = before
         if routes:
             return routes
-    reasons = [f"{device.name}: {device.reason}" for device in passed_over]
+    reasons = [f"{device.name}: {device.reason}" for device in dict.fromkeys(passed_over)]
     raise DeviceError(f"no device is available: {'; '.join(reasons) or 'the backends see none'}")
 
 
-def _unknown_device(survey: Survey, candidates: Sequence[Route], wanted: str) -> DeviceError:
+def _unknown_device(
+    survey: Survey, candidates: Sequence[Route], wanted: str, named_runtime: str | None
+) -> DeviceError:
     """Return the error for a device of a type that no candidate has, with what to do instead."""
     kind = wanted.partition(":")[0]
     ranked = sorted(candidates, key=lambda route: -route.priorities[0])
     devices = [device for route in ranked for device in route.devices if device.available]
     there = ", ".join(dict.fromkeys(device.name for device in devices)) or "none"
     unused = survey.host.unused()
-    if any(route.placer.info.name == kind for route in candidates):
-        return DeviceError(f"device {wanted!r}: its backend sees no such device; choose one of: {there}")
+    namesakes = [placer for placer in survey.placers() if placer.info.name == kind]
+    described = [device for placer in namesakes for device in placer.devices]
+    if namesakes and not any(device.type == kind for device in described):
+        only = f", only {', '.join(device.name for device in described)}" if described else ""
+        return DeviceError(
+            f"device {wanted!r}: its backend sees no such device{only}; choose one of: {there}"
+        )
     if any(device.type == kind for placer in survey.placers() for device in placer.devices):
-        return DeviceError(f"device {wanted!r} cannot run this model; choose one of: {there}")
+        named = "" if named_runtime is None else f" with --runtime {survey.runtimes[named_runtime].name}"
+        return DeviceError(f"device {wanted!r} cannot run this model{named}; choose one of: {there}")
     if kind in _PACKAGES:
         return DeviceError(
             f"device {wanted!r} needs a backend that is not installed: pip install {_PACKAGES[kind]}, "

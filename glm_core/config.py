@@ -147,7 +147,7 @@ def load_settings(
             values[field.name] = _parse(field.name, environ[variable], variable)
     for name, value in (overrides or {}).items():
         if value is not None and value is not NOT_SET:
-            values[name] = NOT_SET if name in _NUMBERS and not value else value
+            values[name] = _convert(name, value)
     return Settings(**values)
 
 

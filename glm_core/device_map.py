@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ._isolation import safe_repr
 from .config import expand
 from .descriptions import DeviceInfo
 from .errors import ConfigError
@@ -34,12 +35,22 @@ def read_device_map(text: str) -> dict[str, str | int]:
         content: Any = json.loads(text)
     except ValueError as error:
         raise ConfigError(f"{origin} is no valid JSON: {error}") from error
-    if not isinstance(content, dict) or not content:
-        raise ConfigError(f'{origin}: expected an object such as {{"": "cuda:0", "lm_head": "cuda:1"}}')
+    return check_entries(origin, content)
+
+
+def check_entries(origin: str, content: Any) -> dict[str, str | int]:
+    """Return a map that maps names to devices.
+
+    Raises:
+        ConfigError: it is something else, such as the ``"auto"`` of other libraries.
+    """
+    if not isinstance(content, Mapping) or not content:
+        example = '{"": "cuda:0", "lm_head": "cuda:1"}'
+        raise ConfigError(f"{origin}: expected an object such as {example}, got {safe_repr(content)}")
     for name, device in content.items():
         if isinstance(device, bool) or not isinstance(device, (str, int)):
             raise ConfigError(f"{origin} puts {name!r} on {device!r}; expected a device's name or number")
-    return content
+    return dict(content)
 
 
 def devices_of_map(device_map: DeviceMap) -> str:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ._device_choice import Route, best_routes, candidate_of, require_one
-from ._isolation import broken_promise, safe_repr
+from ._isolation import broken_promise, divert_output, safe_repr
 from .descriptions import BackendInfo
-from .errors import CheckpointError, DeviceError, GlmError
+from .errors import CheckpointError, DeviceError, GlmError, PluginError
 from .records import ModelMatch, ModelSource
 from .survey import Placer, Survey
 
@@ -61,7 +61,8 @@ def identify(survey: Survey, source: ModelSource, runtime: str = "auto") -> Iden
     failures: dict[str, GlmError] = {}
     for plugin in asked:
         try:
-            match = survey.host.call(plugin, "identify_model", source=source)
+            with divert_output():
+                match = survey.host.call(plugin, "identify_model", source=source)
             if match is not None and not isinstance(match, ModelMatch):
                 raise broken_promise(
                     plugin,
@@ -98,7 +99,7 @@ def check_wishes(survey: Survey, runtime: str, device: str) -> list[Route]:
     candidates = [
         candidate_of(survey, placer)
         for placer in survey.placers()
-        if isinstance(placer.info, BackendInfo) or placer.plugin not in others
+        if (placer.info.kinds if isinstance(placer.info, BackendInfo) else placer.plugin not in others)
     ]
     return best_routes(survey, candidates, device, named_runtime=named)
 
@@ -133,8 +134,8 @@ def choose_route(
 
 def _not_recognised(survey: Survey, identification: Identification) -> GlmError:
     source, failures = identification.source, list(identification.failures.values())
-    if len(failures) == 1:
-        return failures[0]
+    if len(failures) == 1 and (len(identification.asked) == 1 or not isinstance(failures[0], PluginError)):
+        return failures[0]  # it would be that runtime's; a fault of a plugin says nothing about the model
     runtimes = ", ".join(identification.asked)
     if identification.named_runtime is not None:
         who = f"runtime {runtimes} does not recognise"

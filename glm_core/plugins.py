@@ -250,8 +250,8 @@ def _version_mismatch(version: object) -> str:
         return f"states no GLM_API_VERSION; this glm-core speaks version {API_VERSION}"
     older = isinstance(version, int) and version < API_VERSION
     return (
-        f"was written for API version {version}; this glm-core speaks version {API_VERSION}. Install a "
-        f"{'newer' if older else 'matching'} version of it; what its author changes is in "
+        f"was written for API version {safe_repr(version)}; this glm-core speaks version {API_VERSION}. "
+        f"Install a {'newer' if older else 'matching'} version of it; what its author changes is in "
         "docs/plugins/compatibility.md"
     )
 

@@ -17,7 +17,7 @@ from ._not_set import NOT_SET, NotSet
 from .chat_model import ChatModel
 from .config import Settings, load_settings
 from .descriptions import DeviceInfo
-from .device_map import DeviceMap, devices_of_map
+from .device_map import DeviceMap, check_entries, devices_of_map
 from .errors import ModelNotFoundError
 from .jobs import QuantizationScheme
 from .models import adapter_directory, resolve
@@ -44,7 +44,7 @@ def load(
     context_length: int | NotSet | None = NOT_SET,
     kv_memory: float | NotSet | None = NOT_SET,
     kernels: str | NotSet | None = NOT_SET,
-    device_map: DeviceMap | NotSet = NOT_SET,
+    device_map: DeviceMap | NotSet | None = NOT_SET,
 ) -> ChatModel:
     """Load a model and return it ready to chat.
 
@@ -95,13 +95,14 @@ def open_model(
     settings: Settings,
     *,
     adapters: Mapping[str, str | Path] | None = None,
-    device_map: DeviceMap | NotSet = NOT_SET,
+    device_map: DeviceMap | NotSet | None = NOT_SET,
     notify: Notify = _log.info,
 ) -> ChatModel:
     """Resolve the model's name, choose runtime and devices, and take the model through all stages.
 
     ``notify`` is told in one line each what ``auto`` chose and why; the rest is as for `load`.
     """
+    device_map = check_entries("device_map", device_map) if device_map else NOT_SET
     if device_map and settings.device == "auto":
         settings = replace(settings, device=devices_of_map(device_map))
     directories = {name: adapter_directory(name, path) for name, path in (adapters or {}).items()}

@@ -112,11 +112,9 @@ def choose_scheme(placer: Placer, name: str) -> QuantizationScheme | None:
     if name == "none":
         return None
     if name not in placer.info.schemes:
-        there = ", ".join(placer.info.schemes) or "nothing yet"
-        raise DeviceError(
-            f"{placer} cannot quantise to {name}; it offers: {there}. "
-            "Choose one of these, or leave --quantize out."
-        )
+        there = ", ".join(placer.info.schemes)
+        offer = f"it offers: {there}. Choose one of these, or" if there else "it offers no scheme;"
+        raise DeviceError(f"{placer} cannot quantise to {name}; {offer} leave --quantize out.")
     return QuantizationScheme.parse(name)
 
 
@@ -136,10 +134,15 @@ def _call_stage(survey: Survey, route: Route, hook: str, **arguments: Any) -> Lo
     plugin = route.placer.plugin
     model = survey.host.call(plugin, hook, **arguments)
     if model is None:
-        instead = "leave --quantize out" if hook == "quantize" else "choose another --device"
+        instead = "leave --quantize out" if hook == "quantize" else "choose another --device or --runtime"
+        if plugin == route.runtime:
+            raise PluginError(
+                f"{route.placer} cannot {hook} its own model on its own device {route.devices[0].name!r}; "
+                f"{instead}, and report this to its author"
+            )
         raise PluginError(
-            f"{route.placer} cannot {hook} models of runtime {route.runtime!r}, although it names their "
-            f"kind; {instead}, and report this to its author"
+            f"{route.placer} cannot {hook} this model, although it names the kind that it is for runtime "
+            f"{route.runtime!r}; {instead}, and report this to the authors of both"
         )
     return _check_model(plugin, hook, model)
 

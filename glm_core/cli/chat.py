@@ -38,8 +38,9 @@ _TEXTS = {
     "waiting": ("排队中，前面还有 {} 个请求……", "waiting, requests ahead: {} …"),
     "adapter": ("使用唯一加载的适配器 {}", "answering with adapter {}, the only one that was loaded"),
     "length": (
-        "回答达到长度上限而中断，可用 --max-new-tokens 或 --max-length 提高",
-        "the answer reached the length limit; raise it with --max-new-tokens or --max-length",
+        "回答达到长度上限而中断，可用 --max-new-tokens、--max-length 或 --context-length 提高",
+        "the answer reached the length limit; raise it with --max-new-tokens, --max-length "
+        "or --context-length",
     ),
     "dropped": (
         "内容太长，最早的 {} 条消息没有交给模型",
@@ -121,11 +122,16 @@ def _adapter(parsed: argparse.Namespace) -> str | None:
 def _print(deltas: ChatStream, *, as_json: bool) -> Delta:
     """Print an answer as it comes and return its last delta."""
     last = Delta("")
-    for last in _with_waiting_line(deltas):
-        if not as_json:
-            print(last.text, end="", flush=True)
-        elif last.text:
-            print(json.dumps({"text": last.text}, ensure_ascii=False), flush=True)
+    try:
+        for last in _with_waiting_line(deltas):
+            if not as_json:
+                print(last.text, end="", flush=True)
+            elif last.text:
+                print(json.dumps({"text": last.text}, ensure_ascii=False), flush=True)
+    except BaseException:
+        if last.text and not as_json:  # a message about what went wrong begins a line of its own
+            print(flush=True)
+        raise
     usage = dataclasses.asdict(last.usage) if last.usage else None
     print(json.dumps({"finish_reason": last.finish_reason, "usage": usage}) if as_json else "", flush=True)
     return last

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
+from .._device_choice import depends_on_model, require_one
+from ..config import load_settings
 from ..errors import ConfigError, DeviceError
+from ..pairing import check_wishes
 from ..plugins import default_host
 from ..records import DeviceInfo
-from ..routing import choose_devices
 from ..survey import take_survey
 from .options import command_parser, notice_failed, print_json, print_table
+
+MANY = "{}, as the model asks; glm plugins --model MODEL says which"
 
 
 def run(arguments: list[str]) -> int:
@@ -22,11 +26,15 @@ def run(arguments: list[str]) -> int:
     notice_failed(survey.host)
     chosen, refusal = None, ""
     try:
-        chosen = choose_devices(survey, "auto")[1][0].name
+        choices = check_wishes(survey, load_settings().runtime, "auto")
+        if depends_on_model(choices):
+            refusal = MANY.format(" or ".join(choice.devices[0].name for choice in choices))
+        else:
+            chosen = require_one(survey, choices).devices[0].name
     except (ConfigError, DeviceError) as error:
         if not devices:
             raise
-        refusal = str(error)
+        refusal = f"none; {error}"
     if parsed.json:
         print_json({"auto": chosen, "devices": [dataclasses.asdict(device) for device in devices]})
         return 0
@@ -43,7 +51,7 @@ def run(arguments: list[str]) -> int:
             for device in devices
         ],
     )
-    print(f"\n--device auto takes: {chosen or f'none; {refusal}'}")
+    print(f"\n--device auto takes: {chosen or refusal}")
     return 0
 
 

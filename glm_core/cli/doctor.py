@@ -12,13 +12,15 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Literal
 
+from .._device_choice import depends_on_model, require_one
 from ..config import Settings, config_file, hub_cache, load_settings
 from ..errors import GlmError
 from ..models import known_models
+from ..pairing import check_wishes
 from ..plugins import PluginHost, PluginReport, default_host
 from ..records import ModelCard
-from ..routing import choose_devices
 from ..survey import Survey, take_survey
+from .devices import MANY
 from .options import command_parser, print_json
 from .plugins import examined
 
@@ -67,7 +69,7 @@ def examine(host: PluginHost) -> Iterator[Finding]:
     survey, cards = take_survey(host), host.describe_many("describe_models", ModelCard)
     yield from _check_plugins(examined(host, survey, cards))
     yield from _check_stages(host)
-    yield from _check_device(survey, settings.device)
+    yield _check_device(survey, settings)
     yield from _check_models(known_models(host, cards))
     yield from _check_cache()
 
@@ -103,7 +105,8 @@ def _check_plugins(reports: Iterable[PluginReport]) -> Iterator[Finding]:
             yield Finding(name, "note", report.reason)
         else:
             advice = f"Update it, or pip uninstall {report.distribution}."
-            yield Finding(name, "fault", f"{package} is {report.status}: {report.reason}. {advice}")
+            end = "" if report.reason.endswith((".", "?")) else "."
+            yield Finding(name, "fault", f"{package} is {report.status}: {report.reason}{end} {advice}")
 
 
 def _find_slow_parts(report: PluginReport) -> Iterator[str]:
@@ -125,14 +128,17 @@ def _check_stages(host: PluginHost) -> Iterator[Finding]:
             yield Finding(what, "fault", f"none is installed or works: pip install {package}")
 
 
-def _check_device(survey: Survey, wanted: str) -> Iterator[Finding]:
+def _check_device(survey: Survey, settings: Settings) -> Finding:
     try:
-        _, devices = choose_devices(survey, wanted)
+        choices = check_wishes(survey, settings.runtime, settings.device)
+        if depends_on_model(choices):
+            names = " or ".join(choice.devices[0].name for choice in choices)
+            return Finding("device", "ok", f"{settings.device} takes {MANY.format(names)}")
+        devices = require_one(survey, choices).devices
     except GlmError as error:
-        yield Finding("device", "fault", str(error))
-    else:
-        labels = "; ".join(f"{device.name}, {device.label}" for device in devices)
-        yield Finding("device", "ok", f"{wanted} takes {labels}")
+        return Finding("device", "fault", str(error))
+    labels = "; ".join(f"{device.name}, {device.label}" for device in devices)
+    return Finding("device", "ok", f"{settings.device} takes {labels}")
 
 
 def _check_models(cards: Iterable[ModelCard]) -> Iterator[Finding]:

@@ -136,6 +136,57 @@ def test_backend_is_not_asked_about_kinds_that_it_does_not_name() -> None:
     assert route_of(host).devices == (VLLM,)
     with pytest.raises(DeviceError, match="'cpu' cannot run this model; choose one of: vllm"):
         route_of(host, "cpu")
+    with pytest.raises(DeviceError, match="'cpu' cannot run this model with --runtime vllm; choose one of"):
+        route_of(host, "cpu", runtime="vllm")
+
+
+def test_devices_that_belong_to_ours_are_not_called_unseen() -> None:
+    """A backend is told which names its devices have, not that it sees none."""
+    card = DeviceInfo("cuda:0", "cuda", "their view")
+    info = BackendInfo("mycuda", (card,), kinds=("fake",))
+    host = PluginHost(
+        [
+            Candidate("backend_cuda", "glm-backend-cuda", "1", lambda: backend(card)),
+            Candidate("mine", "glm-mine", "1", lambda: plugin(describe_backend=lambda: info)),
+            Candidate("r", "glm-r", "1", lambda: loader(FakeModel)),
+        ]
+    )
+    with pytest.raises(DeviceError, match="'mycuda': its backend sees no such device, only cuda:0; choose"):
+        route_of(host, "mycuda")
+
+
+def test_fault_of_one_runtime_is_not_the_reason_that_nobody_knows_the_model() -> None:
+    """A wrong directory is called one, beside the runtime that broke down."""
+    host = host_of(
+        b=backend(CPU),
+        bad=device_runtime("bad", VLLM, identify_model=lambda: 1 / 0),
+        r=loader(FakeModel, lambda: None),
+    )
+    with pytest.raises(CheckpointError, match="no installed runtime recognises x: .*ZeroDivisionError"):
+        route_of(host)
+
+
+def test_device_that_is_passed_over_is_named_once() -> None:
+    """Also where two runtimes could have used it."""
+    absent = DeviceInfo("gpu", "gpu", "", available=False, reason="no driver")
+    told: list[str] = []
+    better = device_runtime("better", kind="fake", priority=1)
+    host = host_of(b=backend(CPU), g=backend(absent, priority=9), r1=better, r2=loader(FakeModel))
+    route_of(host, told=told.append)
+    assert told == ["device auto: cpu (a processor; gpu: no driver)"]
+
+
+def test_runtime_that_does_not_place_its_own_model_is_named_alone() -> None:
+    """There is no other plugin to blame."""
+    info = RuntimeInfo("own", "", (VLLM,))
+    lazy = loader(lambda: FakeModel())
+    own = plugin(
+        describe_runtime=lambda: info, identify_model=lazy.identify_model, load_model=lazy.load_model
+    )
+    with pytest.raises(
+        PluginError, match="^runtime 'own' cannot place its own model on its own device 'vllm'"
+    ):
+        open_model(host_of(own=own), Settings(model=str(Path(__file__).parent)))
 
 
 def test_model_that_nothing_can_place_says_so() -> None:

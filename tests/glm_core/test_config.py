@@ -255,3 +255,20 @@ def test_hub_cache_follows_the_clients_rule(
 def test_debug_is_asked_for_by_its_variable(value: str, wanted: bool) -> None:
     """``GLM_DEBUG=1`` asks for tracebacks."""
     assert wants_debug({"GLM_DEBUG": value}) is wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("slots", "x", "slots must be a whole number, got 'x'"),
+        ("slots", True, "slots must be a whole number, got True"),
+        ("quantize", 4, "quantize must be text, got 4"),
+        ("dtype", 3, "dtype must be text, got 3"),
+    ],
+)
+def test_value_of_another_type_is_refused_from_python_too(
+    name: str, value: object, message: str, environ: dict[str, str]
+) -> None:
+    """In one sentence, not as a plugin's fault further in."""
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        load_settings({name: value}, environ)

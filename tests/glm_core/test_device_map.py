@@ -10,7 +10,7 @@ import pytest
 from fake_plugins import FakeModel, backend, runtime
 from glm_testing import host_of
 
-from glm_core import ConfigError
+from glm_core import ConfigError, DeviceError
 from glm_core.config import Settings
 from glm_core.device_map import check_device_map, devices_of_map, read_device_map
 from glm_core.records import NOT_SET, DeviceInfo, Placement
@@ -84,3 +84,12 @@ def test_map_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     host = host_of(b=backend(CPU), r=runtime(FakeModel()))
     with pytest.raises(ConfigError, match="device_map"):
         open_model(host, Settings(model=str(tmp_path), device="cpu"), device_map=MAP)
+
+
+@pytest.mark.parametrize("wrong", ["auto", ["cuda:0"], 3, {"": None}])
+def test_map_that_is_none_is_refused_from_python_too(wrong: Any) -> None:
+    """What other libraries take gets a sentence, not a traceback; ``None`` says nothing, as elsewhere."""
+    with pytest.raises(ConfigError, match="^device_map"):
+        open_model(host_of(), Settings(), device_map=wrong)
+    with pytest.raises(DeviceError, match="^no hardware backend"):  # that far it comes
+        open_model(host_of(), Settings(), device_map=None)

@@ -367,6 +367,27 @@ def test_devices_that_two_backends_claim_go_by_priority() -> None:
     }
 
 
+def test_devices_that_two_plugins_claim_equally_belong_to_neither() -> None:
+    """No alphabet: the remark does not promise what a command would refuse."""
+    host = host_of(a=backend(CPU), b=backend(CPU))
+    equal = "neither comes first: for a model that both take the user has to choose"
+    assert find_name_conflicts(host) == {
+        "a": (f"describes devices of type 'cpu', as b does; {equal}",),
+        "b": (f"describes devices of type 'cpu', as a does; {equal}",),
+    }
+
+
+def test_backend_without_kinds_is_told_so() -> None:
+    """It would never be asked and its author never know why; ``auto`` does not promise its device either."""
+    npu = DeviceInfo("npu", "npu", "")
+    idle = plugin(describe_backend=lambda: BackendInfo("npu", (npu,), priority=9), place=lambda model: model)
+    host = host_of(a=backend(CPU), idle=idle)
+    assert find_name_conflicts(host) == {
+        "idle": ("names no kinds of models (BackendInfo.kinds) and is never asked",)
+    }
+    assert choose_devices(take_survey(host), "auto")[1] == (CPU,)
+
+
 def ours_and(*others: Candidate) -> PluginHost:
     """This project's CPU backend and command-line frontend, by their packages' names, and others."""
     return PluginHost(
@@ -400,7 +421,7 @@ def test_other_package_cannot_answer_for_a_device_of_ours() -> None:
         "backend_cpu": ("describes devices of type 'cpu', as aaa does; backend_cpu comes first",),
         "aaa": (
             "describes devices of type 'cpu', as backend_cpu does, whose they are; "
-            "they are taken only with --runtime",
+            "they are never taken, and need a name of their own",
         ),
     }
     assert choose_devices(take_survey(PluginHost([thief])), "cpu")[0] == "aaa"

@@ -140,7 +140,7 @@ def test_interrupt_while_a_plugin_loads_ends_the_command(caplog: pytest.LogCaptu
             "what its author changes is in docs/plugins/compatibility.md",
         ),
         (3, "was written for API version 3; this glm-core speaks version 2. Install a matching version"),
-        ("2", "was written for API version 2; this glm-core speaks version 2."),
+        ("2", "was written for API version '2'; this glm-core speaks version 2."),
         (None, "states no GLM_API_VERSION; this glm-core speaks version 2"),
     ],
 )

@@ -47,6 +47,18 @@ def requests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[ChatReques
     return asked
 
 
+def test_what_goes_wrong_in_the_middle_is_said_on_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The pieces that came stay, and the message does not stick to the last of them."""
+    pieces = runtime(FakeModel(), lambda request: (delta for delta in [Delta("half")]))
+    monkeypatch.setattr(chat, "default_host", lambda: host_of(b=backend(CPU), r=pieces))
+    assert cli.main(["chat", "hi", "--model", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "half\n"
+    assert printed.err.splitlines()[-1].startswith("glm: plugin 'r': chat_stream ended without")
+
+
 def give_input(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     """Put bytes on standard input."""
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="ascii"))

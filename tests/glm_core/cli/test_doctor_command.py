@@ -12,13 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fake_plugins import plugin
+from fake_plugins import backend, plugin
 from glm_testing import host_of, null_backend, null_frontend
 
 from glm_core import cli
 from glm_core.cli import doctor
 from glm_core.plugins import Candidate, PluginHost
-from glm_core.records import ModelCard
+from glm_core.records import DeviceInfo, ModelCard, RuntimeInfo
 
 Findings = dict[str, tuple[str, str]]
 
@@ -60,6 +60,34 @@ def test_healthy_installation_has_no_fault(
     ]
     assert found["device"] == ("ok", "auto takes null, no hardware at all")
     assert found["cache"] == ("ok", f"{tmp_path}/cache, 1000 GB free")
+
+
+def test_settings_that_no_command_could_follow_are_a_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A runtime that the environment names and nobody has would stop every command."""
+    monkeypatch.setenv("GLM_RUNTIME", "nonsense")
+    status, found = examine(monkeypatch, capsys, healthy())
+    assert status == 2
+    assert found["device"] == ("fault", "runtime 'nonsense' is unknown; choose one of: auto, null")
+
+
+def test_runtime_beside_another_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two that take different models may have devices of one priority."""
+    device = DeviceInfo("own", "own", "an engine")
+    other = plugin(
+        describe_runtime=lambda: RuntimeInfo("other", "", (device,)),
+        identify_model=lambda: None,
+        load_model=lambda: None,
+    )
+    status, found = examine(
+        monkeypatch, capsys, healthy(other=other, b=backend(DeviceInfo("npu", "npu", "")))
+    )
+    assert status == 0
+    assert found["device"][0] == "ok"
+    assert "as the model asks; glm plugins --model MODEL says which" in found["device"][1]
 
 
 def test_report_for_people_has_a_line_a_check(

@@ -14,7 +14,7 @@ from glm_testing import host_of, null_backend
 from glm_core import cli
 from glm_core.cli import devices, models, plugins
 from glm_core.plugins import Candidate, PluginHost
-from glm_core.records import DeviceInfo, ModelCard
+from glm_core.records import DeviceInfo, ModelCard, RuntimeInfo
 
 Lines = Callable[..., list[str]]
 GPU = DeviceInfo(
@@ -204,6 +204,37 @@ def test_devices_of_which_none_can_be_used(use: Callable[[PluginHost], None], li
     expected = "--device auto takes: none; no device is available: cuda:0: the driver is too old"
     assert lines("devices")[-1] == expected
     assert json.loads("".join(lines("devices", "--json")))["auto"] is None
+
+
+def test_devices_of_runtimes_for_different_models_wait_for_the_model(
+    use: Callable[[PluginHost], None], lines: Lines
+) -> None:
+    """A runtime's own device beside the processor is no conflict; which is taken, the model says."""
+    own = RuntimeInfo("own", "", (DeviceInfo("own", "own", "an engine"),))
+    engine = plugin(
+        describe_runtime=lambda: own, identify_model=lambda: None, load_model=lambda: pytest.fail("loaded")
+    )
+    use(host_of(cpu=backend(DeviceInfo("cpu", "cpu", "")), engine=engine))
+    assert lines("devices")[-1] == (
+        "--device auto takes: cpu or own, as the model asks; glm plugins --model MODEL says which"
+    )
+    assert json.loads("".join(lines("devices", "--json")))["auto"] is None
+
+
+def test_runtime_that_talks_while_it_looks_leaves_the_json_whole(
+    use: Callable[[PluginHost], None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It is asked once, and what it prints goes to standard error."""
+    engine = plugin(
+        describe_runtime=lambda: RuntimeInfo("own"),
+        identify_model=lambda: print("looking"),
+        load_model=lambda: pytest.fail("loaded"),
+    )
+    use(host_of(cpu=backend(DeviceInfo("cpu", "cpu", "")), engine=engine))
+    assert cli.main(["plugins", "--model", str(tmp_path), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["chosen"] is None
+    assert printed.err.count("looking") == 1
 
 
 def test_devices_without_a_backend_is_an_error(

@@ -107,10 +107,12 @@ def _reports(
         reports = host.call(runtime, "quantize_checkpoint", source=source, job=job)
         if reports is not None:
             return check_progress(runtime, "quantize_checkpoint", reports, QuantizeProgress)
-    by = "no installed runtime can" if wanted == "auto" else f"runtime {wanted} cannot"
+    what = f"quantise {source.path or source.name}"
+    if wanted != "auto":
+        raise CheckpointError(f"runtime {wanted} cannot {what}; choose another --runtime, or leave it out")
     raise CheckpointError(
-        f"{by} quantise {source.path or source.name}; pass the directory of a ChatGLM-6B "
-        f"checkpoint, the one that holds config.json{host.unused()}"
+        f"no installed runtime can {what}; pass the directory of a ChatGLM checkpoint, the one that holds "
+        f"config.json{host.unused()}"
     )
 
 
