@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from glm_hub.model_files import companions_of
 from tiny_families import MAKERS
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
 from tiny_training import WORDS, losses, options, train, write_rows
 
 import glm_core
 from glm_core import AdapterError, cli
-from glm_core.model_files import companions_of
 
 TUNED = ("chatglm2", "chatglm3", "glm4")
 

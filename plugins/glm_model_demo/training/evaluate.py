@@ -66,7 +66,9 @@ class Speaker:
             if start == 0:
                 visible = (index < context) | (index <= index.unsqueeze(1))
                 mask = visible.view(1, 1, len(ids), len(ids))
-            hidden = self.model.transformer(torch.tensor([ids]), positions.unsqueeze(0), mask, cache)
+            hidden = self.model.compute_hidden_states(
+                torch.tensor([ids]), positions.unsqueeze(0), mask, cache
+            )
             logits = self.model.lm_head(hidden[:, -1])
             start += len(ids)
             token = int(logits.argmax())

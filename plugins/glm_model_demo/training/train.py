@@ -136,7 +136,7 @@ def answer_loss(model: ChatGLM, batch: Batch) -> Tensor:
     """Return the mean cross entropy of the answers' pieces; logits are computed nowhere else."""
     # Sequences are short, where the written-out attention has the faster backward pass.
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        hidden = model.transformer(batch.input_ids, batch.position_ids, batch.attention_mask)
+        hidden = model.compute_hidden_states(batch.input_ids, batch.position_ids, batch.attention_mask)
         logits = model.lm_head(hidden.flatten(0, 1)[batch.predicting])
     return F.cross_entropy(logits.float(), batch.targets)
 

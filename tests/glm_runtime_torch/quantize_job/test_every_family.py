@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from glm_hub.model_files import companions_of
 from glm_runtime_torch.checkpoints.config_file import read_json
 from glm_runtime_torch.families.registry import family_of
 from glm_runtime_torch.loading import open_source
@@ -14,7 +15,6 @@ from tiny_families import MAKERS
 
 from glm_core import ChatRequest, Message, Sampling
 from glm_core.cli import main
-from glm_core.model_files import companions_of
 from glm_core.records import ModelSource, QuantizationScheme
 
 TEXTS = ("hello", "你好", "how do I quantise a model?", "<|user|> [gMASK]")

@@ -1,6 +1,6 @@
 """Downloading checkpoints: Hugging Face's hub or a mirror of it, and ModelScope.
 
-Only the files that `glm_core.model_files` lists are fetched: no Python code ever, and safetensors alone where
+Only the files that `glm_hub.model_files` lists are fetched: no Python code ever, and safetensors alone where
 a model offers both forms of weights. This is in the core and not in the torch runtime because a runtime over
 another engine needs models as well; the clients are extras, so that the core alone stays small. Locks, small
 files and the layout of the cache are the clients' own, which are imported when something is fetched

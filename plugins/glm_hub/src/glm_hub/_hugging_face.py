@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glm_core.errors import HubError
-from glm_core.model_files import FETCHED, NEEDED, SAFETENSORS, TORCH, unwanted_patterns
+from glm_hub.model_files import FETCHED, NEEDED, SAFETENSORS, TORCH, unwanted_patterns
 
 from ._common import (
     OFFLINE_HINT,

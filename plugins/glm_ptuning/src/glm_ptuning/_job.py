@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+from glm_hub.model_files import WEIGHT_FORMS
 from glm_runtime_torch.training import write_text
 
 from glm_core.errors import ConfigError
-from glm_core.model_files import WEIGHT_FORMS
 
 from ._checkpoints import Checkpoints, format_json
 from ._settings import TrainingSettings

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from glm_hub.model_files import CONFIG, weight_form_of
 from torch import Tensor
 
 from glm_core.errors import AdapterError, CheckpointError
-from glm_core.model_files import CONFIG, weight_form_of
 
 from ..checkpoints.reader import Checkpoint
 from ..network.prefix_encoder import PrefixEncoder

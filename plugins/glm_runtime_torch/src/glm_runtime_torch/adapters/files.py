@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from glm_hub.model_files import SAFETENSORS
 from torch import Tensor
 
 from glm_core.errors import AdapterError, CheckpointError
-from glm_core.model_files import SAFETENSORS
 
 from ..checkpoints.integrity import check_not_lfs_pointer
 from ..checkpoints.writer import flush_directory, write_tensors, write_text

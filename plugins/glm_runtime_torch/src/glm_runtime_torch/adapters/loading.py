@@ -6,8 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from glm_hub.model_files import CONFIG
+
 from glm_core.errors import AdapterError
-from glm_core.model_files import CONFIG
 
 from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family, family_of

@@ -6,13 +6,13 @@ import os
 import shutil
 from pathlib import Path
 
-from glm_core.model_files import companions_of
+from glm_hub.model_files import companions_of
 
 from .integrity import check_not_lfs_pointer
 
 
 def checked_companions(source: Path) -> list[Path]:
-    """Return the companions of a model's directory, relative to it (see `glm_core.model_files`).
+    """Return the companions of a model's directory, relative to it (see `glm_hub.model_files`).
 
     Raises:
         CheckpointError: one of them is a Git LFS pointer.

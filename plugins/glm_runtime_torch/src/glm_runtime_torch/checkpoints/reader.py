@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from glm_hub.model_files import SAFETENSORS, TORCH, weight_form_of
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from glm_core.errors import CheckpointError
-from glm_core.model_files import SAFETENSORS, TORCH, weight_form_of
 
 from ..network.memory import release_pages
 from .integrity import check_not_lfs_pointer

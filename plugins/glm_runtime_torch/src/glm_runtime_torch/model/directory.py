@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from glm_hub.model_files import CONFIG, GENERATION_CONFIG
 
 from glm_core import CheckpointError, RequestError, Sampling
-from glm_core.model_files import CONFIG, GENERATION_CONFIG
 from glm_core.records import ModelSource
 
 from ..adapters.files import BaseModel

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glm_hub.model_files import CONFIG, SAFETENSORS
 from torch import Tensor
 
 from glm_core.errors import CheckpointError, ConfigError
-from glm_core.model_files import CONFIG, SAFETENSORS
 from glm_core.records import ModelSource, QuantizeJob, QuantizeProgress
 
 from ..checkpoints.companions import checked_companions, copy_companions

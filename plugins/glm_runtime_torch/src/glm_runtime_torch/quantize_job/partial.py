@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+from glm_hub.model_files import SAFETENSORS
 
 from glm_core.errors import ConfigError
-from glm_core.model_files import SAFETENSORS
 
 from ..checkpoints.writer import flush_directory, hash_file, write_text
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from glm_hub.model_files import SAFETENSORS
 from torch import nn
 
 from glm_core.errors import CheckpointError, ConfigError
-from glm_core.model_files import SAFETENSORS
 
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.writer import Entry

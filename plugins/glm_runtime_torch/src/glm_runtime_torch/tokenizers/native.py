@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from glm_hub.model_files import CONFIG, GENERATION_CONFIG
 from transformers import PreTrainedTokenizerFast
 
 from glm_core import CheckpointError, Message, RequestError
-from glm_core.model_files import CONFIG, GENERATION_CONFIG
 
 from ..checkpoints.integrity import check_not_lfs_pointer
 from .reply_filter import ReplyFilter

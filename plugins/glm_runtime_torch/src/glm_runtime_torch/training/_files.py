@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from glm_hub.model_files import CONFIG, SAFETENSORS
 from torch import Tensor
-
-from glm_core.model_files import CONFIG, SAFETENSORS
 
 from ..checkpoints.companions import copy_companions
 from ..checkpoints.config_file import read_json
@@ -24,7 +23,7 @@ def write_model(directory: Path, parameters: Iterable[tuple[str, Tensor]], sourc
         directory: exists; files of these names in it are replaced.
         parameters: float32, by the names that the family's checkpoints have.
         source: the directory that the model was loaded from: its configuration, tokenizer, template and so on
-            are copied; see `glm_core.model_files`.
+            are copied; see `glm_hub.model_files`.
 
     Raises:
         CheckpointError: a file of the source is damaged.

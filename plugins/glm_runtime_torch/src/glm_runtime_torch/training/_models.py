@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from glm_hub.model_files import CONFIG
 from torch import Tensor
 
 from glm_core import ChatRequest
 from glm_core.errors import ConfigError
-from glm_core.model_files import CONFIG
 from glm_core.records import QuantizationScheme
 
 from ..checkpoints.config_file import read_json

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from glm_hub.model_files import CONFIG
 
 from glm_core.errors import CheckpointError
-from glm_core.model_files import CONFIG
 
 from ..adapters.directory import AdapterDirectory
 from ..adapters.files import BaseModel

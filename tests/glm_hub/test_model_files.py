@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from glm_core.model_files import SAFETENSORS, TORCH, WeightForm, companions_of, is_companion, weight_form_of
+from glm_hub.model_files import SAFETENSORS, TORCH, WeightForm, companions_of, is_companion, weight_form_of
 
 COMPANIONS = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"),
