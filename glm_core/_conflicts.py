@@ -26,9 +26,6 @@ OWNERS: Mapping[What, Mapping[str, str]] = {
     "trainer": {"ptuning": "glm-ptuning"},
 }
 """The packages of this project, by what each brings."""
-_REACHED = "they are taken only with --runtime"
-_NEVER_REACHED = "they are never taken, and need a name of their own"
-_EQUAL = "neither comes first: for a model that both take the user has to choose"
 
 
 def claimants(host: PluginHost, what: What, claims: Claims) -> dict[str, list[str]]:
@@ -54,21 +51,23 @@ def find_name_conflicts(host: PluginHost) -> dict[str, tuple[str, ...]]:
     infos: list[tuple[str, BackendInfo | RuntimeInfo]] = [*backends.items(), *runtimes.items()]
     infos.sort(key=lambda item: -item[1].priority)
     priorities = {plugin: info.priority for plugin, info in infos}
-    devices = [(device.type, plugin) for plugin, info in infos for device in info.devices]
-    for what, claims in (*_claims_of_names(host), ("device", devices)):
+    devices = "device", [(device.type, plugin) for plugin, info in infos for device in info.devices]
+    for what, claims in (*_claims_of_names(host), devices):
         for name, (keeper, *others) in claimants(host, what, claims).items():
             claim = f"devices of type {name!r}" if what == "device" else f"{what} {name!r}"
             is_owner = what == "device" and distributions[keeper] == OWNERS[what].get(name)
             for other in others:
-                end = "which comes first"
+                first, second = f"; {keeper} comes first", ", which comes first"
                 if is_owner:
-                    end = f"whose they are; {_REACHED if other in runtimes else _NEVER_REACHED}"
+                    second = (
+                        f", whose they are; taken {'only with --runtime' if other in runtimes else 'never'}"
+                    )
                 elif what == "device" and priorities[keeper] == priorities[other]:
-                    for one, two in ((keeper, other), (other, keeper)):
-                        remarks[one].append(f"describes {claim}, as {two} does; {_EQUAL}")
-                    continue
-                remarks[keeper].append(f"describes {claim}, as {other} does; {keeper} comes first")
-                remarks[other].append(f"describes {claim}, as {keeper} does, {end}")
+                    first = second = (
+                        "; neither comes first: for a model that both take the user has to choose"
+                    )
+                remarks[keeper].append(f"describes {claim}, as {other} does{first}")
+                remarks[other].append(f"describes {claim}, as {keeper} does{second}")
     for plugin, backend in backends.items():
         if not backend.kinds:
             remarks[plugin].append("names no kinds of models (BackendInfo.kinds) and is never asked")

@@ -419,10 +419,7 @@ def test_other_package_cannot_answer_for_a_device_of_ours() -> None:
     assert choose_devices(take_survey(host), "auto")[1] == (npu,)
     assert find_name_conflicts(host) == {
         "backend_cpu": ("describes devices of type 'cpu', as aaa does; backend_cpu comes first",),
-        "aaa": (
-            "describes devices of type 'cpu', as backend_cpu does, whose they are; "
-            "they are never taken, and need a name of their own",
-        ),
+        "aaa": ("describes devices of type 'cpu', as backend_cpu does, whose they are; taken never",),
     }
     assert choose_devices(take_survey(PluginHost([thief])), "cpu")[0] == "aaa"
 
