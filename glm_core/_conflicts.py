@@ -9,15 +9,18 @@ two *packages* call their plugins is decided earlier, where plugins are loaded.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from .plugins import PluginHost
-from .records import BackendInfo, FrontendInfo, ModelCard, RuntimeInfo, TrainerInfo
+from .records import FrontendInfo, ModelCard, TrainerInfo
+from .survey import Survey, take_survey
 
 What = Literal["device", "frontend", "model", "trainer"]
 Claims = Iterable[tuple[str, str]]
 """Pairs of a name and the plugin that claims it, whoever keeps the name first."""
+Cards = Mapping[str, Sequence[ModelCard]]
+"""The models that each plugin describes."""
 
 OWNERS: Mapping[What, Mapping[str, str]] = {
     "device": {"cpu": "glm-backend-cpu", "cuda": "glm-backend-cuda", "mps": "glm-backend-mps"},
@@ -42,42 +45,39 @@ def claimants(host: PluginHost, what: What, claims: Claims) -> dict[str, list[st
     return found
 
 
-def find_name_conflicts(host: PluginHost) -> dict[str, tuple[str, ...]]:
-    """Return, by plugin, a remark for every name that it shares with others."""
+def find_name_conflicts(
+    host: PluginHost, survey: Survey | None = None, cards: Cards | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Return, by plugin, a remark for every name that it shares with others; ask what is not given."""
     remarks: dict[str, list[str]] = defaultdict(list)
     distributions = {report.name: report.distribution for report in host.reports}
-    backends = host.describe("describe_backend", BackendInfo)
-    runtimes = host.describe("describe_runtime", RuntimeInfo)
-    infos: list[tuple[str, BackendInfo | RuntimeInfo]] = [*backends.items(), *runtimes.items()]
-    infos.sort(key=lambda item: -item[1].priority)
-    priorities = {plugin: info.priority for plugin, info in infos}
-    devices = "device", [(device.type, plugin) for plugin, info in infos for device in info.devices]
-    for what, claims in (*_claims_of_names(host), devices):
+    survey = survey or take_survey(host)
+    priorities = {placer.plugin: placer.info.priority for placer in survey.placers()}
+    for what, claims in _all_claims(host, survey, cards):
         for name, (keeper, *others) in claimants(host, what, claims).items():
             claim = f"devices of type {name!r}" if what == "device" else f"{what} {name!r}"
             is_owner = what == "device" and distributions[keeper] == OWNERS[what].get(name)
             for other in others:
                 first, second = f"; {keeper} comes first", ", which comes first"
                 if is_owner:
-                    second = (
-                        f", whose they are; taken {'only with --runtime' if other in runtimes else 'never'}"
-                    )
+                    when = "only with --runtime" if other in survey.runtimes else "never"
+                    second = f", whose they are; taken {when}"
                 elif what == "device" and priorities[keeper] == priorities[other]:
-                    first = second = (
-                        "; neither comes first: for a model that both take the user has to choose"
-                    )
+                    first = second = "; neither comes first, so that the user has to choose"
                 remarks[keeper].append(f"describes {claim}, as {other} does{first}")
                 remarks[other].append(f"describes {claim}, as {keeper} does{second}")
-    for plugin, backend in backends.items():
+    for plugin, backend in survey.backends.items():
         if not backend.kinds:
             remarks[plugin].append("names no kinds of models (BackendInfo.kinds) and is never asked")
     return {plugin: tuple(lines) for plugin, lines in remarks.items()}
 
 
-def _claims_of_names(host: PluginHost) -> Iterator[tuple[What, Claims]]:
+def _all_claims(host: PluginHost, survey: Survey, cards: Cards | None) -> Iterator[tuple[What, Claims]]:
     frontends = host.describe("describe_frontend", FrontendInfo)
     yield "frontend", [(info.name, plugin) for plugin, info in frontends.items()]
     trainers = host.describe("describe_trainer", TrainerInfo)
     yield "trainer", [(info.name, plugin) for plugin, info in trainers.items()]
-    cards = host.describe_many("describe_models", ModelCard)
+    cards = host.describe_many("describe_models", ModelCard) if cards is None else cards
     yield "model", [(card.name, plugin) for plugin, of_it in cards.items() for card in of_it]
+    placers = sorted(survey.placers(), key=lambda placer: -placer.info.priority)
+    yield "device", [(device.type, placer.plugin) for placer in placers for device in placer.devices]

@@ -112,30 +112,23 @@ def require_one(survey: Survey, routes: Sequence[Route]) -> Route:
     raise ConfigError(f"{placers} have devices of the same priority; {advice}")
 
 
-def _without_others_devices(
-    survey: Survey, candidates: Sequence[Route], named_runtime: str | None
-) -> list[Route]:
+def _without_others_devices(survey: Survey, candidates: Sequence[Route], named: str | None) -> list[Route]:
     """Drop from each candidate the devices of types that belong to another candidate."""
     owners: dict[str, str] = {}
     for route in candidates:
         plugin = route.placer.plugin
         distribution = survey.distribution(plugin)
         for kind in {device.type for device in route.devices}:
-            if plugin == named_runtime:
+            if plugin == named:
                 owners[kind] = plugin
             elif _PACKAGES.get(kind) == distribution:
                 owners.setdefault(kind, plugin)
-    return [
-        replace(
-            route,
-            devices=tuple(
-                device
-                for device in route.devices
-                if owners.get(device.type, route.placer.plugin) == route.placer.plugin
-            ),
-        )
-        for route in candidates
-    ]
+    rightful = []
+    for route in candidates:
+        own = route.placer.plugin
+        kept = tuple(device for device in route.devices if owners.get(device.type, own) == own)
+        rightful.append(replace(route, devices=kept))
+    return rightful
 
 
 def _best_available(candidates: Sequence[Route]) -> list[Route]:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from ._candidates import load_declared
-from ._conflicts import OWNERS, claimants
+from ._conflicts import OWNERS, Cards, claimants
 from .config import HUBS, expand
 from .errors import AdapterError, HubError, ModelNotFoundError
 from .plugins import PluginHost
@@ -21,9 +21,9 @@ _ADAPTER_NAME = re.compile(r"\w[\w.-]{0,63}")
 HUB_ENTRY_POINTS = "glm.hubs"
 
 
-def known_models(host: PluginHost) -> tuple[ModelCard, ...]:
-    """Return every model that a plugin names, sorted by name; one of each name."""
-    described = host.describe_many("describe_models", ModelCard)
+def known_models(host: PluginHost, described: Cards | None = None) -> tuple[ModelCard, ...]:
+    """Return every model that a plugin names, sorted by name; one of each name; ask what is not given."""
+    described = host.describe_many("describe_models", ModelCard) if described is None else described
     cards = {(card.name, plugin): card for plugin, of_it in described.items() for card in of_it}
     claimed = claimants(host, "model", cards)
     return tuple(cards[name, plugins[0]] for name, plugins in sorted(claimed.items()))

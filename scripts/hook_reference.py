@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 
 def reference() -> str:
-    """The whole document."""
+    """Return the whole document."""
     parts = [HEAD.rstrip(), prose(inspect.getdoc(hookspecs) or "")]
     parts += [hook(name, function) for name, function in hooks().items()]
     parts.append("# Records\n\nAll are frozen and are imported from `glm_core.records`.")
@@ -110,7 +110,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def sections(text: str) -> str:
-    """A Google-style docstring as Markdown."""
+    """Return a Google-style docstring as Markdown."""
     parts: list[str] = []
     for block in re.split(r"\n\n+", text):
         title, _, body = block.partition(":\n")
@@ -135,7 +135,7 @@ def _entries(body: str) -> Iterator[tuple[str, str]]:
 
 
 def prose(text: str) -> str:
-    """Running text in lines of its own; what is indented or a drawing stays as it is."""
+    """Return running text in lines of its own; what is indented or a drawing stays as it is."""
     blocks = []
     for block in re.split(r"\n\n+", text):
         if re.match(r"\s", block):

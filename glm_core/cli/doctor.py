@@ -7,17 +7,17 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Literal
 
 from ..config import Settings, config_file, hub_cache, load_settings
 from ..errors import GlmError
-from ..frontends import describe_frontends
 from ..models import known_models
 from ..plugins import PluginHost, PluginReport, default_host
-from ..survey import take_survey
+from ..records import ModelCard
+from ..survey import Survey, take_survey
 from .devices import taken_devices
 from .options import command_parser, print_json
 from .plugins import examined
@@ -64,10 +64,11 @@ def examine(host: PluginHost) -> Iterator[Finding]:
     settings = load_settings()
     yield from _check_python()
     yield _check_settings(settings)
-    yield from _check_plugins(host)
+    survey, cards = take_survey(host), host.describe_many("describe_models", ModelCard)
+    yield from _check_plugins(examined(host, survey, cards))
     yield from _check_stages(host)
-    yield _check_device(host, settings)
-    yield from _check_models(host)
+    yield _check_device(survey, settings)
+    yield from _check_models(known_models(host, cards))
     yield from _check_cache()
 
 
@@ -91,8 +92,8 @@ def _check_settings(settings: Settings) -> Finding:
     return Finding("settings", "ok", f"{origin}; model {settings.model}, device {settings.device}")
 
 
-def _check_plugins(host: PluginHost) -> Iterator[Finding]:
-    for report in examined(host):
+def _check_plugins(reports: Iterable[PluginReport]) -> Iterator[Finding]:
+    for report in reports:
         name = f"plugin {report.name}"
         package = f"{report.distribution} {report.version}"
         if report.status == "ok":
@@ -112,29 +113,29 @@ def _find_slow_parts(report: PluginReport) -> Iterator[str]:
 
 
 def _check_stages(host: PluginHost) -> Iterator[Finding]:
-    needed: dict[str, tuple[Callable[[], bool], str]] = {
-        "a runtime": (lambda: bool(host.answering("load_model")), "glm-runtime-torch"),
-        "a backend": (lambda: bool(host.answering("place")), "glm-backend-cpu"),
-        "a frontend": (lambda: bool(describe_frontends(host)), "glm-frontend-cli"),
+    needed = {
+        "a runtime": ("load_model", "glm-runtime-torch"),
+        "a backend": ("place", "glm-backend-cpu"),
+        "a frontend": ("describe_frontend", "glm-frontend-cli"),
     }
-    for what, (there, package) in needed.items():
-        if there():
+    for what, (hook, package) in needed.items():  # asked already: one that is broken answers no hook
+        if host.answering(hook):
             yield Finding(what, "ok", "installed")
         else:
             yield Finding(what, "fault", f"none is installed or works: pip install {package}")
 
 
-def _check_device(host: PluginHost, settings: Settings) -> Finding:
+def _check_device(survey: Survey, settings: Settings) -> Finding:
     try:
-        devices = taken_devices(take_survey(host), settings.runtime, settings.device)
+        devices = taken_devices(survey, settings.runtime, settings.device)
     except GlmError as error:
         return Finding("device", "fault", str(error))
     labels = "; ".join(f"{device.name}, {device.label}" for device in devices)
     return Finding("device", "ok", f"{settings.device} takes {labels}")
 
 
-def _check_models(host: PluginHost) -> Iterator[Finding]:
-    shipped = [card for card in known_models(host) if card.path is not None]
+def _check_models(cards: Iterable[ModelCard]) -> Iterator[Finding]:
+    shipped = [card for card in cards if card.path is not None]
     if not shipped:
         yield Finding("models", "note", "no model is installed; pip install glm-model-demo for the demo")
     for card in shipped:

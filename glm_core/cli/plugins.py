@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from .._conflicts import find_name_conflicts
+from .._conflicts import Cards, find_name_conflicts
 from ..config import load_settings
 from ..errors import GlmError
 from ..language import BilingualTexts, language
@@ -73,12 +73,12 @@ def _explain_model(host: PluginHost, name: str, *, as_json: bool) -> int:
     settings = load_settings({"model": name, "offline": True})
     source = resolve_settings(host, settings)
     survey = take_survey(host)
-    identification = identify(survey, source)
-    rows = _rows(survey, identification)
+    found = identify(survey, source)
+    rows = _rows(survey, found)
     chosen: dict[str, Any] | None = None
     refusal = ""
     try:
-        named = identify(survey, source, settings.runtime) if settings.runtime != "auto" else identification
+        named = found if settings.runtime == "auto" else identify(survey, source, settings.runtime)
         route = choose_route(survey, named, settings.device)
         devices = [device.name for device in route.devices]
         chosen = {
@@ -134,9 +134,11 @@ def _rows(survey: Survey, identification: Identification) -> list[dict[str, Any]
     return rows
 
 
-def examined(host: PluginHost) -> tuple[PluginReport, ...]:
+def examined(
+    host: PluginHost, survey: Survey | None = None, cards: Cards | None = None
+) -> tuple[PluginReport, ...]:
     """Return the reports once every plugin was asked what it is, with remarks on names that two claim."""
-    conflicts = find_name_conflicts(host)
+    conflicts = find_name_conflicts(host, survey, cards)
     return tuple(
         dataclasses.replace(report, remarks=(*report.remarks, *conflicts.get(report.name, ())))
         if report.status == "ok"

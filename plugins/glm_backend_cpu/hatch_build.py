@@ -55,6 +55,6 @@ class KernelBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def platform_tag() -> str:
-    """The wheel tag of this machine; a universal Python builds for its own processor only."""
+    """Return the wheel tag of this machine; a universal Python builds for its own processor only."""
     name = sysconfig.get_platform().replace("universal2", platform.machine())
     return name.replace("-", "_").replace(".", "_")

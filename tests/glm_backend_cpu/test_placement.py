@@ -190,6 +190,29 @@ def test_native_kernels_that_are_not_there_are_refused(monkeypatch: pytest.Monke
     placed_with("auto").close()
 
 
+@pytest.mark.parametrize(
+    ("device_map", "error", "word"),
+    [
+        ({"transformer.layer": "cpu", "": 0}, glm_core.ConfigError, "transformer.layers"),
+        ({"lm_head": "cpu"}, glm_core.ConfigError, "leaves out"),
+        ({"": 0, "lm_head": 1}, glm_core.DeviceError, "cpu:1"),
+    ],
+    ids=["unknown name", "incomplete", "another device"],
+)
+def test_wrong_device_maps_are_refused_before_anything_is_read(
+    device_map: dict[str, str | int], error: type[Exception], word: str
+) -> None:
+    """That there is one place only lets no mistake in a map go unnoticed."""
+    directory = glm_core.resolve_model("demo")
+    model = open_source(ModelSource("demo", Path(str(directory))), "float32")
+    assert isinstance(model, TorchModel)
+    with pytest.raises(error, match=word):
+        _placement.place_on_cpu(model, Placement(("cpu",), device_map))
+    assert all(parameter.is_meta for parameter in model.network.parameters())
+    _placement.place_on_cpu(model, Placement(("cpu",), {"": 0, "lm_head": "cpu"}))
+    model.close()
+
+
 def test_threads_follow_the_weights(fastest: Native, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library gets as many threads as torch: by size, or what OMP_NUM_THREADS says."""
     before = torch.get_num_threads()

@@ -370,7 +370,7 @@ def test_devices_that_two_backends_claim_go_by_priority() -> None:
 def test_devices_that_two_plugins_claim_equally_belong_to_neither() -> None:
     """No alphabet: the remark does not promise what a command would refuse."""
     host = host_of(a=backend(CPU), b=backend(CPU))
-    equal = "neither comes first: for a model that both take the user has to choose"
+    equal = "neither comes first, so that the user has to choose"
     assert find_name_conflicts(host) == {
         "a": (f"describes devices of type 'cpu', as b does; {equal}",),
         "b": (f"describes devices of type 'cpu', as a does; {equal}",),

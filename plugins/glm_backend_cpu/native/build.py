@@ -46,7 +46,7 @@ class BuildError(Exception):
 
 
 def find_compiler() -> list[str]:
-    """The C++ compiler's command: ``$CXX`` if set, else the first of `COMPILERS` on the path.
+    """Return the C++ compiler's command: ``$CXX`` if set, else the first of `COMPILERS` on the path.
 
     Raises:
         BuildError: there is none.
@@ -108,8 +108,8 @@ def _run(command: list[str]) -> None:
         raise BuildError(f"{command[0]} could not run ({error})") from error
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        said = next((line for line in lines if "error" in line), lines[-1] if lines else "no message")
-        raise BuildError(f"{command[0]} failed: {said}")
+        reason = next((line for line in lines if "error" in line), lines[-1] if lines else "no message")
+        raise BuildError(f"{command[0]} failed: {reason}")
 
 
 if __name__ == "__main__":

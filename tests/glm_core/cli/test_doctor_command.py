@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 import time
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -264,3 +265,21 @@ def test_package_without_metadata_is_noted(
         else "not installed; glm-runtime-torch needs it"
     )
     assert found["torch"] == found["transformers"] == ("note", words)
+
+
+def test_every_description_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plugins are surveyed once a command, and what they said is carried along."""
+    host, asked = healthy(models=plugin(describe_models=lambda: ())), Counter[tuple[str, str]]()
+    call = host.call
+
+    def count(name: str, hook: str, **arguments: object) -> object:
+        asked[name, hook] += 1
+        return call(name, hook, **arguments)
+
+    monkeypatch.setattr(host, "call", count)
+    assert examine(monkeypatch, capsys, host)[0] == 0
+    hooks = ("describe_backend", "describe_frontend", "describe_models", "describe_runtime")
+    assert {hook for _, hook in asked} == set(hooks)
+    assert set(asked.values()) == {1}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from glm_runtime_torch.adapters.adapter import StoredAdapter
 from glm_runtime_torch.adapters.prefix import PrefixAdapter
 from glm_runtime_torch.families import registry as families
 from glm_runtime_torch.generation.request_stream import RequestStream
@@ -394,14 +395,14 @@ def test_model_that_closes_while_an_adapter_is_read_takes_it_no_more(
     model: TorchModel, adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The adapter comes too late, and that is what its caller is told."""
-    read = model_module.load_prefix_encoder  # type: ignore[attr-defined]
+    read = model_module.load_adapter  # type: ignore[attr-defined]
 
-    def read_and_close(*arguments: Any) -> PrefixEncoder:
-        encoder = read(*arguments)
+    def read_and_close(*arguments: Any) -> StoredAdapter:
+        stored = read(*arguments)
         model.close()
-        return encoder
+        return stored
 
-    monkeypatch.setattr(model_module, "load_prefix_encoder", read_and_close)
+    monkeypatch.setattr(model_module, "load_adapter", read_and_close)
     with pytest.raises(ClosedError, match="the model was closed"):
         model.add_adapter("five", adapters["five"])
 
@@ -413,13 +414,13 @@ def test_answers_go_on_while_an_adapter_is_read(
     model: TorchModel, adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the disk takes, requests are accepted and answered meanwhile."""
-    gate, read = Gate(), model_module.load_prefix_encoder  # type: ignore[attr-defined]
+    gate, read = Gate(), model_module.load_adapter  # type: ignore[attr-defined]
 
-    def slow(*arguments: Any) -> PrefixEncoder:
+    def slow(*arguments: Any) -> StoredAdapter:
         gate()
         return read(*arguments)
 
-    monkeypatch.setattr(model_module, "load_prefix_encoder", slow)
+    monkeypatch.setattr(model_module, "load_adapter", slow)
     adding = threading.Thread(target=model.add_adapter, args=("five", adapters["five"]))
     adding.start()
     assert gate.reached.wait(PATIENCE_SECONDS)

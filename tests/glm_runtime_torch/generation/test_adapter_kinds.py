@@ -13,6 +13,7 @@ from glm_backend_cuda._executor import RecordedExecutor
 from glm_runtime_torch.adapters.adapter import Adapter, CombinedAdapter, StepHook, StoredAdapter
 from glm_runtime_torch.adapters.prefix import PrefixAdapter
 from glm_runtime_torch.loading import open_source
+from glm_runtime_torch.model import torch_model
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.language_model import LanguageModel
 from recorded_steps import RerunningRecorder, TensorAttention
@@ -213,3 +214,14 @@ def test_prefixes_that_differ_in_anything_have_keys_of_their_own(other: Tensor) 
     prefix = torch.full((1, 2, 1, 3, 2), 1.0)
     assert PrefixAdapter("a", prefix).content_key == PrefixAdapter("b", prefix.clone()).content_key
     assert PrefixAdapter("a", prefix).content_key != PrefixAdapter("a", other).content_key
+
+
+def test_model_takes_the_kind_that_the_files_are_of(
+    open_model: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`load_adapter` alone decides the kind; the model that an adapter is added to knows none."""
+    opened = open_model()
+    monkeypatch.setattr(torch_model, "load_adapter", lambda *_: StoredBias(1, opened.hook))
+    opened.model.add_adapter("added", tmp_path)
+    assert opened.model.engine.adapters.get("added").kind == "bias"
+    assert opened.ask(["added"]) == opened.ask(["bias 1"]) != opened.ask([None])

@@ -191,6 +191,14 @@ def test_wrong_maps_are_refused(written: dict[str, Any], error: type[GlmError], 
         read_map(V1, written, [cuda(0), cuda(1)])
 
 
+@pytest.mark.parametrize("kind", ["cpu", "mps", "cuda"])
+def test_devices_without_a_number_are_the_first_of_their_type(kind: str) -> None:
+    """However the user writes it, and whether torch's own name for the device has a number or not."""
+    for device in (torch.device(kind), torch.device(kind, 0)):
+        for value in (0, "0", kind, f"{kind}:0", torch.device(kind)):
+            assert read_map(V1, {"": value}, [device], kind).devices == (device,)
+
+
 def test_parameters_find_their_device() -> None:
     """A parameter stands where its unit does; what is in no unit goes with the first."""
     places = read_map(V1, {"": 0, "transformer.layers.1": 1}, [cuda(0), cuda(1)])

@@ -76,7 +76,7 @@ def test_chatglm3_answers_begin_with_an_empty_line_of_metadata(
     tokenizer = tokenizers["chatglm3"]
     assert isinstance(tokenizer, ChatGLM3Tokenizer)
     example = tokenizer.training_ids(CONVERSATION, "世界", 500, 500)
-    turn = tokenizer.turn("assistant", "世界")
+    turn = tokenizer.encode_message("assistant", "世界")
     assert example.token_ids[example.prompt_length - 1 :] == [*turn, tokenizer.eos_token_id]
 
 

@@ -28,7 +28,7 @@ class RemoteAnswer(Iterator[Delta]):
         self._reading = threading.RLock()
 
     def __next__(self) -> Delta:
-        """The next piece of text; the last one, at the server's ``[DONE]``, has the reason."""
+        """Return the next piece of text; the last one, at the server's ``[DONE]``, has the reason."""
         with self._reading:
             try:
                 while not self._over:
@@ -42,7 +42,7 @@ class RemoteAnswer(Iterator[Delta]):
             raise StopIteration
 
     def _read(self) -> Delta | None:
-        """One line; ``None`` for those without text."""
+        """Read one line; return ``None`` for those without text."""
         if self._response is None:
             self._response = self._connection.getresponse()
             if self._response.status != 200:
@@ -84,7 +84,7 @@ class RemoteAnswer(Iterator[Delta]):
 
 
 def refusal(response: HTTPResponse) -> GlmError:
-    """The error that a status and its body mean."""
+    """Return the error that a status and its body mean."""
     text = response.read(LONGEST_LINE).decode("utf-8", "replace")
     with contextlib.suppress(ValueError, LookupError, TypeError):
         text = json.loads(text)["error"]["message"]

@@ -47,7 +47,7 @@ class RemoteModel:
         self.info = glm_core.ModelInfo(source.name, "remote", 0, length, DEFAULTS, dtype="float32")
 
     def placed(self, devices: tuple[str, ...]) -> RemoteModel:
-        """The same model, which says where it is."""
+        """Return the same model, which now says where it is."""
         self.info = dataclasses.replace(self.info, devices=devices)
         return self
 
@@ -60,12 +60,12 @@ class RemoteModel:
         wanted = request.sampling
         body: dict[str, Any] = {"top_p": wanted.top_p, "presence_penalty": wanted.presence_penalty}
         body |= {"frequency_penalty": wanted.frequency_penalty, "model": self._name, "stream": True}
-        warmth = 0.0 if wanted.do_sample is False else wanted.temperature
-        body |= {} if warmth is None else {"temperature": min(warmth, HOTTEST)}
+        temperature = 0.0 if wanted.do_sample is False else wanted.temperature
+        body |= {} if temperature is None else {"temperature": min(temperature, HOTTEST)}
         body |= {"max_tokens": wanted.max_new_tokens, "seed": request.seed, "prompt": request.prompt}
         body["stream_options"] = {"include_usage": True}
-        said = [{"role": message.role, "content": message.content} for message in request.messages]
-        body |= {"stop": request.stop or None, "messages": said or None}
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        body |= {"stop": request.stop or None, "messages": messages or None}
         body = {name: value for name, value in body.items() if value is not None}
         path = "chat/completions" if request.prompt is None else "completions"
         answer = RemoteAnswer(self._send("POST", path, json.dumps(body)))

@@ -18,7 +18,7 @@ def describe_runtime() -> records.RuntimeInfo:
 
 @hookimpl
 def describe_models() -> tuple[records.ModelCard, ...]:
-    """The name in front of an address: ``remote:http://host:8000/v1``."""
+    """Return the name in front of an address: ``remote:http://host:8000/v1``."""
     return (records.ModelCard("remote", "a model behind a server: --model remote:URL"),)
 
 
@@ -40,7 +40,7 @@ def load_model(source: records.ModelSource) -> records.LoadedModel:
 
 @hookimpl
 def place(model: object, placement: records.Placement) -> records.LoadedModel | None:
-    """The model stays where it is."""
+    """Leave the model where it is."""
     from ._model import RemoteModel
 
     return model.placed(placement.devices) if isinstance(model, RemoteModel) else None

@@ -75,7 +75,7 @@ class NativeLinear(nn.Module):
         return F.gelu(self._plain(x), approximate="tanh")
 
     def extra_repr(self) -> str:
-        """Sizes, for people who print the network."""
+        """Return the sizes, for people who print the network."""
         return f"{self.in_features}, {self.out_features}, act_group={self.act_group}"
 
     def _computes(self, x: Tensor) -> bool:

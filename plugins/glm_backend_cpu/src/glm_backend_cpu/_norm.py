@@ -59,7 +59,7 @@ def normalise(
     *,
     rms: bool = False,
 ) -> Tensor:
-    """LayerNorm, or RMSNorm without a mean, of ``alpha * x + residual``.
+    """Compute LayerNorm, or RMSNorm without a mean, of ``alpha * x + residual``.
 
     Args:
         native: the library.

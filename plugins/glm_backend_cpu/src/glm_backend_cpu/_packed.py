@@ -44,7 +44,7 @@ class PackedMatrix:
         self._address = ctypes.addressof(self._structure)
 
     def __deepcopy__(self, memo: dict[int, object]) -> PackedMatrix:
-        """Itself: it never changes, and a copy's structure would point into the original's memory."""
+        """Return itself: it never changes, and a copy's structure would point into the original's memory."""
         return self
 
     def linear(self, x: Tensor, act_group: int = 0, activation: int = NO_ACTIVATION) -> Tensor:

@@ -47,7 +47,7 @@ def fastest_dtype(flags: set[str]) -> tuple[str, str]:
 
 
 def usable_cores() -> int:
-    """Physical cores that this process may run on.
+    """Return how many physical cores there are that this process may run on.
 
     Two threads of one core share its arithmetic units, so more threads than cores only get in
     each other's way in matrix products.

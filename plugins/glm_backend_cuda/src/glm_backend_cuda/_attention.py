@@ -55,15 +55,16 @@ class TorchDeviceAttention:
 
 
 def row_numbers(numbers: RowNumbers, device: torch.device) -> Tensor:
-    """Slots or lengths as an int64 tensor on the device."""
+    """Return slots or lengths as an int64 tensor on the device."""
     return numbers if isinstance(numbers, Tensor) else torch.tensor(list(numbers), device=device)
 
 
 def chunk_size(capacity: int, num_kv_heads: int) -> int:
-    """Positions of one program; the cache's shape alone decides, so a row's bits do not depend on its batch.
+    """Return how many positions one program takes.
 
-    With 32 key heads, 256 positions make 256 programs of a conversation of 2,048; with 2 key heads it takes
-    shorter chunks to keep a GPU busy. No more than 128 chunks, whose results are added up one by one.
+    The cache's shape alone decides, so that a row's bits do not depend on its batch. With 32 key heads, 256
+    positions make 256 programs of a conversation of 2,048; with 2 key heads it takes shorter chunks to keep a
+    GPU busy. No more than 128 chunks, whose results are added up one by one.
     """
     size = 256 if num_kv_heads >= 8 else 64
     while capacity > 128 * size:

@@ -12,7 +12,6 @@ import ctypes
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ import torch
 from glm_runtime_torch.backends import QuantizedLinear, dequantize_matrix, make_quantized_table
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ._tensors import freeze, use_device_of
 
 SOURCE = Path(__file__).with_name("_cpm_kernels.cu")
 FEW_ROWS = 8  # up to here reading integers once a row beats writing the matrix out
@@ -52,7 +53,7 @@ class CompiledKernels:
         self._functions: dict[tuple[torch.device, str], Any] = {}
 
     def binary(self, capability: tuple[int, int]) -> bytes:
-        """Machine code for an architecture.
+        """Return the machine code for an architecture.
 
         Raises:
             RuntimeError: NVRTC is missing, does not know the architecture, or refuses the source.
@@ -122,9 +123,9 @@ class CpmLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = stored.shape[1] * (2 if bits == 4 else 1), stored.shape[0]
         self.bits, self.group_size = bits, group_size
-        self.weight = _frozen(stored)
-        self.weight_scale = _frozen(scale.float().contiguous())
-        self.bias = None if bias is None else _frozen(bias)
+        self.weight = freeze(stored)
+        self.weight_scale = freeze(scale.float().contiguous())
+        self.bias = None if bias is None else freeze(bias)
         self._kernels = kernels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,11 +135,11 @@ class CpmLinear(nn.Module):
         if graded or not rows or x.dtype != torch.float16:
             weight = dequantize_matrix(self.weight, self.weight_scale, self.bits, x.dtype, self.group_size)
             return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
-        with on_device(x):
+        with use_device_of(x):
             return self._few(x, rows) if rows <= FEW_ROWS else self._many(x)
 
     def extra_repr(self) -> str:
-        """Sizes, for people who print the network."""
+        """Return the sizes, for people who print the network."""
         return f"{self.in_features}, {self.out_features}, bits={self.bits}"
 
     def _few(self, x: Tensor, rows: int) -> Tensor:
@@ -203,7 +204,7 @@ def compiled() -> CompiledKernels:
 
 
 def bindings() -> Any:
-    """``cpm_kernels.library``, under a name of our own.
+    """Return ``cpm_kernels.library``, under a name of our own.
 
     Raises:
         ModuleNotFoundError: cpm_kernels is not installed.
@@ -248,11 +249,6 @@ def problem(devices: Sequence[torch.device]) -> str:
     return ""
 
 
-def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Make a device the current one for a launch: the driver launches there."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
-
-
 def _argument(value: Tensor | int | None) -> Any:
     if isinstance(value, int):
         return ctypes.c_int(value)
@@ -262,9 +258,3 @@ def _argument(value: Tensor | int | None) -> Any:
 def _line(error: Exception) -> str:
     first = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
-
-
-def _frozen(tensor: Tensor) -> nn.Parameter:
-    if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
-        return tensor
-    return nn.Parameter(tensor.detach(), requires_grad=False)

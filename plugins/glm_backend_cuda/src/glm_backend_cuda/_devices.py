@@ -83,7 +83,7 @@ def visible(gpus: Sequence[Gpu], wanted: str | None) -> tuple[Gpu, ...]:
         return tuple(gpus)
     found: list[Gpu] = []
     for name in wanted.split(","):
-        gpu = _named(gpus, name.strip())
+        gpu = _find_gpu(gpus, name.strip())
         if gpu is None or gpu in found:
             break
         found.append(gpu)
@@ -111,7 +111,7 @@ def _says_cuda(version_module: str) -> bool:
     return found is not None and found[1].strip().strip("'\"") not in ("None", "")
 
 
-def _named(gpus: Sequence[Gpu], name: str) -> Gpu | None:
+def _find_gpu(gpus: Sequence[Gpu], name: str) -> Gpu | None:
     if re.fullmatch(r"\d+", name):
         return gpus[int(name)] if int(name) < len(gpus) else None
     matching = [gpu for gpu in gpus if name.startswith("GPU-") and gpu.uuid.startswith(name)]

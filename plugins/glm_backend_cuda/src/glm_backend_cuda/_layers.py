@@ -5,10 +5,8 @@ Up to `DECODE_ROWS` rows, a row's result does not depend on the other rows, bit 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 import triton
@@ -16,6 +14,7 @@ from glm_runtime_torch.backends import unpack_int4
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ._tensors import freeze, use_device_of
 from ._triton_linear import BLOCK_K, INT4_ROWS, linear_kernel, rows_kernel, sum_kernel
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -68,7 +67,7 @@ SUM_BLOCK = 1024
 
 
 def splits_of(in_features: int, out_features: int) -> int:
-    """Into how many parts the inputs are split while decoding; the matrix alone decides."""
+    """Return into how many parts the inputs are split while decoding; the matrix alone decides."""
     tiles, steps = -(-out_features // DECODE.outputs), -(-in_features // BLOCK_K)
     return max(1, min(FEW_TILES // tiles, MOST_SPLITS, steps // LEAST_STEPS))
 
@@ -133,9 +132,9 @@ class TritonLinear(nn.Module):
         self.in_features, self.out_features = in_features, out_features
         self.bits, self.group_size = bits, group_size
         self.splits = splits_of(in_features, out_features)
-        self.weight = frozen(weight)
-        self.weight_scale = None if scale is None else frozen(scale)
-        self.bias = None if bias is None else frozen(bias)
+        self.weight = freeze(weight)
+        self.weight_scale = None if scale is None else freeze(scale)
+        self.bias = None if bias is None else freeze(bias)
 
     @classmethod
     def from_stored(
@@ -178,7 +177,7 @@ class TritonLinear(nn.Module):
         return look_up(self, every, dtype if dtype in DTYPES else torch.float32).to(dtype)
 
     def extra_repr(self) -> str:
-        """Sizes, for people who print the network."""
+        """Return the sizes, for people who print the network."""
         groups = f", group_size={self.group_size}" if self.group_size else ""
         return f"{self.in_features}, {self.out_features}, bits={self.bits}{groups}"
 
@@ -216,7 +215,7 @@ class TritonLinear(nn.Module):
             parts = torch.empty(splits, rows, self.out_features, dtype=torch.float32, device=x.device)
         bias = x if self.bias is None else self.bias  # a kernel takes no absent pointer
         grid = (-(-rows // tiling.rows), -(-self.out_features // tiling.outputs), splits)
-        with on_device(x):
+        with use_device_of(x):
             linear_kernel[grid](
                 x,
                 self.weight,
@@ -277,7 +276,7 @@ def look_up(matrix: TritonLinear, ids: Tensor, dtype: torch.dtype) -> Tensor:
     flat = ids.reshape(-1).contiguous()
     y = torch.empty(len(flat), matrix.in_features, dtype=dtype, device=matrix.weight.device)
     if len(flat):
-        with on_device(y):
+        with use_device_of(y):
             rows_kernel[(len(flat), -(-matrix.in_features // BLOCK_K))](
                 flat,
                 matrix.weight,
@@ -317,7 +316,7 @@ class TritonLayers:
 
 
 def packed_scale(scale: Tensor, group_size: int) -> Tensor:
-    """Scales as the kernels read them: ``[N]`` float32, or ``[groups, N]``, in 16 bits where exact."""
+    """Return scales as the kernels read them: ``[N]`` float32, or ``[groups, N]``, in 16 bits where exact."""
     exact = scale.float()
     if not group_size:
         return exact.contiguous()
@@ -325,19 +324,7 @@ def packed_scale(scale: Tensor, group_size: int) -> Tensor:
     return (half if torch.equal(half.float(), exact) else exact).T.contiguous()
 
 
-def frozen(tensor: Tensor) -> nn.Parameter:
-    """Return a parameter that wants no gradient; one that is already such stays the same object."""
-    if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
-        return tensor
-    return nn.Parameter(tensor.detach(), requires_grad=False)
-
-
 @cache
 def has_tensor_cores(device: torch.device) -> bool:
     """Return whether the kernels multiply on tensor cores there; the interpreter does as if."""
     return device.type != "cuda" or torch.cuda.get_device_capability(device) >= TENSOR_CORES
-
-
-def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Make a tensor's device the current one for a launch: Triton launches there."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()

@@ -6,7 +6,8 @@ import torch
 import triton
 from torch import Tensor, nn
 
-from ._layers import DTYPES, on_device
+from ._layers import DTYPES
+from ._tensors import use_device_of
 from ._triton_norm import norm_kernel
 
 LARGEST = 16384  # channels that a program holds in registers
@@ -46,7 +47,7 @@ class TritonLayerNorm(nn.LayerNorm):
         width = x.shape[-1]
         block = triton.next_power_of_2(width)
         if x.numel():
-            with on_device(x):
+            with use_device_of(x):
                 norm_kernel[(x.numel() // width,)](
                     x,
                     others,

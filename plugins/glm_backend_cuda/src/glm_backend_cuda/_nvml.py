@@ -123,7 +123,7 @@ def _reason(library: Library, status: int) -> str:
     function = library.nvmlErrorString
     try:
         function.restype = ctypes.c_char_p
-        said = function(status)
+        message = function(status)
     except (AttributeError, OSError):
-        said = None
-    return said.decode("utf-8", "replace") if said else f"error {status}"
+        message = None
+    return message.decode("utf-8", "replace") if message else f"error {status}"

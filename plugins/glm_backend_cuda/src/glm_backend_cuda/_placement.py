@@ -62,10 +62,10 @@ def find_places_of_borrowed(model: TorchModel) -> DeviceMap:
         DeviceError: a part of it is on another kind of device.
     """
     places = map_of(model.network)
-    strangers = [str(device) for device in places.devices if device.type != "cuda"]
-    if strangers:
+    elsewhere = [str(device) for device in places.devices if device.type != "cuda"]
+    if elsewhere:
         raise DeviceError(
-            f"a part of the model is on {', '.join(strangers)} and a part on a GPU; "
+            f"a part of the model is on {', '.join(elsewhere)} and a part on a GPU; "
             "call .cuda() on all of it."
         )
     return places

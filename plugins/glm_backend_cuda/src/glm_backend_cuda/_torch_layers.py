@@ -15,6 +15,8 @@ from glm_runtime_torch.backends import QuantizedLinear, dequantize_rows, make_qu
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ._tensors import freeze
+
 FEW_ROWS = 16  # up to here a product that reads integers beats writing the matrix out
 INNER_TILES = 8  # torch's layout of int4 packs so many tiles of 16 inputs
 INT4_ROWS, INT4_INPUTS = 8, 16 * INNER_TILES  # what it wants to divide the matrix by
@@ -59,9 +61,9 @@ class TorchInt8Linear(nn.Module):
     def __init__(self, stored: Tensor, scale: Tensor, bias: Tensor | None, product: Int8Product) -> None:
         super().__init__()
         self.out_features, self.in_features = stored.shape
-        self.weight = _frozen(stored)
-        self.weight_scale = _frozen(scale.float())
-        self.bias = None if bias is None else _frozen(bias.float())
+        self.weight = freeze(stored)
+        self.weight_scale = freeze(scale.float())
+        self.bias = None if bias is None else freeze(bias.float())
         self._product = product
         # The product takes scales in the dtype of activations, which is too coarse for them: it gets ones.
         self.register_buffer("_ones", torch.ones_like(self.weight_scale), persistent=False)
@@ -91,9 +93,9 @@ class TorchInt4Linear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = stored.shape[0], 2 * stored.shape[1]
         unsigned = (stored ^ FLIP_SIGNS).view(torch.uint8)  # the even column is in the high nibble there too
-        self.weight = _frozen(product.pack(unsigned, INNER_TILES))
-        self.weight_scale = _frozen(scale.float())
-        self.bias = None if bias is None else _frozen(bias.float())
+        self.weight = freeze(product.pack(unsigned, INNER_TILES))
+        self.weight_scale = freeze(scale.float())
+        self.bias = None if bias is None else freeze(bias.float())
         self._product = product
         unit = torch.zeros(self.in_features // INT4_GROUP, self.out_features, 2, device=stored.device)
         unit[..., 0] = 1
@@ -193,9 +195,3 @@ def _works(offered: Products, bits: int, device: torch.device, dtype: torch.dtyp
 def _finished(product: Tensor, scale: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     y = product.float() * scale
     return (y if bias is None else y + bias).to(x.dtype).unflatten(0, x.shape[:-1])
-
-
-def _frozen(tensor: Tensor) -> nn.Parameter:
-    if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
-        return tensor
-    return nn.Parameter(tensor.detach(), requires_grad=False)

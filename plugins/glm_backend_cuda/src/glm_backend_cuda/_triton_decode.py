@@ -13,7 +13,8 @@ from glm_runtime_torch.backends import RowNumbers
 from torch import Tensor
 
 from ._attention import chunk_size, row_numbers
-from ._layers import has_tensor_cores, on_device
+from ._layers import has_tensor_cores
+from ._tensors import use_device_of
 from ._triton_attention import LOG2_E, chunk_kernel, join_kernel
 
 DOT_ROWS = 16  # the least that tensor cores take
@@ -112,7 +113,7 @@ def _launch(
     maxima, sums = torch.empty(2, B, N, chunks, dtype=torch.float32, device=q.device)
     contexts = torch.empty(B, N, chunks, H, dtype=torch.float32, device=q.device)
     out = torch.empty(B, 1, N * H, dtype=q.dtype, device=q.device)
-    with on_device(q):
+    with use_device_of(q):
         chunk_kernel[(B, G, chunks)](
             *(q, k, v, cos, sin, keys, values, slots, lengths, maxima, sums, contexts),
             *q.stride()[:2],

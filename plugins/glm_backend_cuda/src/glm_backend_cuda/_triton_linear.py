@@ -226,7 +226,7 @@ def sum_kernel(
 
 @triton.jit
 def rows_kernel(ids, weight, scale, y, in_features, out_features, BITS: tl.constexpr, GROUP: tl.constexpr):
-    """128 columns of one row of the matrix, in the dtype of ``y`` ``[ids, K]``; see `linear_kernel`."""
+    """Write 128 columns of one row of the matrix, in the dtype of ``y`` ``[ids, K]``; see `linear_kernel`."""
     place = tl.program_id(0).to(tl.int64)
     step = tl.program_id(1)
     row = tl.load(ids + place).to(tl.int64)

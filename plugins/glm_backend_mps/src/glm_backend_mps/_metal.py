@@ -25,7 +25,7 @@ def free_bytes() -> int:
 
 
 def int8_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """``x [M, K] @ (weight [N, K] int8 * scale [N]).T`` in the dtype of ``x``."""
+    """Return ``x [M, K] @ (weight [N, K] int8 * scale [N]).T`` in the dtype of ``x``."""
     return torch._weight_int8pack_mm(x, weight, scale)
 
 
@@ -35,5 +35,5 @@ def int4_pack(nibbles: Tensor) -> Tensor:
 
 
 def int4_product(x: Tensor, packed: Tensor, group: int, scale_and_zero: Tensor) -> Tensor:
-    """``x [M, K] @ W.T``; W is ``scale * (value - 8) + zero``, with both in ``[K / group, N, 2]``."""
+    """Return ``x [M, K] @ W.T``; W is ``scale * (value - 8) + zero``, with both in ``[K / group, N, 2]``."""
     return torch._weight_int4pack_mm(x, packed, group, scale_and_zero)

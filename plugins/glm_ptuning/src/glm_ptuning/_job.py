@@ -14,6 +14,7 @@ import filelock
 from glm_runtime_torch.training import write_text
 
 from glm_core.errors import ConfigError
+from glm_core.model_files import WEIGHT_FORMS
 
 from ._checkpoints import Checkpoints, format_json
 from ._settings import TrainingSettings
@@ -146,9 +147,8 @@ def hash_contents(path: str | None) -> str | None:
     if path is None:
         return None
     place = Path(path).expanduser()
-    files = (
-        [place] if place.is_file() else sorted(place.rglob("*.safetensors")) + sorted(place.rglob("*.bin"))
-    )
+    weights = (file for form in WEIGHT_FORMS for file in sorted(place.rglob(form.pattern)))
+    files = [place] if place.is_file() else weights
     digest = hashlib.sha256()
     for file in files:
         try:

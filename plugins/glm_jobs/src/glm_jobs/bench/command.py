@@ -74,7 +74,7 @@ def run(arguments: list[str]) -> int:
     host, settings = default_host(), settings_of(parsed)
     with model_opener(host, parsed)() as model:
         if parsed.batch is None:
-            plan = _fitting(plan, model)
+            plan = _leave_out_large_batches(plan, model)
         cells = measure(model, plan, notice)
         peak = peak_memory_bytes()  # before the backend takes memory to measure the bandwidth
         notice("measuring the memory's bandwidth")
@@ -124,8 +124,8 @@ def _numbers(flag: str, text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _fitting(plan: Plan, model: ChatModel) -> Plan:
-    """Without the batches that nobody asked for and that the model has no slots for."""
+def _leave_out_large_batches(plan: Plan, model: ChatModel) -> Plan:
+    """Leave out the batches that nobody asked for and that the model has no slots for."""
     slots = model.load.slots if model.load else max(plan.batches)
     fitting = tuple(batch for batch in plan.batches if batch <= slots) or (1,)
     for batch in sorted(set(plan.batches) - set(fitting)):
@@ -161,23 +161,23 @@ def _report(
         "new_tokens": plan.new_tokens,
         "results": [
             {
-                **_rounded(asdict(cell)),
-                "steps_per_second": _rounded(cell.steps_per_second),
-                "bandwidth_share": _rounded(cell.bandwidth_share(info.weight_bytes, bandwidth)),
+                **_round_numbers(asdict(cell)),
+                "steps_per_second": _round_numbers(cell.steps_per_second),
+                "bandwidth_share": _round_numbers(cell.bandwidth_share(info.weight_bytes, bandwidth)),
             }
             for cell in cells
         ],
     }
 
 
-def _rounded(value: Any) -> Any:
-    """Numbers within a JSON value to six digits; more are never measured."""
+def _round_numbers(value: Any) -> Any:
+    """Round the numbers within a JSON value to six digits; more are never measured."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
-        return {key: _rounded(member) for key, member in value.items()}
+        return {key: _round_numbers(member) for key, member in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(member) for member in value]
+        return [_round_numbers(member) for member in value]
     return value
 
 

@@ -1,4 +1,4 @@
-"""Making a prefix encoder of an adapter's files, or saying why it does not fit the model."""
+"""Making an adapter of its files, or saying why it does not fit the model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,47 @@ from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family, family_of
 from ..network.language_model import Dimensions
 from ..network.prefix_encoder import PrefixEncoder
+from .adapter import StoredAdapter
 from .directory import PUBLISHED_SIZES, AdapterDirectory, find_prefix, open_adapter
 from .files import CONFIG_FILE, AdapterConfig, BaseModel
+from .prefix import StoredPrefix
 
 _log = logging.getLogger("glm")
+
+
+def load_adapter(
+    directory: Path, family: Family, config: Any, base: BaseModel | None = None
+) -> StoredAdapter:
+    """Return the adapter that a directory holds, of whatever kind it is; the one place that knows the kinds.
+
+    Args:
+        directory: see `open_adapter`.
+        family: of the model that it shall serve.
+        config: of that model.
+        base: what that model is; if the adapter was trained on other weights, a warning says so.
+
+    Raises:
+        AdapterError: the directory is missing or damaged, or the adapter is of another model.
+    """
+    return StoredPrefix(load_prefix_encoder(directory, family, config, base))
+
+
+def load_built_in_adapter(checkpoint: Checkpoint, family: Family, config: Any) -> StoredAdapter | None:
+    """Return the adapter among a model's own weights, or ``None`` if it has none.
+
+    Args:
+        checkpoint: of the model.
+        family: of the model.
+        config: of the model.
+
+    Raises:
+        AdapterError: it is incomplete, does not fit the model, or is not finite.
+    """
+    prefix = find_prefix(checkpoint)
+    if prefix is None:
+        return None
+    encoder = family.build_prefix_encoder(config, prefix.pre_seq_len, prefix.prefix_projection)
+    return StoredPrefix(prefix.read_into(encoder, f"this {family.name} model"))
 
 
 def load_prefix_encoder(
@@ -43,24 +80,6 @@ def load_prefix_encoder(
     if adapter.stated is not None and base is not None:
         _compare_bases(adapter.path, adapter.stated.base, base)
     return encoder
-
-
-def load_stored_prefix(checkpoint: Checkpoint, family: Family, config: Any) -> PrefixEncoder | None:
-    """Return the prefix encoder among a model's own weights, or ``None`` if it has none.
-
-    Args:
-        checkpoint: of the model.
-        family: of the model.
-        config: of the model.
-
-    Raises:
-        AdapterError: it is incomplete, does not fit the model, or is not finite.
-    """
-    prefix = find_prefix(checkpoint)
-    if prefix is None:
-        return None
-    encoder = family.build_prefix_encoder(config, prefix.pre_seq_len, prefix.prefix_projection)
-    return prefix.read_into(encoder, f"this {family.name} model")
 
 
 def read_adapter(directory: Path) -> tuple[AdapterConfig, PrefixEncoder]:

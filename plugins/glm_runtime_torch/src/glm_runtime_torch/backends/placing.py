@@ -10,7 +10,7 @@ from glm_core import OutOfMemoryError
 from glm_core.records import LoadedModel, Placement, QuantizationScheme
 
 from ..generation.executor import DecodeExecutor
-from ..model.device_map import DeviceMap
+from ..model.device_map import DeviceMap, read_map
 from ..model.fitting import fit
 from ..model.torch_model import TorchModel
 from ..network.kv_cache import KVCache
@@ -111,7 +111,11 @@ def place_in_host_memory(
 
     Raises:
         OutOfMemoryError: the weights are larger than the memory that is free; nothing was read.
+        ConfigError: a device map does not suit the model.
+        DeviceError: a device map names other devices.
     """
+    if placement.device_map:  # there is one place only, but a wrong name must not go unnoticed
+        read_map(model.parts, placement.device_map, [CPU], CPU.type)
     needed, available = model.weight_bytes(unread_only=True), available_bytes()
     if needed > available:
         raise OutOfMemoryError(

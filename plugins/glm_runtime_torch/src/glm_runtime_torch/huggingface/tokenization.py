@@ -58,25 +58,25 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         return self.chat_tokenizer.gmask_token_id
 
     def get_vocab(self) -> dict[str, int]:
-        """Piece to id."""
+        """Return the id of every piece."""
         pieces = self.chat_tokenizer.pieces
         return {pieces.id_to_piece(index): index for index in range(self.vocab_size)}
 
     def tokenize(
         self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs: Any
     ) -> list[str]:
-        """Pieces of plain text; transformers' own split at special names is left out on purpose."""
+        """Return the pieces of plain text; transformers' split at special names is left out on purpose."""
         return self.chat_tokenizer.tokenize(text)
 
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
-        """``A [gMASK] <sop>``, or ``A [gMASK] <sop> B <eop>`` for a pair."""
+        """Return ``A [gMASK] <sop>``, or ``A [gMASK] <sop> B <eop>`` for a pair."""
         end = [] if token_ids_1 is None else [*token_ids_1, self.chat_tokenizer.eos_token_id]
         return [*token_ids_0, self.gmask_token_id, self.chat_tokenizer.bos_token_id, *end]
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """Text of pieces."""
+        """Return the text of pieces."""
         return self.chat_tokenizer.decode([self._convert_token_to_id(token) for token in tokens])
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str]:
@@ -128,7 +128,7 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         return encoded_inputs
 
     def _positions_and_mask(self, ids: list[int]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Positions ``[2, S]`` and mask ``[1, S, S]`` (True = blocked) of one unpadded row.
+        """Return positions ``[2, S]`` and mask ``[1, S, S]`` (True = blocked) of one unpadded row.
 
         The tokenizer prefers ``[MASK]`` to ``[gMASK]``, the model the reverse; they differ only
         for input that holds both. Kept as it is in the original.

@@ -76,11 +76,8 @@ class DeviceMap:
 
     def of(self, name: str) -> torch.device:
         """Return the device of a module or parameter by its full name; others go with the first unit."""
-        while name:
-            if name in self.places:
-                return self.places[name]
-            name = name.rpartition(".")[0]
-        return next(iter(self.places.values()))
+        found = next((each for each in _with_ancestors(name) if each in self.places), None)
+        return next(iter(self.places.values())) if found is None else self.places[found]
 
     def move(self, network: nn.Module) -> None:
         """Move a network whose weights are in memory, each unit to its device."""
@@ -185,17 +182,19 @@ def read_map(
         DeviceError: a device is none of ``devices``, or units that share weights stand on several.
     """
     _refuse_unknown(parts, written)
-    allowed = set(devices)
     places: dict[str, torch.device] = {}
     for name, value in written.items():
-        device = _device(name, value, device_type)
-        if device not in allowed:
+        device = _parse_device(name, value, device_type)
+        # A device without a number is the first of its type: "cuda" is cuda:0, cpu:0 is "cpu".
+        same = (each for each in devices if (each.type, each.index or 0) == (device.type, device.index or 0))
+        allowed = next(same, None)
+        if allowed is None:
             there = ", ".join(map(str, devices))
             raise DeviceError(
                 f"device_map puts {name or 'everything'!r} on {device}, which was not asked for; "
                 f"there are: {there}"
             )
-        places[name] = device
+        places[name] = allowed
     found = {unit: _longest(unit, places) for unit in parts.names}
     missing = [unit for unit, device in found.items() if device is None]
     if missing:
@@ -210,12 +209,7 @@ def read_map(
 
 def _unit_of(name: str, units: Sequence[str]) -> str:
     """Return the unit that a parameter belongs to; what is in none (a prefix encoder) goes with the first."""
-    prefix = name
-    while prefix:
-        if prefix in units:
-            return prefix
-        prefix = prefix.rpartition(".")[0]
-    return units[0]
+    return next((each for each in _with_ancestors(name) if each in units), units[0])
 
 
 def _sharing(modules: Mapping[str, nn.Module]) -> tuple[tuple[str, ...], ...]:
@@ -270,7 +264,7 @@ def _dealt(
 
 
 def _refuse_unknown(parts: Parts, written: Mapping[str, object]) -> None:
-    known = list(dict.fromkeys(prefix for unit in parts.names for prefix in _prefixes(unit)))
+    known = list(dict.fromkeys(name for unit in parts.names for name in _with_ancestors(unit)))
     for name in written:
         if name and name not in known and not any(name.startswith(f"{unit}.") for unit in parts.names):
             near = difflib.get_close_matches(name, known, n=1)
@@ -281,28 +275,22 @@ def _refuse_unknown(parts: Parts, written: Mapping[str, object]) -> None:
             raise ConfigError(f"device_map names {name!r}; {inside!r} stands on one device as a whole")
 
 
-def _prefixes(name: str) -> list[str]:
+def _with_ancestors(name: str) -> list[str]:
+    """Return a module's name and those of all modules that hold it, the longest first."""
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
 def _longest(unit: str, places: Mapping[str, torch.device]) -> torch.device | None:
-    return next((places[prefix] for prefix in [*_prefixes(unit), ""] if prefix in places), None)
+    return next((places[name] for name in [*_with_ancestors(unit), ""] if name in places), None)
 
 
-def _device(name: str, value: object, device_type: str) -> torch.device:
+def _parse_device(name: str, value: object, device_type: str) -> torch.device:
     try:
         if isinstance(value, int) and not isinstance(value, bool):
             return torch.device(device_type, value)
         if isinstance(value, (str, torch.device)):
-            device = (
-                torch.device(device_type, int(str(value))) if str(value).isdigit() else torch.device(value)
-            )
-            return (
-                torch.device(device.type, 0)
-                if device.type == device_type == "cuda" and device.index is None
-                else device
-            )
+            return torch.device(device_type, int(str(value))) if str(value).isdigit() else torch.device(value)
     except RuntimeError:
         pass
     raise ConfigError(

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from glm_core import CheckpointError, RequestError, Sampling
+from glm_core.model_files import CONFIG, GENERATION_CONFIG
 from glm_core.records import ModelSource
 
 from ..adapters.files import BaseModel
 from ..adapters.fingerprint import fingerprint_of_checkpoint
-from ..adapters.loading import load_prefix_encoder, load_stored_prefix
-from ..adapters.prefix import StoredPrefix
+from ..adapters.loading import load_adapter, load_built_in_adapter
 from ..checkpoints.config_file import read_json
 from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family, family_of
@@ -29,7 +29,7 @@ from .torch_model import TorchModel
 
 def recognised_family(directory: Path) -> Family | None:
     """Return the family of a checkpoint directory, from ``config.json`` alone; ``None`` if it is not ours."""
-    config = read_json(directory / "config.json") if (directory / "config.json").is_file() else None
+    config = read_json(directory / CONFIG) if (directory / CONFIG).is_file() else None
     return None if config is None else family_of(config)
 
 
@@ -40,7 +40,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         CheckpointError: something is missing, damaged, unsafe or does not fit.
         AdapterError: an adapter does not fit the model.
     """
-    raw = read_json(directory / "config.json")
+    raw = read_json(directory / CONFIG)
     config = read_config(directory, raw, family)
     tokenizer = family.tokenizer(directory)
     with empty_weights():
@@ -52,11 +52,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         _expect_stored_form(directory, raw, network)
     checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
     base = BaseModel(source.name, fingerprint_of_checkpoint(checkpoint)) if source.adapters else None
-    adapters = {
-        name: StoredPrefix(load_prefix_encoder(path, family, config, base))
-        for name, path in source.adapters.items()
-    }
-    built_in = load_stored_prefix(checkpoint, family, config)
+    adapters = {name: load_adapter(path, family, config, base) for name, path in source.adapters.items()}
     return TorchModel(
         source.name,
         family,
@@ -66,7 +62,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         dtype,
         checkpoint=checkpoint,
         adapters=adapters,
-        base_adapter=None if built_in is None else StoredPrefix(built_in),
+        base_adapter=load_built_in_adapter(checkpoint, family, config),
         sampling=_sampling_defaults(directory, family.sampling),
         num_parameters=num_parameters,
     )
@@ -74,13 +70,13 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
 
 def _sampling_defaults(directory: Path, family: Sampling) -> Sampling:
     """Return the family's defaults, with what the checkpoint's ``generation_config.json`` says on top."""
-    path = directory / "generation_config.json"
+    path = directory / GENERATION_CONFIG
     if not path.is_file():
         return family
-    said = read_json(path)
+    stored = read_json(path)
     known = {field.name for field in dataclasses.fields(Sampling)}
     try:
-        return Sampling(**{name: value for name, value in said.items() if name in known}).or_else(family)
+        return Sampling(**{name: value for name, value in stored.items() if name in known}).or_else(family)
     except RequestError as error:
         raise CheckpointError(f"{path}: {error}; correct or delete the file.") from error
 

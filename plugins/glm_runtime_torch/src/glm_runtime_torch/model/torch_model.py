@@ -25,8 +25,7 @@ from glm_core.records import ChatRequest, DeltaStream, QuantizationScheme
 from ..adapters.adapter import Adapter, StoredAdapter
 from ..adapters.files import BaseModel
 from ..adapters.fingerprint import fingerprint_of_checkpoint, fingerprint_of_parameters
-from ..adapters.loading import load_prefix_encoder
-from ..adapters.prefix import StoredPrefix
+from ..adapters.loading import load_adapter
 from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family
 from ..generation.engine import Engine
@@ -283,7 +282,7 @@ class TorchModel:
         Raises:
             OutOfMemoryError: not even one conversation fits.
         """
-        device, layer_devices, devices = self._settled(place)
+        device, layer_devices, devices = self._find_devices(place)
         adapters = [self._place_adapter(name, stored, device) for name, stored in self._adapters.items()]
         base = None
         if self._base_adapter is not None:
@@ -321,7 +320,7 @@ class TorchModel:
     def _place_adapter(self, name: str, stored: StoredAdapter, device: torch.device) -> Adapter:
         return stored.place(name, self.network, device, self.dtype)
 
-    def _settled(
+    def _find_devices(
         self, place: torch.device | DeviceMap
     ) -> tuple[torch.device, tuple[torch.device, ...] | None, tuple[torch.device, ...]]:
         """Return where inputs go, where each block is (``None`` = there), and all devices."""
@@ -346,7 +345,7 @@ class TorchModel:
         """
         engine = self.engine
         engine.adapters.check(name)
-        stored = StoredPrefix(load_prefix_encoder(directory, self.family, self.config, self.base))
+        stored = load_adapter(directory, self.family, self.config, self.base)
         engine.adapters.check(name, stored.num_positions)
         try:
             adapter = self._place_adapter(name, stored, engine.device)

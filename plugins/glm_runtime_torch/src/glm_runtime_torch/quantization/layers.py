@@ -31,7 +31,7 @@ class _Product(torch.autograd.Function):
         bits: int,
         group_size: int,
     ) -> Tensor:
-        """``[..., in]`` to ``[..., out]``."""
+        """Map ``[..., in]`` to ``[..., out]``."""
         context.save_for_backward(stored, scale)
         context.bits, context.group_size = bits, group_size
         return F.linear(x, dequantize_matrix(stored, scale, bits, x.dtype, group_size), bias)

@@ -47,7 +47,7 @@ class BlockGPTQ:
         self._form = form
         self._scheme = QuantizationScheme(form.bits, form.group_size)
         self._passages = passages
-        self._prefix, self._blocks = network.part_names.blocks, network.blocks
+        self._blocks_name, self._blocks = network.part_names.blocks, network.blocks
         self._table = f"{network.part_names.embedding}.weight"
         self._walk: Walk | None = None
         self._notices: list[str] = []
@@ -58,7 +58,7 @@ class BlockGPTQ:
         walk, block = self._begin(unit)
         result: Quantized = {}
         for name, linear in _linears(block):
-            weight = f"{self._prefix}.{unit.block}.{name}.weight"
+            weight = f"{self._blocks_name}.{unit.block}.{name}.weight"
             dtype = scale_dtype(self._checkpoint.facts(weight).dtype)
             statistics = walk.statistics(block, linear)
             try:
@@ -84,15 +84,15 @@ class BlockGPTQ:
             walk, block = self._begin(unit)
             with safe_open(path, framework="pt", device="cpu") as file:
                 for name, linear in _linears(block):
-                    start = f"{self._prefix}.{unit.block}.{name}"
+                    start = f"{self._blocks_name}.{unit.block}.{name}"
                     stored = file.get_tensor(f"{start}.weight"), file.get_tensor(f"{start}.weight_scale")
                     self._replace(linear, *stored)
             self._end(walk, block)
 
     def notices(self) -> list[str]:
         """Return what there is to tell a person since the last call."""
-        said, self._notices = self._notices, []
-        return said
+        notices, self._notices = self._notices, []
+        return notices
 
     def _begin(self, unit: Unit) -> tuple[Walk, nn.Module]:
         assert unit.block is not None
@@ -101,7 +101,7 @@ class BlockGPTQ:
         block = self._blocks[unit.block]
         for module_name, module in block.named_modules():
             for attribute, parameter in list(module.named_parameters(recurse=False)):
-                start = ".".join(part for part in (self._prefix, str(unit.block), module_name) if part)
+                start = ".".join(part for part in (self._blocks_name, str(unit.block), module_name) if part)
                 value = self._checkpoint.read(f"{start}.{attribute}", dtype=torch.float32, device=CPU)
                 assert value.shape == parameter.shape
                 setattr(module, attribute, nn.Parameter(value, requires_grad=False))

@@ -91,7 +91,7 @@ def plan(
     matrices = {f"{place.name}.weight" for place in network.block_linears()}
     tables = _table_names(network, form) if form.embeddings else ()
     aliases = _aliases(network)
-    prefix = f"{network.part_names.blocks}."
+    start = f"{network.part_names.blocks}."
     outside: list[Unit] = []
     inside: dict[int, list[Item]] = {index: [] for index in range(network.dimensions.num_layers)}
     for name in checkpoint:
@@ -99,8 +99,8 @@ def plan(
             continue
         targets = tables if name in tables[:1] else (name,) if name in matrices else ()
         item = _item(checkpoint, name, targets, form)
-        if name.startswith(prefix):
-            inside[int(name.removeprefix(prefix).partition(".")[0])].append(item)
+        if name.startswith(start):
+            inside[int(name.removeprefix(start).partition(".")[0])].append(item)
         else:
             outside.append(Unit((item,)))
     embedding = f"{network.part_names.embedding}.{STORED_INTEGERS}"

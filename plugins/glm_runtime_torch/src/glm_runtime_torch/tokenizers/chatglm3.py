@@ -34,14 +34,14 @@ class ChatGLM3Tokenizer(ChatGLM2Tokenizer):
         """Return ids of a conversation: each turn after its role's token, then the assistant's token."""
         ids = self._start
         for role, metadata, content in chatglm3_tools.list_turns(messages, tools):
-            ids += self.turn(role, content, metadata)
+            ids += self.encode_message(role, content, metadata)
         return [*ids, self._control[self.roles["assistant"]]]
 
     def training_ids(
         self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
     ) -> TrainingIds:
         """Return prompt, answer as `turn` writes it, and end; the prompt keeps the assistant's token."""
-        _, *learnt = self.turn("assistant", answer)
+        _, *learnt = self.encode_message("assistant", answer)
         prompt = self.chat_prompt(messages)
         return prompt_and_answer(
             prompt, learnt, self.eos_token_id, max_source_length, max_target_length, kept_at_end=1
@@ -63,8 +63,8 @@ class ChatGLM3Tokenizer(ChatGLM2Tokenizer):
             frozenset({self._control[self.roles["assistant"]]}),
         )
 
-    def turn(self, role: str, content: str, metadata: str = "") -> list[int]:
-        """Return ids of one message.
+    def encode_message(self, role: str, content: str, metadata: str = "") -> list[int]:
+        """Return the ids of one message.
 
         Args:
             role: a key of ``roles``.

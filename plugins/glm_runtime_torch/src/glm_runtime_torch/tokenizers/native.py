@@ -14,6 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from glm_core import CheckpointError, Message, RequestError
+from glm_core.model_files import CONFIG, GENERATION_CONFIG
 
 from ..checkpoints.integrity import check_not_lfs_pointer
 from .reply_filter import ReplyFilter
@@ -139,7 +140,7 @@ def _read(directory: Path) -> Any:
 def _ends(directory: Path, tokenizer: Any) -> frozenset[int]:
     """Return the ids that end an answer: of generation_config.json, config.json and the tokenizer."""
     found: set[int] = set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
-    for name in ("generation_config.json", "config.json"):
+    for name in (GENERATION_CONFIG, CONFIG):
         path = directory / name
         if path.is_file():
             ends = json.loads(path.read_text("utf-8")).get("eos_token_id")

@@ -61,5 +61,5 @@ class PlainReply:
         return ReplyPiece(text if self._filter is None else self._filter.feed(text, last=last))
 
     def next_message(self, text: str = "") -> ReplyPiece:
-        """Never called: the answer is one message."""
+        """Take the text as more of the answer, which is one message; nothing calls it."""
         return self.feed(text)

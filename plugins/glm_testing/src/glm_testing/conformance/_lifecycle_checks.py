@@ -157,12 +157,12 @@ def memory_returned(subject: Subject) -> None:
     model.close()
     del model
 
-    def gone() -> bool:
+    def is_freed() -> bool:
         gc.collect()
         return left() is None
 
     expect(
-        wait_until(subject, gone),
+        wait_until(subject, is_freed),
         f"{subject.patience:g} seconds after it was closed something still holds {left()!r}",
     )
 

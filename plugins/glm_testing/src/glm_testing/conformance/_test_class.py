@@ -69,7 +69,7 @@ class ConformanceTests:
         subject.close()
 
     def test_promise(self, check: Check, subject: Subject) -> None:
-        """The plugin keeps this promise."""
+        """Check that the plugin keeps this promise."""
         __tracebackhide__ = True
         try:
             check.run(subject)
