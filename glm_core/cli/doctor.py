@@ -130,7 +130,8 @@ def _check_device(survey: Survey, settings: Settings) -> Finding:
         devices = taken_devices(survey, settings.runtime, settings.device)
     except GlmError as error:
         return Finding("device", "fault", str(error))
-    labels = "; ".join(f"{device.name}, {device.label}" for device in devices)
+    between = " or " if settings.device == "auto" else "; "
+    labels = between.join(f"{device.name}, {device.label}" for device in devices)
     return Finding("device", "ok", f"{settings.device} takes {labels}")
 
 
