@@ -29,9 +29,6 @@ OWNERS: Mapping[What, Mapping[str, str]] = {
     "trainer": {"ptuning": "glm-ptuning"},
 }
 """The packages of this project, by what each brings."""
-_REACHED = "they are taken only with --runtime"
-_NEVER_REACHED = "they are never taken, and need a name of their own"
-_EQUAL = "neither comes first: for a model that both take the user has to choose"
 
 
 def claimants(host: PluginHost, what: What, claims: Claims) -> dict[str, list[str]]:
@@ -55,33 +52,32 @@ def find_name_conflicts(
     remarks: dict[str, list[str]] = defaultdict(list)
     distributions = {report.name: report.distribution for report in host.reports}
     survey = survey or take_survey(host)
-    placers = sorted(survey.placers(), key=lambda placer: -placer.info.priority)
-    priorities = {placer.plugin: placer.info.priority for placer in placers}
-    devices = [(device.type, placer.plugin) for placer in placers for device in placer.devices]
-    for what, claims in (*_claims_of_names(host, cards), ("device", devices)):
+    priorities = {placer.plugin: placer.info.priority for placer in survey.placers()}
+    for what, claims in _all_claims(host, survey, cards):
         for name, (keeper, *others) in claimants(host, what, claims).items():
             claim = f"devices of type {name!r}" if what == "device" else f"{what} {name!r}"
             is_owner = what == "device" and distributions[keeper] == OWNERS[what].get(name)
             for other in others:
-                end = "which comes first"
+                first, second = f"; {keeper} comes first", ", which comes first"
                 if is_owner:
-                    end = f"whose they are; {_REACHED if other in survey.runtimes else _NEVER_REACHED}"
+                    when = "only with --runtime" if other in survey.runtimes else "never"
+                    second = f", whose they are; taken {when}"
                 elif what == "device" and priorities[keeper] == priorities[other]:
-                    for one, two in ((keeper, other), (other, keeper)):
-                        remarks[one].append(f"describes {claim}, as {two} does; {_EQUAL}")
-                    continue
-                remarks[keeper].append(f"describes {claim}, as {other} does; {keeper} comes first")
-                remarks[other].append(f"describes {claim}, as {keeper} does, {end}")
+                    first = second = "; neither comes first, so that the user has to choose"
+                remarks[keeper].append(f"describes {claim}, as {other} does{first}")
+                remarks[other].append(f"describes {claim}, as {keeper} does{second}")
     for plugin, backend in survey.backends.items():
         if not backend.kinds:
             remarks[plugin].append("names no kinds of models (BackendInfo.kinds) and is never asked")
     return {plugin: tuple(lines) for plugin, lines in remarks.items()}
 
 
-def _claims_of_names(host: PluginHost, cards: Cards | None) -> Iterator[tuple[What, Claims]]:
+def _all_claims(host: PluginHost, survey: Survey, cards: Cards | None) -> Iterator[tuple[What, Claims]]:
     frontends = host.describe("describe_frontend", FrontendInfo)
     yield "frontend", [(info.name, plugin) for plugin, info in frontends.items()]
     trainers = host.describe("describe_trainer", TrainerInfo)
     yield "trainer", [(info.name, plugin) for plugin, info in trainers.items()]
     cards = host.describe_many("describe_models", ModelCard) if cards is None else cards
     yield "model", [(card.name, plugin) for plugin, of_it in cards.items() for card in of_it]
+    placers = sorted(survey.placers(), key=lambda placer: -placer.info.priority)
+    yield "device", [(device.type, placer.plugin) for placer in placers for device in placer.devices]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from ._conflicts import OWNERS
-from .descriptions import BackendInfo, DeviceInfo
+from .descriptions import DeviceInfo
 from .errors import ConfigError, DeviceError
 from .survey import Placer, Survey
 
@@ -47,8 +47,7 @@ class Route:
 
         It says why better devices were not taken, without what to do about it: nobody asked for them.
         """
-        unlucky = dict.fromkeys(self.passed_over)  # once each, where two runtimes could have had it
-        reasons = [f"{each.name}: {each.reason.partition(';')[0]}" for each in unlucky]
+        reasons = [f"{each.name}: {each.reason.partition(';')[0]}" for each in self.passed_over]
         return f"device auto: {self.devices[0].name} ({'; '.join([self.devices[0].label, *reasons])})"
 
 
@@ -90,13 +89,6 @@ def best_routes(
     raise refusals[0] if refusals else _unknown_device(survey, rightful, wanted, named_runtime)
 
 
-def depends_on_model(routes: Sequence[Route]) -> bool:
-    """Return whether equal routes take different kinds of models, so that each model has at most one."""
-    infos = [route.placer.info for route in routes]
-    kinds = [set(info.kinds) if isinstance(info, BackendInfo) else set() for info in infos]
-    return len(routes) > 1 and not set.intersection(*kinds)
-
-
 def require_one(survey: Survey, routes: Sequence[Route]) -> Route:
     """Return the one route that there is.
 
@@ -120,30 +112,23 @@ def require_one(survey: Survey, routes: Sequence[Route]) -> Route:
     raise ConfigError(f"{placers} have devices of the same priority; {advice}")
 
 
-def _without_others_devices(
-    survey: Survey, candidates: Sequence[Route], named_runtime: str | None
-) -> list[Route]:
+def _without_others_devices(survey: Survey, candidates: Sequence[Route], named: str | None) -> list[Route]:
     """Drop from each candidate the devices of types that belong to another candidate."""
     owners: dict[str, str] = {}
     for route in candidates:
         plugin = route.placer.plugin
         distribution = survey.distribution(plugin)
         for kind in {device.type for device in route.devices}:
-            if plugin == named_runtime:
+            if plugin == named:
                 owners[kind] = plugin
             elif _PACKAGES.get(kind) == distribution:
                 owners.setdefault(kind, plugin)
-    return [
-        replace(
-            route,
-            devices=tuple(
-                device
-                for device in route.devices
-                if owners.get(device.type, route.placer.plugin) == route.placer.plugin
-            ),
-        )
-        for route in candidates
-    ]
+    rightful = []
+    for route in candidates:
+        own = route.placer.plugin
+        kept = tuple(device for device in route.devices if owners.get(device.type, own) == own)
+        rightful.append(replace(route, devices=kept))
+    return rightful
 
 
 def _best_available(candidates: Sequence[Route]) -> list[Route]:
@@ -160,33 +145,30 @@ def _best_available(candidates: Sequence[Route]) -> list[Route]:
                 if device.available:
                     routes.append(replace(route, devices=(device,), passed_over=tuple(before)))
                     break
-                before.append(device)
+                if device not in before:  # two runtimes could have had it
+                    before.append(device)
             else:
                 passed_over = before
         if routes:
             return routes
-    reasons = [f"{device.name}: {device.reason}" for device in dict.fromkeys(passed_over)]
+    reasons = [f"{device.name}: {device.reason}" for device in passed_over]
     raise DeviceError(f"no device is available: {'; '.join(reasons) or 'the backends see none'}")
 
 
-def _unknown_device(
-    survey: Survey, candidates: Sequence[Route], wanted: str, named_runtime: str | None
-) -> DeviceError:
+def _unknown_device(survey: Survey, routes: Sequence[Route], wanted: str, runtime: str | None) -> DeviceError:
     """Return the error for a device of a type that no candidate has, with what to do instead."""
     kind = wanted.partition(":")[0]
-    ranked = sorted(candidates, key=lambda route: -route.priorities[0])
+    ranked = sorted(routes, key=lambda route: -route.priorities[0])
     devices = [device for route in ranked for device in route.devices if device.available]
     there = ", ".join(dict.fromkeys(device.name for device in devices)) or "none"
     unused = survey.host.unused()
     namesakes = [placer for placer in survey.placers() if placer.info.name == kind]
     described = [device for placer in namesakes for device in placer.devices]
     if namesakes and not any(device.type == kind for device in described):
-        only = f", only {', '.join(device.name for device in described)}" if described else ""
-        return DeviceError(
-            f"device {wanted!r}: its backend sees no such device{only}; choose one of: {there}"
-        )
+        but = "".join(f", only {device.name}" for device in described[:1])
+        return DeviceError(f"device {wanted!r}: its backend sees no such device{but}; choose one of: {there}")
     if any(device.type == kind for placer in survey.placers() for device in placer.devices):
-        named = "" if named_runtime is None else f" with --runtime {survey.runtimes[named_runtime].name}"
+        named = "" if runtime is None else f" with --runtime {survey.runtimes[runtime].name}"
         return DeviceError(f"device {wanted!r} cannot run this model{named}; choose one of: {there}")
     if kind in _PACKAGES:
         return DeviceError(

@@ -100,8 +100,7 @@ class BackendInfo:
     Attributes:
         name: the backend's name.
         devices: what it sees, absent ones included if it can say why.
-        priority: ``--device auto`` takes the available device of highest priority (CPU is 0);
-            equal ones are an error that asks the user to choose.
+        priority: ``--device auto`` takes the available device of highest priority (CPU is 0).
         schemes: what its ``quantize`` hook takes, such as ``("int8", "int4")``.
         kernels: what ``--kernels`` may choose beside ``auto``, such as ``("triton", "torch")``.
         kinds: the kinds of models that its hooks take, as runtimes call them in `ModelMatch`; this

@@ -39,14 +39,9 @@ def read_device_map(text: str) -> dict[str, str | int]:
 
 
 def check_entries(origin: str, content: Any) -> dict[str, str | int]:
-    """Return a map that maps names to devices.
-
-    Raises:
-        ConfigError: it is something else, such as the ``"auto"`` of other libraries.
-    """
+    """Return a map of names to devices; refuse all else, such as the ``"auto"`` of other libraries."""
     if not isinstance(content, Mapping) or not content:
-        example = '{"": "cuda:0", "lm_head": "cuda:1"}'
-        raise ConfigError(f"{origin}: expected an object such as {example}, got {safe_repr(content)}")
+        raise ConfigError(f'{origin}: expected an object such as {{"": "cuda:0"}}, got {safe_repr(content)}')
     for name, device in content.items():
         if isinstance(device, bool) or not isinstance(device, (str, int)):
             raise ConfigError(f"{origin} puts {name!r} on {device!r}; expected a device's name or number")

@@ -64,10 +64,8 @@ def identify(survey: Survey, source: ModelSource, runtime: str = "auto") -> Iden
             with divert_output():
                 match = survey.host.call(plugin, "identify_model", source=source)
             if match is not None and not isinstance(match, ModelMatch):
-                raise broken_promise(
-                    plugin,
-                    f"identify_model returned {safe_repr(match)}, which is no ModelMatch",
-                )
+                what = f"identify_model returned {safe_repr(match)}, which is no ModelMatch"
+                raise broken_promise(plugin, what)
         except GlmError as error:
             failures[plugin] = error
         else:

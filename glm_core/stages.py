@@ -135,15 +135,10 @@ def _call_stage(survey: Survey, route: Route, hook: str, **arguments: Any) -> Lo
     model = survey.host.call(plugin, hook, **arguments)
     if model is None:
         instead = "leave --quantize out" if hook == "quantize" else "choose another --device or --runtime"
-        if plugin == route.runtime:
-            raise PluginError(
-                f"{route.placer} cannot {hook} its own model on its own device {route.devices[0].name!r}; "
-                f"{instead}, and report this to its author"
-            )
-        raise PluginError(
-            f"{route.placer} cannot {hook} this model, although it names the kind that it is for runtime "
-            f"{route.runtime!r}; {instead}, and report this to the authors of both"
-        )
+        what = f"this model, although it names the kind that it is for runtime {route.runtime!r}"
+        if plugin == route.runtime:  # there is nobody else to blame
+            what = f"its own model on its own device {route.devices[0].name!r}"
+        raise PluginError(f"{route.placer} cannot {hook} {what}; {instead}, and report this to the author")
     return _check_model(plugin, hook, model)
 
 

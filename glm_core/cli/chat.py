@@ -39,8 +39,7 @@ _TEXTS = {
     "adapter": ("使用唯一加载的适配器 {}", "answering with adapter {}, the only one that was loaded"),
     "length": (
         "回答达到长度上限而中断，可用 --max-new-tokens、--max-length 或 --context-length 提高",
-        "the answer reached the length limit; raise it with --max-new-tokens, --max-length "
-        "or --context-length",
+        "the answer reached the length limit; raise it with --max-new-tokens, --max-length, --context-length",
     ),
     "dropped": (
         "内容太长，最早的 {} 条消息没有交给模型",

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from .._device_choice import depends_on_model, require_one
+from .._device_choice import require_one
 from ..config import load_settings
 from ..errors import ConfigError, DeviceError
 from ..pairing import check_wishes
 from ..plugins import default_host
 from ..records import DeviceInfo
-from ..survey import take_survey
+from ..survey import Survey, take_survey
 from .options import command_parser, notice_failed, print_json, print_table
-
-MANY = "{}, as the model asks; glm plugins --model MODEL says which"
 
 
 def run(arguments: list[str]) -> int:
@@ -24,17 +22,15 @@ def run(arguments: list[str]) -> int:
     survey = take_survey(default_host())
     devices = [device for placer in survey.placers() for device in placer.devices]
     notice_failed(survey.host)
-    chosen, refusal = None, ""
+    chosen, answer = None, ""
     try:
-        choices = check_wishes(survey, load_settings().runtime, "auto")
-        if depends_on_model(choices):
-            refusal = MANY.format(" or ".join(choice.devices[0].name for choice in choices))
-        else:
-            chosen = require_one(survey, choices).devices[0].name
+        names = [device.name for device in taken_devices(survey, load_settings().runtime, "auto")]
+        chosen = names[0] if len(names) == 1 else None
+        answer = f"{' or '.join(names)}, as the model asks; glm plugins --model MODEL says which"
     except (ConfigError, DeviceError) as error:
         if not devices:
             raise
-        refusal = f"none; {error}"
+        answer = f"none; {error}"
     if parsed.json:
         print_json({"auto": chosen, "devices": [dataclasses.asdict(device) for device in devices]})
         return 0
@@ -51,8 +47,17 @@ def run(arguments: list[str]) -> int:
             for device in devices
         ],
     )
-    print(f"\n--device auto takes: {chosen or refusal}")
+    print(f"\n--device auto takes: {chosen or answer}")
     return 0
+
+
+def taken_devices(survey: Survey, runtime: str, wanted: str) -> tuple[DeviceInfo, ...]:
+    """Return the devices that ``wanted`` means; several of ``auto`` are for different kinds of models."""
+    routes = check_wishes(survey, runtime, wanted)
+    kinds = [set(getattr(route.placer.info, "kinds", ())) for route in routes]  # a runtime names none
+    if len(routes) > 1 and not set.intersection(*kinds):
+        return tuple(route.devices[0] for route in routes)
+    return require_one(survey, routes).devices
 
 
 def _what_it_is(device: DeviceInfo) -> str:

@@ -12,15 +12,13 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Literal
 
-from .._device_choice import depends_on_model, require_one
 from ..config import Settings, config_file, hub_cache, load_settings
 from ..errors import GlmError
 from ..models import known_models
-from ..pairing import check_wishes
 from ..plugins import PluginHost, PluginReport, default_host
 from ..records import ModelCard
 from ..survey import Survey, take_survey
-from .devices import MANY
+from .devices import taken_devices
 from .options import command_parser, print_json
 from .plugins import examined
 
@@ -105,8 +103,7 @@ def _check_plugins(reports: Iterable[PluginReport]) -> Iterator[Finding]:
             yield Finding(name, "note", report.reason)
         else:
             advice = f"Update it, or pip uninstall {report.distribution}."
-            end = "" if report.reason.endswith((".", "?")) else "."
-            yield Finding(name, "fault", f"{package} is {report.status}: {report.reason}{end} {advice}")
+            yield Finding(name, "fault", f"{package} is {report.status}: {report.reason}. {advice}")
 
 
 def _find_slow_parts(report: PluginReport) -> Iterator[str]:
@@ -130,14 +127,11 @@ def _check_stages(host: PluginHost) -> Iterator[Finding]:
 
 def _check_device(survey: Survey, settings: Settings) -> Finding:
     try:
-        choices = check_wishes(survey, settings.runtime, settings.device)
-        if depends_on_model(choices):
-            names = " or ".join(choice.devices[0].name for choice in choices)
-            return Finding("device", "ok", f"{settings.device} takes {MANY.format(names)}")
-        devices = require_one(survey, choices).devices
+        devices = taken_devices(survey, settings.runtime, settings.device)
     except GlmError as error:
         return Finding("device", "fault", str(error))
-    labels = "; ".join(f"{device.name}, {device.label}" for device in devices)
+    between = " or " if settings.device == "auto" else "; "
+    labels = between.join(f"{device.name}, {device.label}" for device in devices)
     return Finding("device", "ok", f"{settings.device} takes {labels}")
 
 

@@ -78,9 +78,8 @@ def _explain_model(host: PluginHost, name: str, *, as_json: bool) -> int:
     chosen: dict[str, Any] | None = None
     refusal = ""
     try:
-        if settings.runtime != "auto":
-            found = identify(survey, source, settings.runtime)
-        route = choose_route(survey, found, settings.device)
+        named = found if settings.runtime == "auto" else identify(survey, source, settings.runtime)
+        route = choose_route(survey, named, settings.device)
         devices = [device.name for device in route.devices]
         chosen = {
             "runtime": survey.runtimes[route.runtime].name,

@@ -370,7 +370,7 @@ def test_devices_that_two_backends_claim_go_by_priority() -> None:
 def test_devices_that_two_plugins_claim_equally_belong_to_neither() -> None:
     """No alphabet: the remark does not promise what a command would refuse."""
     host = host_of(a=backend(CPU), b=backend(CPU))
-    equal = "neither comes first: for a model that both take the user has to choose"
+    equal = "neither comes first, so that the user has to choose"
     assert find_name_conflicts(host) == {
         "a": (f"describes devices of type 'cpu', as b does; {equal}",),
         "b": (f"describes devices of type 'cpu', as a does; {equal}",),
@@ -419,10 +419,7 @@ def test_other_package_cannot_answer_for_a_device_of_ours() -> None:
     assert choose_devices(take_survey(host), "auto")[1] == (npu,)
     assert find_name_conflicts(host) == {
         "backend_cpu": ("describes devices of type 'cpu', as aaa does; backend_cpu comes first",),
-        "aaa": (
-            "describes devices of type 'cpu', as backend_cpu does, whose they are; "
-            "they are never taken, and need a name of their own",
-        ),
+        "aaa": ("describes devices of type 'cpu', as backend_cpu does, whose they are; taken never",),
     }
     assert choose_devices(take_survey(PluginHost([thief])), "cpu")[0] == "aaa"
 

@@ -334,7 +334,7 @@ def raising(model: object) -> None:
         (
             {"place": lambda model: None},
             PluginError,
-            "backend 'b' cannot place this model, .*runtime 'r' .*choose another",
+            "backend 'b' cannot place this model, .*runtime 'r'; choose another",
         ),
         (
             {"place": lambda model: 5},
@@ -345,7 +345,7 @@ def raising(model: object) -> None:
         (
             {"quantize": lambda model: None},
             PluginError,
-            "'b' cannot quantize this model, .*runtime 'r' .*leave --quantize out",
+            "'b' cannot quantize this model, .*runtime 'r'; leave --quantize out",
         ),
     ],
 )
