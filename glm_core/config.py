@@ -188,7 +188,7 @@ def _parse(name: str, value: Any, origin: str) -> Any:
 def _convert(name: str, value: Any) -> Any:
     if name in ("plugins", "disable_plugins"):
         parts = value.split(",") if isinstance(value, str) else value
-        if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+        if isinstance(parts, (list, tuple)) and all(isinstance(part, str) for part in parts):
             return tuple(part.strip() for part in parts if part.strip())
         raise ConfigError(f"{name} must be a list of plugin names, got {value!r}")
     if name == "offline":

@@ -272,3 +272,12 @@ def test_value_of_another_type_is_refused_from_python_too(
     """In one sentence, not as a plugin's fault further in."""
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         load_settings({name: value}, environ)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [Settings(), Settings(plugins=("a",), disable_plugins=("b", "c"), slots=2, kv_memory=1.5, offline=True)],
+)
+def test_settings_are_overrides_of_others(settings: Settings) -> None:
+    """Every value that a `Settings` holds may be said again, as for a second model with the same wishes."""
+    assert load_settings(vars(settings), {}) == settings
