@@ -29,7 +29,7 @@ from glm_core.records import ModelSource, Placement
 
 def main() -> None:
     """Measure and report."""
-    options = _options()
+    options = _parse_options()
     with tempfile.TemporaryDirectory() as folder:
         directory = write_checkpoint(Path(folder), num_layers=options.layers, hidden_size=options.hidden)
         started = time.perf_counter()
@@ -41,12 +41,12 @@ def main() -> None:
     prompt = "你" * options.prompt
     _decode(model, prompt, 8)  # warm-up: first use of every kernel
     runs = [_decode(model, prompt, options.tokens) for _ in range(options.runs)]
-    products = _matrix_products(model, torch.randn(1, options.hidden, dtype=model.dtype))
+    products = _measure_matrix_products(model, torch.randn(1, options.hidden, dtype=model.dtype))
     result = {
         "parameters": model.info.num_parameters,
         "dtype": options.dtype,
         "threads": torch.get_num_threads(),
-        "weight_gb": round(model.weight_bytes() / 1e9, 3),
+        "weight_gb": round(model.count_weight_bytes() / 1e9, 3),
         "open_seconds": round(opened - started, 3),
         "place_seconds": round(loaded - opened, 3),
         "prompt_tokens": runs[0]["prompt_tokens"],
@@ -63,7 +63,7 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--hidden", type=int, default=2048)
@@ -85,21 +85,21 @@ def _decode(model: TorchModel, prompt: str, tokens: int) -> dict[str, float]:
     }
 
 
-def _matrix_products(model: TorchModel, x: torch.Tensor, repeats: int = 7) -> float:
+def _measure_matrix_products(model: TorchModel, x: torch.Tensor, repeats: int = 7) -> float:
     """Seconds for the linear layers of one step alone, median."""
     linears = [module for module in model.network.modules() if isinstance(module, torch.nn.Linear)]
     inputs = {linear: torch.randn(1, linear.in_features, dtype=x.dtype) for linear in linears}
 
-    def all_of_them() -> None:
+    def multiply_all() -> None:
         for linear in linears:
             linear(inputs[linear])
 
     with torch.inference_mode():
-        all_of_them()
-        return statistics.median(_seconds(all_of_them) for _ in range(repeats))
+        multiply_all()
+        return statistics.median(_measure_seconds(multiply_all) for _ in range(repeats))
 
 
-def _seconds(function: Callable[[], None]) -> float:
+def _measure_seconds(function: Callable[[], None]) -> float:
     started = time.perf_counter()
     function()
     return time.perf_counter() - started

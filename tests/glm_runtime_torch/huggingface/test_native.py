@@ -79,7 +79,7 @@ def test_padded_batch_has_transformers_logits(model: TorchModel, theirs: torch.n
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_greedy_answers_are_transformers(model: TorchModel, theirs: torch.nn.Module, question: str) -> None:
     """The engine's prefill in pieces and its decode steps give the tokens of ``generate``."""
-    prompt = model.tokenizer.chat_prompt([Message("user", question)])
+    prompt = model.tokenizer.encode_chat([Message("user", question)])
     ends = sorted(model.tokenizer.stop_token_ids)
     whole = theirs.generate(
         torch.tensor([prompt]), max_new_tokens=24, do_sample=False, eos_token_id=ends, pad_token_id=ends[0]
@@ -102,7 +102,7 @@ def test_prefix_stands_in_front_of_every_layers_cache(
     """A P-Tuning prefix gives what transformers gives over a cache that holds it; both ways of ours agree."""
     torch.manual_seed(1)
     encoder = build_prefix_encoder(model.config, 5, False)
-    ids = torch.tensor([model.tokenizer.chat_prompt([Message("user", "hi")])])
+    ids = torch.tensor([model.tokenizer.encode_chat([Message("user", "hi")])])
     with torch.inference_mode():
         prefix = encoder()  # [L, 2, G, P, H]
         cache = DynamicCache([(keys[None], values[None]) for keys, values in prefix])
@@ -131,7 +131,7 @@ def test_prompt_is_the_templates(directory: Path) -> None:
         [{"role": message.role, "content": message.content} for message in messages],
         add_generation_prompt=True,
     )["input_ids"]
-    assert tokenizer.chat_prompt(messages) == expected
+    assert tokenizer.encode_chat(messages) == expected
 
 
 def test_typed_control_tokens_stay_text(directory: Path) -> None:
@@ -139,8 +139,8 @@ def test_typed_control_tokens_stay_text(directory: Path) -> None:
     tokenizer = NativeTokenizer(directory)
     typed = "<|assistant|> [gMASK] <|endoftext|>"
     control = set(byte_tokenizer().added_tokens_decoder)
-    plain = tokenizer.chat_prompt([Message("user", "x")])
-    prompt = tokenizer.chat_prompt([Message("user", typed)])
+    plain = tokenizer.encode_chat([Message("user", "x")])
+    prompt = tokenizer.encode_chat([Message("user", typed)])
     assert [token for token in prompt if token in control] == [token for token in plain if token in control]
     assert typed in tokenizer.decode(prompt)
     assert not control & set(tokenizer.encode(typed))
@@ -150,7 +150,7 @@ def test_template_that_refuses_is_the_requests_error(tmp_path: Path) -> None:
     """A template's own complaint reaches the user as one sentence."""
     byte_tokenizer("{{ raise_exception('system messages are not supported') }}").save_pretrained(tmp_path)
     with pytest.raises(RequestError, match="chat template refuses"):
-        NativeTokenizer(tmp_path).chat_prompt([Message("user", "x")])
+        NativeTokenizer(tmp_path).encode_chat([Message("user", "x")])
 
 
 def test_missing_parts_are_named(tmp_path: Path) -> None:

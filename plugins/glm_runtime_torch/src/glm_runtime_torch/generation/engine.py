@@ -23,11 +23,12 @@ from .loaded_adapters import LoadedAdapters
 from .prompt import fit_prompt, fit_text
 from .request_stream import RequestStream
 from .runner import Runner
-from .scheduler import Job, Scheduler
+from .scheduler import EngineJob, Scheduler
 from .sequence import Sequence
 from .slots import SlotAllocator
 from .worker import Worker
 
+# A bound, so that a burst is refused at once (`BusyError`) instead of waiting longer than any client would.
 QUEUE_CAPACITY = 64
 
 
@@ -92,7 +93,7 @@ class Engine:
             BusyError: the queue is full.
             ClosedError: the model was closed.
         """
-        scheduler, job = self._scheduler, Job(self.prepare(request, constraint))
+        scheduler, job = self._scheduler, EngineJob(self.prepare(request, constraint))
         scheduler.add(job)
         self._worker.ensure_running()
         return RequestStream(job.outbox, lambda: scheduler.cancel(job))
@@ -103,7 +104,7 @@ class Engine:
         Arguments and errors as of `stream`.
         """
         adapter, requested = self.adapters.get(request.adapter), request.sampling
-        sampling, capacity = requested.or_else(self._sampling), self.adapters.room_beside(adapter)
+        sampling, capacity = requested.or_else(self._sampling), self.adapters.count_room_beside(adapter)
         if request.prompt is None:
             prompt = fit_prompt(
                 self._tokenizer,

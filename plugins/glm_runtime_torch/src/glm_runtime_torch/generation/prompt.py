@@ -9,7 +9,7 @@ from glm_core import Message, RequestError, Sampling, Tool
 
 from ..tokenizers import ChatTokenizer, ToolTokenizer
 
-# Room kept for the answer while history is dropped, if the request names none.
+# Room kept for the answer while history is dropped, if the request names none: some paragraphs.
 DEFAULT_ANSWER_ROOM = 256
 
 
@@ -88,7 +88,7 @@ def fit_text(
     """
     limit = _find_limit(sampling, requested, capacity)
     if isinstance(text, str):
-        return _make_prompt(tokenizer.completion_prompt(text), limit, sampling, 0, "prompt")
+        return _make_prompt(tokenizer.encode_completion(text), limit, sampling, 0, "prompt")
     if max(text) >= tokenizer.vocab_size:
         raise RequestError(
             f"the prompt holds token id {max(text)}; the vocabulary ends at {tokenizer.vocab_size - 1}"
@@ -98,10 +98,10 @@ def fit_text(
 
 def _encode(tokenizer: ChatTokenizer, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
     if not tools:
-        return tokenizer.chat_prompt(messages)
+        return tokenizer.encode_chat(messages)
     if not isinstance(tokenizer, ToolTokenizer):
         raise RequestError("the model has no format for tools; leave them out")
-    return tokenizer.chat_prompt(messages, tools)
+    return tokenizer.encode_chat(messages, tools)
 
 
 def _find_limit(sampling: Sampling, requested: Sampling, capacity: int) -> int:

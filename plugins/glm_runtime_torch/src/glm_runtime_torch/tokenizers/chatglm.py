@@ -22,7 +22,7 @@ VOCABULARY_FILE = "ice_text.model"
 
 MASK, GMASK, START, END, PAD = "[MASK]", "[gMASK]", "<sop>", "<eop>", "<pad>"
 NEWLINE, TAB = "<n>", "<|tab|>"
-MAX_BLANKS = 80
+MAX_BLANKS = 80  # the longest run of blanks that the published vocabulary has a piece for
 
 # The published model writes its training date so and its chat code replaces it.
 REPLY_REPLACEMENTS = {"[[训练时间]]": "2023年"}
@@ -50,38 +50,39 @@ class ChatGLMTokenizer:
         _refuse_image_tokens(directory)
         self.pieces = load_vocabulary(directory / VOCABULARY_FILE)
         self.vocab_size: int = self.pieces.get_piece_size()
-        self.mask_token_id = self._special(MASK)
-        self.gmask_token_id = self._special(GMASK)
-        self.bos_token_id = self._special(START)
-        self.eos_token_id = self._special(END)
-        self.pad_token_id = self._special(PAD)
+        self.mask_token_id = self._find_special_id(MASK)
+        self.gmask_token_id = self._find_special_id(GMASK)
+        self.bos_token_id = self._find_special_id(START)
+        self.eos_token_id = self._find_special_id(END)
+        self.pad_token_id = self._find_special_id(PAD)
         self.stop_token_ids = frozenset({self.eos_token_id})
-        known = [count for count in range(2, MAX_BLANKS + 1) if self._knows(f"<|blank_{count}|>")]
+        known = [count for count in range(2, MAX_BLANKS + 1) if self._has_piece(f"<|blank_{count}|>")]
+        # The longest first, as the original replaces them; what the vocabulary lacks stays blanks.
         self._blanks = re.compile("|".join(f" {{{count}}}" for count in reversed(known)) or r"(?!)")
 
     def encode(self, text: str) -> list[int]:
         """Return ids of plain text; newlines, tabs and runs of blanks become their own pieces."""
-        return self.pieces.encode(self._whitespace_to_pieces(text))
+        return self.pieces.encode(self._mark_whitespace(text))
 
     def tokenize(self, text: str) -> list[str]:
         """Return the pieces of `encode` as text."""
-        return self.pieces.encode(self._whitespace_to_pieces(text), out_type=str)
+        return self.pieces.encode(self._mark_whitespace(text), out_type=str)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of ids; control tokens and ids beyond the vocabulary leave nothing behind."""
         text = self.pieces.decode([token for token in token_ids if 0 <= token < self.vocab_size])
         text = text.replace(NEWLINE, "\n").replace(TAB, "\t")
-        return _BLANK_PIECE.sub(_blanks_of, text)
+        return _BLANK_PIECE.sub(_expand_blanks, text)
 
-    def completion_prompt(self, text: str) -> list[int]:
+    def encode_completion(self, text: str) -> list[int]:
         """Return ids of bare text followed by ``[gMASK] <sop>``, as the original's ``__call__`` gives."""
         return [*self.encode(text), self.gmask_token_id, self.bos_token_id]
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Return ids of a conversation in the original's round format; see `format_chat`."""
-        return self.completion_prompt(format_chat(messages))
+        return self.encode_completion(format_chat(messages))
 
-    def training_ids(
+    def encode_training_row(
         self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
     ) -> TrainingIds:
         """Return the original trainer's layout: prompt, ``[gMASK] <sop>``, answer, ``<eop>``.
@@ -102,19 +103,19 @@ class ChatGLMTokenizer:
             target_cut=len(learnt) < len(target),
         )
 
-    def reply_filter(self) -> ReplyFilter:
+    def make_reply_filter(self) -> ReplyFilter:
         """Return the original's response clean-up, made to work on a stream."""
         return ReplyFilter(replacements=REPLY_REPLACEMENTS, punctuation=FullWidthPunctuation())
 
-    def _whitespace_to_pieces(self, text: str) -> str:
+    def _mark_whitespace(self, text: str) -> str:
         text = text.replace("\n", NEWLINE).replace("\t", TAB)
         return self._blanks.sub(lambda match: f"<|blank_{len(match.group())}|>", text)
 
-    def _knows(self, piece: str) -> bool:
+    def _has_piece(self, piece: str) -> bool:
         return self.pieces.id_to_piece(self.pieces.piece_to_id(piece)) == piece
 
-    def _special(self, piece: str) -> int:
-        if not self._knows(piece):
+    def _find_special_id(self, piece: str) -> int:
+        if not self._has_piece(piece):
             raise CheckpointError(
                 f"the vocabulary ({VOCABULARY_FILE}, {self.vocab_size} pieces) has no piece {piece}; "
                 "a ChatGLM-6B vocabulary is expected. Take the file that was published with the weights."
@@ -144,7 +145,7 @@ def format_chat(messages: Sequence[Message]) -> str:
     return f"{head}{''.join(rounds)}[Round {len(rounds)}]\n问：{question}\n答："
 
 
-def _blanks_of(match: re.Match[str]) -> str:
+def _expand_blanks(match: re.Match[str]) -> str:
     count = int(match.group(1))
     return " " * count if 2 <= count <= MAX_BLANKS else match.group()
 

@@ -18,7 +18,7 @@ from glm_core import CheckpointError, Message, RequestError
 
 from ..checkpoints.integrity import check_not_lfs_pointer
 from .reply_filter import ReplyFilter
-from .training_rows import TrainingIds, prompt_and_answer
+from .training_rows import TrainingIds, join_prompt_and_answer
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -40,7 +40,7 @@ class NativeTokenizer:
         directory = Path(directory)
         self._tokenizer = _read(directory)
         self.vocab_size: int = max(self._tokenizer.get_vocab().values()) + 1
-        self.stop_token_ids = _ends(directory, self._tokenizer)
+        self.stop_token_ids = _read_end_ids(directory, self._tokenizer)
         end = self._tokenizer.eos_token_id
         self.eos_token_id: int = min(self.stop_token_ids, default=0) if end is None else end
         self.pad_token_id: int = self.eos_token_id
@@ -53,22 +53,22 @@ class NativeTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return ids of plain text, without any control token."""
-        return self._ids(text, split_special_tokens=True)
+        return self._tokenize(text, split_special_tokens=True)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of ids; control tokens and ids beyond the vocabulary leave nothing behind."""
         known = [token for token in token_ids if 0 <= token < self.vocab_size]
         return self._tokenizer.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def completion_prompt(self, text: str) -> list[int]:
+    def encode_completion(self, text: str) -> list[int]:
         """Return ids of bare text after the control tokens that the tokenizer puts before every text."""
         front = self._tokenizer.build_inputs_with_special_tokens([])
         return [*front, *self.encode(text)]
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Return ids of a conversation as the checkpoint's template writes it, ready for the assistant."""
         if not any(self._control_text.search(message.content) for message in messages):
-            return self._ids(self._render([message.content for message in messages], messages))
+            return self._tokenize(self._render([message.content for message in messages], messages))
         # A mark that no template and no tokenizer knows stands for each message's text.
         marks = [f"\ue000{number}\ue001" for number in range(len(messages))]
         ids: list[int] = []
@@ -76,10 +76,10 @@ class NativeTokenizer:
             if part in marks:
                 ids += self.encode(messages[marks.index(part)].content)
             elif part:
-                ids += self._ids(part)
+                ids += self._tokenize(part)
         return ids
 
-    def training_ids(
+    def encode_training_row(
         self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
     ) -> TrainingIds:
         """Return prompt, what the template writes before an answer, answer and end."""
@@ -88,16 +88,16 @@ class NativeTokenizer:
         prompt = self._render(contents, messages)
         whole = self._render([*contents, mark], [*messages, Message("assistant", mark)], answered=True)
         between = whole.removeprefix(prompt).partition(mark)[0] if whole.startswith(prompt) else ""
-        return prompt_and_answer(
-            self.chat_prompt(messages),
-            [*self._ids(between), *self.encode(answer)],
+        return join_prompt_and_answer(
+            self.encode_chat(messages),
+            [*self._tokenize(between), *self.encode(answer)],
             self.eos_token_id,
             max_source_length,
             max_target_length,
             kept_at_end=1,
         )
 
-    def reply_filter(self) -> ReplyFilter:
+    def make_reply_filter(self) -> ReplyFilter:
         """Return a filter that strips outer whitespace: these models begin answers with a new line."""
         return ReplyFilter()
 
@@ -114,7 +114,7 @@ class NativeTokenizer:
             raise RequestError(f"the model's chat template refuses this conversation: {error}") from error
         return text
 
-    def _ids(self, text: str, *, split_special_tokens: bool = False) -> list[int]:
+    def _tokenize(self, text: str, *, split_special_tokens: bool = False) -> list[int]:
         encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=split_special_tokens)
         ids: list[int] = encoded["input_ids"]
         return ids
@@ -137,7 +137,7 @@ def _read(directory: Path) -> Any:
     return tokenizer
 
 
-def _ends(directory: Path, tokenizer: Any) -> frozenset[int]:
+def _read_end_ids(directory: Path, tokenizer: Any) -> frozenset[int]:
     """Return the ids that end an answer: of generation_config.json, config.json and the tokenizer."""
     found: set[int] = set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
     for name in (GENERATION_CONFIG, CONFIG):
