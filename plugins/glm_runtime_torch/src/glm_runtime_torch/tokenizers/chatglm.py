@@ -27,6 +27,7 @@ MAX_BLANKS = 80  # the longest run of blanks that the published vocabulary has a
 # The published model writes its training date so and its chat code replaces it.
 REPLY_REPLACEMENTS = {"[[训练时间]]": "2023年"}
 
+_BLANKS = re.compile(" {2,}")
 _BLANK_PIECE = re.compile(r"<\|blank_(\d+)\|>")
 
 
@@ -56,9 +57,10 @@ class ChatGLMTokenizer:
         self.eos_token_id = self._find_special_id(END)
         self.pad_token_id = self._find_special_id(PAD)
         self.stop_token_ids = frozenset({self.eos_token_id})
-        known = [count for count in range(2, MAX_BLANKS + 1) if self._has_piece(f"<|blank_{count}|>")]
         # The longest first, as the original replaces them; what the vocabulary lacks stays blanks.
-        self._blanks = re.compile("|".join(f" {{{count}}}" for count in reversed(known)) or r"(?!)")
+        self._blank_counts = [
+            count for count in range(MAX_BLANKS, 1, -1) if self._has_piece(f"<|blank_{count}|>")
+        ]
 
     def encode(self, text: str) -> list[int]:
         """Return ids of plain text; newlines, tabs and runs of blanks become their own pieces."""
@@ -109,7 +111,16 @@ class ChatGLMTokenizer:
 
     def _mark_whitespace(self, text: str) -> str:
         text = text.replace("\n", NEWLINE).replace("\t", TAB)
-        return self._blanks.sub(lambda match: f"<|blank_{len(match.group())}|>", text)
+        # Runs of blanks are found first and cut then: a pattern with a branch for each of 79 lengths tries
+        # all of them at every character.
+        return _BLANKS.sub(self._cut_blanks, text)
+
+    def _cut_blanks(self, run: re.Match[str]) -> str:
+        left, out = len(run.group()), ""
+        for count in self._blank_counts:
+            out += f"<|blank_{count}|>" * (left // count)
+            left %= count
+        return out + " " * left
 
     def _has_piece(self, piece: str) -> bool:
         return self.pieces.id_to_piece(self.pieces.piece_to_id(piece)) == piece
@@ -130,19 +141,33 @@ def format_chat(messages: Sequence[Message]) -> str:
     a line of its own before round 0, and the round form is used even without history. Several
     questions in a row are one question of several lines.
     """
-    system = "\n".join(message.content for message in messages if message.role == "system")
-    rounds: list[str] = []
-    question = ""
-    for message in messages:
-        if message.role == "user":
-            question = f"{question}\n{message.content}" if question else message.content
-        elif message.role == "assistant":
-            rounds.append(f"[Round {len(rounds)}]\n问：{question}\n答：{message.content}\n")
-            question = ""
-    if not rounds and not system:
+    system, answered, question = split_rounds(messages)
+    if not answered and not system:
         return question
     head = f"{system}\n" if system else ""
+    rounds = [
+        f"[Round {number}]\n问：{asked}\n答：{answer}\n" for number, (asked, answer) in enumerate(answered)
+    ]
     return f"{head}{''.join(rounds)}[Round {len(rounds)}]\n问：{question}\n答："
+
+
+def split_rounds(messages: Sequence[Message]) -> tuple[str, list[tuple[str, str]], str]:
+    """Return what stands in system messages, the questions with their answers, and the open question.
+
+    Several messages of one role in a row are one text of several lines.
+    """
+    system: list[str] = []
+    asked: list[str] = []
+    rounds: list[tuple[str, str]] = []
+    for message in messages:
+        if message.role == "system":
+            system.append(message.content)
+        elif message.role == "user" and (asked or message.content):  # an empty line in front says nothing
+            asked.append(message.content)
+        elif message.role == "assistant":
+            rounds.append(("\n".join(asked), message.content))
+            asked = []
+    return "\n".join(system), rounds, "\n".join(asked)
 
 
 def _expand_blanks(match: re.Match[str]) -> str:

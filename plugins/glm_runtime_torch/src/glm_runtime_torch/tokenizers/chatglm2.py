@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from glm_core import Message
 
-from .chatglm import REPLY_REPLACEMENTS
+from .chatglm import REPLY_REPLACEMENTS, split_rounds
 from .reply_filter import ReplyFilter
 from .training_rows import TrainingIds, join_prompt_and_answer
 from .vocabulary import load_vocabulary
@@ -97,14 +97,10 @@ def format_chat(messages: Sequence[Message]) -> str:
     A system message, which the model was not trained with, stands on lines of its own before round 1.
     Several questions in a row are one question of several lines.
     """
-    system = "\n".join(message.content for message in messages if message.role == "system")
-    rounds: list[str] = []
-    question = ""
-    for message in messages:
-        if message.role == "user":
-            question = f"{question}\n{message.content}" if question else message.content
-        elif message.role == "assistant":
-            rounds.append(f"[Round {len(rounds) + 1}]\n\n问：{question}\n\n答：{message.content}\n\n")
-            question = ""
+    system, answered, question = split_rounds(messages)
+    rounds = [
+        f"[Round {number}]\n\n问：{asked}\n\n答：{answer}\n\n"
+        for number, (asked, answer) in enumerate(answered, start=1)
+    ]
     head = f"{system}\n\n" if system else ""
     return f"{head}{''.join(rounds)}[Round {len(rounds) + 1}]\n\n问：{question}\n\n答："
