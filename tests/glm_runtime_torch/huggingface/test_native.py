@@ -153,6 +153,31 @@ def test_template_that_refuses_is_the_requests_error(tmp_path: Path) -> None:
         NativeTokenizer(tmp_path).encode_chat([Message("user", "x")])
 
 
+@pytest.mark.parametrize("kept", [0, [0]], ids=["number", "list"])
+@pytest.mark.parametrize("name", [family.name for family in NATIVE])
+def test_turns_of_others_end_an_answer(name: str, kept: object, tmp_path: Path) -> None:
+    """Where config.json kept one end token, the turns of user and tools end an answer all the same."""
+    directory = native_checkpoint(tmp_path / name, name)
+    known = byte_tokenizer()
+    ends = {role: known.convert_tokens_to_ids(f"<|{role}|>") for role in ("endoftext", "user", "observation")}
+    for file in ("config.json", "generation_config.json"):
+        path = directory / file
+        content = json.loads(path.read_text("utf-8"))
+        one = ends["endoftext"]
+        path.write_text(json.dumps({**content, "eos_token_id": one if kept == 0 else [one]}), "utf-8")
+    assert NativeTokenizer(directory).stop_token_ids == set(ends.values())
+
+
+@pytest.mark.parametrize("end", ["<|user|>", -1, 2.5, True, {}, [None], ["x"], [[1]]])
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_ends_that_are_no_tokens_are_named(file: str, end: object, tmp_path: Path) -> None:
+    """A wrong eos_token_id is told with its file, key and value."""
+    byte_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / file).write_text(json.dumps({"eos_token_id": end}), "utf-8")
+    with pytest.raises(CheckpointError, match=f"{file}: eos_token_id holds"):
+        NativeTokenizer(tmp_path)
+
+
 def test_missing_parts_are_named(tmp_path: Path) -> None:
     """A checkpoint without a tokenizer or without a template says which file is missing."""
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing"):

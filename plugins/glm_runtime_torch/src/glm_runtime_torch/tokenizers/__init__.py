@@ -10,6 +10,7 @@ control tokens. The rest of the runtime sees the protocols below and knows no fa
 ``chatglm3``        ChatGLM3-6B: roles; its tools are in ``chatglm3_tools``
 ``glm4_9b``         GLM-4-9B as first published: roles over byte pairs
 ``native``          GLM-4-9B-hf and later: transformers' tokenizer and the checkpoint's own template
+``template``        rendering a checkpoint's own template, within bounds
 ``vocabulary``      reading a SentencePiece file
 ``reply``           how the engine reads an answer while it streams
 ``reply_filter``    cleaning the text of an answer while it streams
