@@ -10,6 +10,7 @@ import pytest
 
 import glm_core
 from glm_core import ConfigError, RequestError, Sampling, cli
+from glm_core._checks import show_value
 from glm_core.cli.chat import _NUMBERS as CHAT_OPTIONS
 from glm_core.config import Settings, load_settings
 from glm_core.plugins import default_host
@@ -73,7 +74,7 @@ def test_settings_name_where_an_absurd_number_stands(name: str, value: str, tmp_
 NUMBERS = (10**400, -(10**400), 10**5000, float("inf"), float("nan"))
 
 
-@pytest.mark.parametrize("number", [*NUMBERS, 1e-12, True, 2.5e300])
+@pytest.mark.parametrize("number", [*NUMBERS, 1e-12, True, 2.5e300], ids=show_value)
 @pytest.mark.parametrize("name", NUMERIC_SETTINGS)
 def test_callers_numbers_are_checked(name: str, number: float) -> None:
     """``glm_core.load`` and `Settings` refuse them as well, before anything is looked for."""
@@ -86,7 +87,7 @@ def test_callers_numbers_are_checked(name: str, number: float) -> None:
     assert len(str(refused.value)) < LONGEST
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("number", NUMBERS, ids=show_value)
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Sampling)])
 def test_sampling_takes_no_number_that_nothing_can_compute_with(name: str, number: float) -> None:
     """A field is refused in one short line, or takes a number so large as the limit that it is."""
@@ -140,7 +141,7 @@ def test_options_refuse_absurd_numbers(
         assert status == 2, (value[:20], said)
         assert "Traceback" not in said
         assert "report this" not in said
-        sentence = said.strip().splitlines()[-1]
-        assert len(sentence) < LONGEST + len(nowhere), value[:20]
         if value in ABSURD.values():
+            sentence = said.strip().splitlines()[-1]
             assert flag in sentence
+            assert len(sentence) < LONGEST

@@ -54,12 +54,12 @@ BOUNDLESS = {
     "a wide method": "{{ 'a'.ljust(10 ** 10) }}",
     "doubling": "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}"
     "{% endfor %}{{ n.x | length }}",
-    "a large number": "{{ 10 ** 10 ** 10 }}",
+    "a large number": "{{ 10 ** (10 ** 10) }}",
     "a long list": "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}"
     "{% endfor %}",
     "much text": "{% for i in range(90000) %}{{ 'abcdefghij' * 100 }}{% endfor %}",
     "replacing": "{{ ('a' * 100000).replace('a', 'b' * 1000000) | length }}",
-    "powers of powers": "{{ (7 ** 9 ** 8) % 10 }}",
+    "powers of powers": "{{ (7 ** (9 ** 9)) % 10 }}",
 }
 
 
