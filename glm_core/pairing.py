@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ._device_choice import Route, best_routes, candidate_of, require_one
-from ._isolation import broken_promise, divert_output, safe_repr
 from .descriptions import BackendInfo
 from .errors import CheckpointError, DeviceError, GlmError, PluginError
+from .isolation import broken_promise, divert_output, safe_repr
 from .records import ModelMatch, ModelSource
 from .survey import Placer, Survey
 

@@ -19,13 +19,13 @@ from typing import Any, Literal, TypeVar
 import pluggy
 
 from . import hookspecs
-from ._candidates import Candidate, installed_candidates
 from ._hook_checks import check_hooks
-from ._isolation import PluginFailureError, divert_output, format_error, plugin_errors, safe_repr
 from ._not_set import NOT_SET
-from ._tracing import trace_call, trace_from_now_on
+from .candidates import Candidate, installed_candidates
 from .errors import GlmError, PluginError
 from .hookspecs import PROJECT
+from .isolation import PluginFailureError, divert_output, format_error, plugin_errors, safe_repr
+from .tracing import trace_call, trace_from_now_on
 
 __all__ = ["API_VERSION", "Candidate", "PluginHost", "PluginReport", "default_host", "installed_candidates"]
 

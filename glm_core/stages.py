@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ._device_choice import Route
-from ._isolation import broken_promise, plugin_errors, safe_repr
 from ._not_set import NOT_SET, NotSet
 from .chat_model import ChatModel
 from .config import Settings
 from .descriptions import DeviceInfo
 from .device_map import DeviceMap, check_device_map
 from .errors import DeviceError, PluginError
+from .isolation import broken_promise, plugin_errors, safe_repr
 from .jobs import QuantizationScheme
 from .pairing import Identification, Notify, choose_route
 from .records import LoadedModel, Placement

@@ -13,11 +13,11 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from .._isolation import running_command
-from .._tracing import tracing
 from ..config import wants_debug
 from ..errors import GlmError
+from ..isolation import running_command
 from ..language import language
+from ..tracing import tracing
 from ._packaged import PACKAGES, run_packaged
 
 # command: English and Chinese summary

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._isolation import safe_repr
 from ..errors import RequestError
+from ..isolation import safe_repr
 from ..messages import Message, ToolCall
 
 

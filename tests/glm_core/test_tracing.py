@@ -12,8 +12,8 @@ from glm_jobs._progress import check_progress
 from glm_testing import host_of, null_backend
 
 from glm_core import ChatModel, PluginError
-from glm_core._tracing import tracing
 from glm_core.records import BackendInfo, ModelCard, ModelSource, TrainProgress
+from glm_core.tracing import tracing
 
 LINE = re.compile(r"trace  (\S+) +(\S+(?: end)?) +[\d.]+ ms  (.*)")
 NULL = "from glm_testing.null_backend import *"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Protocol, TypeVar
 
-from glm_core._isolation import plugin_errors, safe_repr
-from glm_core._tracing import trace_items
 from glm_core.errors import PluginError
+from glm_core.isolation import plugin_errors, safe_repr
+from glm_core.tracing import trace_items
 
 
 class _Report(Protocol):
