@@ -41,10 +41,10 @@ def check_progress(plugin: str, hook: str, reports: object, record: type[R]) -> 
             f"{what} returned {safe_repr(reports)}, which is no iterator; report this to its author"
         )
     source = trace_items(plugin, hook, reports)
-    return _checked(what, plugin, hook, source, record)
+    return _check_each(what, plugin, hook, source, record)
 
 
-def _checked(
+def _check_each(
     what: str, plugin: str, hook: str, reports: Iterator[object], record: type[R]
 ) -> Generator[R, None, None]:
     finished = False
