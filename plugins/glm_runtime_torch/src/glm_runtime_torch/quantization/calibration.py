@@ -28,8 +28,8 @@ from ..network.places import Place
 from ..tokenizers import ChatTokenizer
 from .gptq import InputStatistics
 
-# 65,536 tokens at most, because their hidden states take 1 GB for ChatGLM-6B and the work grows with them. The
-# paper calibrates with 128 passages too.
+# 65,536 tokens at most, because their hidden states take 1 GB for ChatGLM-6B and the work grows with them.
+# The paper calibrates with 128 passages too.
 MAX_PASSAGES = 128
 MAX_TOKENS = 512
 CONTROL_TOKENS = 8  # room for what a family puts around a text
