@@ -67,7 +67,7 @@ def is_companion(name: str) -> bool:
     return _matches(last, (*_SETTINGS, *_LICENCES)) and not _matches(last, NEVER_FETCHED)
 
 
-def list_companions(directory: Path) -> list[Path]:
+def find_companions(directory: Path) -> list[Path]:
     """Return the companions in a directory and its folders, sorted, relative to the directory.
 
     Folders are looked into only where transformers puts chat templates (``additional_chat_templates``);
