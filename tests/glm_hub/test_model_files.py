@@ -9,9 +9,9 @@ from glm_hub.model_files import (
     SAFETENSORS,
     TORCH,
     WeightForm,
+    find_companions,
     find_weight_form,
     is_companion,
-    find_companions,
 )
 
 COMPANIONS = (

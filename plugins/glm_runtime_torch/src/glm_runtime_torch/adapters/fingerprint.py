@@ -49,4 +49,5 @@ def fingerprint_of_parameters(parameters: Iterable[tuple[str, Tensor]]) -> str:
 
 def _is_of_the_model(name: str) -> bool:
     """Return whether a stored vector belongs to the model proper: no scale, buffer or prefix."""
-    return not name.endswith(("_scale", "inv_freq")) and "prefix_encoder." not in name
+    # ".SCB" are the scales of bitsandbytes
+    return not name.endswith(("_scale", ".SCB", "inv_freq")) and "prefix_encoder." not in name

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from glm_core.errors import CheckpointError
 
 from ..network.memory import release_pages
 from .integrity import check_not_lfs_pointer
+from .stored_scale import PLAIN_DTYPES, StoredScale
 
 # Small, because temporaries of this size stay on the C library's heap: pieces of 4 MB left it 100 MB
 # larger after quantising 1 GB of weights.
@@ -41,6 +42,7 @@ class Checkpoint:
 
     Args:
         directory: holds one of the forms above; safetensors are preferred.
+        paths: the weight files, where the caller knows them; otherwise they are looked for.
 
     Attributes:
         paths: the weight files.
@@ -49,10 +51,12 @@ class Checkpoint:
         CheckpointError: files are missing, damaged, pointers, or hold code.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, paths: Sequence[Path] = ()) -> None:
         self.directory = directory
-        self.paths = _find_weight_files(directory)
+        self.paths = list(paths) or _find_weight_files(directory)
         self._files: dict[str, _File] = {}
+        self._companions: dict[str, _File] = {}
+        self._scales: dict[str, StoredScale] = {}
         for path in self.paths:
             file = _open(path)
             for name in file.facts:
@@ -65,29 +69,88 @@ class Checkpoint:
         return iter(self._files)
 
     def get_facts(self, name: str) -> TensorFacts:
-        """Return shape and dtype of a stored tensor."""
-        return self._files[name].facts[name]
+        """Return shape and dtype of a stored tensor, as it is read."""
+        facts = self._files[name].facts[name]
+        return replace(facts, dtype=torch.float32) if name in self._scales else facts
 
-    def require(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Check that every named tensor is there and has the expected shape.
+    def get_stored_dtype(self, name: str) -> torch.dtype:
+        """Return the dtype of a tensor in its file."""
+        return self._files[name].facts[name].dtype
+
+    def decode(self, scales: Mapping[str, StoredScale], companions: Iterable[str]) -> None:
+        """Read some matrices as numbers times scales from here on, in float32.
+
+        Args:
+            scales: the matrices, each with its scale.
+            companions: tensors that belong to the stored form, such as the scales; they are hidden, because
+                whoever copies the model would copy what means nothing any more.
+        """
+        self._scales = dict(scales)
+        self._companions = {name: self._files.pop(name) for name in companions}
+
+    def require(self, parameters: Mapping[str, Tensor]) -> None:
+        """Check that every named tensor is there and has the expected shape and sort of numbers.
+
+        Args:
+            parameters: those of a network by their stored names, also on the meta device.
 
         Raises:
             CheckpointError: naming the first tensor that is not, before any memory is spent.
         """
-        missing = [name for name in shapes if name not in self]
+        missing = [name for name in parameters if name not in self]
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise CheckpointError(
                 f"{self.directory}: tensor {missing[0]}{more} is in none of the weight files; "
                 "the checkpoint is incomplete or of another model. Download it again."
             )
-        for name, expected in shapes.items():
-            found = self.get_facts(name).shape
+        for name, parameter in parameters.items():
+            found, expected = self.get_facts(name).shape, tuple(parameter.shape)
             if found != expected:
                 raise CheckpointError(
                     f"{self.directory}: tensor {name} has shape {list(found)}, but config.json asks for "
-                    f"{list(expected)}. Weights and config.json are of different models; download both again."
+                    f"{list(expected)}. {self._explain_shape(name, expected)}"
                 )
+            self.check_dtype(name, parameter.dtype)
+
+    def check_dtype(self, name: str, expected: torch.dtype) -> None:
+        """Check that a tensor holds the sort of numbers that a parameter takes.
+
+        Args:
+            name: of the tensor.
+            expected: of the parameter. Any plain floating-point dtype serves for any other, since it is
+                converted while it is read; integers are taken as they are.
+
+        Raises:
+            CheckpointError: it does not, and so would be read as weights that it does not hold.
+        """
+        found = self.get_facts(name).dtype
+        if found == expected or (expected in PLAIN_DTYPES and found in PLAIN_DTYPES):
+            return
+        kind = str(found).removeprefix("torch.")
+        if expected == torch.int8:
+            raise CheckpointError(
+                f"{self.directory}: tensor {name} holds {kind} numbers, but quantization_bit in "
+                "config.json says that it is stored in int8. If these are the float weights, delete "
+                "quantization_bit from config.json; otherwise download both again."
+            )
+        raise CheckpointError(
+            f"{self.directory}: tensor {name} holds {kind} numbers, where floating-point weights are "
+            "expected: it is quantised in a way that config.json does not say. Take the float16 or bfloat16 "
+            "original; --quantize int8 or int4 makes it small while it is loaded."
+        )
+
+    def _explain_shape(self, name: str, expected: tuple[int, ...]) -> str:
+        found = self.get_facts(name).shape
+        is_half = len(found) == len(expected) == 2 and found == (expected[0], expected[1] // 2)
+        if (
+            is_half and self.get_stored_dtype(name) == torch.int8
+        ):  # our own int4 packs two weights into a byte
+            return (
+                'It has half the columns, as weights in int4: add "quantization_bit": 4 to config.json, '
+                "which published int4 models have."
+            )
+        return "Weights and config.json are of different models; download both again."
 
     def read(self, name: str, *, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return a copy of a stored tensor in the wanted dtype on the wanted device.
@@ -104,11 +167,13 @@ class Checkpoint:
         return result
 
     def read_rows(self, name: str, indices: Tensor) -> Tensor:
-        """Return some rows of a stored tensor, in its dtype; nothing else of it is read."""
-        return self._files[name].get(name)[indices]
+        """Return some rows of a stored tensor, in the dtype of its facts; nothing else of it is read."""
+        rows = self._files[name].get(name)[indices]
+        scale = self._scales.get(name)
+        return rows if scale is None else scale.decode(rows, self._read_scales(scale), indices)
 
     def read_pieces(self, name: str) -> Iterator[Tensor]:
-        """Yield a stored tensor in its dtype, some rows at a time, each valid until the next is asked for."""
+        """Yield a tensor in the dtype of its facts, some rows at a time, valid until the next."""
         if self.get_facts(name).shape:
             yield from (rows for _, rows in self.read_row_pieces(name))
         else:
@@ -116,15 +181,22 @@ class Checkpoint:
 
     def read_row_pieces(self, name: str) -> Iterator[tuple[int, Tensor]]:
         """Yield the first row's index and a view of some rows, valid until the next is asked for."""
-        file = self._files[name]
+        file, scale = self._files[name], self._scales.get(name)
         stored = file.get(name)
+        scales = None if scale is None else self._read_scales(scale)
         row_bytes = stored[:1].numel() * stored.element_size()
         step = max(1, PIECE_BYTES // max(1, row_bytes))
         for start in range(0, stored.shape[0], step):
             rows = stored[start : start + step]
-            yield start, rows
+            if scale is None or scales is None:
+                yield start, rows
+            else:
+                yield start, scale.decode(rows, scales, torch.arange(start, start + len(rows)))
             if file.mapped and rows.is_contiguous():
                 release_pages(rows)
+
+    def _read_scales(self, scale: StoredScale) -> Tensor:
+        return self._companions[scale.name].get(scale.name).float()
 
 
 class _File:
@@ -139,6 +211,7 @@ class _File:
 
 class _SafetensorsFile(_File):
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             self._file = safe_open(path, framework="pt", device="cpu")
             self.facts = {name: self._read_facts(name) for name in self._file.keys()}  # noqa: SIM118
@@ -151,7 +224,15 @@ class _SafetensorsFile(_File):
 
     def _read_facts(self, name: str) -> TensorFacts:
         part = self._file.get_slice(name)
-        return TensorFacts(tuple(part.get_shape()), SAFETENSORS_DTYPES[part.get_dtype()])
+        stored: str = part.get_dtype()
+        dtype = SAFETENSORS_DTYPES.get(stored)
+        if dtype is None:
+            known = ", ".join(SAFETENSORS_DTYPES)
+            raise CheckpointError(
+                f"{self._path}: tensor {name} has dtype {stored}, which is not known here (known: {known}). "
+                "Take the float16 or bfloat16 original."
+            )
+        return TensorFacts(tuple(part.get_shape()), dtype)
 
 
 class _TorchFile(_File):
@@ -197,6 +278,16 @@ SAFETENSORS_DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    # Float8, and what no model of ours has, because a tensor that nobody reads may have it all the same.
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "C64": torch.complex64,
 }
 
 

@@ -17,7 +17,7 @@ from ..adapters.files import BaseModel
 from ..adapters.fingerprint import fingerprint_of_checkpoint
 from ..adapters.loading import load_adapter, load_built_in_adapter
 from ..checkpoints.config_file import read_json
-from ..checkpoints.reader import Checkpoint
+from ..checkpoints.scaled_weights import open_model_weights
 from ..families.registry import Family, find_family
 from ..network.empty_weights import build_without_weights
 from ..network.language_model import Dimensions, LanguageModel
@@ -46,11 +46,11 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
     with build_without_weights():
         network = family.build(config)
     _check_vocabulary(directory, tokenizer, network.dimensions)
-    checkpoint = Checkpoint(directory)
+    checkpoint = open_model_weights(directory, raw)
     with build_without_weights():
         num_parameters = count_parameters(network)
         _expect_stored_form(directory, raw, network)
-    checkpoint.require({name: tuple(value.shape) for name, value in list_unique_parameters(network)})
+    checkpoint.require(dict(list_unique_parameters(network)))
     base = BaseModel(source.name, fingerprint_of_checkpoint(checkpoint)) if source.adapters else None
     adapters = {name: load_adapter(path, family, config, base) for name, path in source.adapters.items()}
     return TorchModel(

@@ -17,7 +17,9 @@ from glm_core.records import ModelSource, QuantizeJob, QuantizeProgress
 
 from ..checkpoints.companions import copy_companions, list_companions
 from ..checkpoints.config_file import read_json
+from ..checkpoints.foreign_formats import KEYS as FORMAT_KEYS
 from ..checkpoints.reader import Checkpoint
+from ..checkpoints.scaled_weights import open_model_weights
 from ..checkpoints.writer import SafetensorsWriter, hash_file, write_text
 from ..families.registry import Family
 from ..model.directory import read_config, recognised_family
@@ -83,8 +85,8 @@ def _prepare(source: Path, family: Family, job: QuantizeJob) -> PreparedJob:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     check_destination(job.destination, source)
-    checkpoint = Checkpoint(source)
-    checkpoint.require({name: tuple(value.shape) for name, value in list_unique_parameters(network)})
+    checkpoint = open_model_weights(source, raw)
+    checkpoint.require(dict(list_unique_parameters(network)))
     shards = plan_shards(checkpoint, network, form, MAX_SHARD_BYTES)
     copied = sum((source / path).stat().st_size for path in list_companions(source))
     check_disk(job.destination, sum(shard.num_bytes for shard in shards) + copied + SMALL_FILES_BYTES)
@@ -183,7 +185,9 @@ def _collect_settings(prepared: PreparedJob) -> dict[str, Any]:
 
 def _write_small_files(prepared: PreparedJob, directory: Path) -> None:
     copy_companions(prepared.source, directory)
-    config = prepared.raw | prepared.form.as_config()
+    # The source's entry would speak of another format, in which nothing is stored any more.
+    config = {key: value for key, value in prepared.raw.items() if key not in FORMAT_KEYS}
+    config |= prepared.form.as_config()
     write_text(directory / CONFIG, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
     if [shard.name for shard in prepared.shards] != [SAFETENSORS.single]:
         index = {
@@ -199,6 +203,4 @@ def _verify(prepared: PreparedJob, directory: Path) -> None:
     with build_without_weights():
         network = prepared.family.build(read_config(directory, raw, prepared.family))
         expect_stored_form(network, raw)
-    Checkpoint(directory).require(
-        {name: tuple(value.shape) for name, value in list_unique_parameters(network)}
-    )
+    Checkpoint(directory).require(dict(list_unique_parameters(network)))

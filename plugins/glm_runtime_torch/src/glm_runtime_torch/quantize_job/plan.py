@@ -12,6 +12,7 @@ from torch import nn
 from glm_core.errors import CheckpointError, ConfigError
 
 from ..checkpoints.reader import Checkpoint
+from ..checkpoints.stored_scale import PLAIN_DTYPES
 from ..checkpoints.writer import TensorEntry
 from ..network.language_model import LanguageModel
 from ..quantization.formats import check_format, choose_scale_dtype, compute_scale_shape, compute_stored_shape
@@ -140,7 +141,7 @@ def _plan_item(checkpoint: Checkpoint, name: str, targets: Sequence[str], form: 
     itself = TensorEntry(name, facts.dtype, facts.shape)
     if not targets:
         return ShardItem(name, itself.num_bytes, (itself,), quantized=False)
-    if not facts.dtype.is_floating_point:
+    if facts.dtype not in PLAIN_DTYPES:
         dtype = str(facts.dtype).removeprefix("torch.")
         raise CheckpointError(
             f"{checkpoint.directory}: {name} holds {dtype} numbers, so it is quantised already; "
