@@ -34,6 +34,7 @@ NAMES = [
     "token_losses",
     "training_tokenizer",
     "use_gradient_checkpointing",
+    "write_checksums",
     "write_model",
     "write_tensors",
     "write_text",

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from glm_hub.checksums import check_sizes
 
 from glm_core.errors import CheckpointError
 
@@ -65,6 +66,7 @@ def open_model_weights(directory: Path, config: Mapping[str, Any]) -> Checkpoint
     Raises:
         CheckpointError: files are missing or damaged, or the format cannot be read.
     """
+    check_sizes(directory)  # before anything is opened: a file that was cut off may look like anything
     checkpoint = Checkpoint(directory)
     message = decode_foreign_weights(checkpoint, config)
     if message:

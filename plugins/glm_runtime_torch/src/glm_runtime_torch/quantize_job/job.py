@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glm_hub.model_files import CONFIG, SAFETENSORS
+from glm_hub.checksums import hash_file, write_checksums
+from glm_hub.model_files import CONFIG, SAFETENSORS, list_model_files
 from torch import Tensor
 
 from glm_core.errors import CheckpointError, ConfigError
@@ -20,7 +21,7 @@ from ..checkpoints.config_file import read_json
 from ..checkpoints.foreign_formats import KEYS as FORMAT_KEYS
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.scaled_weights import open_model_weights
-from ..checkpoints.writer import SafetensorsWriter, hash_file, write_text
+from ..checkpoints.writer import SafetensorsWriter, write_text
 from ..families.registry import Family
 from ..model.directory import read_config, recognised_family
 from ..network.empty_weights import build_without_weights
@@ -29,7 +30,8 @@ from ..network.parameters import list_unique_parameters
 from ..quantization import StoredForm, check_linears, expect_stored_form, quantize_stored
 from ..quantization.calibration import read_passages
 from .block_gptq import BlockGPTQ
-from .partial import PartialCheckpoint, check_destination, check_disk
+from .destination import check_destination, check_disk
+from .partial import STATE_FILE, PartialCheckpoint
 from .plan import Shard, ShardItem, iterate_items, plan_shards
 
 MAX_SHARD_BYTES = 2 * 10**9  # what an interruption loses at most; file systems and hubs take it easily
@@ -71,6 +73,7 @@ def quantize_checkpoint(source: ModelSource, job: QuantizeJob) -> Iterator[Quant
 
 
 def _prepare(source: Path, family: Family, job: QuantizeJob) -> PreparedJob:
+    check_destination(job.destination, source)
     raw = read_json(source / CONFIG)
     if raw.get("quantization_bit"):
         raise CheckpointError(
@@ -84,7 +87,6 @@ def _prepare(source: Path, family: Family, job: QuantizeJob) -> PreparedJob:
         check_linears(network, job.scheme)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    check_destination(job.destination, source)
     checkpoint = open_model_weights(source, raw)
     checkpoint.require(dict(list_unique_parameters(network)))
     shards = plan_shards(checkpoint, network, form, MAX_SHARD_BYTES)
@@ -144,6 +146,7 @@ def _write(
         partial.mark_finished(shard.name)
     _write_small_files(prepared, partial.directory)
     _verify(prepared, partial.directory)
+    _write_checksums(partial)
     partial.complete()
     yield QuantizeProgress(total, total, finished=True)
 
@@ -195,6 +198,13 @@ def _write_small_files(prepared: PreparedJob, directory: Path) -> None:
             "weight_map": {entry.name: shard.name for shard in prepared.shards for entry in shard.entries},
         }
         write_text(directory / SAFETENSORS.index, json.dumps(index, indent=2) + "\n")
+
+
+def _write_checksums(partial: PartialCheckpoint) -> None:
+    """Write the list by which `glm verify` tells later whether the copy is still what was written."""
+    names = [name for name in list_model_files(partial.directory) if name != STATE_FILE]
+    # The shards were hashed when they were finished, so that a damaged disk cannot make its own list.
+    write_checksums(partial.directory, names, known=partial.hashes)
 
 
 def _verify(prepared: PreparedJob, directory: Path) -> None:
