@@ -17,6 +17,9 @@ import glm_runtime_torch.quantize_job.job as job_module
 import glm_runtime_torch.quantize_job.partial as partial
 import pytest
 import torch
+from glm_hub.checksums import find_checksums
+from glm_hub.model_files import CHECKSUMS
+from glm_hub.verify import verify_path
 from glm_runtime_torch.checkpoints.reader import Checkpoint
 from glm_runtime_torch.checkpoints.writer import SafetensorsWriter
 from glm_runtime_torch.families.registry import CHATGLM
@@ -131,7 +134,8 @@ def test_the_result_loads_without_the_original_and_computes_the_same(
         torch.testing.assert_close(network(torch.tensor([prompt]), positions, mask), expected)
     kept = {path.name for path in (tmp_path / "out").iterdir()}
     assert kept == {
-        *("config.json", "model.safetensors", "ice_text.model", "generation_config.json", "MODEL_LICENSE")
+        *("config.json", "model.safetensors", "ice_text.model", "generation_config.json", "MODEL_LICENSE"),
+        CHECKSUMS,
     }
     assert copy.info.sampling.top_k == 7
     copy.close()
@@ -296,6 +300,33 @@ def test_a_full_disk_keeps_what_is_finished_and_can_go_on(
     monkeypatch.undo()
     monkeypatch.setattr(job_module, "MAX_SHARD_BYTES", 9_000)
     assert finish(directory, job(tmp_path / "out"))[0].endswith("3 files are finished")
+
+
+def test_every_file_of_the_copy_can_be_verified(tmp_path: Path, directory: Path, small_shards: None) -> None:
+    """Size and hash of each shard, the index and the companions are listed; a changed bit is found."""
+    interrupt(directory, job(tmp_path / "out"))
+    finish(directory, job(tmp_path / "out"))
+    found = find_checksums(tmp_path / "out")
+    assert found is not None
+    there = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {*found.files} == there - {CHECKSUMS}
+    assert {check.verdict for check in verify_path(tmp_path / "out")} == {"ok"}
+    shard = sorted((tmp_path / "out").glob("*.safetensors"))[1]
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    damaged = [check.name for check in verify_path(tmp_path / "out") if check.verdict == "damaged"]
+    assert damaged == [shard.name]
+
+
+def test_a_copy_whose_weights_were_cut_off_is_not_opened(tmp_path: Path, directory: Path) -> None:
+    """Loading compares sizes always, and names the file with both."""
+    finish(directory, job(tmp_path / "out"))
+    weights = tmp_path / "out" / "model.safetensors"
+    size = weights.stat().st_size
+    weights.write_bytes(weights.read_bytes() + b"x")
+    with pytest.raises(CheckpointError, match=rf"{size + 1:,} bytes(?s:.*){size:,}"):
+        open_source(ModelSource("tiny", tmp_path / "out"), "float32")
 
 
 def test_too_little_space_is_found_before_anything_is_written(

@@ -42,7 +42,8 @@ SCALES = ("weight_scale", "weight_scale_inv", "SCB")
 BITSANDBYTES_SCALE = 1 / 127  # SCB is the largest magnitude of a row, which the integer 127 stands for
 
 # What may stand beside such a matrix. All else could change what the integers mean, so it is refused.
-_HARMLESS = ("bias", "input_scale", "input_zero_point", "output_scale", "activation_scale", "act_scale")
+_NETWORK_PARTS = ("bias", "e_score_correction_bias")
+_HARMLESS = ("input_scale", "input_zero_point", "output_scale", "activation_scale", "act_scale")
 _ZERO_POINT = "weight_zero_point"
 _LAYOUT = "weight_format"  # bitsandbytes: 0 = row after row, everything else is for one sort of GPU
 _ATTENTION_SCALES = (
@@ -213,7 +214,7 @@ def _group_by_module(names: Iterable[str], matrices: Sequence[str]) -> dict[str,
 def _list_companions(checkpoint: Checkpoint, name: str) -> list[str]:
     """Return the tensors that belong to a matrix and mean nothing to anybody else."""
     module = name.removesuffix(WEIGHT)
-    beside = (*SCALES, *_HARMLESS[1:], _ZERO_POINT, _LAYOUT)
+    beside = (*SCALES, *_HARMLESS, _ZERO_POINT, _LAYOUT)
     return [other for suffix in beside if (other := f"{module}.{suffix}") in checkpoint]
 
 
@@ -222,7 +223,11 @@ def _check_companions(
 ) -> None:
     """Refuse a matrix that has something beside it which may change what its numbers mean."""
     module = name.removesuffix(WEIGHT)
-    known = {name, scale, *(f"{module}.{suffix}" for suffix in (*_HARMLESS, *_ATTENTION_SCALES))}
+    known = {
+        name,
+        scale,
+        *(f"{module}.{suffix}" for suffix in (*_NETWORK_PARTS, *_HARMLESS, *_ATTENTION_SCALES)),
+    }
     for suffix in (_ZERO_POINT, _LAYOUT):
         other = f"{module}.{suffix}"
         if other not in checkpoint:

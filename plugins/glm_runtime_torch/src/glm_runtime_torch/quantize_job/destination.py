@@ -110,7 +110,7 @@ def _try_to_write(destination: Path) -> None:
     parent = _find_existing_parent(destination)
     if not parent.is_dir():
         raise ConfigError(
-            f"{parent} is a file, so nothing can be written below it; choose another destination"
+            f"{parent} is no directory, so nothing can be written below it; choose another destination"
         )
     with tempfile.TemporaryDirectory(prefix=".glm-", dir=parent) as folder:
         # The longest of the names that will be needed on the way to the result.
