@@ -24,9 +24,15 @@ def test_a_row_becomes_a_conversation(tmp_path: Path) -> None:
     """Earlier rounds come before the question, and the source prefix before everything."""
     row = {"q": "又如何", "a": "好", "h": [["你好", "您好"], ["几点", "三点"]]}
     (read,) = read_rows(lines(tmp_path, row), Columns("q", "a", "h")).rows
-    assert [message.content for message in read.messages()] == ["你好", "您好", "几点", "三点", "又如何"]
-    assert read.messages("Q: ")[0] == Message("user", "Q: 你好")
-    assert read.messages()[-1].role == "user"
+    assert [message.content for message in read.build_messages()] == [
+        "你好",
+        "您好",
+        "几点",
+        "三点",
+        "又如何",
+    ]
+    assert read.build_messages("Q: ")[0] == Message("user", "Q: 你好")
+    assert read.build_messages()[-1].role == "user"
 
 
 def test_history_may_be_absent_or_json_in_a_cell(tmp_path: Path) -> None:
@@ -42,11 +48,21 @@ def test_empty_rows_are_left_out_and_named(tmp_path: Path) -> None:
     """Rows with an empty or absent text are left out as in the original, and said with their lines."""
     rows = [{"q": "1", "a": "2"}, {"q": " ", "a": "2"}, {"q": "1", "a": None}]
     table = read_rows(lines(tmp_path, *rows), COLUMNS)
-    assert [row.line for row in table.rows] == [1]
+    assert [str(row.place) for row in table.rows] == ["line 1"]
     assert table.format_report().endswith(
         "2 left out because the prompt or the response is empty: lines 2, 3"
     )
     assert len(read_rows(lines(tmp_path, *rows), COLUMNS, keep_empty=True).rows) == 3
+
+
+def test_rows_of_an_array_are_named_by_their_number(tmp_path: Path) -> None:
+    """An array may stand on one line, so bad and empty rows are told by their number in it."""
+    path = tmp_path / "rows.json"
+    path.write_text('[{"q": "1", "a": "2"}, {"q": 5, "a": "2"}, {"q": "", "a": "2"}, 7]')
+    with pytest.raises(ConfigError, match=r"row 2 \(line 1\): column 'q'[^\x00]*row 4 \(line 1\): "):
+        read_rows(path, COLUMNS)
+    path.write_text('[{"q": "1", "a": "2"}, {"q": "", "a": "2"}, {"q": "", "a": "2"}]')
+    assert read_rows(path, COLUMNS).format_report().endswith(": rows 2, 3")
 
 
 def test_bad_lines_are_all_named_before_anything_starts(tmp_path: Path) -> None:

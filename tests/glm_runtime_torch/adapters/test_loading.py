@@ -21,7 +21,7 @@ from glm_runtime_torch.adapters.files import (
     read_adapter_config,
     save_adapter,
 )
-from glm_runtime_torch.adapters.fingerprint import fingerprint_of_checkpoint, fingerprint_of_parameters
+from glm_runtime_torch.adapters.fingerprint import fingerprint_checkpoint, fingerprint_parameters
 from glm_runtime_torch.adapters.loading import load_prefix_encoder, read_adapter
 from glm_runtime_torch.checkpoints.reader import Checkpoint
 from glm_runtime_torch.families.registry import CHATGLM
@@ -266,12 +266,12 @@ def test_one_model_has_one_fingerprint(tmp_path: Path) -> None:
     """All file forms and the int4 and int8 copies of a model agree; another model differs."""
     forms = [V1 / "ckpt" / "fp16-bin", *(DATA / "quantization").glob("ckpt-*")]
     assert len(forms) >= 3
-    prints = {fingerprint_of_checkpoint(Checkpoint(form)) for form in forms}
+    prints = {fingerprint_checkpoint(Checkpoint(form)) for form in forms}
     assert len(prints) == 1
     state = Checkpoint(forms[0])
     in_memory = [(name, state.read(name, dtype=torch.float32, device=torch.device("cpu"))) for name in state]
-    assert {fingerprint_of_parameters(in_memory)} == prints
-    other = fingerprint_of_checkpoint(Checkpoint(tiny_checkpoint(tmp_path / "other")))
+    assert {fingerprint_parameters(in_memory)} == prints
+    other = fingerprint_checkpoint(Checkpoint(tiny_checkpoint(tmp_path / "other")))
     assert other not in prints
 
 

@@ -12,9 +12,9 @@ from glm_core import Message
 from glm_core.errors import ConfigError
 from glm_core.records import build_messages
 
-from ._table_files import TableRow, read_table
+from ._table_files import RowPlace, TableRow, read_table
 
-MAX_NAMED = 10
+MAX_NAMED = 10  # enough to see what kind of fault it is; a wrong column makes every row of a file bad
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,18 @@ class Row:
     """One example.
 
     Attributes:
-        line: of the file, from 1.
+        place: where it begins in its file.
         prompt: the question.
         response: the answer.
         history: earlier questions and answers.
     """
 
-    line: int
+    place: RowPlace
     prompt: str
     response: str
     history: tuple[tuple[str, str], ...] = ()
 
-    def messages(self, source_prefix: str = "") -> list[Message]:
+    def build_messages(self, source_prefix: str = "") -> list[Message]:
         """Return the conversation that ends in the question; ``source_prefix`` stands before all of it."""
         past, prompt = list(self.history), self.prompt
         if past:
@@ -65,12 +65,12 @@ class Table:
     Attributes:
         path: the file.
         rows: in its order.
-        empty: lines that are left out because their prompt or response is empty.
+        empty: places of rows that are left out because their prompt or response is empty.
     """
 
     path: Path
     rows: tuple[Row, ...]
-    empty: tuple[int, ...] = ()
+    empty: tuple[RowPlace, ...] = ()
 
     def format_report(self) -> str:
         """Return one line for people: how many rows, and which are left out."""
@@ -78,7 +78,7 @@ class Table:
         if self.empty:
             text += (
                 f"; {len(self.empty)} left out because the prompt or the response is empty: "
-                f"{format_lines(self.empty)}"
+                f"{format_places(self.empty)}"
             )
         return text
 
@@ -93,19 +93,19 @@ def read_rows(path: Path, columns: Columns, *, limit: int | None = None, keep_em
         keep_empty: also take rows whose prompt or response is empty.
 
     Raises:
-        ConfigError: the file cannot be read, holds nothing, or holds bad lines; names each by its number.
+        ConfigError: the file cannot be read, holds nothing, or holds bad rows; names each by its place.
     """
     rows: list[Row] = []
-    empty: list[int] = []
+    empty: list[RowPlace] = []
     problems: list[str] = []
     for found in read_table(path):
         row, problem = _parse_row(found, columns)
         if row is None:
-            problems.append(f"line {found.line}: {problem}")
+            problems.append(f"{found.place}: {problem}")
         elif keep_empty or (row.prompt.strip() and row.response.strip()):
             rows.append(row)
         else:
-            empty.append(row.line)
+            empty.append(row.place)
     if problems:
         more = f"\n  and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else ""
         raise ConfigError(
@@ -142,7 +142,7 @@ def _parse_row(found: TableRow, columns: Columns) -> tuple[Row | None, str]:
                 '["question", "answer"] pairs is expected'
             )
         history = rounds
-    return Row(found.line, texts[0], texts[1], history), ""
+    return Row(found.place, texts[0], texts[1], history), ""
 
 
 def _parse_rounds(value: Any) -> tuple[tuple[str, str], ...] | None:
@@ -165,11 +165,12 @@ def _shorten_json(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def format_lines(numbers: Sequence[int]) -> str:
-    """Return "line 3" or "lines 3, 5, ...", at most ten of them."""
-    listed = ", ".join(map(str, numbers[:MAX_NAMED]))
-    more = ", ..." if len(numbers) > MAX_NAMED else ""
-    return f"line{'s' if len(numbers) > 1 else ''} {listed}{more}"
+def format_places(places: Sequence[RowPlace]) -> str:
+    """Return "line 3" or "lines 3, 5, ...", or "rows ..." for an array; at most ten places of one file."""
+    unit = "line" if places[0].row is None else "row"
+    listed = ", ".join(str(place.row or place.line) for place in places[:MAX_NAMED])
+    more = ", ..." if len(places) > MAX_NAMED else ""
+    return f"{unit}{'s' if len(places) > 1 else ''} {listed}{more}"
 
 
 def read_column_names(path: Path) -> list[str]:

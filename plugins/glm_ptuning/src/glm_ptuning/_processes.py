@@ -1,4 +1,4 @@
-"""Several processes on one job, as ``torchrun`` and ``accelerate launch`` start them."""
+"""One job in several processes, as ``torchrun`` and ``accelerate launch`` start them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Processes:
                 self._run_collective(dist.all_reduce, tensor)
 
     def wait(self) -> None:
-        """Return when all processes have come here."""
+        """Wait until all processes have called this."""
         if self.size > 1:
             self._run_collective(dist.barrier)
 
@@ -100,7 +100,7 @@ def choose_device(devices: Iterable[str], environ: Mapping[str, str] = os.enviro
 
 
 def explain_launcher(environ: Mapping[str, str] = os.environ) -> str:
-    """Return what to tell a user whose launcher started one process, where several may be meant."""
+    """Return advice for a user whose launcher started one process where several may be meant; or empty."""
     launched = any(name.startswith("ACCELERATE_") for name in environ)
     if launched and "WORLD_SIZE" not in environ:
         return (

@@ -1,4 +1,4 @@
-"""The settings of a job: every keyword of the original's call, checked, and which of them have no effect."""
+"""The settings of a job: parses and checks every keyword of the original's call."""
 
 from __future__ import annotations
 
@@ -145,6 +145,7 @@ class TrainingSettings:
         return self.eval_steps or self.logging_steps
 
 
+# Lengths below 4 would leave no token of the text beside the special tokens of a row.
 _MINIMUM: Mapping[str, float] = {
     "pre_seq_len": 1,
     "max_source_length": 4,
@@ -191,7 +192,7 @@ def parse_settings(given: Mapping[str, Any]) -> TrainingSettings:
             if converted is not None:  # what may be absent is so by default
                 values[known] = converted
         elif name not in WITHOUT_EFFECT:
-            raise ConfigError(f"{name} is unknown{_nearest(name)}")
+            raise ConfigError(f"{name} is unknown{_suggest_name(name)}")
         elif value != WITHOUT_EFFECT[name] and not (isinstance(value, str) and value.lower() in NOTHING):
             if name in REFUSED and value not in (False, "false", "False"):
                 raise ConfigError(f"{name} cannot be used: {REFUSED[name]}")
@@ -201,7 +202,7 @@ def parse_settings(given: Mapping[str, Any]) -> TrainingSettings:
     return TrainingSettings(**values, notices=notices)
 
 
-def _nearest(name: str) -> str:
+def _suggest_name(name: str) -> str:
     close = difflib.get_close_matches(name, [*_TYPES, *OTHER_NAMES, *WITHOUT_EFFECT], n=1)
     return f"; did you mean {close[0]}?" if close else "; docs/ptuning.md lists the names"
 
@@ -247,7 +248,7 @@ def _parse_text(text: str, kind: Any) -> Any:
             return float(text) if kind is float else json.loads(text)
         except ValueError:
             pass
-    return text  # refused by the caller, which names what is expected
+    return text  # because the caller refuses it and names what is expected
 
 
 def _choose_tracker(value: Any) -> str:

@@ -164,7 +164,7 @@ def find_prefix(checkpoint: Checkpoint) -> PrefixTensors | None:
     Raises:
         AdapterError: its embedding is no table.
     """
-    start = _name_start(checkpoint)
+    start = _find_name_start(checkpoint)
     if start is None:
         return None
     shape = checkpoint.facts(f"{start}embedding.weight").shape
@@ -228,6 +228,6 @@ def _read_published_config(directory: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _name_start(names: Iterable[str]) -> str | None:
+def _find_name_start(names: Iterable[str]) -> str | None:
     known = set(names)
     return next((start for start in NAME_STARTS if f"{start}embedding.weight" in known), None)

@@ -100,7 +100,7 @@ def save_adapter(
     for name, value in state.items():
         if not bool(torch.isfinite(value).all()):
             raise AdapterError(f"{name} holds values that are not finite; {directory} was not written")
-    content = _content(encoder, state, family=family, base=base, training=training or {})
+    content = _build_content(encoder, state, family=family, base=base, training=training or {})
     try:
         directory.mkdir(parents=True, exist_ok=True)
         write_tensors(directory / SAFETENSORS.single, state)
@@ -113,7 +113,7 @@ def save_adapter(
         ) from error
 
 
-def _content(
+def _build_content(
     encoder: PrefixEncoder,
     state: Mapping[str, Tensor],
     *,
@@ -157,10 +157,10 @@ def read_adapter_config(directory: Path) -> AdapterConfig | None:
     base = content.get("base")
     try:
         return AdapterConfig(
-            family=_typed(content, "family", str),
-            prefix_projection=_typed(content, "prefix_projection", bool),
+            family=_get_typed(content, "family", str),
+            prefix_projection=_get_typed(content, "prefix_projection", bool),
             **{
-                name: _typed(content, name, int)
+                name: _get_typed(content, name, int)
                 for name in ("pre_seq_len", "num_layers", "num_kv_heads", "head_dim")
             },
             base=BaseModel(str(base.get("name", "")), str(base.get("fingerprint", "")))
@@ -189,7 +189,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 _EXPECTED = {int: "an integer", bool: "true or false", str: "text"}
 
 
-def _typed(content: Mapping[str, Any], name: str, kind: type) -> Any:
+def _get_typed(content: Mapping[str, Any], name: str, kind: type) -> Any:
     if name not in content:
         raise KeyError(f"{name} is missing")
     value = content[name]

@@ -93,7 +93,7 @@ def read_adapter(directory: Path) -> tuple[AdapterConfig, PrefixEncoder]:
         AdapterError: it is missing or damaged, or nothing says the sizes of its model.
     """
     adapter = open_adapter(directory)
-    prefix, config = adapter.prefix, adapter.stated or _config_from_published(adapter)
+    prefix, config = adapter.prefix, adapter.stated or _derive_config(adapter)
     projection = (prefix.row_size, prefix.inner_size) if prefix.prefix_projection else None
     encoder = PrefixEncoder(
         prefix.pre_seq_len, config.num_layers, config.num_kv_heads, config.head_dim, projection
@@ -101,7 +101,7 @@ def read_adapter(directory: Path) -> tuple[AdapterConfig, PrefixEncoder]:
     return config, prefix.read_into(encoder, f"its {config.family} model", _format_sizes(encoder, adapter))
 
 
-def _config_from_published(adapter: AdapterDirectory) -> AdapterConfig:
+def _derive_config(adapter: AdapterDirectory) -> AdapterConfig:
     """Return what ``glm_adapter.json`` would say, from the ``config.json`` beside an original adapter."""
     content = adapter.published
     family = family_of(content)

@@ -14,7 +14,7 @@ from glm_core import CheckpointError, RequestError, Sampling
 from glm_core.records import ModelSource
 
 from ..adapters.files import BaseModel
-from ..adapters.fingerprint import fingerprint_of_checkpoint
+from ..adapters.fingerprint import fingerprint_checkpoint
 from ..adapters.loading import load_adapter, load_built_in_adapter
 from ..checkpoints.config_file import read_json
 from ..checkpoints.reader import Checkpoint
@@ -51,7 +51,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         num_parameters = count_parameters(network)
         _expect_stored_form(directory, raw, network)
     checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
-    base = BaseModel(source.name, fingerprint_of_checkpoint(checkpoint)) if source.adapters else None
+    base = BaseModel(source.name, fingerprint_checkpoint(checkpoint)) if source.adapters else None
     adapters = {name: load_adapter(path, family, config, base) for name, path in source.adapters.items()}
     return TorchModel(
         source.name,

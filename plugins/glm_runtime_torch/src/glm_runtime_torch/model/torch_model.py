@@ -24,7 +24,7 @@ from glm_core.records import ChatRequest, DeltaStream, QuantizationScheme
 
 from ..adapters.adapter import Adapter, StoredAdapter
 from ..adapters.files import BaseModel
-from ..adapters.fingerprint import fingerprint_of_checkpoint, fingerprint_of_parameters
+from ..adapters.fingerprint import fingerprint_checkpoint, fingerprint_parameters
 from ..adapters.loading import load_adapter
 from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family
@@ -137,10 +137,10 @@ class TorchModel:
     def base(self) -> BaseModel:
         """What adapters say of the model that they belong to; a few megabytes are read to tell."""
         if self._checkpoint is not None:
-            return BaseModel(self.info.name, fingerprint_of_checkpoint(self._checkpoint))
+            return BaseModel(self.info.name, fingerprint_checkpoint(self._checkpoint))
         if self.dtype == torch.bfloat16:  # rounded differently, so nothing can be told
             return BaseModel(self.info.name)
-        return BaseModel(self.info.name, fingerprint_of_parameters(self.network.named_parameters()))
+        return BaseModel(self.info.name, fingerprint_parameters(self.network.named_parameters()))
 
     def weight_bytes(self, *, unread_only: bool = False) -> int:
         """Return the bytes that all weights take in memory, or only those that are still to be read."""
