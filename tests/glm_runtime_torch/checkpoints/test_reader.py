@@ -33,7 +33,7 @@ def test_every_form_holds_the_same_weights(form: str) -> None:
     names = [name for name in reference if not name.endswith("inv_freq")]
     assert len(names) == 40
     for name in names:
-        assert checkpoint.facts(name).shape == reference.facts(name).shape
+        assert checkpoint.get_facts(name).shape == reference.get_facts(name).shape
         assert torch.equal(
             checkpoint.read(name, dtype=torch.float32, device=CPU),
             reference.read(name, dtype=torch.float32, device=CPU),

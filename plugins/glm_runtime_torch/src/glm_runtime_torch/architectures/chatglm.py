@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ..network.decoder import DecoderBlock, DecoderModel
-from ..network.fused import linear_gelu, norm_of_sum
+from ..network.fused import apply_linear_gelu, normalize_sum
 from ..network.language_model import Dimensions, PartNames
 from ..network.prefix_encoder import PrefixEncoder
 from ..network.rotary import RotaryEmbedding
@@ -123,7 +123,7 @@ class ChatGLMMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, T, D]`` to ``[B, T, D]``."""
-        return self.dense_4h_to_h(linear_gelu(self.dense_h_to_4h, x))
+        return self.dense_4h_to_h(apply_linear_gelu(self.dense_h_to_4h, x))
 
 
 class ChatGLMLayer(DecoderBlock):
@@ -145,7 +145,7 @@ class ChatGLMLayer(DecoderBlock):
         """Return the block's output from its residual and the context ``[B, T, N * H]`` of its attention."""
         # The original divides scores by (layer + 1) before the softmax and multiplies after, to
         # keep float16 in range; fused attention accumulates in float32, so it is left out.
-        y = norm_of_sum(
+        y = normalize_sum(
             self.post_attention_layernorm, residual, self.attention.dense(context), DEEP_NORM_ALPHA
         )
         return torch.add(self.mlp(y), y, alpha=DEEP_NORM_ALPHA)
@@ -185,9 +185,9 @@ class ChatGLM(DecoderModel):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.word_embeddings.weight
 
-    def layout(self, prompt: Sequence[int]) -> ChatGLMLayout:
+    def find_layout(self, prompt: Sequence[int]) -> ChatGLMLayout:
         """Return where the tokens of a sequence stand; see `ChatGLMLayout`."""
-        return ChatGLMLayout.of_prompt(self.config, prompt)
+        return ChatGLMLayout.from_prompt(self.config, prompt)
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class ChatGLMLayout:
     rows: int
 
     @classmethod
-    def of_prompt(cls, config: ChatGLMConfig, prompt: Sequence[int]) -> ChatGLMLayout:
+    def from_prompt(cls, config: ChatGLMConfig, prompt: Sequence[int]) -> ChatGLMLayout:
         """Read the layout off a prompt.
 
         Raises:
@@ -228,7 +228,7 @@ class ChatGLMLayout:
             rows=2 if config.position_encoding_2d else 1,
         )
 
-    def position_ids(self, start: int, stop: int) -> Tensor:
+    def compute_position_ids(self, start: int, stop: int) -> Tensor:
         """Return positions ``[R, stop - start]`` int64 of those tokens; indices may lie in the answer."""
         index = torch.arange(start, stop)
         in_answer = index >= self.context_length

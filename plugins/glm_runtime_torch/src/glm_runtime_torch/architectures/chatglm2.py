@@ -149,7 +149,7 @@ class ChatGLM2Attention(nn.Module):
             part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for part in self.query_key_value(x).split(self.sizes, dim=-1)
         )
-        return even_channels_first(q), even_channels_first(k), v
+        return put_even_channels_first(q), put_even_channels_first(k), v
 
 
 class ChatGLM2MLP(nn.Module):
@@ -187,7 +187,7 @@ class ChatGLM2Layer(DecoderBlock):
         return h + self.mlp(self.post_attention_layernorm(h))
 
 
-def even_channels_first(x: Tensor) -> Tensor:
+def put_even_channels_first(x: Tensor) -> Tensor:
     """Reorder the rotated half of queries or keys ``[..., H]``: channels 0, 2, 4, ..., then 1, 3, 5, ..."""
     rotated, rest = x.chunk(2, dim=-1)
     rotated = rotated.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
@@ -247,7 +247,7 @@ class ChatGLM2(DecoderModel):
         self.config = config
         self.transformer = ChatGLM2Transformer(config)
 
-    def layout(self, prompt: Sequence[int]) -> CausalLayout:
+    def find_layout(self, prompt: Sequence[int]) -> CausalLayout:
         """Return where the tokens of a sequence stand; see `CausalLayout`."""
         return CausalLayout(rows=2)
 
@@ -258,7 +258,7 @@ class ChatGLM2PrefixEncoder(PrefixEncoder):
     def forward(self) -> Tensor:
         """Return what `PrefixEncoder.forward` does; keys as `ChatGLM2Attention.project` orders them."""
         keys, values = super().forward().unbind(dim=1)
-        return torch.stack((even_channels_first(keys), values), dim=1)  # [L, 2, G, P, H]
+        return torch.stack((put_even_channels_first(keys), values), dim=1)  # [L, 2, G, P, H]
 
 
 def build_prefix_encoder(

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import AttentionInterface
 
-from ..network.attention import AttendingStore, KeyValueStore, scaled_product
+from ..network.attention import AttendingStore, KeyValueStore, compute_attention
 from ..network.kv_cache import PrefillRows
 from ..network.language_model import Dimensions, LanguageModel, PartNames
 from ..network.layout import CausalLayout
@@ -57,13 +57,13 @@ def _attend(
         store.rows.put(key, value, layer, store.start)
         return store.rows.attend(query, layer, store.start), None
     if isinstance(store, AttendingStore):
-        return store.attend(query, key, value, _no_rotation(query), layer), None
+        return store.attend(query, key, value, _make_zero_rotation(query), layer), None
     if store is not None:
         key, value = store.update(key, value, layer)
-    return scaled_product(query, key, value, attention_mask), None
+    return compute_attention(query, key, value, attention_mask), None
 
 
-def _no_rotation(query: Tensor) -> Rotary:
+def _make_zero_rotation(query: Tensor) -> Rotary:
     """Return angles of zero for decode kernels, which rotate what they are given."""
     shape = (query.shape[0], 1, query.shape[2], 1, query.shape[-1])
     return Rotary(query.new_ones(shape), query.new_zeros(shape))
@@ -84,7 +84,7 @@ class NativeModel(LanguageModel):
     )
 
     def __init__(self, config: Any) -> None:
-        super().__init__(dimensions(config))
+        super().__init__(read_dimensions(config))
         self.config = config
         causal = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
         self.model = causal.model
@@ -136,7 +136,7 @@ class NativeModel(LanguageModel):
         """Return logits ``[B, T, V]`` after T more tokens a row; see `LanguageModel.decode`."""
         return self.forward(input_ids, position_ids, None, rows)
 
-    def layout(self, prompt: Sequence[int]) -> CausalLayout:
+    def find_layout(self, prompt: Sequence[int]) -> CausalLayout:
         """Return where the tokens of a sequence stand; see `CausalLayout`."""
         return CausalLayout()
 
@@ -208,7 +208,7 @@ def read_config(raw: Mapping[str, Any]) -> Any:
     return AutoConfig.for_model(raw["model_type"], **kept)
 
 
-def dimensions(config: Any) -> Dimensions:
+def read_dimensions(config: Any) -> Dimensions:
     """Return the sizes of the network that a configuration describes."""
     ends = config.eos_token_id
     return Dimensions(
@@ -225,7 +225,7 @@ def dimensions(config: Any) -> Dimensions:
 
 def build_prefix_encoder(config: Any, pre_seq_len: int, prefix_projection: bool) -> PrefixEncoder:
     """Return a prefix encoder of this model's shape."""
-    sizes = dimensions(config)
+    sizes = read_dimensions(config)
     kv_size = sizes.num_layers * 2 * sizes.num_kv_heads * sizes.head_dim
     inner = (kv_size, config.hidden_size) if prefix_projection else None
     return PrefixEncoder(pre_seq_len, sizes.num_layers, sizes.num_kv_heads, sizes.head_dim, inner)

@@ -51,7 +51,7 @@ class Checkpoint:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.paths = _weight_files(directory)
+        self.paths = _find_weight_files(directory)
         self._files: dict[str, _File] = {}
         for path in self.paths:
             file = _open(path)
@@ -64,7 +64,7 @@ class Checkpoint:
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 
-    def facts(self, name: str) -> TensorFacts:
+    def get_facts(self, name: str) -> TensorFacts:
         """Return shape and dtype of a stored tensor."""
         return self._files[name].facts[name]
 
@@ -82,7 +82,7 @@ class Checkpoint:
                 "the checkpoint is incomplete or of another model. Download it again."
             )
         for name, expected in shapes.items():
-            found = self.facts(name).shape
+            found = self.get_facts(name).shape
             if found != expected:
                 raise CheckpointError(
                     f"{self.directory}: tensor {name} has shape {list(found)}, but config.json asks for "
@@ -99,22 +99,22 @@ class Checkpoint:
         result = torch.empty(stored.shape, dtype=dtype, device=device)
         if stored.dim() == 0:
             result.copy_(stored)
-        for start, rows in self.row_pieces(name) if stored.dim() else ():
+        for start, rows in self.read_row_pieces(name) if stored.dim() else ():
             result[start : start + len(rows)].copy_(rows)
         return result
 
-    def rows(self, name: str, indices: Tensor) -> Tensor:
+    def read_rows(self, name: str, indices: Tensor) -> Tensor:
         """Return some rows of a stored tensor, in its dtype; nothing else of it is read."""
         return self._files[name].get(name)[indices]
 
-    def pieces(self, name: str) -> Iterator[Tensor]:
+    def read_pieces(self, name: str) -> Iterator[Tensor]:
         """Yield a stored tensor in its dtype, some rows at a time, each valid until the next is asked for."""
-        if self.facts(name).shape:
-            yield from (rows for _, rows in self.row_pieces(name))
+        if self.get_facts(name).shape:
+            yield from (rows for _, rows in self.read_row_pieces(name))
         else:
             yield self._files[name].get(name)
 
-    def row_pieces(self, name: str) -> Iterator[tuple[int, Tensor]]:
+    def read_row_pieces(self, name: str) -> Iterator[tuple[int, Tensor]]:
         """Yield the first row's index and a view of some rows, valid until the next is asked for."""
         file = self._files[name]
         stored = file.get(name)
@@ -143,7 +143,7 @@ class _SafetensorsFile(_File):
             self._file = safe_open(path, framework="pt", device="cpu")
             self.facts = {name: self._read_facts(name) for name in self._file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(_damaged(path, error)) from error
+            raise CheckpointError(_describe_damage(path, error)) from error
 
     def get(self, name: str) -> Tensor:
         tensor: Tensor = self._file.get_tensor(name)
@@ -171,13 +171,13 @@ class _TorchFile(_File):
         except pickle.UnpicklingError as error:
             # A zip that is cut off fails earlier; in the old format only the wording tells which it is.
             if not self.mapped and "unsupported" not in str(error).lower():
-                raise CheckpointError(_damaged(path, error)) from error
+                raise CheckpointError(_describe_damage(path, error)) from error
             raise CheckpointError(
                 f"{path} holds something other than tensors: Python code would run if it were loaded, "
                 "so it is refused. Get the weights as safetensors, or from their authors."
             ) from error
         except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            raise CheckpointError(_damaged(path, error)) from error
+            raise CheckpointError(_describe_damage(path, error)) from error
         if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
             raise CheckpointError(
                 f"{path} holds a {type(content).__name__}, not a table of tensors; "
@@ -205,7 +205,7 @@ def _open(path: Path) -> _File:
     return _SafetensorsFile(path) if path.suffix == ".safetensors" else _TorchFile(path)
 
 
-def _weight_files(directory: Path) -> list[Path]:
+def _find_weight_files(directory: Path) -> list[Path]:
     form = weight_form_of(directory)
     if form is not None:
         index = directory / form.index
@@ -243,7 +243,7 @@ def _is_zip(path: Path) -> bool:
         return file.read(2) == b"PK"
 
 
-def _damaged(path: Path, error: Exception) -> str:
+def _describe_damage(path: Path, error: Exception) -> str:
     reason = " ".join(str(error).split())[:120] or type(error).__name__
     return (
         f"{path} ({path.stat().st_size:,} bytes) is damaged or cut off: {reason}. "

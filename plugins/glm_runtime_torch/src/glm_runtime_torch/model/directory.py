@@ -18,10 +18,10 @@ from ..adapters.fingerprint import fingerprint_checkpoint
 from ..adapters.loading import load_adapter, load_built_in_adapter
 from ..checkpoints.config_file import read_json
 from ..checkpoints.reader import Checkpoint
-from ..families.registry import Family, family_of
-from ..network.empty_weights import empty_weights
+from ..families.registry import Family, find_family
+from ..network.empty_weights import build_without_weights
 from ..network.language_model import Dimensions, LanguageModel
-from ..network.parameters import count_parameters, unique_parameters
+from ..network.parameters import count_parameters, list_unique_parameters
 from ..quantization import expect_stored_form
 from ..tokenizers import ChatTokenizer
 from .torch_model import TorchModel
@@ -30,7 +30,7 @@ from .torch_model import TorchModel
 def recognised_family(directory: Path) -> Family | None:
     """Return the family of a checkpoint directory, from ``config.json`` alone; ``None`` if it is not ours."""
     config = read_json(directory / CONFIG) if (directory / CONFIG).is_file() else None
-    return None if config is None else family_of(config)
+    return None if config is None else find_family(config)
 
 
 def open_directory(source: ModelSource, directory: Path, family: Family, dtype: torch.dtype) -> TorchModel:
@@ -42,15 +42,15 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
     """
     raw = read_json(directory / CONFIG)
     config = read_config(directory, raw, family)
-    tokenizer = family.tokenizer(directory)
-    with empty_weights():
+    tokenizer = family.read_tokenizer(directory)
+    with build_without_weights():
         network = family.build(config)
     _check_vocabulary(directory, tokenizer, network.dimensions)
     checkpoint = Checkpoint(directory)
-    with empty_weights():
+    with build_without_weights():
         num_parameters = count_parameters(network)
         _expect_stored_form(directory, raw, network)
-    checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
+    checkpoint.require({name: tuple(value.shape) for name, value in list_unique_parameters(network)})
     base = BaseModel(source.name, fingerprint_checkpoint(checkpoint)) if source.adapters else None
     adapters = {name: load_adapter(path, family, config, base) for name, path in source.adapters.items()}
     return TorchModel(
