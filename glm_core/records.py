@@ -276,11 +276,17 @@ class LoadedModel(Protocol):
 class AdapterHolder(Protocol):
     """A loaded model whose adapters may change while it answers; both calls come from any thread."""
 
-    def add_adapter(self, name: str, directory: Path) -> None:
+    def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """Load an adapter; requests may name it as soon as this returns.
+
+        Args:
+            name: what requests will call it.
+            directory: where its files are.
+            inside: read no file that is really elsewhere, whatever links say; ``None`` = anywhere.
 
         Raises:
             AdapterError: the name is taken, or the adapter is damaged or of another model.
+            OutsideFolderError: a file to read is not inside ``inside``.
         """
         ...
 

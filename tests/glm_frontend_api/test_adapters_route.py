@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from api_support import ScriptedRuntime, Served, events, serving, until
+from glm_frontend_api import adapter_folder
 from glm_frontend_api.app import asgi_app
 from glm_testing import host_of
 from patience import PATIENCE_SECONDS
@@ -222,13 +223,59 @@ def test_paths_outside_the_folder_are_refused(
     assert runtime.directories == {}
 
 
-def test_files_that_are_links_to_the_outside_are_refused(
-    locked: Served, runtime: ScriptedRuntime, folder: Path
+@pytest.mark.parametrize(
+    "place",
+    [
+        "model.safetensors",
+        "config.json",
+        "checkpoint-9/model.safetensors",
+        "checkpoint-9/a/b/c.json",
+        "checkpoint-9",
+        "by-a-link/model.safetensors",
+    ],
+)
+@pytest.mark.parametrize("target", ["file", "directory", "nothing"])
+def test_links_to_the_outside_are_refused_at_any_depth(
+    locked: Served, runtime: ScriptedRuntime, folder: Path, place: str, target: str
 ) -> None:
-    """A directory of the folder must not hold what is elsewhere."""
-    (folder / "ads" / "model.safetensors").symlink_to("/etc/hostname")
+    """A directory of the folder must not hold what is elsewhere, also below it and behind links inside."""
+    (folder.parent / "elsewhere" / "file").write_text("x")
+    (folder / "other").mkdir()
+    (folder / "ads" / "by-a-link").symlink_to(folder / "other")
+    link = folder / "ads" / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    ends = {"file": "elsewhere/file", "directory": "elsewhere", "nothing": "elsewhere/nothing"}
+    link.symlink_to(folder.parent / ends[target])
     assert error_of(add(locked)) == (403, "path_not_allowed", "path")
     assert runtime.directories == {}
+
+
+def test_rings_of_links_inside_the_folder_are_no_obstacle(locked: Served, folder: Path) -> None:
+    """Each directory is looked at once, whatever links lead to it."""
+    (folder / "ads" / "again").symlink_to(folder / "ads")
+    (folder / "ads" / "up").symlink_to(folder)
+    assert add(locked).status_code == 201
+
+
+def test_directory_with_too_many_files_is_refused(
+    locked: Served, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking for links in a million files would take minutes."""
+    monkeypatch.setattr(adapter_folder, "MAX_ENTRIES", 3)
+    for number in range(4):
+        (folder / "ads" / f"{number}").touch()
+    answer = add(locked)
+    assert error_of(answer) == (400, "adapter_refused", "path")
+    assert "more than 3 files" in answer.json()["error"]["message"]
+
+
+def test_model_is_told_the_folder_and_its_refusal_is_a_403(
+    locked: Served, runtime: ScriptedRuntime, folder: Path
+) -> None:
+    """What a link becomes after the server's own look is seen by who opens the file."""
+    (folder / "outside").mkdir()
+    assert error_of(add(locked, path="outside")) == (403, "path_not_allowed", "path")
+    assert runtime.folders == {"ads": folder}
 
 
 @pytest.mark.parametrize("path", ["ads", "./ads/", "{folder}/ads", "link-in", "ads/../ads", "run/ads"])

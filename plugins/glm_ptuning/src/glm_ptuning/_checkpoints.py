@@ -27,6 +27,9 @@ STATE_FILE = "training_state.json"
 TRAINER_STATE_FILE = "trainer_state.json"
 MANIFEST = "complete.json"
 
+# What reading values of wrong types and shapes raises; RuntimeError is torch's, and that of too deep nesting.
+DAMAGE = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError)
+
 _NAME = re.compile(r"checkpoint-(\d+)")
 _UNFINISHED, _DELETED = "unfinished-", "deleted-"
 
@@ -179,7 +182,7 @@ def is_complete(path: Path) -> bool:
     try:
         sizes = json.loads((path / MANIFEST).read_text("utf-8"))["files"]
         return all((path / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 
@@ -193,11 +196,21 @@ def read_checkpoint(path: Path) -> SavedState:
         state = json.loads((path / STATE_FILE).read_text("utf-8"))
         trainer_state = json.loads((path / TRAINER_STATE_FILE).read_text("utf-8"))
         tensors = load_file(path / OPTIMIZER_FILE)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ConfigError(
-            f"{path} is damaged ({error}); delete this directory, and the job goes on from an earlier one"
-        ) from error
-    return SavedState(path, state["step"], tensors, state, trainer_state)
+        saved = SavedState(path, state["step"], tensors, state, trainer_state)
+    except (OSError, SafetensorError, *DAMAGE) as error:
+        raise build_damage_error(path, error) from error
+    if not isinstance(saved.step, int) or path.name != f"checkpoint-{saved.step}":
+        raise build_damage_error(path, ValueError(f"{STATE_FILE} is of another step"))
+    return saved
+
+
+def build_damage_error(path: Path, error: Exception) -> ConfigError:
+    """Return what to tell a user whose checkpoint cannot be resumed."""
+    reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return ConfigError(
+        f"{path} is damaged ({' '.join(reason.split())[:200]}); delete this directory, and the job goes on "
+        "from an earlier one"
+    )
 
 
 def format_json(content: Mapping[str, Any]) -> str:

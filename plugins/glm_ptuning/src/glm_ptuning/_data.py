@@ -150,7 +150,7 @@ def _parse_rounds(value: Any) -> tuple[tuple[str, str], ...] | None:
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.strip() else []
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     if not isinstance(value, list):
         return () if value is None else None

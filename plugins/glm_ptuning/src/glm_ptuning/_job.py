@@ -169,7 +169,7 @@ def _build_write_error(output_dir: Path, error: OSError) -> ConfigError:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text("utf-8"))["identity"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

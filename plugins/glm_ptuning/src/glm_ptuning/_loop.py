@@ -24,7 +24,7 @@ from torch import Tensor
 
 from glm_core.records import TrainProgress
 
-from ._checkpoints import Checkpoints, read_checkpoint
+from ._checkpoints import DAMAGE, Checkpoints, SavedState, build_damage_error, read_checkpoint
 from ._examples import ExampleLengths, MicroBatches, collate
 from ._guard import DivergenceGuard, TrainingStoppedError
 from ._logs import PLOT_FILE, TensorBoardLog, draw_losses, write_trainer_state
@@ -152,9 +152,21 @@ class TrainingLoop:
         return self._saved
 
     def resume(self, path: Path) -> None:
-        """Continue from a checkpoint; every later step is the same as if the job had never stopped."""
+        """Continue from a checkpoint; every later step is the same as if the job had never stopped.
+
+        Raises:
+            ConfigError: the checkpoint is damaged.
+            AdapterError: its weights are.
+        """
         saved = read_checkpoint(path)
         self._task.trainable.read(path)
+        try:
+            self._restore(saved)
+        except DAMAGE as error:  # the files have values of other types or shapes than a job writes
+            raise build_damage_error(path, error) from error
+        self._saved = path
+
+    def _restore(self, saved: SavedState) -> None:
         load_optimizer_state(self._optimizer, saved.tensors, saved.state["optimizer"])
         if self._task.half:
             self._scaler.load_state_dict(saved.state["scaler"])
@@ -164,7 +176,6 @@ class TrainingLoop:
         )
         restore_random_state(saved.tensors, saved.state["random"])
         self._threads = saved.state["threads"]
-        self._saved = path
 
     def run(self) -> Iterator[TrainProgress]:
         """Train and report every step; closing the iterator writes a checkpoint first.

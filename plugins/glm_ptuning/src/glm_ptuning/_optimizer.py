@@ -61,7 +61,8 @@ def make_schedule(
         )
         # The function itself, not the scheduler, whose own counter a resumed job would have to restore.
         factor: Callable[[int], float] = schedule.lr_lambdas[0]
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        factor(total_steps - 1)  # during warm-up the schedule itself, and its arguments, are not looked at
+    except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
         raise ConfigError(
             f"lr_scheduler_type {settings.lr_scheduler_type!r} cannot be used ({error}); linear, cosine, "
             "constant, constant_with_warmup and polynomial can"

@@ -139,7 +139,7 @@ def _parse_line(line: bytes, label: str) -> str | None:
     try:
         content: Any = json.loads(line)
         prediction = content["predict"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return prediction if isinstance(prediction, str) and line == _format_line(label, prediction) else None
 
@@ -152,7 +152,7 @@ def _format_json(content: Mapping[str, float]) -> str:
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         content: Any = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

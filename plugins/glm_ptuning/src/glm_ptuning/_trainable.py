@@ -172,6 +172,12 @@ def _prepare_whole_model(
 def _make_encoder(model: TorchModel, settings: TrainingSettings, base: BaseModel) -> PrefixEncoder:
     """Return the prefix of ``ptuning_checkpoint``, or a new one that follows from the seed."""
     assert settings.pre_seq_len is not None
+    limit = model.info.context_length
+    if settings.pre_seq_len > limit:  # before the memory for it is taken
+        raise ConfigError(
+            f"pre_seq_len {settings.pre_seq_len:,} is more than the {limit:,} tokens that {model.info.name} "
+            "takes; 128 is usual"
+        )
     if settings.ptuning_checkpoint is None:
         return new_prefix_encoder(
             model,

@@ -331,21 +331,27 @@ class TorchModel:
             self.network.route = place.route(parts)
         return place.places[parts.units[0].name], place.blocks(parts), place.devices
 
-    def add_adapter(self, name: str, directory: Path) -> None:
+    def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """Load an adapter beside those there are; running answers go on meanwhile.
 
         A slot of the KV cache is as large as it was at the start: what the adapter's positions take
         of it beyond the room that adapters at the start were given, its requests have less.
 
+        Args:
+            name: what requests will call it.
+            directory: where its files are.
+            inside: read no file that is really elsewhere; ``None`` = anywhere.
+
         Raises:
             AdapterError: the name is taken, the adapter is damaged or of another model, or it is
                 longer than a slot of the KV cache.
+            OutsideFolderError: a file to read is not inside ``inside``.
             OutOfMemoryError: its keys and values do not fit.
             ClosedError: the model has no engine.
         """
         engine = self.engine
         engine.adapters.check(name)
-        stored = load_adapter(directory, self.family, self.config, self.base)
+        stored = load_adapter(directory, self.family, self.config, self.base, inside)
         engine.adapters.check(name, stored.num_positions)
         try:
             adapter = self._place_adapter(name, stored, engine.device)
