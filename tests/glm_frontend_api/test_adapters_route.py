@@ -418,3 +418,38 @@ def test_real_adapter_is_loaded_chosen_and_removed(tmp_path: Path) -> None:
         assert rest[-1] == "[DONE]"
         assert served.chat("hello", **fields).json()["choices"][0]["message"]["content"] == plain
         assert served.chat("hello", model="demo:tuned").status_code == 404
+
+
+def test_strangers_files_are_refusals_and_the_server_goes_on(tmp_path: Path) -> None:
+    """On the demo model: damaged, malformed and foreign adapters are 400, what leads out is 403, never 500."""
+    folder, demo = tmp_path / "adapters", glm_core.resolve_model("demo")
+    folder.mkdir()
+    write_adapter(tmp_path / "outside", demo)
+
+    def break_link(directory: Path) -> None:
+        (directory / "model.safetensors").unlink()
+        (directory / "checkpoint-9").mkdir()
+        (directory / "checkpoint-9" / "model.safetensors").symlink_to(
+            tmp_path / "outside" / "model.safetensors"
+        )
+
+    breaks: dict[str, Any] = {
+        "no-object": lambda directory: (directory / "glm_adapter.json").write_text("[" * 100_000),
+        "wrong-key": lambda directory: (directory / "glm_adapter.json").write_text(
+            '{"format": "glm-adapter", "format_version": 1, "family": 5}'
+        ),
+        "cut-off": lambda directory: (directory / "model.safetensors").write_bytes(b"\xff" * 100),
+        "pipe": lambda directory: os.mkfifo(directory / "glm_adapter.json"),
+        "peft": lambda directory: (
+            (directory / "model.safetensors").rename(directory / "adapter_model.bin"),
+            (directory / "adapter_config.json").write_text('{"peft_type": ["LORA"]}'),
+        ),
+        "link": break_link,
+    }
+    found = {}
+    with glm_core.load("demo") as model, serving(model, api_key=KEY, adapters_dir=folder) as served:
+        for name, damage in breaks.items():
+            damage(write_adapter(folder / name, demo))
+            found[name] = error_of(add(served, name, name))[:2]
+        assert add(served, "good", str(write_adapter(folder / "good", demo))).status_code == 201
+    assert found == {**dict.fromkeys(breaks, (400, "adapter_refused")), "link": (403, "path_not_allowed")}
