@@ -19,6 +19,7 @@ from torch import Tensor
 from glm_core.errors import CheckpointError
 
 from ..network.memory import release_pages
+from .confinement import pin_file
 from .integrity import check_not_lfs_pointer, check_not_sparse
 from .record_file import FileRecord, format_value, read_record
 from .torch_file import TorchFile, describe_damage
@@ -48,20 +49,22 @@ class Checkpoint:
 
     Args:
         directory: holds one of the forms above; safetensors are preferred.
+        inside: open no file that is really elsewhere; ``None`` = anywhere.
 
     Attributes:
         paths: the weight files.
 
     Raises:
         CheckpointError: files are missing, damaged, pointers, or hold code.
+        OutsideFolderError: a file is not inside ``inside``.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, inside: Path | None = None) -> None:
         self.directory = directory
-        self.paths, weight_map = _find_weight_files(directory)
+        self.paths, weight_map = _find_weight_files(directory, inside)
         self._tensors: dict[str, tuple[_File, str]] = {}
         for path in self.paths:
-            file = _open(path)
+            file = _open(path, inside)
             for name in file.facts:
                 # Where two files hold a tensor (a tied table may be in both), the index says which counts.
                 if name not in self._tensors or weight_map.get(name) == path.name:
@@ -239,10 +242,12 @@ SAFETENSORS_DTYPES = {
 }
 
 
-def _open(path: Path) -> _File:
-    check_not_lfs_pointer(path)
-    check_not_sparse(path)
-    return _SafetensorsFile(path) if path.suffix == ".safetensors" else _TorchFile(path)
+def _open(path: Path, inside: Path | None) -> _File:
+    # Both forms map the file when they are made, so nothing is opened by its name later.
+    with pin_file(path, inside) as real:
+        check_not_lfs_pointer(real)
+        check_not_sparse(real)
+        return _SafetensorsFile(real) if path.suffix == ".safetensors" else _TorchFile(real)
 
 
 def _check_header_size(path: Path) -> None:
@@ -261,14 +266,15 @@ class _IndexFile(FileRecord):
     weight_map: dict[str, str]
 
 
-def _find_weight_files(directory: Path) -> tuple[list[Path], Mapping[str, str]]:
+def _find_weight_files(directory: Path, inside: Path | None) -> tuple[list[Path], Mapping[str, str]]:
     """Return the weight files of a directory, and what their index says: a tensor's name to its file's."""
     form = weight_form_of(directory)
     if form is not None:
         index = directory / form.index
         if not index.is_file():
             return [directory / form.single], {}
-        weight_map = read_record(index, _IndexFile).weight_map
+        with pin_file(index, inside) as real:
+            weight_map = read_record(real, _IndexFile).weight_map
         return _find_shards(index, sorted(set(weight_map.values()))), weight_map
     there = sorted(path.name for path in directory.iterdir())
     raise CheckpointError(
