@@ -421,7 +421,7 @@ def test_real_adapter_is_loaded_chosen_and_removed(tmp_path: Path) -> None:
 
 
 def test_strangers_files_are_refusals_and_the_server_goes_on(tmp_path: Path) -> None:
-    """On the demo model: damaged, malformed and foreign adapters are 400, what leads out is 403, never 500."""
+    """On the demo model: damaged and foreign adapters are 400, what leads out is 403, nothing is a 500."""
     folder, demo = tmp_path / "adapters", glm_core.resolve_model("demo")
     folder.mkdir()
     write_adapter(tmp_path / "outside", demo)

@@ -138,9 +138,9 @@ def test_a_full_disk_leaves_the_old_adapter(
     [
         (
             {"family": "chatglm2"},
-            r"another model \(golden\): its family is chatglm2, that of this one is chatglm$",
+            r"another model.*golden.*family is .chatglm2., that of this one is .chatglm.",
         ),
-        ({"num_layers": 28}, r"another model \(golden\): its num_layers is 28, that of this one is 3$"),
+        ({"num_layers": 28}, r"another model.*golden.*num_layers is 28, that of this one is 3"),
         ({"num_kv_heads": 32}, r"its num_kv_heads is 32, that of this one is 4$"),
         ({"head_dim": 128}, r"its head_dim is 128, that of this one is 16$"),
         (
@@ -153,13 +153,13 @@ def test_a_full_disk_leaves_the_old_adapter(
         ),
         (
             {"format_version": 2},
-            r"has format version 2, this glm-runtime-torch reads 1; update it: pip install",
+            r"format_version 2, .* reads 1; update it: pip install",
         ),
-        ({"format_version": "1"}, r"has format version '1', this glm-runtime-torch reads 1"),
+        ({"format_version": "1"}, r"format_version .1., .* reads 1"),
         ({"format": "peft"}, r"does not describe an adapter: its format is not 'glm-adapter'$"),
         (
             {"pre_seq_len": "6"},
-            r"pre_seq_len is '6', an integer is expected; copy or train",
+            r"pre_seq_len is .6., a whole number .* expected; copy or train",
         ),
     ],
 )
@@ -174,7 +174,7 @@ def test_a_missing_setting_is_named(adapter: Path) -> None:
     content = json.loads((adapter / CONFIG_FILE).read_text("utf-8"))
     del content["num_layers"]
     (adapter / CONFIG_FILE).write_text(json.dumps(content))
-    with pytest.raises(AdapterError, match=r"glm_adapter\.json: num_layers is missing; copy or train"):
+    with pytest.raises(AdapterError, match=r"glm_adapter\.json: num_layers is missing.*copy or train"):
         load(adapter)
 
 
@@ -287,7 +287,7 @@ def test_other_weights_are_told_and_not_refused(tmp_path: Path, caplog: pytest.L
             save_adapter(tmp_path / name, prefix, family="chatglm", base=base or model.base)
             open_source(ModelSource("tiny", directory, {"a": tmp_path / name}), "float32")
     assert [record.getMessage() for record in caplog.records] == [
-        f"glm: adapter {tmp_path / 'other'} was trained on THUDM/x, whose weights are not those of tiny; "
+        f'glm: adapter {tmp_path / "other"} was trained on "THUDM/x", whose weights are not those of tiny; '
         "its answers may be poor"
     ]
 
@@ -330,9 +330,9 @@ def test_directory_is_looked_at_once(adapter: Path, monkeypatch: pytest.MonkeyPa
     """Whatever is asked of an opened adapter, its weight files are opened once."""
     opened: list[Path] = []
 
-    def count(path: Path) -> Checkpoint:
+    def count(path: Path, inside: Path | None = None) -> Checkpoint:
         opened.append(path)
-        return Checkpoint(path)
+        return Checkpoint(path, inside)
 
     monkeypatch.setattr(directory_module, "Checkpoint", count)
     found = open_adapter(adapter)
