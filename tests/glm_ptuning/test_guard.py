@@ -49,6 +49,6 @@ def test_a_resumed_guard_counts_on() -> None:
     """What it has seen survives in its state."""
     before, after = DivergenceGuard(), DivergenceGuard()
     run(before, [3.0] * START_STEPS + [9.0] * (WINDOW - 12))
-    after.load_state(before.state())
+    after.load_state(before.get_state())
     with pytest.raises(TrainingStoppedError, match="diverges"):
         run(after, [9.0] * 20)

@@ -287,7 +287,7 @@ def test_other_weights_are_told_and_not_refused(tmp_path: Path, caplog: pytest.L
             save_adapter(tmp_path / name, prefix, family="chatglm", base=base or model.base)
             open_source(ModelSource("tiny", directory, {"a": tmp_path / name}), "float32")
     assert [record.getMessage() for record in caplog.records] == [
-        f'glm: adapter {tmp_path / "other"} was trained on "THUDM/x", whose weights are not those of tiny; '
+        f"glm: adapter {tmp_path / 'other'} was trained on THUDM/x, whose weights are not those of tiny; "
         "its answers may be poor"
     ]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from glm_hub.model_files import CONFIG
 
+from glm_core.cleaning import clean_text
 from glm_core.errors import AdapterError, CheckpointError
 
 from ..checkpoints.reader import Checkpoint
@@ -20,6 +21,8 @@ from .adapter import StoredAdapter
 from .directory import PUBLISHED_SIZES, AdapterDirectory, PrefixTensors, find_prefix, open_adapter
 from .files import CONFIG_FILE, MAX_NAME, AdapterConfig, BaseModel
 from .prefix import StoredPrefix
+
+MAX_SHOWN_NAME = 200  # characters: the names are mostly paths, whose ends matter
 
 _log = logging.getLogger("glm")
 
@@ -175,7 +178,7 @@ def _check_sizes(directory: Path, stated: AdapterConfig, family: Family, sizes: 
         ("head_dim", stated.head_dim, sizes.head_dim),
     ):
         if found != needed:
-            trained_on = f" ({format_value(stated.base.name)})" if stated.base.name else ""
+            trained_on = f" ({_format_name(stated.base.name)})" if stated.base.name else ""
             raise AdapterError(
                 f"{directory}: the adapter was trained on another model{trained_on}: "
                 f"its {name} is {format_value(found)}, that of this one is {format_value(needed)}"
@@ -188,9 +191,14 @@ def _compare_bases(directory: Path, trained_on: BaseModel, base: BaseModel) -> N
         _log.warning(
             "glm: adapter %s was trained on %s, whose weights are not those of %s; its answers may be poor",
             directory,
-            format_value(trained_on.name) if trained_on.name else "a model without a name",
+            _format_name(trained_on.name) or "a model without a name",
             base.name,
         )
+
+
+def _format_name(name: str) -> str:
+    """Return the name of a base model, which a stranger may have written, as one line of a message."""
+    return " ".join(clean_text(name).split())[:MAX_SHOWN_NAME]
 
 
 def _format_sizes(encoder: PrefixEncoder, published: Mapping[str, Any]) -> str:
