@@ -241,7 +241,7 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
     if kind is str and hasattr(value, "__fspath__"):
         value = str(value)
     expected = dict if typing.get_origin(kind) is not None else kind
-    if type(value) is not expected or (expected is float and not math.isfinite(value)):
+    if type(value) is not expected or (isinstance(value, float) and not math.isfinite(value)):
         raise ConfigError(f"{name} must be {_EXPECTED[expected]}, got {_format(value)}")
     return value
 

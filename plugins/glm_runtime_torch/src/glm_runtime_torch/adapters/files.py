@@ -147,7 +147,7 @@ def _build_content(
     }
 
 
-def _text(length: int) -> Any:
+def _limit_text(length: int) -> Any:
     """Return the annotation of text within a length, which is part of what an error says."""
     return Field(max_length=length, description=f"text of at most {length:,} characters")
 
@@ -155,14 +155,14 @@ def _text(length: int) -> Any:
 class _BaseRecord(FileRecord):
     """``base`` in ``glm_adapter.json``; see `BaseModel`."""
 
-    name: Annotated[str, _text(MAX_NAME)] = ""
-    fingerprint: Annotated[str, _text(MAX_NAME)] = ""
+    name: Annotated[str, _limit_text(MAX_NAME)] = ""
+    fingerprint: Annotated[str, _limit_text(MAX_NAME)] = ""
 
 
 class _AdapterRecord(FileRecord):
     """``glm_adapter.json``; see `AdapterConfig`. Keys that only people read are not required."""
 
-    family: Annotated[str, _text(64)]
+    family: Annotated[str, _limit_text(64)]
     prefix_projection: bool
     pre_seq_len: Annotated[int, whole_number(1, MAX_POSITIONS)]
     num_layers: Annotated[int, whole_number(1, MAX_SIZE)]
@@ -170,7 +170,7 @@ class _AdapterRecord(FileRecord):
     head_dim: Annotated[int, whole_number(1, MAX_SIZE)]
     base: _BaseRecord = _BaseRecord()
     training: dict[str, Any] = Field(default_factory=dict)
-    created_by: Annotated[str, _text(MAX_NAME)] = ""
+    created_by: Annotated[str, _limit_text(MAX_NAME)] = ""
 
 
 def read_adapter_config(directory: Path, inside: Path | None = None) -> AdapterConfig | None:
