@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from glm_ptuning._data import Columns, read_column_names, read_rows
+from hypothesis import given, settings, strategies as st
 
 from glm_core import ConfigError, Message
+from glm_core.cleaning import clean_text
 
 COLUMNS = Columns("q", "a")
 
@@ -53,6 +55,38 @@ def test_empty_rows_are_left_out_and_named(tmp_path: Path) -> None:
         "2 left out because the prompt or the response is empty: lines 2, 3"
     )
     assert len(read_rows(lines(tmp_path, *rows), COLUMNS, keep_empty=True).rows) == 3
+
+
+@pytest.mark.parametrize("column", ["q", "a", "h"])
+def test_half_a_character_is_a_bad_row(tmp_path: Path, column: str) -> None:
+    """JSON can write it, no tokenizer can take it; the row and its column are named, and the rest is text."""
+    bad = [["\ud800", "x"]] if column == "h" else "x\udfff"
+    row = {"q": "1", "a": "2", "h": [["3", "4"]]} | {column: bad}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(ConfigError, match=f"line 1: column '{column}' .*half a character"):
+        read_rows(path, Columns("q", "a", "h"))
+
+
+TEXTS = st.text(max_size=300).map(lambda text: text.encode("utf-8", "ignore"))
+
+
+@given(content=st.binary(max_size=300) | TEXTS)
+@settings(max_examples=150, deadline=None, derandomize=True)
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.csv"])
+def test_any_bytes_are_rows_or_one_printable_error(
+    tmp_path_factory: pytest.TempPathFactory, name: str, content: bytes
+) -> None:
+    """Whatever a file holds: nothing but a `ConfigError`, which a terminal can show."""
+    path = tmp_path_factory.mktemp("rows") / name
+    for start in (b"", b"[", b'{"q": "1", "a": ', b"q,a\n"):
+        path.write_bytes(start + content)
+        message = ""
+        try:
+            read_rows(path, COLUMNS)
+        except ConfigError as error:
+            message = str(error)
+        assert clean_text(message) == message
 
 
 def test_rows_of_an_array_are_named_by_their_number(tmp_path: Path) -> None:

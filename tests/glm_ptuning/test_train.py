@@ -338,6 +338,15 @@ def test_a_diverging_job_keeps_its_last_checkpoint(
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 8
 
 
+@pytest.mark.parametrize("length", [10**5, 2**20])
+def test_a_prefix_longer_than_the_model_takes_is_refused_before_it_is_made(
+    model: Path, rows: Path, tmp_path: Path, length: int
+) -> None:
+    """A digit too many is a sentence with both numbers, and takes no memory."""
+    with pytest.raises(ConfigError, match=f"pre_seq_len {length:,}.*tokens"):
+        train(model, tmp_path / "out", options(rows, pre_seq_len=length))
+
+
 def test_a_model_of_another_runtime_is_declined() -> None:
     """The trainer answers None for what is no model of the torch runtime."""
     from glm_ptuning.plugin import train as hook

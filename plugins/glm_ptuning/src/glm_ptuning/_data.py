@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glm_core import Message
+from glm_core.cleaning import clean_text
 from glm_core.errors import ConfigError
 from glm_core.records import build_messages
 
@@ -126,21 +127,25 @@ def _parse_row(found: TableRow, columns: Columns) -> tuple[Row | None, str]:
     texts: list[str] = []
     for name in (columns.prompt, columns.response):
         if name not in content:
-            return None, f"no column {name!r}; it has: {', '.join(map(repr, content))}"
+            return None, f"no column {name!r}; it has: {_list_columns(content)}"
         value = content[name]
         if value is not None and not isinstance(value, str):
             return None, f"column {name!r} holds {_shorten_json(value)}, text is expected"
+        if not _is_unicode(value):
+            return None, f"column {name!r} {_HALF_CHARACTER}"
         texts.append(value or "")
     history: tuple[tuple[str, str], ...] = ()
     if columns.history is not None:
         if columns.history not in content:
-            return None, f"no column {columns.history!r}; it has: {', '.join(map(repr, content))}"
+            return None, f"no column {columns.history!r}; it has: {_list_columns(content)}"
         rounds = _parse_rounds(content[columns.history])
         if rounds is None:
             return None, (
                 f"column {columns.history!r} holds {_shorten_json(content[columns.history])}, a list of "
                 '["question", "answer"] pairs is expected'
             )
+        if not all(_is_unicode(part) for pair in rounds for part in pair):
+            return None, f"column {columns.history!r} {_HALF_CHARACTER}"
         history = rounds
     return Row(found.place, texts[0], texts[1], history), ""
 
@@ -160,9 +165,23 @@ def _parse_rounds(value: Any) -> tuple[tuple[str, str], ...] | None:
     return tuple((question, answer) for question, answer in pairs)
 
 
+# What JSON can write (\ud800) and no tokenizer can take: half of a pair that is one character in UTF-16.
+_HALF_CHARACTER = "holds half a character, which is no text; correct how the file was written"
+
+
+def _is_unicode(text: str | None) -> bool:
+    return text is None or text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _shorten_json(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = clean_text(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _list_columns(names: Iterable[str]) -> str:
+    """Return the columns of a row, at most ten, each cut: a file may have thousands."""
+    listed = [repr(name if len(name) <= 60 else f"{name[:60]}...") for name in names]
+    return ", ".join(listed[:MAX_NAMED]) + (", ..." if len(listed) > MAX_NAMED else "")
 
 
 def format_places(places: Sequence[RowPlace]) -> str:

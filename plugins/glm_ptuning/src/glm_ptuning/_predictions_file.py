@@ -129,9 +129,8 @@ def write_results(directory: Path, name: str, results: Mapping[str, float]) -> t
 
 
 def _format_line(label: str, prediction: str) -> bytes:
-    # Half a surrogate pair, which a label may hold as a JSON escape, cannot be written as UTF-8.
     text = json.dumps({"labels": label, "predict": prediction}, ensure_ascii=False)
-    return f"{text}\n".encode("utf-8", "replace")
+    return f"{text}\n".encode()
 
 
 def _parse_line(line: bytes, label: str) -> str | None:

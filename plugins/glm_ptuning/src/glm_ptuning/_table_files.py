@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glm_core.cleaning import clean_text
 from glm_core.errors import ConfigError
 
 CSV_ENDINGS = (".csv",)
@@ -160,5 +161,5 @@ def _explain_error(error: Exception) -> str:
 
 
 def _shorten(text: str) -> str:
-    line = text.strip().split("\n")[0]
+    line = clean_text(text.strip().split("\n")[0])
     return line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}..."
