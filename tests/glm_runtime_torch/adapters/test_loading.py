@@ -332,7 +332,7 @@ def test_directory_is_looked_at_once(adapter: Path, monkeypatch: pytest.MonkeyPa
 
     def count(path: Path, inside: Path | None = None) -> Checkpoint:
         opened.append(path)
-        return Checkpoint(path, inside)
+        return Checkpoint(path, inside=inside)
 
     monkeypatch.setattr(directory_module, "Checkpoint", count)
     found = open_adapter(adapter)

@@ -171,7 +171,7 @@ def open_adapter(directory: Path, inside: Path | None = None) -> AdapterDirector
         path = _find_weights(directory, inside)
         stated = read_adapter_config(path, inside)
         published = _read_published_config(path, inside)
-        checkpoint = Checkpoint(path, inside)
+        checkpoint = Checkpoint(path, inside=inside)
     except CheckpointError as error:
         raise AdapterError(f"adapter: {error}") from error
     except OSError as error:  # of looking at names: no permission, a disk that is gone, a name too long

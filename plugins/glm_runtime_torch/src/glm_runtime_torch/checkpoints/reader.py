@@ -59,7 +59,7 @@ class Checkpoint:
         OutsideFolderError: a file is not inside ``inside``.
     """
 
-    def __init__(self, directory: Path, inside: Path | None = None) -> None:
+    def __init__(self, directory: Path, *, inside: Path | None = None) -> None:
         self.directory = directory
         self.paths, weight_map = _find_weight_files(directory, inside)
         self._tensors: dict[str, tuple[_File, str]] = {}
