@@ -11,8 +11,7 @@ import glm_runtime_torch  # noqa: F401 - registers the auto classes
 import pytest
 import torch
 from foreign_weights import ENCODINGS, add_to_config, is_block_matrix, state_compressed, write_encoded
-from glm_runtime_torch.checkpoints.reader import SAFETENSORS_DTYPES
-from glm_runtime_torch.checkpoints.stored_scale import PLAIN_DTYPES, StoredScale
+from glm_runtime_torch.checkpoints.stored_scale import PLAIN_DTYPES, SAFETENSORS_DTYPES, StoredScale
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantize_job.job import quantize_checkpoint
@@ -185,7 +184,7 @@ def test_a_dtype_that_is_not_known_is_named_even_where_nobody_reads_it(
     header += f',"x":{{"dtype":"{stored}","shape":[8],"data_offsets":[{end},{end + size}]}}}}'.encode()
     data = len(header).to_bytes(8, "little") + header + content[8 + length :] + bytes(size)
     (copy / "model.safetensors").write_bytes(data)
-    with pytest.raises(CheckpointError, match=rf"tensor x has dtype {stored}"):
+    with pytest.raises(CheckpointError, match=rf"tensor x holds {stored}"):
         open_model(copy)
 
 

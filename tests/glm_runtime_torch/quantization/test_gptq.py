@@ -237,7 +237,7 @@ def test_walking_block_by_block_is_the_networks_own_forward() -> None:
         for index, block in enumerate(model.transformer.layers):
             expected = case["hidden_states"][index, :, 0]
             torch.testing.assert_close(walk._hidden[0][0], expected, rtol=0, atol=2e-4)
-            seen = walk.statistics(block, block.attention.query_key_value)  # type: ignore[arg-type]
+            seen = walk.collect_statistics(block, block.attention.query_key_value)  # type: ignore[arg-type]
             x = block.input_layernorm(expected)
             assert seen.count == len(ids)
             torch.testing.assert_close(seen.matrix, x.T @ x, rtol=1e-3, atol=1e-2)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from glm_hub.model_files import find_companions
-from glm_runtime_torch.checkpoints.config_file import read_json
+from glm_runtime_torch.checkpoints.json_file import read_json
 from glm_runtime_torch.families.registry import find_family
 from glm_runtime_torch.loading import open_source
 from tiny_families import MAKERS

@@ -21,11 +21,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints.published_sizes import (
+    MAX_CHANNELS,
+    MAX_CONTEXT_LENGTH,
+    MAX_HEADS,
+    MAX_LAYERS,
+    MAX_PREFIX_LENGTH,
+    MAX_TOKEN_ID,
+    MAX_VOCABULARY,
+)
+from ..checkpoints.record_file import FieldError, FileRecord, parse_record, real_number, whole_number
 from ..network.decoder import DecoderBlock, DecoderModel
 from ..network.fused import apply_linear_gelu, normalize_sum
 from ..network.language_model import Dimensions, PartNames
@@ -37,6 +47,29 @@ from ..network.rotary import RotaryEmbedding
 DEEP_NORM_ALPHA = 56.0**0.5
 # The original's slider goes to twice the length that the model was trained with.
 CONTEXT_LENGTH_FACTOR = 2
+# v1.0 had 20,000 image tokens in front of its words; all ids of text were higher by as many.
+VOCABULARY_OF_V1_0 = 150528
+TokenId = Annotated[int, whole_number(0, MAX_TOKEN_ID)]
+
+
+class ConfigFile(FileRecord):
+    """What is read of a ``config.json``; see `ChatGLMConfig` for what the keys mean."""
+
+    num_attention_heads: Annotated[int, whole_number(1, MAX_HEADS)]
+    vocab_size: Annotated[int, whole_number(1, MAX_VOCABULARY)] = 130528
+    hidden_size: Annotated[int, whole_number(1, MAX_CHANNELS)] = 4096
+    num_layers: Annotated[int, whole_number(1, MAX_LAYERS)] = 28
+    inner_hidden_size: Annotated[int, whole_number(1, MAX_CHANNELS)] = 16384
+    layernorm_epsilon: Annotated[float, real_number(0, 1)] = 1e-5
+    max_sequence_length: Annotated[int, whole_number(1, MAX_CONTEXT_LENGTH)] = 2048
+    position_encoding_2d: bool = True
+    mask_token_id: TokenId = 130000
+    gmask_token_id: TokenId = 130001
+    bos_token_id: TokenId = 130004
+    eos_token_id: TokenId = 130005
+    pad_token_id: TokenId = 3
+    pre_seq_len: Annotated[int, whole_number(1, MAX_PREFIX_LENGTH)] | None = None
+    prefix_projection: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,9 +124,18 @@ class ChatGLMConfig:
 
     @classmethod
     def from_checkpoint(cls, config: Mapping[str, Any]) -> ChatGLMConfig:
-        """Read the published ``config.json``, which spells ``num_heads`` its own way."""
-        known = {field for field in cls.__dataclass_fields__ if field in config}
-        return cls(num_heads=config["num_attention_heads"], **{field: config[field] for field in known})
+        """Read the published ``config.json``, which spells ``num_heads`` its own way.
+
+        Raises:
+            ValueError: a key is missing or cannot be, keys do not fit together, or it is v1.0.
+        """
+        if config.get("vocab_size") == VOCABULARY_OF_V1_0:
+            raise FieldError(
+                f"it is ChatGLM-6B v1.0 (vocab_size {VOCABULARY_OF_V1_0}, 20,000 of them image tokens), and "
+                "v1.1 is expected, whose weights are others; take revision v1.1.0 of the same model"
+            )
+        read = parse_record(ConfigFile, config).model_dump()
+        return cls(num_heads=read.pop("num_attention_heads"), **read)
 
 
 class ChatGLMAttention(nn.Module):

@@ -10,14 +10,14 @@ Axes: B batch · T new tokens · S key positions · N query heads · G key/value
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.modeling_utils import AttentionInterface
 
 from ..network.attention import AttendingStore, KeyValueStore, compute_attention
@@ -26,6 +26,7 @@ from ..network.language_model import Dimensions, LanguageModel, PartNames
 from ..network.layout import CausalLayout
 from ..network.prefix_encoder import PrefixEncoder
 from ..network.rotary import Rotary
+from .native_config import find_head_dim
 
 ATTENTION = "glm_runtime_torch"
 
@@ -198,16 +199,6 @@ def _use_own_experts(mlp: Any, config: Any) -> None:
     mlp.gate.e_score_correction_bias = nn.Parameter(bias, requires_grad=False)
 
 
-def read_config(raw: Mapping[str, Any]) -> Any:
-    """Return transformers' configuration of a ``config.json``.
-
-    Raises:
-        ValueError: a value of a wrong type.
-    """
-    kept = {key: value for key, value in raw.items() if key not in ("model_type", "pre_seq_len")}
-    return AutoConfig.for_model(raw["model_type"], **kept)
-
-
 def read_dimensions(config: Any) -> Dimensions:
     """Return the sizes of the network that a configuration describes."""
     ends = config.eos_token_id
@@ -216,7 +207,7 @@ def read_dimensions(config: Any) -> Dimensions:
         hidden_size=config.hidden_size,
         num_heads=config.num_attention_heads,
         num_kv_heads=config.num_key_value_heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        head_dim=find_head_dim(config),
         vocab_size=config.vocab_size,
         context_length=config.max_position_embeddings,
         eos_token_id=ends[0] if isinstance(ends, list) else ends,

@@ -5,6 +5,7 @@ A new family is one module in ``architectures``, a tokenizer, one entry here and
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,9 @@ from ..tokenizers.chatglm import ChatGLMTokenizer
 from ..tokenizers.chatglm2 import ChatGLM2Tokenizer
 from ..tokenizers.chatglm3 import ChatGLM3Tokenizer
 from ..tokenizers.glm4_9b import GLM4Tokenizer
-from .recognition import NATIVE_FAMILIES, family_name
+from .recognition import FAMILY_NAMES, NATIVE_FAMILIES, recognize
+
+_log = logging.getLogger("glm")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Family:
     Attributes:
         name: for reports and error messages.
         read_config: the family's configuration from a ``config.json``.
+        count_tensors: how many tensors the files of a configuration's network hold at least, found without
+            building it: a file that has fewer cannot be its.
         build: makes the network of a configuration, tied where the family is; what a checkpoint holds
             beyond its parameters (a copy of a tied head, rotary buffers) is not read.
         dimensions: the sizes of a configuration's network, where there is only the configuration; a
@@ -43,6 +48,7 @@ class Family:
 
     name: str
     read_config: Callable[[Mapping[str, Any]], Any]
+    count_tensors: Callable[[Any], int]
     build: Callable[[Any], LanguageModel]
     read_dimensions: Callable[[Any], Dimensions]
     read_tokenizer: Callable[[Path], ChatTokenizer]
@@ -53,6 +59,7 @@ class Family:
 CHATGLM = Family(
     name="chatglm",
     read_config=chatglm.ChatGLMConfig.from_checkpoint,
+    count_tensors=attrgetter("num_layers"),
     build=chatglm.ChatGLM,
     read_dimensions=attrgetter("dimensions"),
     read_tokenizer=ChatGLMTokenizer,
@@ -66,6 +73,7 @@ CHATGLM = Family(
 CHATGLM2 = Family(
     name="chatglm2",
     read_config=partial(chatglm2.ChatGLM2Config.from_checkpoint, interpolates=True),
+    count_tensors=attrgetter("num_layers"),
     build=chatglm2.ChatGLM2,
     read_dimensions=attrgetter("dimensions"),
     read_tokenizer=ChatGLM2Tokenizer,
@@ -94,6 +102,11 @@ def _make_native_family(model_type: str) -> Family:
 
         return native
 
+    def import_config() -> Any:
+        from ..architectures import native_config  # imports transformers
+
+        return native_config
+
     def read_tokenizer(directory: Path) -> ChatTokenizer:
         from ..tokenizers.native import NativeTokenizer  # imports transformers
 
@@ -101,7 +114,8 @@ def _make_native_family(model_type: str) -> Family:
 
     return Family(
         name=model_type,
-        read_config=lambda config: import_native().read_config(config),
+        read_config=lambda config: import_config().read_config(config),
+        count_tensors=lambda config: import_config().count_tensors(config),
         build=lambda config: import_native().NativeModel(config),
         read_dimensions=lambda config: import_native().read_dimensions(config),
         read_tokenizer=read_tokenizer,
@@ -117,7 +131,20 @@ NATIVE = tuple(_make_native_family(model_type) for model_type in NATIVE_FAMILIES
 FAMILIES: tuple[Family, ...] = (CHATGLM, GLM4, CHATGLM2, CHATGLM3, *NATIVE)
 
 
-def find_family(config: Mapping[str, Any]) -> Family | None:
-    """Return the family of a ``config.json``, or ``None`` if it is none of ours."""
-    name = family_name(config)
-    return next((family for family in FAMILIES if family.name == name), None)
+assert {family.name for family in FAMILIES} == set(FAMILY_NAMES)  # which are told without importing this
+
+
+def find_family(config: Mapping[str, Any], directory: Path | None = None, wanted: str = "") -> Family | None:
+    """Return the family of a model, or ``None`` if it is none of ours; the user is told where it is a guess.
+
+    The arguments are those of `recognize`.
+
+    Raises:
+        ConfigError: it cannot be of the wanted family.
+    """
+    found = recognize(config, directory, wanted)
+    if found is None:
+        return None
+    if found.doubt:
+        _log.warning("glm: %s: %s", directory or "a config.json", found.doubt)
+    return next(family for family in FAMILIES if family.name == found.family)

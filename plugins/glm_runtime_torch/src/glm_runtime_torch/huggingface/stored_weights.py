@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from glm_core.errors import CheckpointError
 
 from ..checkpoints.reader import Checkpoint
+from ..checkpoints.requirements import check_dtype
 from ..checkpoints.scaled_weights import decode_foreign_weights
 from ..checkpoints.stored_scale import PLAIN_DTYPES
 
@@ -77,13 +78,13 @@ def read_weights(
     paths = [Path(file) for file in files or ()]
     if not paths or {path.suffix for path in paths} - {".safetensors", ".bin"}:
         return None
-    checkpoint = Checkpoint(paths[0].parent, paths)
+    checkpoint = Checkpoint(paths[0].parent, paths=paths)
     message = decode_foreign_weights(checkpoint, config)
     for name in checkpoint:
         # transformers also takes names without the base model's prefix
         expected = parameters.get(name) or parameters.get(f"transformer.{name}")
         if expected is not None:
-            checkpoint.check_dtype(name, expected)
+            check_dtype(checkpoint, name, expected)
     if not message:
         return None
     _log.warning("%s", message)

@@ -55,6 +55,14 @@ def list_unique_parameters(network: nn.Module) -> list[tuple[str, Tensor]]:
     return list(network.named_parameters(remove_duplicate=True))
 
 
+def list_aliases(network: nn.Module) -> dict[str, list[str]]:
+    """Return the other names of each tied parameter, by its first name."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {first: others for first, *others in names.values() if others}
+
+
 def replace_parameter(network: nn.Module, old: Tensor, value: Tensor) -> None:
     """Put ``value`` wherever ``old`` is, so that tied weights stay tied."""
     parameter = nn.Parameter(value, requires_grad=False)

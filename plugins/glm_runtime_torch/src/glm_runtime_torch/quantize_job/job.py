@@ -17,16 +17,17 @@ from glm_core.errors import CheckpointError, ConfigError
 from glm_core.records import ModelSource, QuantizeJob, QuantizeProgress
 
 from ..checkpoints.companions import copy_companions, list_companions
-from ..checkpoints.config_file import read_json
 from ..checkpoints.foreign_formats import KEYS as FORMAT_KEYS
+from ..checkpoints.json_file import read_json
 from ..checkpoints.reader import Checkpoint
+from ..checkpoints.requirements import require_parameters
 from ..checkpoints.scaled_weights import open_model_weights
 from ..checkpoints.writer import SafetensorsWriter, write_text
 from ..families.registry import Family
-from ..model.directory import read_config, recognised_family
+from ..model.directory import build_network, read_config, recognised_family
 from ..network.empty_weights import build_without_weights
 from ..network.language_model import LanguageModel
-from ..network.parameters import list_unique_parameters
+from ..network.parameters import list_aliases, list_unique_parameters
 from ..quantization import StoredForm, check_linears, expect_stored_form, quantize_stored
 from ..quantization.calibration import read_passages
 from .block_gptq import BlockGPTQ
@@ -64,7 +65,7 @@ def quantize_checkpoint(source: ModelSource, job: QuantizeJob) -> Iterator[Quant
         ConfigError: scheme, method, calibration file or destination cannot be used.
         CheckpointError: the source is damaged or quantised already.
     """
-    family = None if source.path is None else recognised_family(source.path)
+    family = None if source.path is None else recognised_family(source.path, source.family)
     if source.path is None or family is None:
         return None
     prepared = _prepare(source.path, family, job)
@@ -81,14 +82,14 @@ def _prepare(source: Path, family: Family, job: QuantizeJob) -> PreparedJob:
             "quantise the float16 original."
         )
     form = StoredForm(job.scheme.bits, job.scheme.group_size, job.embeddings)
-    with build_without_weights():
-        network = family.build(read_config(source, raw, family))
+    checkpoint = open_model_weights(source, raw)
+    network = build_network(family, read_config(source, raw, family), checkpoint)
     try:
         check_linears(network, job.scheme)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    checkpoint = open_model_weights(source, raw)
-    checkpoint.require(dict(list_unique_parameters(network)))
+    checkpoint.rename_tied(list_aliases(network))
+    require_parameters(checkpoint, dict(list_unique_parameters(network)))
     shards = plan_shards(checkpoint, network, form, MAX_SHARD_BYTES)
     copied = sum((source / path).stat().st_size for path in list_companions(source))
     check_disk(job.destination, sum(shard.num_bytes for shard in shards) + copied + SMALL_FILES_BYTES)
@@ -213,4 +214,4 @@ def _verify(prepared: PreparedJob, directory: Path) -> None:
     with build_without_weights():
         network = prepared.family.build(read_config(directory, raw, prepared.family))
         expect_stored_form(network, raw)
-    Checkpoint(directory).require(dict(list_unique_parameters(network)))
+    require_parameters(Checkpoint(directory), dict(list_unique_parameters(network)))

@@ -101,9 +101,10 @@ def plan_shards(
             continue
         targets = tables if name in tables[:1] else (name,) if name in matrices else ()
         item = _plan_item(checkpoint, name, targets, form)
-        if name.startswith(start):
-            inside[int(name.removeprefix(start).partition(".")[0])].append(item)
-        else:
+        number = name.removeprefix(start).partition(".")[0] if name.startswith(start) else ""
+        if number.isdecimal() and int(number) in inside:
+            inside[int(number)].append(item)
+        else:  # also blocks that the network does not have, such as GLM-4.5's for predicting further tokens
             outside.append(ShardUnit((item,)))
     embedding = f"{network.part_names.embedding}.{STORED_INTEGERS}"
     # The table comes first, because GPTQ and whoever loads the result need it first; the rest stays in order.

@@ -12,7 +12,7 @@ from glm_core import ChatRequest
 from glm_core.errors import ConfigError
 from glm_core.records import QuantizationScheme
 
-from ..checkpoints.config_file import read_json
+from ..checkpoints.json_file import read_json
 from ..model.directory import recognised_family
 from ..model.torch_model import TorchModel
 from ..network.parameters import list_unique_parameters
