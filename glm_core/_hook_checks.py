@@ -39,7 +39,7 @@ def check_hooks(module: object, trial: pluggy.PluginManager) -> tuple[str, ...]:
         if caller.has_spec():
             names.append(caller.name)
         elif not all(implementation.optionalhook for implementation in implementations):
-            raise PluginError(_unknown_hook(caller.name))  # misspelt, it would just never be called
+            raise PluginError(_explain_unknown_hook(caller.name))  # misspelt, it would just never be called
         for implementation in implementations:
             _check_shape(caller.name, implementation.function)
     missing = [name for name in RUNTIME_HOOKS if name not in names]
@@ -50,7 +50,7 @@ def check_hooks(module: object, trial: pluggy.PluginManager) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _unknown_hook(name: str) -> str:
+def _explain_unknown_hook(name: str) -> str:
     known = sorted(name for name, value in vars(hookspecs).items() if hasattr(value, "glm_spec"))
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"hooks are: {', '.join(known)}"

@@ -31,7 +31,7 @@ class PluginFailureError(PluginError):
 
 
 @contextlib.contextmanager
-def plugin_errors(plugin: str, what: str) -> Iterator[None]:
+def wrap_plugin_errors(plugin: str, what: str) -> Iterator[None]:
     """Raise whatever the block raises as an error that names the plugin whose code it calls.
 
     The one place that decides which errors of plugins are for users. `GlmError` is, by definition.
@@ -56,7 +56,7 @@ def plugin_errors(plugin: str, what: str) -> Iterator[None]:
         ) from error
 
 
-def broken_promise(plugin: str, what: str) -> PluginError:
+def make_promise_error(plugin: str, what: str) -> PluginError:
     """Return the error for a plugin that did something that a hook's contract forbids."""
     return PluginError(f"plugin {plugin!r}: {what}; report this to its author")
 
@@ -70,7 +70,7 @@ def format_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def safe_repr(value: object) -> str:
+def format_value(value: object) -> str:
     """Return the ``repr`` of a value in one line, or its type's name if ``__repr__`` raises."""
     try:
         return to_one_line(repr(value))
@@ -88,7 +88,7 @@ def to_one_line(text: str) -> str:
 
 
 @contextlib.contextmanager
-def running_command() -> Iterator[None]:
+def mark_running_command() -> Iterator[None]:
     """Mark this process as a command of ours, in which `divert_output` has an effect."""
     global _commands
     _commands += 1

@@ -89,24 +89,24 @@ class Settings:
                 raise ConfigError(f"{name} must be between 0 (automatic) and {maximum:g}, got {number:g}")
 
 
-def config_file(environ: Mapping[str, str] = os.environ) -> Path:
+def find_config_file(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the settings file: ``GLM_CONFIG``, or ``config.toml`` in the user's configuration folder."""
     named = environ.get("GLM_CONFIG")
     return expand(named) if named else platformdirs.user_config_path("glm") / "config.toml"
 
 
-def hub_cache(environ: Mapping[str, str] = os.environ) -> Path:
+def find_hub_cache(environ: Mapping[str, str] = os.environ) -> Path:
     """Return where Hugging Face's client keeps downloads; the same rule as the client's own."""
     caches = environ.get("XDG_CACHE_HOME") or "~/.cache"
     return expand(environ.get("HF_HOME") or f"{caches}/huggingface")
 
 
-def wants_debug(environ: Mapping[str, str] = os.environ) -> bool:
+def is_debug_wanted(environ: Mapping[str, str] = os.environ) -> bool:
     """Return whether ``GLM_DEBUG`` asks the command line for tracebacks and debug messages."""
     return environ.get("GLM_DEBUG", "").lower() in YES
 
 
-def wants_hook_trace(environ: Mapping[str, str] = os.environ) -> bool:
+def is_hook_trace_wanted(environ: Mapping[str, str] = os.environ) -> bool:
     """Return whether ``GLM_TRACE_HOOKS`` asks for a line about every hook call."""
     return environ.get("GLM_TRACE_HOOKS", "").lower() in YES
 
@@ -152,7 +152,7 @@ def load_settings(
 
 
 def _from_file(environ: Mapping[str, str]) -> dict[str, Any]:
-    path = config_file(environ)
+    path = find_config_file(environ)
     try:
         text = path.read_text("utf-8-sig")  # editors on Windows put a mark in front
     except FileNotFoundError:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ._isolation import safe_repr
+from ._isolation import format_value
 from .config import expand
 from .descriptions import DeviceInfo
 from .errors import ConfigError
@@ -41,14 +41,16 @@ def read_device_map(text: str) -> dict[str, str | int]:
 def check_entries(origin: str, content: Any) -> dict[str, str | int]:
     """Return a map of names to devices; refuse all else, such as the ``"auto"`` of other libraries."""
     if not isinstance(content, Mapping) or not content:
-        raise ConfigError(f'{origin}: expected an object such as {{"": "cuda:0"}}, got {safe_repr(content)}')
+        raise ConfigError(
+            f'{origin}: expected an object such as {{"": "cuda:0"}}, got {format_value(content)}'
+        )
     for name, device in content.items():
         if isinstance(device, bool) or not isinstance(device, (str, int)):
             raise ConfigError(f"{origin} puts {name!r} on {device!r}; expected a device's name or number")
     return dict(content)
 
 
-def devices_of_map(device_map: DeviceMap) -> str:
+def list_mapped_devices(device_map: DeviceMap) -> str:
     """Return what ``--device`` means where only the map says it; ``auto`` if the map has numbers alone."""
     names = list(dict.fromkeys(device for device in device_map.values() if isinstance(device, str)))
     kinds = {name.partition(":")[0] for name in names}

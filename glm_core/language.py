@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 Language = Literal["zh", "en"]
 
 
-def language(environ: Mapping[str, str] = os.environ) -> Language:
+def get_language(environ: Mapping[str, str] = os.environ) -> Language:
     """Return the language that the first of ``GLM_LANG``, ``LC_ALL``, ``LC_MESSAGES`` and ``LANG`` names."""
     for name in ("GLM_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         if value := environ.get(name):

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from ._candidates import load_declared
-from ._conflicts import OWNERS, Cards, claimants
+from ._conflicts import OWNERS, Cards, rank_claimants
 from .config import HUBS, expand
 from .errors import AdapterError, HubError, ModelNotFoundError
 from .plugins import PluginHost
@@ -21,11 +21,11 @@ _ADAPTER_NAME = re.compile(r"\w[\w.-]{0,63}")
 HUB_ENTRY_POINTS = "glm.hubs"
 
 
-def known_models(host: PluginHost, described: Cards | None = None) -> tuple[ModelCard, ...]:
+def list_known_models(host: PluginHost, described: Cards | None = None) -> tuple[ModelCard, ...]:
     """Return every model that a plugin names, sorted by name; one of each name; ask what is not given."""
     described = host.describe_many("describe_models", ModelCard) if described is None else described
     cards = {(card.name, plugin): card for plugin, of_it in described.items() for card in of_it}
-    claimed = claimants(host, "model", cards)
+    claimed = rank_claimants(host, "model", cards)
     return tuple(cards[name, plugins[0]] for name, plugins in sorted(claimed.items()))
 
 
@@ -55,7 +55,7 @@ def resolve(
         is_directory, is_file = path.is_dir(), path.is_file()
     except OSError as error:  # a name too long for a path, a folder that may not be read
         raise ModelNotFoundError(f"model {name!r} cannot be looked up: {error}") from error
-    cards = known_models(host)
+    cards = list_known_models(host)
     matching = [card for card in cards if name == card.name or name in card.aliases]
     card = next((card for card in matching if name == card.name), next(iter(matching), None))
     # A folder that merely happens to be called like an installed model, such as demo, does not hide it.
@@ -70,7 +70,7 @@ def resolve(
         return ModelSource(name, path.resolve())
     if _HUB_ID.fullmatch(name):
         return ModelSource(name, _download(name, revision, offline, hub))
-    raise ModelNotFoundError(_unknown(name, cards) + host.unused())
+    raise ModelNotFoundError(_explain_unknown_model(name, cards) + host.describe_unused())
 
 
 def _is_prefixed(name: str, cards: tuple[ModelCard, ...]) -> bool:
@@ -81,7 +81,7 @@ def _is_prefixed(name: str, cards: tuple[ModelCard, ...]) -> bool:
     )
 
 
-def adapter_directory(name: str, path: str | os.PathLike[str]) -> Path:
+def find_adapter_directory(name: str, path: str | os.PathLike[str]) -> Path:
     """Return the directory of an adapter, once its name and its place are found usable.
 
     Raises:
@@ -128,7 +128,7 @@ def _download(repository: str, revision: str | None, offline: bool, hub: str) ->
     return folder
 
 
-def _unknown(name: str, cards: tuple[ModelCard, ...]) -> str:
+def _explain_unknown_model(name: str, cards: tuple[ModelCard, ...]) -> str:
     names = [card.name for card in cards]
     close = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""

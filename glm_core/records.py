@@ -98,7 +98,7 @@ class Sampling:
             if value is not None and not isinstance(value, bool):
                 raise RequestError(f"{name} must be true or false, got {value!r}")
 
-    def or_else(self, defaults: Sampling) -> Sampling:
+    def complete_with(self, defaults: Sampling) -> Sampling:
         """Return a copy in which every ``None`` is taken from ``defaults``."""
         return dataclasses.replace(
             defaults, **{name: value for name, value in vars(self).items() if value is not None}

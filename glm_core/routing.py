@@ -17,12 +17,12 @@ from ._not_set import NOT_SET, NotSet
 from .chat_model import ChatModel
 from .config import Settings, load_settings
 from .descriptions import DeviceInfo
-from .device_map import DeviceMap, check_entries, devices_of_map
+from .device_map import DeviceMap, check_entries, list_mapped_devices
 from .errors import ModelNotFoundError
 from .jobs import QuantizationScheme
-from .models import adapter_directory, resolve
+from .models import find_adapter_directory, resolve
 from .pairing import Identification, Notify, check_wishes, identify
-from .plugins import PluginHost, default_host
+from .plugins import PluginHost, get_default_host
 from .records import LoadedModel, ModelSource
 from .stages import choose_scheme, load_identified, open_identified
 from .survey import Survey, take_survey
@@ -71,7 +71,7 @@ def load(
     # Every argument but two is a setting of the same name.
     wishes = {name: value for name, value in locals().items() if name not in ("adapters", "device_map")}
     settings = load_settings({**wishes, "model": model if model is NOT_SET else os.fspath(model)})
-    return open_model(default_host(), settings, adapters=adapters, device_map=device_map)
+    return open_model(get_default_host(), settings, adapters=adapters, device_map=device_map)
 
 
 def resolve_model(
@@ -84,7 +84,7 @@ def resolve_model(
         HubError: the download failed.
     """
     settings = load_settings({"model": os.fspath(name), "revision": revision, "offline": offline or None})
-    path = resolve_settings(default_host(), settings).path
+    path = resolve_settings(get_default_host(), settings).path
     if path is None:
         raise ModelNotFoundError(f"model {settings.model!r} has no files on this machine")
     return path
@@ -104,8 +104,8 @@ def open_model(
     """
     device_map = check_entries("device_map", device_map) if device_map else NOT_SET
     if device_map and settings.device == "auto":
-        settings = replace(settings, device=devices_of_map(device_map))
-    directories = {name: adapter_directory(name, path) for name, path in (adapters or {}).items()}
+        settings = replace(settings, device=list_mapped_devices(device_map))
+    directories = {name: find_adapter_directory(name, path) for name, path in (adapters or {}).items()}
     survey = take_survey(host)
     identification = _identify_by_name(survey, settings, directories)
     return open_identified(survey, identification, settings, device_map=device_map, notify=notify)

@@ -13,11 +13,11 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from .._isolation import running_command
-from .._tracing import tracing
-from ..config import wants_debug
+from .._isolation import mark_running_command
+from .._tracing import enable_tracing
+from ..config import is_debug_wanted
 from ..errors import GlmError
-from ..language import language
+from ..language import get_language
 from ._packaged import PACKAGES, run_packaged
 
 # command: English and Chinese summary
@@ -64,17 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ``GLM_DEBUG=1`` such an error is printed with its traceback, and with ``--trace-hooks`` before
     or after the command every hook call is, both for authors of plugins.
     """
-    given, trace = _without_trace(list(sys.argv[1:] if arguments is None else arguments))
+    given, trace = _split_off_trace(list(sys.argv[1:] if arguments is None else arguments))
     _prepare_output()
     # Python's warnings are for developers, who ask for them with -W or PYTHONWARNINGS.
     quiet = warnings.catch_warnings(action=None if sys.warnoptions else "ignore")
-    with quiet, tracing(trace), running_command():
+    with quiet, enable_tracing(trace), mark_running_command():
         try:
             status = _dispatch(given)
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where a reader that has gone can still be dealt with
         except GlmError as error:
-            if wants_debug():
+            if is_debug_wanted():
                 traceback.print_exc()
             print(f"glm: {error}", file=sys.stderr)
             return EXIT_USER_ERROR
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(file=sys.stderr)
             return EXIT_INTERRUPTED
         except BrokenPipeError:
-            if not _reader_has_gone():
+            if not _has_reader_gone():
                 raise
             # Nothing can be printed any more, also not by the interpreter as it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _without_trace(arguments: list[str]) -> tuple[list[str], bool]:
+def _split_off_trace(arguments: list[str]) -> tuple[list[str], bool]:
     """Return the arguments without ``--trace-hooks``, which every command takes, and whether it was there."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     rest = [argument for argument in arguments[:end] if argument != TRACE_OPTION]
@@ -101,7 +101,7 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[:1] == ["help"] and arguments[1:]:
         arguments = [arguments[1], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help())
+        print(_format_help())
         return 0
     command, rest = arguments[0], arguments[1:]
     if command in ("-V", "--version"):
@@ -110,26 +110,26 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"glm {__version__}")
         return 0
     if command not in COMMANDS:
-        print(f"glm: {_unknown(command)}", file=sys.stderr)
+        print(f"glm: {_explain_unknown_command(command)}", file=sys.stderr)
         return EXIT_USER_ERROR
     try:
         if command in PACKAGES:
             return run_packaged(command, rest)
         status: int = importlib.import_module(f"{__name__}.{command}").run(rest)
     except SystemExit as stop:  # argparse, after printing help or an error; or a frontend
-        return _status_of(stop)
+        return _read_exit_status(stop)
     return status
 
 
-def _status_of(stop: SystemExit) -> int:
+def _read_exit_status(stop: SystemExit) -> int:
     if stop.code is None or isinstance(stop.code, int):
         return stop.code or 0
     print(stop.code, file=sys.stderr)
     return 1
 
 
-def _help() -> str:
-    chinese = language() == "zh"
+def _format_help() -> str:
+    chinese = get_language() == "zh"
     width = max(map(len, COMMANDS))
     rows = [f"  {name:{width}}  {texts[chinese]}" for name, texts in COMMANDS.items()]
     if chinese:
@@ -147,7 +147,7 @@ def _help() -> str:
     return "\n".join([head, *rows, "", tail])
 
 
-def _unknown(command: str) -> str:
+def _explain_unknown_command(command: str) -> str:
     if command.startswith("-"):
         return f"unknown option {command!r}; the command comes first: glm COMMAND [OPTION ...]"
     close = difflib.get_close_matches(command, COMMANDS, n=1)
@@ -158,13 +158,13 @@ def _unknown(command: str) -> str:
 def _prepare_output() -> None:
     """Log to standard error, and never fail on a character that the terminal's encoding lacks."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    if wants_debug():
+    if is_debug_wanted():
         logging.getLogger("glm").setLevel(logging.DEBUG)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _reader_has_gone() -> bool:
+def _has_reader_gone() -> bool:
     """Return whether it is standard output that broke, and not another pipe or socket."""
     try:
         sys.stdout.flush()

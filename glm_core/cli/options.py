@@ -37,7 +37,7 @@ _SETTINGS: Mapping[str, tuple[str, type, str]] = {
 _METAVARS = {str: "TEXT", int: "N", float: "X"}
 
 
-def command_parser(command: str, description: str, **more: Any) -> argparse.ArgumentParser:
+def make_command_parser(command: str, description: str, **more: Any) -> argparse.ArgumentParser:
     """Return a parser for one command; options are never abbreviated, so that a new one breaks no script."""
     return argparse.ArgumentParser(prog=f"glm {command}", description=description, allow_abbrev=False, **more)
 
@@ -64,7 +64,7 @@ def add_setting_options(group: argparse._ActionsContainer, *names: str) -> None:
             group.add_argument(flag, metavar=metavar, type=kind, help=text)
 
 
-def settings_of(arguments: argparse.Namespace) -> Settings:
+def read_settings(arguments: argparse.Namespace) -> Settings:
     """Return the settings, with what the options of `add_setting_options` say on top."""
     return load_settings({name: getattr(arguments, name, None) for name in _SETTINGS})
 
@@ -88,34 +88,36 @@ def parse_adapters(values: Iterable[str]) -> dict[str, Path]:
     return adapters
 
 
-def model_opener(host: PluginHost, arguments: argparse.Namespace) -> Callable[[], ChatModel]:
+def make_model_opener(host: PluginHost, arguments: argparse.Namespace) -> Callable[[], ChatModel]:
     """Check the model options now; the function that is returned opens the model.
 
     What ``auto`` chose goes to standard error.
     """
-    settings, adapters = settings_of(arguments), parse_adapters(arguments.adapter)
+    settings, adapters = read_settings(arguments), parse_adapters(arguments.adapter)
     device_map = NOT_SET if arguments.device_map is None else read_device_map(arguments.device_map)
 
     def open_it() -> ChatModel:
         if settings.model == "demo" and arguments.model is None:
-            notice("model: the bundled demo, a small stand-in; --model THUDM/chatglm-6b takes the real one")
-        model = open_model(host, settings, adapters=adapters, device_map=device_map, notify=notice)
-        notice_failed(host)  # now, when the backends have been asked too
+            print_notice(
+                "model: the bundled demo, a small stand-in; --model THUDM/chatglm-6b takes the real one"
+            )
+        model = open_model(host, settings, adapters=adapters, device_map=device_map, notify=print_notice)
+        print_failed_plugins(host)  # now, when the backends have been asked too
         return model
 
     return open_it
 
 
-def notice_failed(host: PluginHost) -> None:
+def print_failed_plugins(host: PluginHost) -> None:
     """Print one line each about installed plugins that are broken or of another API version."""
     reasons: dict[Status, str] = {"broken": "broken", "incompatible": "of another API version"}
     for status, reason in reasons.items():
         names = [report.name for report in host.reports if report.status == status]
         if names:
-            notice(f"not used, because {reason}: {', '.join(names)}; glm plugins says why")
+            print_notice(f"not used, because {reason}: {', '.join(names)}; glm plugins says why")
 
 
-def notice(line: str) -> None:
+def print_notice(line: str) -> None:
     """Print one line to standard error, which leaves standard output to results."""
     print(f"glm: {line}", file=sys.stderr, flush=True)
 

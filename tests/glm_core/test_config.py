@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from glm_core import NOT_SET, ConfigError
-from glm_core.config import Settings, config_file, expand, hub_cache, load_settings, wants_debug
+from glm_core.config import Settings, expand, find_config_file, find_hub_cache, is_debug_wanted, load_settings
 
 OTHER_VALUES = {
     "model": "chatglm-6b",
@@ -214,7 +214,7 @@ def test_named_file_must_exist(file: Path) -> None:
 def test_default_file_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nobody has to write a settings file."""
     monkeypatch.setattr("platformdirs.user_config_path", lambda name: tmp_path / name)
-    assert config_file({}) == tmp_path / "glm" / "config.toml"
+    assert find_config_file({}) == tmp_path / "glm" / "config.toml"
     assert load_settings(environ={}) == Settings()
 
 
@@ -231,7 +231,7 @@ def test_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert expand("~/models") == Path("/home/me/models")
     assert expand("~nobody-here/models") == Path("~nobody-here/models")
-    assert config_file({"GLM_CONFIG": "~/glm.toml"}) == Path("/home/me/glm.toml")
+    assert find_config_file({"GLM_CONFIG": "~/glm.toml"}) == Path("/home/me/glm.toml")
 
 
 @pytest.mark.parametrize(
@@ -248,13 +248,13 @@ def test_hub_cache_follows_the_clients_rule(
 ) -> None:
     """HF_HOME, else below XDG_CACHE_HOME, else below ~/.cache."""
     monkeypatch.setenv("HOME", "/home/me")
-    assert hub_cache(environ) == Path(expected)
+    assert find_hub_cache(environ) == Path(expected)
 
 
 @pytest.mark.parametrize(("value", "wanted"), [("1", True), ("yes", True), ("0", False), ("", False)])
 def test_debug_is_asked_for_by_its_variable(value: str, wanted: bool) -> None:
     """``GLM_DEBUG=1`` asks for tracebacks."""
-    assert wants_debug({"GLM_DEBUG": value}) is wanted
+    assert is_debug_wanted({"GLM_DEBUG": value}) is wanted
 
 
 @pytest.mark.parametrize(

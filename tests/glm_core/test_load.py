@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fake_plugins import plugin
-from glm_testing import host_of, null_backend
+from glm_testing import make_host, null_backend
 
 import glm_core
 from glm_core import CheckpointError, ConfigError, DeviceError, ModelNotFoundError, routing
@@ -21,8 +21,8 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mapping[str, P
     files = tmp_path / "files"
     files.mkdir()
     cards = (ModelCard("small", "", path=files),)
-    host = host_of(null=null_backend, models=plugin(describe_models=lambda: cards))
-    monkeypatch.setattr(routing, "default_host", lambda: host)
+    host = make_host(null=null_backend, models=plugin(describe_models=lambda: cards))
+    monkeypatch.setattr(routing, "get_default_host", lambda: host)
     for name in ("GLM_DEVICE", "GLM_MODEL", "GLM_DTYPE", "GLM_QUANTIZE"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "empty.toml").write_text("")

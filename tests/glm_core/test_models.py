@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 from fake_plugins import host_loading, plugin
-from glm_testing import host_of
+from glm_testing import make_host
 
 from glm_core import ModelNotFoundError
-from glm_core.models import known_models, resolve
+from glm_core.models import list_known_models, resolve
 from glm_core.plugins import PluginHost
 from glm_core.records import ModelCard, ModelSource
 
 
 def host_knowing(*cards: ModelCard) -> PluginHost:
     """A host whose one plugin names these models."""
-    return host_of(models=plugin(describe_models=lambda: cards))
+    return make_host(models=plugin(describe_models=lambda: cards))
 
 
 @pytest.fixture
@@ -70,14 +70,14 @@ def test_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """``~`` in a path from a settings file, which no shell has expanded, is the home directory."""
     (tmp_path / "models").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert resolve(host_of(), "~/models").path == tmp_path / "models"
+    assert resolve(make_host(), "~/models").path == tmp_path / "models"
 
 
 def test_file_is_handed_on(tmp_path: Path) -> None:
     """Some models are one file; whether this is one, the runtimes know."""
     file = tmp_path / "model.gguf"
     file.touch()
-    assert resolve(host_of(), str(file)) == ModelSource(str(file), file)
+    assert resolve(make_host(), str(file)) == ModelSource(str(file), file)
 
 
 def test_known_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,13 +93,13 @@ def test_known_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_empty_name_is_refused(name: str) -> None:
     """``--model "$MODEL"`` with an unset variable must not mean the current directory."""
     with pytest.raises(ModelNotFoundError, match="name is empty"):
-        resolve(host_of(), name)
+        resolve(make_host(), name)
 
 
 def test_impossible_path_is_refused() -> None:
     """A name that the file system refuses to look up is not found, and nothing else happens."""
     with pytest.raises(ModelNotFoundError, match="cannot be looked up: .*too long"):
-        resolve(host_of(), "x" * 5000)
+        resolve(make_host(), "x" * 5000)
 
 
 @pytest.mark.parametrize("name", ["chatglm-6b", "ChatGLM", "glm"])
@@ -148,7 +148,7 @@ def test_name_alone_can_be_a_model() -> None:
 
 def test_hub_id_is_downloaded(downloads: list[dict[str, Any]]) -> None:
     """An id that nobody describes goes to the chosen hub as it is."""
-    found = resolve(host_of(), "THUDM/chatglm2-6b", hub="modelscope")
+    found = resolve(make_host(), "THUDM/chatglm2-6b", hub="modelscope")
     assert found == ModelSource("THUDM/chatglm2-6b", Path("/cache/THUDM/chatglm2-6b"))
     assert downloads[0]["hub"] == "modelscope"
 
@@ -157,7 +157,7 @@ def test_hub_id_is_downloaded(downloads: list[dict[str, Any]]) -> None:
 def test_path_with_a_mistake_is_no_hub_id(name: str, downloads: list[dict[str, Any]]) -> None:
     """What the hub would refuse as an id is not sent there."""
     with pytest.raises(ModelNotFoundError, match="is no directory, no known name and no hub id"):
-        resolve(host_of(), name)
+        resolve(make_host(), name)
     assert downloads == []
 
 
@@ -175,7 +175,7 @@ def test_unknown_name_gets_a_suggestion_and_the_known_ones() -> None:
 def test_missing_demo_names_its_package() -> None:
     """The model that runs when none is named comes in a package of its own."""
     with pytest.raises(ModelNotFoundError, match=re.escape("pip install glm-model-demo. Known names: none.")):
-        resolve(host_of(), "demo")
+        resolve(make_host(), "demo")
 
 
 def test_unknown_name_mentions_plugins_that_are_not_used() -> None:
@@ -191,4 +191,4 @@ def test_known_models_of_all_plugins_are_sorted() -> None:
     """The order of plugins does not show."""
     first = plugin(describe_models=lambda: (ModelCard("z", ""), ModelCard("b", "")))
     second = plugin(describe_models=lambda: (ModelCard("a", ""),))
-    assert [card.name for card in known_models(host_of(first=first, second=second))] == ["a", "b", "z"]
+    assert [card.name for card in list_known_models(make_host(first=first, second=second))] == ["a", "b", "z"]

@@ -17,16 +17,16 @@ from glm_testing.conformance import (
     Check,
     NotApplicableError,
     Subject,
-    all_checks,
     checks_for,
+    list_checks,
 )
-from glm_testing.conformance.subject import option_values
+from glm_testing.conformance.subject import convert_options
 from patience import PATIENCE_SECONDS
 
 from glm_core import ConfigError, hookimpl
 from glm_core.records import DeviceInfo, ModelSource, Option
 
-CHECKS = all_checks()
+CHECKS = list_checks()
 
 _STARTED = {"converses", "survives", "cancels", "escapes", "stops", "options", "busy-port"}
 SAME_CAUSE: dict[str, set[str]] = {
@@ -179,7 +179,7 @@ def test_option_values_are_what_core_would_pass() -> None:
     """Text becomes the described type; a wrong one is refused."""
     options = (Option("steps", "", int, 3), Option("fast", "", bool, False), Option("name", ""))
     given = {"steps": "5", "fast": "true", "more": "text"}
-    assert option_values(options, given) == {"steps": 5, "fast": True, "name": None, "more": "text"}
+    assert convert_options(options, given) == {"steps": 5, "fast": True, "name": None, "more": "text"}
     for wrong in ({"steps": "five"}, {"fast": "maybe"}):
         with pytest.raises(ConfigError, match="is no (int|bool)"):
-            option_values(options, wrong)
+            convert_options(options, wrong)

@@ -36,7 +36,7 @@ class Batch:
     num_tokens: int
 
 
-def development_prompts() -> frozenset[str]:
+def read_development_prompts() -> frozenset[str]:
     """Return the questions of the development set, which training must not contain."""
     path = Path(__file__).parent / "development.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -71,7 +71,7 @@ class Batches:
         """Return the next batch; ``shorten`` cuts half of the answers after a few pieces."""
         if not self._waiting:
             self._waiting = self._draw_pool(shorten)
-        return self._layout(self._waiting.pop())
+        return self._lay_out(self._waiting.pop())
 
     def _draw_pool(self, shorten: bool) -> list[list[tuple[list[int], list[int]]]]:
         rows = []
@@ -92,7 +92,7 @@ class Batches:
         self._rng.shuffle(batches)
         return batches
 
-    def _layout(self, rows: list[tuple[list[int], list[int]]]) -> Batch:
+    def _lay_out(self, rows: list[tuple[list[int], list[int]]]) -> Batch:
         # The last piece of an answer predicts nothing, so it need not be read.
         B, S = len(rows), max(len(prompt) + len(answer) for prompt, answer in rows) - 1
         input_ids = torch.full((B, S), self._config.pad_token_id)

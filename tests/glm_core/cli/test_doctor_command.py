@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from fake_plugins import backend, plugin
-from glm_testing import host_of, null_backend, null_frontend
+from glm_testing import make_host, null_backend, null_frontend
 
 from glm_core import cli
 from glm_core.cli import doctor
@@ -34,7 +34,7 @@ def examine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: PluginHost
 ) -> tuple[int, Findings]:
     """Exit status, and verdict and message of each check."""
-    monkeypatch.setattr(doctor, "default_host", lambda: host)
+    monkeypatch.setattr(doctor, "get_default_host", lambda: host)
     status = cli.main(["doctor", "--json"])
     found = json.loads(capsys.readouterr().out)
     return status, {finding["check"]: (finding["verdict"], finding["message"]) for finding in found}
@@ -42,7 +42,7 @@ def examine(
 
 def healthy(**more: object) -> PluginHost:
     """A host on which a model can run."""
-    return host_of(backend=null_backend, frontend=null_frontend, **more)
+    return make_host(backend=null_backend, frontend=null_frontend, **more)
 
 
 def test_healthy_installation_has_no_fault(
@@ -94,7 +94,7 @@ def test_report_for_people_has_a_line_a_check(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The verdict stands in front, so that a fault is seen."""
-    monkeypatch.setattr(doctor, "default_host", healthy)
+    monkeypatch.setattr(doctor, "get_default_host", healthy)
     assert cli.main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "ok     plugin backend: glm-backend 0" in lines
@@ -170,7 +170,7 @@ def test_missing_stages_are_faults_with_their_packages(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Core alone cannot run anything; each missing piece is named with what to install."""
-    status, found = examine(monkeypatch, capsys, host_of())
+    status, found = examine(monkeypatch, capsys, make_host())
     assert status == 2
     assert found["a runtime"] == ("fault", "none is installed or works: pip install glm-runtime-torch")
     assert found["a backend"] == ("fault", "none is installed or works: pip install glm-backend-cpu")

@@ -12,10 +12,10 @@ from glm_core import ConfigError, PluginError
 from glm_core.cli.options import (
     add_model_options,
     add_plugin_options,
-    command_parser,
+    make_command_parser,
     parse_adapters,
     print_table,
-    settings_of,
+    read_settings,
 )
 from glm_core.config import Settings
 from glm_core.records import Option
@@ -32,7 +32,7 @@ OPTIONS = (
 
 def parser_of(*options: Option) -> argparse.ArgumentParser:
     """A parser with the model options and these."""
-    parser = command_parser("run web", "A frontend.")
+    parser = make_command_parser("run web", "A frontend.")
     add_model_options(parser)
     add_plugin_options(parser, "web", options)
     return parser
@@ -85,14 +85,14 @@ def test_option_whose_flag_is_taken_is_the_plugins_fault(name: str) -> None:
 
 def test_model_options_that_are_left_out_say_nothing() -> None:
     """The parser has no defaults of its own; those are in `Settings`."""
-    assert settings_of(parser_of().parse_args([])) == Settings()
+    assert read_settings(parser_of().parse_args([])) == Settings()
 
 
 def test_model_options_reach_the_settings() -> None:
     """Each option is a setting."""
     given = ["--model", "m", "--revision", "r", "--device", "cuda:0,1", "--dtype", "float16"]
     given += ["--quantize", "int4", "--hub", "modelscope", "--offline"]
-    assert settings_of(parser_of().parse_args(given)) == Settings(
+    assert read_settings(parser_of().parse_args(given)) == Settings(
         model="m",
         revision="r",
         device="cuda:0,1",

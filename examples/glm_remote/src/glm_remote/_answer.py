@@ -46,7 +46,7 @@ class RemoteAnswer(Iterator[Delta]):
         if self._response is None:
             self._response = self._connection.getresponse()
             if self._response.status != 200:
-                raise refusal(self._response)
+                raise make_refusal(self._response)
         line = self._response.readline(LONGEST_LINE)
         if not line:
             raise ConnectionError("the connection ended")
@@ -83,7 +83,7 @@ class RemoteAnswer(Iterator[Delta]):
         self.close()
 
 
-def refusal(response: HTTPResponse) -> GlmError:
+def make_refusal(response: HTTPResponse) -> GlmError:
     """Return the error that a status and its body mean."""
     text = response.read(LONGEST_LINE).decode("utf-8", "replace")
     with contextlib.suppress(ValueError, LookupError, TypeError):

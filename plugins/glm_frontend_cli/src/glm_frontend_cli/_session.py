@@ -12,7 +12,7 @@ from typing import Any
 from glm_core import BusyError, ChatModel, GlmError, Usage
 from glm_core.cleaning import clean_text
 from glm_core.conversation import SETTINGS, Conversation, Turn
-from glm_core.language import format_count, language
+from glm_core.language import format_count, get_language
 from glm_core.listening import AnswerProgress
 from glm_core.records import OpenModel
 
@@ -112,7 +112,7 @@ class Session:
         after = max(len(self.conversation.turns) - 1, 0) if replacing else None
         try:
             with_tools = "tools" in self.model.info.features
-            request = self.conversation.request(question, after=after, with_tools=with_tools)
+            request = self.conversation.build_request(question, after=after, with_tools=with_tools)
             with AnswerReader(lambda: self.model.stream(request)) as reader:
                 self.view.show_answer(reader)
         except GlmError as error:
@@ -191,7 +191,7 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
     Raises:
         GlmError: an option is wrong or the model cannot be opened.
     """
-    say = Texts(language())
+    say = Texts(get_language())
     conversation = _starting_conversation(options, say)
     plain = bool(options.get("plain")) or not _is_terminal()
     if sys.stderr.isatty():

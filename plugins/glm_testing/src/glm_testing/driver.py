@@ -131,7 +131,7 @@ class FrontendProcess:
                 f"nothing listens on port {port}; the frontend said: {self.errors or 'nothing'}"
             )
 
-    def events(self, event: str, question: str | None = None) -> int:
+    def count_events(self, event: str, question: str | None = None) -> int:
         """Count how often something happened to the model: ``opened``, ``begun``, ``ended``, ``closed``."""
         lines = (self._folder / "events.jsonl").read_text("utf-8").splitlines()
         notes = [json.loads(line) for line in lines]
@@ -142,7 +142,7 @@ class FrontendProcess:
 
     def wait_for_event(self, event: str, question: str | None = None) -> bool:
         """Wait for an event and return whether it came."""
-        return self.wait_until(lambda: self.events(event, question) > 0, while_running=False)
+        return self.wait_until(lambda: self.count_events(event, question) > 0, while_running=False)
 
     def interrupt(self) -> None:
         """Press Ctrl-C."""
@@ -245,7 +245,7 @@ class FrontendDriver(ABC):
     def leave(self) -> None:
         """Go away in the middle of the answer that was begun: close the connection, press Ctrl-C."""
 
-    def page(self) -> str:
+    def read_page(self) -> str:
         """Return what is on the screen now: the HTML of the conversation, or the terminal's raw output."""
         return self.frontend.output
 
