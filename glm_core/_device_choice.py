@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from ._conflicts import OWNERS
+from .conflicts import OWNERS
 from .descriptions import DeviceInfo
 from .errors import ConfigError, DeviceError
 from .survey import Placer, Survey

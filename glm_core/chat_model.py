@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from ._isolation import format_value, make_promise_error, wrap_plugin_errors
-from ._tracing import trace_items
 from .errors import AdapterError, ClosedError, PluginError, RequestError
+from .isolation import format_value, make_promise_error, wrap_plugin_errors
 from .models import find_adapter_directory
 from .records import (
     FINISH_REASONS,
@@ -27,6 +26,7 @@ from .records import (
     has_tool_messages,
     join_calls,
 )
+from .tracing import trace_items
 
 if TYPE_CHECKING:
     from .plugins import PluginHost

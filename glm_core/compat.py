@@ -17,7 +17,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ._candidates import load_declared
+from .candidates import load_declared
 from .chat_model import ChatModel
 from .config import load_settings
 from .errors import ConfigError, PluginError

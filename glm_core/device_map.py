@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ._isolation import format_value
 from .config import expand
 from .descriptions import DeviceInfo
 from .errors import ConfigError
+from .isolation import format_value
 
 DeviceMap = Mapping[str, str | int]
 """Module name, as in the checkpoint's network, to a device's name or its number."""

@@ -7,9 +7,9 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ._conflicts import OWNERS, rank_claimants
-from ._isolation import format_error
+from .conflicts import OWNERS, rank_claimants
 from .errors import PluginError
+from .isolation import format_error
 from .plugins import PluginHost
 from .records import FrontendInfo, OpenModel
 

@@ -7,9 +7,9 @@ import os
 import re
 from pathlib import Path
 
-from ._candidates import load_declared
-from ._conflicts import OWNERS, Cards, rank_claimants
+from .candidates import load_declared
 from .config import HUBS, expand
+from .conflicts import OWNERS, Cards, rank_claimants
 from .errors import AdapterError, HubError, ModelNotFoundError
 from .plugins import PluginHost
 from .records import ModelCard, ModelSource

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ._device_choice import ModelRoute, find_best_routes, make_candidate, require_one
-from ._isolation import divert_output, format_value, make_promise_error
 from .descriptions import BackendInfo
 from .errors import CheckpointError, DeviceError, GlmError, PluginError
+from .isolation import divert_output, format_value, make_promise_error
 from .records import ModelMatch, ModelSource
 from .survey import Placer, Survey
 

@@ -19,13 +19,13 @@ from typing import Any, Literal, TypeVar
 import pluggy
 
 from . import hookspecs
-from ._candidates import Candidate, list_candidates
 from ._hook_checks import check_hooks
-from ._isolation import PluginFailureError, divert_output, format_error, format_value, wrap_plugin_errors
 from ._not_set import NOT_SET
-from ._tracing import keep_tracing, trace_call
+from .candidates import Candidate, list_candidates
 from .errors import GlmError, PluginError
 from .hookspecs import PROJECT
+from .isolation import PluginFailureError, divert_output, format_error, format_value, wrap_plugin_errors
+from .tracing import keep_tracing, trace_call
 
 __all__ = ["API_VERSION", "Candidate", "PluginHost", "PluginReport", "get_default_host", "list_candidates"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ._device_choice import ModelRoute
-from ._isolation import format_value, make_promise_error, wrap_plugin_errors
 from ._not_set import NOT_SET, NotSet
 from .chat_model import ChatModel
 from .config import Settings
 from .descriptions import DeviceInfo
 from .device_map import DeviceMap, check_device_map
 from .errors import DeviceError, PluginError
+from .isolation import format_value, make_promise_error, wrap_plugin_errors
 from .jobs import QuantizationScheme
 from .pairing import Identification, Notify, choose_route
 from .records import LoadedModel, Placement

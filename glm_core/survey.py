@@ -82,10 +82,8 @@ class Survey:
             raise ConfigError(
                 f"runtime {name!r}: {len(found)} plugins call theirs so; choose by plugin: {', '.join(found)}"
             )
-        names = sorted({info.name for info in self.runtimes.values()})
-        raise ConfigError(
-            f"runtime {name!r} is unknown; choose one of: auto, {', '.join(names)}{self.host.describe_unused()}"
-        )
+        names = ", ".join(["auto", *sorted({info.name for info in self.runtimes.values()})])
+        raise ConfigError(f"runtime {name!r} is unknown; choose one of: {names}{self.host.describe_unused()}")
 
 
 def take_survey(host: PluginHost) -> Survey:

@@ -13,11 +13,11 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from .._isolation import mark_running_command
-from .._tracing import enable_tracing
 from ..config import is_debug_wanted
 from ..errors import GlmError
+from ..isolation import mark_running_command
 from ..language import get_language
+from ..tracing import enable_tracing
 from ._packaged import PACKAGES, run_packaged
 
 # command: English and Chinese summary

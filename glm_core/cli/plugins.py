@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from .._conflicts import Cards, find_name_conflicts
 from ..config import load_settings
+from ..conflicts import Cards, find_name_conflicts
 from ..errors import GlmError
 from ..language import BilingualTexts, get_language
 from ..pairing import Identification, choose_route, identify, list_placers

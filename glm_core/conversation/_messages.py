@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._isolation import format_value
 from ..errors import RequestError
+from ..isolation import format_value
 from ..messages import Message, ToolCall
 
 

@@ -109,7 +109,7 @@ def test_model_without_tokenizer_is_refused() -> None:
 )
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, call: Any, package: str) -> None:
     """A call whose package is not installed says which one to install."""
-    monkeypatch.setattr("glm_core._candidates.metadata.entry_points", lambda **_: [])
+    monkeypatch.setattr("glm_core.candidates.metadata.entry_points", lambda **_: [])
     with pytest.raises(PluginError, match=f"pip install {package}"):
         call()
 
@@ -125,7 +125,7 @@ def test_provided_calls_reach_their_package(monkeypatch: pytest.MonkeyPatch) -> 
     """An installed package's function gets the caller's keywords."""
     seen: dict[str, Any] = {}
     point = SimpleNamespace(load=lambda: lambda *args, **kwargs: seen.update(kwargs, args=args))
-    monkeypatch.setattr("glm_core._candidates.metadata.entry_points", lambda **_: [point])
+    monkeypatch.setattr("glm_core.candidates.metadata.entry_points", lambda **_: [point])
     ChatGLM6Bpkg.load_model_on_gpus("path", num_gpus=4, device_map={"lm_head": 0})
     assert seen == {"args": ("path",), "num_gpus": 4, "device_map": {"lm_head": 0}}
 

@@ -18,9 +18,9 @@ from glm_jobs._progress import check_progress
 from glm_testing import make_host, null_backend
 
 from glm_core import ChatModel, Delta, PluginError, Usage
-from glm_core._conflicts import find_name_conflicts
-from glm_core._isolation import LONGEST_TEXT, divert_output, format_error, format_value, mark_running_command
+from glm_core.conflicts import find_name_conflicts
 from glm_core.frontends import describe_frontends, find_frontend
+from glm_core.isolation import LONGEST_TEXT, divert_output, format_error, format_value, mark_running_command
 from glm_core.plugins import API_VERSION, Candidate, PluginHost
 from glm_core.records import (
     BackendInfo,

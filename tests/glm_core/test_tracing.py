@@ -12,8 +12,8 @@ from glm_jobs._progress import check_progress
 from glm_testing import make_host, null_backend
 
 from glm_core import ChatModel, PluginError
-from glm_core._tracing import enable_tracing
 from glm_core.records import BackendInfo, ModelCard, ModelSource, TrainProgress
+from glm_core.tracing import enable_tracing
 
 LINE = re.compile(r"trace  (\S+) +(\S+(?: end)?) +[\d.]+ ms  (.*)")
 NULL = "from glm_testing.null_backend import *"

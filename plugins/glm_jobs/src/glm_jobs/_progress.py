@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Protocol, TypeVar
 
-from glm_core._isolation import format_value, wrap_plugin_errors
-from glm_core._tracing import trace_items
 from glm_core.errors import PluginError
+from glm_core.isolation import format_value, wrap_plugin_errors
+from glm_core.tracing import trace_items
 
 
 class _Report(Protocol):
@@ -41,10 +41,10 @@ def check_progress(plugin: str, hook: str, reports: object, record: type[R]) -> 
             f"{what} returned {format_value(reports)}, which is no iterator; report this to its author"
         )
     source = trace_items(plugin, hook, reports)
-    return _checked(what, plugin, hook, source, record)
+    return _check_each(what, plugin, hook, source, record)
 
 
-def _checked(
+def _check_each(
     what: str, plugin: str, hook: str, reports: Iterator[object], record: type[R]
 ) -> Generator[R, None, None]:
     finished = False

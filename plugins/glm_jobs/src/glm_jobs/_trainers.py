@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
-from glm_core._conflicts import rank_claimants
+from glm_core.conflicts import rank_claimants
 from glm_core.errors import ConfigError
 from glm_core.plugins import PluginHost
 from glm_core.records import Option, TrainerInfo

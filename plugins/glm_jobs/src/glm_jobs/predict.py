@@ -30,9 +30,9 @@ def run(arguments: list[str]) -> int:
     host = get_default_host()
     known = find_trainers(host, "predict")
     plugin, trainer = _choose_trainer(host, known, arguments)
-    parser = _parser(known, trainer)
+    parser = _build_parser(known, trainer)
     parsed = parser.parse_args(arguments)
-    job = _job(parsed, trainer)
+    job = _build_job(parsed, trainer)
     last: PredictProgress | None = None
     try:
         with make_model_opener(host, parsed)() as model:
@@ -72,7 +72,9 @@ def _choose_trainer(
     return known[named] if named else next(iter(known.values()))
 
 
-def _parser(known: Mapping[str, tuple[str, TrainerInfo]], trainer: TrainerInfo) -> argparse.ArgumentParser:
+def _build_parser(
+    known: Mapping[str, tuple[str, TrainerInfo]], trainer: TrainerInfo
+) -> argparse.ArgumentParser:
     parser = make_command_parser("predict", "Answer every row of a file, write the answers and score them.")
     parser.add_argument("--output-dir", metavar="DIR", required=True, help="where answers and scores go")
     parser.add_argument(
@@ -84,7 +86,7 @@ def _parser(known: Mapping[str, tuple[str, TrainerInfo]], trainer: TrainerInfo) 
     return parser
 
 
-def _job(parsed: argparse.Namespace, trainer: TrainerInfo) -> PredictJob:
+def _build_job(parsed: argparse.Namespace, trainer: TrainerInfo) -> PredictJob:
     adapters = list(parse_adapters(parsed.adapter))
     if len(adapters) > 1:
         raise ConfigError(
@@ -92,10 +94,12 @@ def _job(parsed: argparse.Namespace, trainer: TrainerInfo) -> PredictJob:
             "run the command once for each"
         )
     options = read_job_options(parsed, trainer.predict_options)
-    return PredictJob(trainer.name, _output_directory(parsed.output_dir), options, next(iter(adapters), None))
+    return PredictJob(
+        trainer.name, _parse_output_directory(parsed.output_dir), options, next(iter(adapters), None)
+    )
 
 
-def _output_directory(text: str) -> Path:
+def _parse_output_directory(text: str) -> Path:
     directory = expand(text)
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"--output-dir {directory} is a file; choose a directory")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Generator
 
-from glm_core.cli.options import add_setting_options, make_command_parser, print_notice
+from glm_core.cli.options import add_setting_options, make_command_parser
 from glm_core.config import expand, load_settings
 from glm_core.errors import CheckpointError, ConfigError
 from glm_core.pairing import identify
@@ -21,8 +21,8 @@ from ._progress_bar import Drawing, draw_progress
 
 def run(arguments: list[str]) -> int:
     """Parse, check, write."""
-    parsed = _parser().parse_args(arguments)
-    job = _job(parsed)
+    parsed = _build_parser().parse_args(arguments)
+    job = _build_job(parsed)
     host = get_default_host()
     settings = load_settings(
         {name: getattr(parsed, name) for name in ("revision", "runtime", "hub", "offline")}
@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> int:
     )
     source = resolve_settings(host, settings)
     try:
-        reports = _reports(host, source, job, settings.runtime)
+        reports = _start_job(host, source, job, settings.runtime)
         for progress in draw_progress(reports, _describe, time_left=False):
             if progress.message:
                 print_notice(progress.message)
@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = make_command_parser("quantize", "Write a quantised checkpoint that loads without the original.")
     parser.add_argument("source", metavar="SRC", help="directory, known name or hub id of the original")
     parser.add_argument("destination", metavar="DST", help="directory to write; it must not exist yet")
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _job(parsed: argparse.Namespace) -> QuantizeJob:
+def _build_job(parsed: argparse.Namespace) -> QuantizeJob:
     if parsed.calibration is not None and parsed.method != "gptq":
         raise ConfigError("--calibration is for --method gptq; rtn looks at the weights alone")
     return QuantizeJob(
@@ -82,7 +82,7 @@ def _job(parsed: argparse.Namespace) -> QuantizeJob:
     )
 
 
-def _reports(
+def _start_job(
     host: PluginHost, source: ModelSource, job: QuantizeJob, wanted: str
 ) -> Generator[QuantizeProgress, None, None]:
     """Return what the runtime reports that knows the source.

@@ -27,7 +27,7 @@ from ._progress import check_progress
 from ._progress_bar import Drawing, draw_progress
 from ._trainers import add_set_option, find_trainers, read_job_options
 
-LINES = 20
+LINES = 20  # in a log: more than of other jobs, because the loss is what one looks for there
 MODEL_SETTINGS = ("model", "revision", "runtime", "device", "dtype", "quantize", "hub", "offline")
 
 
@@ -37,8 +37,8 @@ def run(arguments: list[str]) -> int:
     known = find_trainers(host, "train")
     if not arguments or arguments[0].startswith("-"):
         return _explain(known, arguments)
-    plugin, trainer = _chosen(host, known, arguments[0])
-    parsed = _parser(trainer).parse_args(arguments[1:])
+    plugin, trainer = _choose_trainer(host, known, arguments[0])
+    parsed = _build_parser(trainer).parse_args(arguments[1:])
     first = is_first_process()
     tell: Callable[[str], None] = print_notice if first else _say_nothing
     settings = load_settings({name: getattr(parsed, name) for name in MODEL_SETTINGS})
@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _chosen(
+def _choose_trainer(
     host: PluginHost, known: Mapping[str, tuple[str, TrainerInfo]], name: str
 ) -> tuple[str, TrainerInfo]:
     if name in known:
@@ -101,7 +101,7 @@ def _explain(known: Mapping[str, tuple[str, TrainerInfo]], arguments: list[str])
     return 0
 
 
-def _parser(trainer: TrainerInfo) -> argparse.ArgumentParser:
+def _build_parser(trainer: TrainerInfo) -> argparse.ArgumentParser:
     parser = make_command_parser(
         f"train {trainer.name}",
         f"{trainer.summary}. The same command goes on with a job that was interrupted.",
@@ -155,14 +155,14 @@ class _Interrupt:
 
     def __enter__(self) -> _Interrupt:
         with contextlib.suppress(ValueError):  # only the main thread may
-            self._before = signal.signal(signal.SIGINT, self._press)
+            self._before = signal.signal(signal.SIGINT, self._handle_interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
-    def _press(self, _: int, __: FrameType | None) -> None:
+    def _handle_interrupt(self, _: int, __: FrameType | None) -> None:
         if self.asked or not self.may_wait:
             raise KeyboardInterrupt
         self.asked = True

@@ -7,7 +7,7 @@ import importlib.util
 from importlib import metadata
 from types import ModuleType
 
-from glm_core._candidates import ENTRY_POINT_GROUP
+from glm_core.candidates import ENTRY_POINT_GROUP
 from glm_core.errors import ConfigError
 from glm_core.plugins import Candidate, list_candidates
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 
-from glm_core._conflicts import OWNERS, What
+from glm_core.conflicts import OWNERS, What
 from glm_core.errors import ConfigError
 from glm_core.frontends import describe_frontends
 from glm_core.plugins import PluginHost

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ._isolation import format_error
+from .isolation import format_error
 
 _lock = threading.Lock()
 _users = 0  # who wants a trace now; a plain number, because hooks run on many threads

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from ._isolation import format_error
 from .errors import PluginError
+from .isolation import format_error
 
 ENTRY_POINT_GROUP = "glm.plugins"
 
