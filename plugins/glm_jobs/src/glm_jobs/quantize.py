@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Generator
 
-from glm_core.cli.options import add_setting_options, make_command_parser
+from glm_core.cli.options import add_setting_options, make_command_parser, print_notice
 from glm_core.config import expand, load_settings
 from glm_core.errors import CheckpointError, ConfigError
 from glm_core.pairing import identify
