@@ -41,9 +41,9 @@ from torch import Tensor, nn
 
 import glm_core
 from glm_core import ChatModel, ChatRequest, DeviceError, GlmError, Message, Sampling
+from glm_core.pairing import check_wishes
 from glm_core.plugins import get_default_host
 from glm_core.records import DeviceInfo, ModelSource, Placement
-from glm_core.routing import choose_devices
 from glm_core.survey import take_survey
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
@@ -65,7 +65,8 @@ def main() -> int:
     options = _options()
     host = get_default_host()
     try:
-        backend, (device, *_) = choose_devices(take_survey(host), options.device)
+        (route, *_) = check_wishes(take_survey(host), "auto", options.device)
+        backend, device = route.placer.plugin, route.devices[0]
     except DeviceError as error:
         print(f"benchmarks/gpu.py: {error}", file=sys.stderr)
         return 2

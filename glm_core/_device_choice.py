@@ -71,7 +71,7 @@ def find_best_routes(
     kind, _, indices = wanted.partition(":")
 
     def rank(route: ModelRoute) -> tuple[bool, bool, tuple[int, int]]:
-        ours = survey.find_distribution(route.placer.plugin) == _PACKAGES.get(kind, "")
+        ours = survey.host.find_distribution(route.placer.plugin) == _PACKAGES.get(kind, "")
         return ours, route.placer.info.name == kind, route.priorities
 
     refusals: list[DeviceError] = []
@@ -104,10 +104,13 @@ def require_one(survey: Survey, routes: Sequence[ModelRoute]) -> ModelRoute:
             + survey.format_runtime_options(runtimes)
         )
     devices = sorted({route.devices[0].name for route in routes})
+    plugins = [route.placer.plugin for route in routes]
     if len(devices) == len(routes):
         advice = "choose with " + " or ".join(f"--device {name}" for name in devices)
+    elif set(plugins) <= set(survey.runtimes):  # with devices of their own
+        advice = "choose with " + survey.format_runtime_options(plugins)
     else:
-        advice = "leave one out with GLM_DISABLE_PLUGINS=" + routes[-1].placer.plugin
+        advice = "leave all but one out, such as with GLM_DISABLE_PLUGINS=" + ",".join(plugins[1:])
     placers = " and ".join(str(route.placer) for route in routes)
     raise ConfigError(f"{placers} have devices of the same priority; {advice}")
 
@@ -119,7 +122,7 @@ def _drop_others_devices(
     owners: dict[str, str] = {}
     for route in candidates:
         plugin = route.placer.plugin
-        distribution = survey.find_distribution(plugin)
+        distribution = survey.host.find_distribution(plugin)
         for kind in {device.type for device in route.devices}:
             if plugin == named:
                 owners[kind] = plugin

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pluggy
 
@@ -48,6 +48,13 @@ def check_hooks(module: object, trial: pluggy.PluginManager) -> tuple[str, ...]:
     if not names:
         raise PluginError("answers no hook; mark its hook functions with @glm_core.hookimpl")
     return tuple(sorted(names))
+
+
+def check_description(record: object, hooks: Collection[str]) -> None:
+    """Refuse a description of what the plugin has no hook for: it would be chosen, and then fail."""
+    for field, hook in (("devices", "place"), ("schemes", "quantize"), ("predict_options", "predict")):
+        if getattr(record, field, ()) and hook not in hooks:
+            raise PluginError(f"describes {field} but does not answer {hook}")
 
 
 def _explain_unknown_hook(name: str) -> str:

@@ -60,7 +60,8 @@ class ChatStream(Iterator[Delta], AbstractContextManager["ChatStream"]):
         if delta is _END:
             if self._finished or self._closed:
                 raise StopIteration
-            raise self._cancel_broken_answer("ended without a delta that has a finish_reason")
+            self.close()
+            raise make_unfinished_error(f"plugin {self._plugin!r}: chat_stream")
         if not isinstance(delta, Delta) or not isinstance(delta.text, str):
             raise self._cancel_broken_answer(
                 f"gave {format_value(delta)}; Delta records with text are expected"
@@ -299,6 +300,11 @@ def collect(stream: Iterable[Delta]) -> tuple[str, Delta]:
     return message.content, last
 
 
+def make_unfinished_error(what: str) -> PluginError:
+    """Return the error for an answer whose end has no ``finish_reason``, and so may be only a part."""
+    return PluginError(f"{what} ended without a finish_reason; report this to the runtime's author")
+
+
 def collect_message(stream: Iterable[Delta]) -> tuple[Message, Delta]:
     """Run a stream to its end; the assistant's message and the last delta.
 
@@ -314,7 +320,7 @@ def collect_message(stream: Iterable[Delta]) -> tuple[Message, Delta]:
         pieces += delta.tool_calls
         last = delta
     if last is None or last.finish_reason is None:
-        raise PluginError("the answer ended without a finish_reason; report this to the runtime's author")
+        raise make_unfinished_error("the answer")
     calls = join_calls(pieces)
     try:
         return Message("assistant", "".join(text), calls), last

@@ -9,7 +9,7 @@ from typing import Any
 
 from .conflicts import OWNERS, rank_claimants
 from .errors import PluginError
-from .isolation import format_error
+from .isolation import end_sentence, format_error
 from .plugins import PluginHost
 from .records import FrontendInfo, OpenModel
 
@@ -62,8 +62,7 @@ def start_frontend(frontend: FrontendInfo, open_model: OpenModel, options: Mappi
     try:
         function: Callable[..., object] = pkgutil.resolve_name(frontend.run)
     except Exception as error:  # a plugin's import: whatever goes wrong there, the plugin is named
-        raise PluginError(
-            f"frontend {frontend.name!r} cannot be started: {frontend.run}: {format_error(error)}. "
-            "Install it again, or report this to its author."
-        ) from error
+        what = f"frontend {frontend.name!r} cannot be started: {frontend.run}: {format_error(error)}"
+        advice = "Install it again, or report this to its author."
+        raise PluginError(f"{end_sentence(what)} {advice}") from error
     function(open_model, options)

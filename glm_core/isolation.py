@@ -51,7 +51,7 @@ def wrap_plugin_errors(plugin: str, what: str) -> Iterator[None]:
         raise
     except BaseException as error:  # see above
         raise PluginFailureError(
-            f"plugin {plugin!r} failed in {what}: {format_error(error)}. "
+            f"{end_sentence(f'plugin {plugin!r} failed in {what}: {format_error(error)}')} "
             f"Report this to its author, or run with GLM_DISABLE_PLUGINS={plugin}."
         ) from error
 
@@ -85,6 +85,11 @@ def to_one_line(text: str) -> str:
         for character in " ".join(text[: 4 * LONGEST_TEXT].split())
     )
     return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]}..."
+
+
+def end_sentence(text: str) -> str:
+    """Return a text that another sentence can follow: with a full stop, unless it has an end already."""
+    return text if text.endswith((".", "!", "?", "。", "！", "？")) else f"{text}."
 
 
 @contextlib.contextmanager

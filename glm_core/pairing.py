@@ -7,6 +7,7 @@ that names the match's kind. Which of the pairs is taken, `glm_core._device_choi
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from ._device_choice import ModelRoute, find_best_routes, make_candidate, require_one
 from .descriptions import BackendInfo
 from .errors import CheckpointError, DeviceError, GlmError, PluginError
-from .isolation import divert_output, format_value, make_promise_error
+from .isolation import divert_output, end_sentence, format_value, make_promise_error
 from .records import ModelMatch, ModelSource
 from .survey import Placer, Survey
 
@@ -142,7 +143,7 @@ def _make_unrecognised_error(survey: Survey, identification: Identification) -> 
         reasons = "".join(f" {error}" for error in failures)
         who, advice = "no installed runtime recognises", f"Installed runtimes: {runtimes}.{reasons}"
     what = f"{source.path or source.name}: {describe_source(source)}"
-    return CheckpointError(f"{who} {what}. {advice}{survey.host.describe_unused()}")
+    return CheckpointError(f"{end_sentence(f'{who} {what}')} {advice}{survey.host.describe_unused()}")
 
 
 def _make_no_device_error(survey: Survey, identification: Identification) -> DeviceError:
@@ -173,11 +174,11 @@ def describe_source(source: ModelSource) -> str:
     if source.path.is_file():
         return "it is a file; if it is one of several, pass the directory that holds them"
     config = source.path / "config.json"
-    if not config.is_file():
+    if not os.path.isfile(config):  # unlike Path.is_file, this is also False in a folder that may not be read
         return "it holds no config.json; pass the directory that holds the model's files"
     try:
         content: Any = json.loads(config.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # unreadable, no JSON, or nested too deeply
         return f"its config.json cannot be read ({error})"
     kind = content.get("model_type") if isinstance(content, dict) else None
     return f"its config.json says model_type {kind!r}"

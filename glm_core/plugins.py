@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import pluggy
 
 from . import hookspecs
-from ._hook_checks import check_hooks
+from ._hook_checks import check_description, check_hooks
 from ._not_set import NOT_SET
 from .candidates import Candidate, list_candidates
 from .errors import GlmError, PluginError
@@ -97,6 +97,14 @@ class PluginHost:
         """Return the names of the loaded plugins that implement ``hook``, sorted."""
         return tuple(sorted(report.name for report in self.reports if hook in report.hooks))
 
+    def find_distribution(self, plugin: str) -> str:
+        """Return the name of the package that brought a plugin; empty if the plugin is not used."""
+        return self._used[plugin].distribution if plugin in self._used else ""
+
+    @property
+    def _used(self) -> dict[str, PluginReport]:
+        return {report.name: report for report in self._reports if report.status == "ok"}
+
     def call(self, plugin: str, hook: str, **arguments: Any) -> Any:
         """Call ``hook`` on one plugin and no other; return its answer, ``None`` if it declined.
 
@@ -148,6 +156,7 @@ class PluginHost:
                     converted = convert(answer)
                     if converted is None:
                         raise PluginError(f"returned {format_value(answer)}; {expected} is expected")
+                    check_description(converted, self._used[name].hooks)
             except GlmError as error:
                 _log.debug("plugin %s: %s", name, hook, exc_info=error)
                 self._mark_broken(name, _shorten_reason(hook, error))
@@ -187,9 +196,9 @@ class PluginHost:
         self._change(name, status="broken", reason=reason, hooks=())
 
     def _record_seconds(self, name: str, hook: str, seconds: float) -> None:
-        found = (report.seconds for report in self.reports if report.name == name and report.hooks)
-        known = next(found, {})  # none, where another thread has found the plugin broken meanwhile
-        self._change(name, seconds={**known, hook: max(seconds, known.get(hook, 0.0))})
+        if (report := self._used.get(name)) is not None:  # another thread may have found it broken meanwhile
+            longest = max(seconds, report.seconds.get(hook, 0.0))
+            self._change(name, seconds={**report.seconds, hook: longest})
 
     def _change(self, name: str, **fields: Any) -> None:
         for index, report in enumerate(self._reports):
@@ -259,10 +268,10 @@ def _explain_version(version: object) -> str:
 @functools.cache
 def get_default_host() -> PluginHost:
     """Return the installed plugins, as the environment allows them; loaded once per process."""
-    from .config import is_hook_trace_wanted, load_settings
+    from .config import is_switched_on, load_settings
 
     settings = load_settings()
-    if is_hook_trace_wanted():
+    if is_switched_on("GLM_TRACE_HOOKS"):
         keep_tracing()
     allow = None if settings.plugins is NOT_SET else settings.plugins
     return PluginHost(list_candidates(), allow=allow, deny=settings.disable_plugins)

@@ -337,5 +337,8 @@ class Placement:
     notify: Callable[[str], None] = field(default=lambda line: None, compare=False, repr=False)
 
 
-DeltaStream = Iterator[Delta]
-"""What ``chat_stream`` returns; has ``close()``, which cancels (any generator does)."""
+class DeltaStream(Iterator[Delta], Protocol):
+    """What ``chat_stream`` returns, and ``ChatModel.stream``; any generator of deltas is one."""
+
+    def close(self) -> None:
+        """Cancel the answer; a generator raises ValueError if it runs at that moment on another thread."""

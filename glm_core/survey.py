@@ -49,10 +49,6 @@ class Survey:
         ]
         return tuple(Placer(plugin, info) for plugin, info in infos)
 
-    def find_distribution(self, plugin: str) -> str:
-        """Return the name of the installed package that brought a plugin."""
-        return next((report.distribution for report in self.host.reports if report.name == plugin), "")
-
     def format_runtime_options(self, plugins: Sequence[str]) -> str:
         """Return the options that tell these runtimes apart: ``--runtime a or --runtime b``."""
         names = [self.runtimes[plugin].name for plugin in plugins]

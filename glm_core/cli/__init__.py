@@ -7,16 +7,15 @@ import importlib
 import io
 import logging
 import os
-import select
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 
-from ..config import is_debug_wanted
+from ..config import is_switched_on
 from ..errors import GlmError
 from ..isolation import mark_running_command
-from ..language import get_language
+from ..language import get_language, print_notice
 from ..tracing import enable_tracing
 from ._packaged import PACKAGES, run_packaged
 
@@ -55,14 +54,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
 TRACE_OPTION = "--trace-hooks"
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_READER_GONE = 141  # as a shell reports every program whose reader has gone: 128 + SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
-    0 is success, 2 is an error that the user can mend (printed in one line), 130 is Ctrl-C. With
-    ``GLM_DEBUG=1`` such an error is printed with its traceback, and with ``--trace-hooks`` before
-    or after the command every hook call is, both for authors of plugins.
+    0 is success, 2 an error that the user can mend (printed in one line), 130 is Ctrl-C, and 141 a reader
+    of standard output that has gone. For authors of plugins, ``GLM_DEBUG=1`` adds the traceback of such an
+    error, and ``--trace-hooks``, before or after the command, a line about every hook call.
     """
     given, trace = _split_off_trace(list(sys.argv[1:] if arguments is None else arguments))
     _prepare_output()
@@ -72,21 +72,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             status = _dispatch(given)
             if sys.stdout is not None:
-                sys.stdout.flush()  # here, where a reader that has gone can still be dealt with
+                sys.stdout.flush()  # here, where a full disk or a reader that has gone can still be told
         except GlmError as error:
-            if is_debug_wanted():
+            if is_switched_on("GLM_DEBUG"):
                 traceback.print_exc()
-            print(f"glm: {error}", file=sys.stderr)
+            print_notice(str(error))
             return EXIT_USER_ERROR
         except KeyboardInterrupt:
             print(file=sys.stderr)
             return EXIT_INTERRUPTED
-        except BrokenPipeError:
-            if not _has_reader_gone():
-                raise
+        except OSError as error:
+            if not _is_output_broken():
+                raise  # something else broke: a socket of a frontend, or a file that we should have checked
             # Nothing can be printed any more, also not by the interpreter as it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+            print_notice(f"standard output cannot be written, so the rest is lost: {error.strerror}")
+            return EXIT_READER_GONE if isinstance(error, BrokenPipeError) else EXIT_USER_ERROR
     return status
 
 
@@ -110,7 +111,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"glm {__version__}")
         return 0
     if command not in COMMANDS:
-        print(f"glm: {_explain_unknown_command(command)}", file=sys.stderr)
+        print_notice(_explain_unknown_command(command))
         return EXIT_USER_ERROR
     try:
         if command in PACKAGES:
@@ -158,22 +159,18 @@ def _explain_unknown_command(command: str) -> str:
 def _prepare_output() -> None:
     """Log to standard error, and never fail on a character that the terminal's encoding lacks."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    if is_debug_wanted():
+    if is_switched_on("GLM_DEBUG"):
         logging.getLogger("glm").setLevel(logging.DEBUG)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _has_reader_gone() -> bool:
-    """Return whether it is standard output that broke, and not another pipe or socket."""
+def _is_output_broken() -> bool:
+    """Return whether it is standard output that cannot be written, and not another file or socket."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+        # One line more, which nobody minds before a traceback. A flush would find what is still to be
+        # written, but with PYTHONUNBUFFERED there is nothing, and only another write can fail again.
+        print(flush=True)
+    except OSError:
         return True
-    except AttributeError:
-        return False
-    if not hasattr(select, "poll"):  # Windows
-        return True
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    return bool(poll.poll(0))
+    return False

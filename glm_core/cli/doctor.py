@@ -14,6 +14,7 @@ from typing import Literal
 
 from ..config import Settings, find_config_file, find_hub_cache, load_settings
 from ..errors import GlmError
+from ..isolation import end_sentence
 from ..models import list_known_models
 from ..plugins import PluginHost, PluginReport, get_default_host
 from ..records import ModelCard
@@ -103,7 +104,8 @@ def _check_plugins(reports: Iterable[PluginReport]) -> Iterator[Finding]:
             yield Finding(name, "note", report.reason)
         else:
             advice = f"Update it, or pip uninstall {report.distribution}."
-            yield Finding(name, "fault", f"{package} is {report.status}: {report.reason}. {advice}")
+            what = end_sentence(f"{package} is {report.status}: {report.reason}")
+            yield Finding(name, "fault", f"{what} {advice}")
 
 
 def _find_slow_parts(report: PluginReport) -> Iterator[str]:

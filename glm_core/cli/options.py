@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .._not_set import NOT_SET
 from ..chat_model import ChatModel
 from ..config import DTYPES, HUBS, Settings, expand, load_settings
 from ..device_map import read_device_map
 from ..errors import ConfigError, PluginError
+from ..isolation import to_one_line
+from ..language import print_notice as print_notice
 from ..plugins import PluginHost, Status
 from ..records import Option
 from ..routing import open_model
@@ -37,9 +38,15 @@ _SETTINGS: Mapping[str, tuple[str, type, str]] = {
 _METAVARS = {str: "TEXT", int: "N", float: "X"}
 
 
+class _CommandParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments in one line, which a value of thousands of characters must not flood."""
+        super().error(to_one_line(message))
+
+
 def make_command_parser(command: str, description: str, **more: Any) -> argparse.ArgumentParser:
     """Return a parser for one command; options are never abbreviated, so that a new one breaks no script."""
-    return argparse.ArgumentParser(prog=f"glm {command}", description=description, allow_abbrev=False, **more)
+    return _CommandParser(prog=f"glm {command}", description=description, allow_abbrev=False, **more)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -115,11 +122,6 @@ def print_failed_plugins(host: PluginHost) -> None:
         names = [report.name for report in host.reports if report.status == status]
         if names:
             print_notice(f"not used, because {reason}: {', '.join(names)}; glm plugins says why")
-
-
-def print_notice(line: str) -> None:
-    """Print one line to standard error, which leaves standard output to results."""
-    print(f"glm: {line}", file=sys.stderr, flush=True)
 
 
 def add_plugin_options(parser: argparse.ArgumentParser, title: str, options: Iterable[Option]) -> None:

@@ -69,7 +69,7 @@ def test_chat_returns_messages_where_messages_were_passed(model: ChatModel) -> N
 
 def test_chat_refuses_an_answer_without_an_end() -> None:
     """A stream that breaks off is an error and not a short answer."""
-    with pytest.raises(PluginError, match="chat_stream ended without a delta that has a finish_reason"):
+    with pytest.raises(PluginError, match="chat_stream ended without a finish_reason"):
         answering(deltas(Delta("half"))).chat("hi")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from glm_core import NOT_SET, ConfigError
-from glm_core.config import Settings, expand, find_config_file, find_hub_cache, is_debug_wanted, load_settings
+from glm_core.config import Settings, expand, find_config_file, find_hub_cache, is_switched_on, load_settings
 
 OTHER_VALUES = {
     "model": "chatglm-6b",
@@ -254,7 +254,7 @@ def test_hub_cache_follows_the_clients_rule(
 @pytest.mark.parametrize(("value", "wanted"), [("1", True), ("yes", True), ("0", False), ("", False)])
 def test_debug_is_asked_for_by_its_variable(value: str, wanted: bool) -> None:
     """``GLM_DEBUG=1`` asks for tracebacks."""
-    assert is_debug_wanted({"GLM_DEBUG": value}) is wanted
+    assert is_switched_on("GLM_DEBUG", {"GLM_DEBUG": value}) is wanted
 
 
 @pytest.mark.parametrize(

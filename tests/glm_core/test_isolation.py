@@ -13,7 +13,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from fake_plugins import FakeModel, backend, host_loading, plugin, run_glm, runtime, write_package
+from fake_plugins import (
+    FakeModel,
+    backend,
+    choose_devices,
+    host_loading,
+    plugin,
+    run_glm,
+    runtime,
+    write_package,
+)
 from glm_jobs._progress import check_progress
 from glm_testing import make_host, null_backend
 
@@ -30,7 +39,6 @@ from glm_core.records import (
     TrainerInfo,
     TrainProgress,
 )
-from glm_core.routing import choose_devices
 from glm_core.survey import take_survey
 
 CPU = DeviceInfo("cpu", "cpu", "a processor")
@@ -191,8 +199,8 @@ def stream(*deltas: object) -> Any:
         ((Delta(None), LAST), "chat_stream gave Delta(text=None"),  # type: ignore[arg-type]
         ((LAST, Delta("more")), "chat_stream went on after the delta that had a finish_reason"),
         ((LAST, LAST), "chat_stream went on after the delta that had a finish_reason"),
-        ((Delta("half"),), "chat_stream ended without a delta that has a finish_reason"),
-        ((), "chat_stream ended without a delta that has a finish_reason"),
+        ((Delta("half"),), "chat_stream ended without a finish_reason"),
+        ((), "chat_stream ended without a finish_reason"),
         (
             (Delta("", (), "tired"),),  # type: ignore[arg-type]
             "chat_stream gave the finish_reason 'tired'; expected one of stop, length",

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_plugins import FakeModel, backend, host_loading, loader, runtime
+from fake_plugins import FakeModel, backend, choose_devices, host_loading, loader, runtime
 from glm_testing import make_host, null_backend
 
 import glm_core
@@ -17,7 +17,7 @@ from glm_core.config import Settings
 from glm_core.pairing import identify
 from glm_core.plugins import PluginHost
 from glm_core.records import DeviceInfo, ModelSource, Placement, QuantizationScheme
-from glm_core.routing import adopt_model, choose_devices, open_for_training, open_model
+from glm_core.routing import adopt_model, open_for_training, open_model
 from glm_core.stages import choose_dtype, open_identified
 from glm_core.survey import take_survey
 

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from glm_core.chat_model import ChatModel
+from glm_core.cli.devices import list_taken_devices
 from glm_core.config import Settings
 from glm_core.errors import ConfigError, GlmError, PluginError
 from glm_core.models import find_adapter_directory, list_known_models, resolve
@@ -30,7 +31,7 @@ from glm_core.records import (
     TrainerInfo,
     TrainJob,
 )
-from glm_core.routing import choose_devices, open_model
+from glm_core.routing import open_model
 from glm_core.survey import take_survey
 
 from .. import null_backend
@@ -185,7 +186,7 @@ class Subject:
             return there[0]
         if wanted is None:
             wanted = "null" if self._wanted_model == "null" else "auto"
-        return choose_devices(take_survey(self.host), wanted)[1][0]
+        return list_taken_devices(take_survey(self.host), "auto", wanted)[0]
 
     @property
     def backend(self) -> BackendInfo | RuntimeInfo:
