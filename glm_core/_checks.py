@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from .errors import RequestError
 from .isolation import format_value
@@ -55,6 +56,14 @@ def check_token_ids(name: str, value: tuple[object, ...]) -> None:
     for index, member in enumerate(value):
         if isinstance(member, bool) or not isinstance(member, int) or member < 0:
             raise RequestError(f"{name} must hold token ids, got {format_value(member)} at position {index}")
+
+
+def to_tuple(name: str, value: Any) -> tuple[Any, ...]:
+    """Return the members of a list or the like; refuse a value that has none."""
+    try:
+        return tuple(value)
+    except TypeError:
+        raise RequestError(f"{name} must be a list, got {format_value(value)}") from None
 
 
 def check_tuple_of(name: str, value: object, kind: type) -> None:

@@ -110,7 +110,9 @@ def require_one(survey: Survey, routes: Sequence[ModelRoute]) -> ModelRoute:
     elif set(plugins) <= set(survey.runtimes):  # with devices of their own
         advice = "choose with " + survey.format_runtime_options(plugins)
     else:
-        advice = "leave all but one out, such as with GLM_DISABLE_PLUGINS=" + ",".join(plugins[1:])
+        kept = next((plugin for plugin in plugins if plugin in survey.runtimes), plugins[0])
+        others = ",".join(plugin for plugin in plugins if plugin != kept)  # a runtime must stay to load it
+        advice = f"leave all but one out, such as with GLM_DISABLE_PLUGINS={others}"
     placers = " and ".join(str(route.placer) for route in routes)
     raise ConfigError(f"{placers} have devices of the same priority; {advice}")
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from ._checks import to_tuple
 from .errors import AdapterError, ClosedError, PluginError, RequestError
 from .isolation import format_value, make_promise_error, wrap_plugin_errors
 from .models import find_adapter_directory
@@ -142,7 +143,7 @@ class ChatModel(AbstractContextManager["ChatModel"]):
         Raises:
             RequestError: a value is wrong, or the question does not fit.
         """
-        past: list[Any] = list(history or [])
+        past = list(to_tuple("history", history or ()))
         with self.chat_stream(
             prompt, past, system=system, adapter=adapter, stop=stop, seed=seed, **sampling
         ) as deltas:
@@ -172,7 +173,7 @@ class ChatModel(AbstractContextManager["ChatModel"]):
             messages=build_messages(history, prompt, system),
             sampling=Sampling(**sampling),
             adapter=adapter,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
+            stop=(stop,) if isinstance(stop, str) else to_tuple("stop", stop or ()),
             seed=seed,
         )
         return self.stream(request)

@@ -24,9 +24,10 @@ from .jobs import QuantizationScheme
 ENVIRONMENT_PREFIX = "GLM_"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 HUBS = ("huggingface", "modelscope")
-MAX_SLOTS = 1024
-MAX_CONTEXT_LENGTH = 2**24
-MAX_KV_MEMORY = 2.0**20
+MAX_SLOTS = 1024  # as many sequences as no machine answers at once; more is a typing mistake
+MAX_CONTEXT_LENGTH = 2**24  # sixteen times what the longest published model takes
+MAX_KV_MEMORY = 2.0**20  # gigabytes, that is a petabyte: beyond it somebody wrote bytes
+MAX_TEXT = 4096  # characters, as in the longest path of an operating system
 MAX_FILE_BYTES = 2**20
 """A settings file has fourteen lines; what is longer is another file, such as a device that never ends."""
 YES = ("1", "true", "yes", "on")
@@ -215,4 +216,6 @@ def _convert(name: str, value: Any) -> Any:
         raise ConfigError(
             f"{name} must be {'text or a path' if name == 'model' else 'text'}, got {format_value(value)}"
         )
+    if len(value) > MAX_TEXT:
+        raise ConfigError(f"{name} must have at most {MAX_TEXT:,} characters, got {len(value):,}")
     return value

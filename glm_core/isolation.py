@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from .errors import GlmError, PluginError
 
-LONGEST_TEXT = 300
+LONGEST_TEXT = 300  # a plugin's text shares a line with ours; the rest is in GLM_DEBUG's traceback
 
 _commands = 0
 """How many commands run in this process; more than one in tests."""

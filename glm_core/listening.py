@@ -20,7 +20,7 @@ from .records import Delta, DeltaStream, FinishReason, Usage
 
 _log = logging.getLogger("glm")
 
-DEFAULT_MAX_PENDING = 64
+DEFAULT_MAX_PENDING = 64  # enough that a reader who blinks stops nothing, little enough to need no memory
 
 
 @dataclass(frozen=True)

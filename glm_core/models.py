@@ -18,6 +18,7 @@ from .records import ModelCard, ModelSource
 # As the hub itself checks them, so that a mistyped path is told apart before any download starts.
 _PART = r"[A-Za-z0-9_](?:(?!--|\.\.)[A-Za-z0-9_.-])*(?<![.-])"
 _HUB_ID = re.compile(f"{_PART}/{_PART}")
+# Without ":" and "/", since requests write MODEL:NAME and the API has the name in a path.
 _ADAPTER_NAME = re.compile(r"\w[\w.-]{0,63}")
 HUB_ENTRY_POINTS = "glm.hubs"
 

@@ -11,6 +11,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 from ..config import is_switched_on
 from ..errors import GlmError
@@ -84,10 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             if not _is_output_broken():
                 raise  # something else broke: a socket of a frontend, or a file that we should have checked
-            # Nothing can be printed any more, also not by the interpreter as it exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_rest(sys.stdout)
             print_notice(f"standard output cannot be written, so the rest is lost: {error.strerror}")
             return EXIT_READER_GONE if isinstance(error, BrokenPipeError) else EXIT_USER_ERROR
+        finally:
+            try:
+                print(end="", file=sys.stderr, flush=True)
+            except OSError:  # the status still says how it ended
+                _discard_rest(sys.stderr)
     return status
 
 
@@ -163,6 +168,11 @@ def _prepare_output() -> None:
         logging.getLogger("glm").setLevel(logging.DEBUG)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _discard_rest(stream: TextIO) -> None:
+    """Let what cannot be written go nowhere; the interpreter would try again and fail as it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _is_output_broken() -> bool:

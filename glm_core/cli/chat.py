@@ -23,7 +23,7 @@ from .options import (
     print_notice,
 )
 
-MAX_INPUT_BYTES = 4 * 2**20
+MAX_INPUT_BYTES = 4 * 2**20  # more text than any context takes; `cat /dev/zero | glm chat` must end
 _NUMBERS = (
     Option("seed", "make sampling repeatable", int),
     Option("temperature", "0 is greedy; higher is more varied", float),

@@ -25,7 +25,7 @@ from .plugins import examine_plugins
 
 Verdict = Literal["ok", "note", "fault"]
 MARKS: dict[Verdict, str] = {"ok": "ok   ", "note": "note ", "fault": "FAULT"}
-LOW_DISK_BYTES = 15 * 10**9
+LOW_DISK_BYTES = 15 * 10**9  # ChatGLM-6B's files, and some room beside them
 SLOW_SECONDS = 1.0
 """A plugin that needs longer to be imported or to describe itself is named: every command waits for it."""
 

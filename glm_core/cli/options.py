@@ -20,20 +20,20 @@ from ..plugins import PluginHost, Status
 from ..records import Option
 from ..routing import open_model
 
-# setting: what stands for its value in the help, its type, and what the help says
-_SETTINGS: Mapping[str, tuple[str, type, str]] = {
-    "model": ("NAME_OR_PATH", str, "directory, known name or hub id (demo)"),
-    "revision": ("R", str, "branch, tag or commit on the hub"),
-    "runtime": ("R", str, "auto, or a name that glm plugins shows (auto)"),
-    "device": ("D", str, "auto, cpu, cuda, cuda:0,1, mps (auto)"),
-    "dtype": ("T", str, f"{', '.join(DTYPES)} (auto)"),
-    "quantize": ("Q", str, "none, int8, int4, int4-g128 (none)"),
-    "kernels": ("K", str, "auto, or what the backend offers (auto)"),
-    "slots": ("N", int, "requests answered at the same time (auto)"),
-    "context_length": ("N", int, "tokens of one request, answer included (the model's)"),
-    "kv_memory": ("GB", float, "memory of the KV cache (auto)"),
-    "hub": ("H", str, f"{', '.join(HUBS)} (huggingface)"),
-    "offline": ("", bool, "never touch the network"),
+# setting: what stands for its value in the help (nothing for a bare flag), and what the help says
+_SETTINGS: Mapping[str, tuple[str, str]] = {
+    "model": ("NAME_OR_PATH", "directory, known name or hub id (demo)"),
+    "revision": ("R", "branch, tag or commit on the hub"),
+    "runtime": ("R", "auto, or a name that glm plugins shows (auto)"),
+    "device": ("D", "auto, cpu, cuda, cuda:0,1, mps (auto)"),
+    "dtype": ("T", f"{', '.join(DTYPES)} (auto)"),
+    "quantize": ("Q", "none, int8, int4, int4-g128 (none)"),
+    "kernels": ("K", "auto, or what the backend offers (auto)"),
+    "slots": ("N", "requests answered at the same time (auto)"),
+    "context_length": ("N", "tokens of one request, answer included (the model's)"),
+    "kv_memory": ("GB", "memory of the KV cache (auto)"),
+    "hub": ("H", f"{', '.join(HUBS)} (huggingface)"),
+    "offline": ("", "never touch the network"),
 }
 _METAVARS = {str: "TEXT", int: "N", float: "X"}
 
@@ -64,11 +64,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_setting_options(group: argparse._ActionsContainer, *names: str) -> None:
     """Add the options of these settings."""
     for name in names:
-        flag, (metavar, kind, text) = f"--{name.replace('_', '-')}", _SETTINGS[name]
-        if kind is bool:
-            group.add_argument(flag, action="store_true", default=None, help=text)
+        flag, (metavar, text) = f"--{name.replace('_', '-')}", _SETTINGS[name]
+        if metavar:  # text, also for numbers: `load_settings` knows "auto" and what each may be
+            group.add_argument(flag, metavar=metavar, help=text)
         else:
-            group.add_argument(flag, metavar=metavar, type=kind, help=text)
+            group.add_argument(flag, action="store_true", default=None, help=text)
 
 
 def read_settings(arguments: argparse.Namespace) -> Settings:

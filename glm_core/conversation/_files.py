@@ -26,8 +26,8 @@ from ._messages import dump_message, parse_message
 from ._state import SETTINGS, Conversation, Turn, list_turn_messages
 from ._texts import FileTexts
 
-FORMAT_VERSION = 1
-MAX_FILE_BYTES = 10_000_000
+FORMAT_VERSION = 1  # a file of another version is refused: a guess could change what was said
+MAX_FILE_BYTES = 10_000_000  # a novel has one megabyte; what is larger is no conversation
 
 Say = Callable[..., str]
 _HEADING = re.compile(rf"## .* <!-- glm:({'|'.join(ROLES)})( \{{.*\}})? -->")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,9 +13,9 @@ from fake_plugins import FakeModel, backend, loader, plugin
 from glm_testing import make_host
 
 from glm_core import CheckpointError, ConfigError, DeviceError, PluginError
-from glm_core._device_choice import ModelRoute
+from glm_core._device_choice import ModelRoute, require_one
 from glm_core.config import Settings
-from glm_core.pairing import choose_route, identify
+from glm_core.pairing import check_wishes, choose_route, identify
 from glm_core.plugins import Candidate, PluginHost
 from glm_core.records import BackendInfo, DeviceInfo, ModelMatch, ModelSource, RuntimeInfo
 from glm_core.routing import open_model
@@ -99,6 +101,53 @@ def test_runtimes_that_share_a_backend_are_chosen_by_their_own_priority() -> Non
         route_of(make_host(b=backend(CPU), r1=first, r2=device_runtime("third", kind="fake")))
 
 
+def follow_advice(message: str) -> tuple[str, list[list[str]]]:
+    """The option or variable that a message says to use, and the values that it offers, split at commas."""
+    for option in ("--runtime ", "--device ", "GLM_DISABLE_PLUGINS="):
+        if found := re.findall(rf"{option}([\w:,]+)", message):
+            return option.strip(" ="), [value.split(",") for value in found]
+    raise AssertionError(f"no advice: {message}")
+
+
+@pytest.mark.parametrize("number", [2, 3, 5])
+@pytest.mark.parametrize("make", ["backends", "backends_of_other_devices", "runtimes", "mixed"])
+def test_advice_on_equal_choices_is_complete(make: str, number: int) -> None:
+    """Whoever follows it once has decided, however many plugins are equal and whatever they bring."""
+    names = [f"p{index}" for index in range(number)]
+    modules: dict[str, ModuleType] = {}
+    for index, name in enumerate(names):
+        own = make == "runtimes" or (make == "mixed" and index % 2)
+        device = CPU if make != "backends_of_other_devices" else DeviceInfo(f"d{index}", f"d{index}", "")
+        modules[name] = device_runtime(name, device, kind="fake") if own else backend(device)
+    if make.startswith("backends"):
+        modules["r"] = device_runtime("r", kind="fake")
+
+    def choose(device: str = "auto", runtime: str = "auto", disabled: Sequence[str] = ()) -> ModelRoute:
+        kept = {name: module for name, module in modules.items() if name not in disabled}
+        return route_of(make_host(**kept), device, runtime)
+
+    with pytest.raises(ConfigError) as caught:
+        choose()
+    option, values = follow_advice(str(caught.value))
+    for value in values:
+        if option == "--runtime":
+            assert choose(runtime=value[0]).runtime == value[0]
+        elif option == "--device":
+            assert choose(device=value[0]).devices[0].name == value[0]
+        else:
+            choose(disabled=value)
+
+
+@pytest.mark.parametrize("number", [2, 3, 5])
+def test_advice_without_a_model_is_complete(number: int) -> None:
+    """``glm devices`` and ``glm doctor`` say how to choose among runtimes that bring the same device."""
+    modules = {f"p{index}": device_runtime(f"p{index}", CPU) for index in range(number)}
+    with pytest.raises(ConfigError) as caught:
+        require_one(survey := take_survey(make_host(**modules)), check_wishes(survey, "auto", "auto"))
+    option, values = follow_advice(str(caught.value))
+    assert (option, [name for (name,) in values]) == ("--runtime", list(modules))
+
+
 def ours_and_another() -> PluginHost:
     """This project's CUDA backend with a runtime on it, and a runtime that brings CUDA devices itself."""
     card = DeviceInfo("cuda:0", "cuda", "our view")
@@ -147,7 +196,9 @@ def test_devices_that_belong_to_ours_are_not_called_unseen() -> None:
     host = PluginHost(
         [
             Candidate("backend_cuda", "glm-backend-cuda", "1", lambda: backend(card)),
-            Candidate("mine", "glm-mine", "1", lambda: plugin(describe_backend=lambda: info)),
+            Candidate(
+                "mine", "glm-mine", "1", lambda: plugin(describe_backend=lambda: info, place=lambda: None)
+            ),
             Candidate("r", "glm-r", "1", lambda: loader(FakeModel)),
         ]
     )
@@ -181,7 +232,10 @@ def test_runtime_that_does_not_place_its_own_model_is_named_alone() -> None:
     info = RuntimeInfo("own", "", (VLLM,))
     lazy = loader(lambda: FakeModel())
     own = plugin(
-        describe_runtime=lambda: info, identify_model=lazy.identify_model, load_model=lazy.load_model
+        describe_runtime=lambda: info,
+        identify_model=lazy.identify_model,
+        load_model=lazy.load_model,
+        place=lambda: None,
     )
     with pytest.raises(
         PluginError, match="^runtime 'own' cannot place its own model on its own device 'vllm'"
@@ -217,7 +271,10 @@ def test_runtime_that_fails_to_load_is_named_and_the_next_is_asked(tmp_path: Pat
     breaks = loader(lambda: 1 / 0)
     breaks.describe_runtime = lambda: info  # type: ignore[attr-defined]
     bad = plugin(
-        describe_runtime=lambda: info, identify_model=breaks.identify_model, load_model=breaks.load_model
+        describe_runtime=lambda: info,
+        identify_model=breaks.identify_model,
+        load_model=breaks.load_model,
+        place=lambda model: model,
     )
     host = make_host(b=backend(CPU), bad=bad, good=loader(lambda: FakeModel()))
     with open_model(host, Settings(model=str(tmp_path)), notify=told.append) as model:

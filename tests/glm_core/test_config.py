@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,77 @@ def test_bad_value_in_the_file_is_refused_although_a_variable_replaces_it(
     file.write_text('dtype = "half"')
     with pytest.raises(ConfigError, match="dtype 'half' is unknown"):
         load_settings(environ={**environ, "GLM_DTYPE": "float16"})
+
+
+ABSURD_NUMBERS = [
+    "-1",
+    "nan",
+    "-inf",
+    "1e999",
+    "9" * 400,
+    "-" + "9" * 400,
+    "9" * 5000,
+    "1" + "0" * 100_000,
+    "\x00",
+]
+ABSURD_VALUES = [*ABSURD_NUMBERS, "x" * 100_000, "\x1b[2J", "\udcff", "a\nb"]
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_VALUES))
+@pytest.mark.parametrize("value", ABSURD_VALUES, ids=lambda value: repr(value[:9]))
+def test_absurd_value_of_any_setting_is_taken_or_refused_in_one_line(
+    name: str, value: str, environ: dict[str, str], file: Path
+) -> None:
+    """From the environment, the file and Python alike: never another error, never a flood."""
+    sources: list[Callable[[], Settings]] = [
+        lambda: load_settings(environ={**environ, f"GLM_{name.upper()}": value}),
+        lambda: load_settings({name: value}, environ),
+    ]
+    if value.isprintable() and value.lstrip("-").isdigit():
+        file.write_text(f"{name} = {value}")
+        sources.append(lambda: load_settings(environ=environ))
+        if len(value) < 4300:
+            sources.append(lambda: load_settings({name: int(value)}, environ))
+    for source in sources:
+        settings, message = None, ""
+        try:
+            settings = source()
+        except ConfigError as error:
+            message = str(error)
+        assert len(message) < 700
+        assert message.isprintable()
+        if settings is not None:  # texts are looked at where they are used
+            assert isinstance(getattr(settings, name), (str, tuple))
+
+
+def test_number_beyond_all_that_python_prints_is_refused(environ: dict[str, str]) -> None:
+    """An integer of 5,000 digits cannot even be shown."""
+    for name in ("slots", "context_length", "kv_memory"):
+        for number in (10**5000, -(10**5000)):
+            with pytest.raises(ConfigError, match=f"^{name} must be between"):
+                load_settings({name: number}, environ)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a = " + b"9" * 5000, b"a = " + b"[" * 100_000, b"\x00", b"\xff", b"a" * 3_000_000, b"[a" * 1000],
+    ids=lambda content: repr(content[:8]),
+)
+def test_settings_file_of_any_content_is_refused_in_one_line(
+    content: bytes, environ: dict[str, str], file: Path
+) -> None:
+    """Numbers and nesting beyond Python's limits, files that are no settings at all."""
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=re.escape(str(file))) as caught:
+        load_settings(environ=environ)
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero here")
+def test_settings_file_that_never_ends_is_refused() -> None:
+    """A device in the file's place does not fill the memory."""
+    with pytest.raises(ConfigError, match="longer than"):
+        load_settings(environ={"GLM_CONFIG": "/dev/zero"})
 
 
 def test_unknown_setting_is_refused_with_the_known_ones(environ: dict[str, str], file: Path) -> None:

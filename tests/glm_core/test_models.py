@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +15,8 @@ import pytest
 from fake_plugins import host_loading, plugin
 from glm_testing import make_host
 
-from glm_core import ModelNotFoundError
-from glm_core.models import list_known_models, resolve
+from glm_core import AdapterError, ModelNotFoundError
+from glm_core.models import find_adapter_directory, list_known_models, resolve
 from glm_core.plugins import PluginHost
 from glm_core.records import ModelCard, ModelSource
 
@@ -98,7 +103,7 @@ def test_empty_name_is_refused(name: str) -> None:
 
 def test_impossible_path_is_refused() -> None:
     """A name that the file system refuses to look up is not found, and nothing else happens."""
-    with pytest.raises(ModelNotFoundError, match="cannot be looked up: .*too long"):
+    with pytest.raises(ModelNotFoundError, match="cannot be read: .*too long"):
         resolve(make_host(), "x" * 5000)
 
 
@@ -192,3 +197,50 @@ def test_known_models_of_all_plugins_are_sorted() -> None:
     first = plugin(describe_models=lambda: (ModelCard("z", ""), ModelCard("b", "")))
     second = plugin(describe_models=lambda: (ModelCard("a", ""),))
     assert [card.name for card in list_known_models(make_host(first=first, second=second))] == ["a", "b", "z"]
+
+
+@pytest.fixture
+def special(tmp_path: Path) -> Iterator[Mapping[str, Path]]:
+    """Things in a file system that are neither directories nor files."""
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as bound, contextlib.chdir(tmp_path):
+        bound.bind("socket")  # by a short name, since the system limits the whole path
+        yield {"pipe": tmp_path / "pipe", "socket": tmp_path / "socket", "device": Path("/dev/null")}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="these kinds of files are POSIX's")
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_what_is_neither_directory_nor_file_is_called_that(kind: str, special: Mapping[str, Path]) -> None:
+    """It exists, so "no directory and no known name" would send the user the wrong way; nothing is opened."""
+    with pytest.raises(ModelNotFoundError, match="device, a socket or a pipe; pass a directory"):
+        resolve(make_host(), str(special[kind]))
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="permissions are POSIX's")
+@pytest.mark.parametrize("place", ["closed", "file", "closed/model"])
+def test_what_may_not_be_read_is_called_that(place: str) -> None:
+    """With the system's reason, before a runtime takes it for an empty directory."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        os.chmod(folder, 0o755)
+        for path in (Path(folder, "closed"), Path(folder, "file")):
+            path.mkdir() if path.name == "closed" else path.touch()
+            path.chmod(0)
+        if os.geteuid() == 0:  # whom no permission stops
+            os.seteuid(65534)
+            stack.callback(os.seteuid, 0)
+        with pytest.raises(ModelNotFoundError, match="Permission denied.*permissions"):
+            resolve(make_host(), f"{folder}/{place}")
+        if place == "closed":
+            with pytest.raises(AdapterError, match="'a'.*may not be read"):
+                find_adapter_directory("a", f"{folder}/{place}")
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 100_000, "a/" * 50_000, "\0", "\x1b[2J", "\udcff"], ids=lambda name: repr(name[:6])
+)
+def test_name_that_cannot_be_one_is_refused_in_one_line(name: str) -> None:
+    """Neither a flood nor what a terminal obeys."""
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve(make_host(), name)
+    assert len(str(caught.value)) < 900
+    assert str(caught.value).isprintable()

@@ -104,7 +104,7 @@ def test_descriptions_are_measured(clock: list[float]) -> None:
         clock[0] += next(slow_then_fast)
         return BackendInfo("b", (CPU,))
 
-    host = make_host(a=plugin(describe_backend=describe))
+    host = make_host(a=plugin(describe_backend=describe, place=lambda model: model))
     for _ in range(2):
         assert list(host.describe("describe_backend", BackendInfo)) == ["a"]
     assert host.reports[0].seconds == {"import": 0, "describe_backend": 30}

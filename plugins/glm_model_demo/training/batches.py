@@ -15,9 +15,9 @@ from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
 from torch import Tensor
 
 # Conversations are drawn so many at a time and sorted by length, so that little is padding.
-POOL_SIZE = 2048
-MAX_TOKENS = 480
-SHORT_ANSWER = (6, 28)
+POOL_SIZE = 2048  # samples that are sorted by length together, so that a batch has little padding
+MAX_TOKENS = 480  # of a sample; what is longer is left out, since the longest decides the memory of a batch
+SHORT_ANSWER = (6, 28)  # pieces: the beginnings decide which answer is given, and are learned first
 
 
 @dataclass(frozen=True)

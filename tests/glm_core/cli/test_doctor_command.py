@@ -18,7 +18,7 @@ from glm_testing import make_host, null_backend, null_frontend
 from glm_core import cli
 from glm_core.cli import doctor
 from glm_core.plugins import Candidate, PluginHost
-from glm_core.records import DeviceInfo, ModelCard, RuntimeInfo
+from glm_core.records import BackendInfo, DeviceInfo, ModelCard, Option, RuntimeInfo, TrainerInfo
 
 Findings = dict[str, tuple[str, str]]
 
@@ -81,6 +81,7 @@ def test_runtime_beside_another_is_no_fault(
         describe_runtime=lambda: RuntimeInfo("other", "", (device,)),
         identify_model=lambda: None,
         load_model=lambda: None,
+        place=lambda: None,
     )
     status, found = examine(
         monkeypatch, capsys, healthy(other=other, b=backend(DeviceInfo("npu", "npu", "")))
@@ -88,6 +89,44 @@ def test_runtime_beside_another_is_no_fault(
     assert status == 0
     assert found["device"][0] == "ok"
     assert found["device"][1].startswith("auto takes npu,  or own, an engine")
+
+
+@pytest.mark.parametrize(
+    ("described", "missing"),
+    [
+        (BackendInfo("b", (DeviceInfo("npu", "npu", ""),), kinds=("k",)), "place"),
+        (BackendInfo("b", (), schemes=("int8",), kinds=("k",)), "quantize"),
+        (RuntimeInfo("r", devices=(DeviceInfo("npu", "npu", ""),)), "place"),
+        (RuntimeInfo("r", schemes=("int4",)), "quantize"),
+        (TrainerInfo("t", "", predict_options=(Option("file", ""),)), "predict"),
+    ],
+)
+def test_description_of_what_has_no_hook_is_a_fault(
+    described: object, missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is described would be chosen and then fail; the author is told which hook is missing."""
+    kind = type(described).__name__.removesuffix("Info").lower()
+    hooks = {"identify_model": lambda: None, "load_model": lambda: None} if kind == "runtime" else {}
+    hollow = plugin(**{f"describe_{kind}": lambda: described, **hooks})
+    status, found = examine(monkeypatch, capsys, healthy(hollow=hollow))
+    assert status == 2
+    verdict, message = found["plugin hollow"]
+    assert verdict == "fault"
+    assert f"does not answer {missing}" in message
+
+
+@pytest.mark.parametrize("end", ["", ".", "?", "!"])
+def test_reason_and_advice_are_two_sentences(
+    end: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However the reason ends, one mark stands before the advice."""
+
+    def fail() -> object:
+        raise RuntimeError(f"is the driver there{end}")
+
+    host = PluginHost([*([Candidate("x", "glm-x", "1", fail)])])
+    _, found = examine(monkeypatch, capsys, host)
+    assert f"is the driver there{end or '.'} Update it" in found["plugin x"][1]
 
 
 def test_report_for_people_has_a_line_a_check(

@@ -212,7 +212,10 @@ def test_devices_of_runtimes_for_different_models_wait_for_the_model(
     """A runtime's own device beside the processor is no conflict; which is taken, the model says."""
     own = RuntimeInfo("own", "", (DeviceInfo("own", "own", "an engine"),))
     engine = plugin(
-        describe_runtime=lambda: own, identify_model=lambda: None, load_model=lambda: pytest.fail("loaded")
+        describe_runtime=lambda: own,
+        identify_model=lambda: None,
+        load_model=lambda: pytest.fail("loaded"),
+        place=lambda: pytest.fail("placed"),
     )
     use(make_host(cpu=backend(DeviceInfo("cpu", "cpu", "")), engine=engine))
     assert lines("devices")[-1] == (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from glm_core import ConfigError, PluginError
+from glm_core import NOT_SET, ConfigError, PluginError
 from glm_core.cli.options import (
     add_model_options,
     add_plugin_options,
@@ -101,6 +101,55 @@ def test_model_options_reach_the_settings() -> None:
         hub="modelscope",
         offline=True,
     )
+
+
+@pytest.mark.parametrize("flag", ["--slots", "--context-length", "--kv-memory"])
+@pytest.mark.parametrize("word", ["auto", "0"])
+def test_numbers_may_be_left_open_on_the_command_line_too(
+    flag: str, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``auto`` takes back what the environment says, as the documentation promises for every place."""
+    name = flag.removeprefix("--").replace("-", "_")
+    monkeypatch.setenv(f"GLM_{name.upper()}", "3")
+    assert getattr(read_settings(parser_of().parse_args([])), name) == 3
+    assert getattr(read_settings(parser_of().parse_args([flag, word])), name) is NOT_SET
+
+
+ABSURD = [
+    "x",
+    "",
+    "-1",
+    "1.5e",
+    "nan",
+    "inf",
+    "1e999",
+    "9" * 400,
+    "9" * 5000,
+    "-" + "9" * 5000,
+    "\x1b[2J",
+    "\udcff",
+]
+
+
+@pytest.mark.parametrize("flag", ["--slots", "--context-length", "--kv-memory", "--server-port", "--scale"])
+@pytest.mark.parametrize("value", ABSURD, ids=lambda value: repr(value[:9]))
+def test_absurd_numbers_on_the_command_line_are_one_line(
+    flag: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused in one printable line that no long value floods; a plugin's own range is the plugin's."""
+    parsed: argparse.Namespace | None = None
+    status, message = 0, ""
+    try:
+        parsed = parser_of(*OPTIONS).parse_args([f"{flag}={value}"])
+        read_settings(parsed)
+    except ConfigError as error:
+        status, message = 2, str(error)
+    except SystemExit as stop:
+        status, message = int(stop.code or 0), capsys.readouterr().err.splitlines()[-1]
+    is_ours = flag in ("--slots", "--context-length", "--kv-memory")
+    assert status == 2 or (parsed is not None and not is_ours)
+    assert len(message) < 600
+    assert message.isprintable()
 
 
 def test_adapters_are_named_or_take_their_directorys_name(

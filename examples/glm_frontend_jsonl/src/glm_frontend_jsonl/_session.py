@@ -15,7 +15,7 @@ from glm_core.conversation import parse_message
 from glm_core.listening import AnswerProgress, Ended, ListenerEvent, StreamListener
 from glm_core.records import OpenModel
 
-LONGEST_LINE = 2**20
+LONGEST_LINE = 2**20  # bytes of one request; a program that sends no line end must not fill the memory
 FIELDS = {"id", "messages", "sampling", "stop", "seed", "adapter"}
 
 

@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 import glm_core
 from glm_core import Delta, GlmError
 
-LONGEST_LINE = 2**20
+LONGEST_LINE = 2**20  # bytes; a server that sends no line end must not fill the memory
 KINDS = {400: glm_core.RequestError, 413: glm_core.RequestError, 429: glm_core.BusyError}
 
 

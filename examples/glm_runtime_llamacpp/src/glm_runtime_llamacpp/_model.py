@@ -27,8 +27,8 @@ from ._engine import PIECE, Engine
 from ._prompt import make_prompt
 from ._vocabulary import Vocabulary
 
-QUEUE_CAPACITY = 64
-DEFAULT_CONTEXT_LENGTH = 8192
+QUEUE_CAPACITY = 64  # as the torch runtime; with one answer at a time the last waits for minutes
+DEFAULT_CONTEXT_LENGTH = 8192  # llama.cpp reserves memory for all of it, so not what the model could
 """Used where the user names none: llama.cpp reserves the whole cache, and many models allow 100,000."""
 
 

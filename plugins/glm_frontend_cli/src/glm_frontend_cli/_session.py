@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -198,15 +197,12 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
         print(say("loading"), file=sys.stderr, flush=True)
     with open_model() as model:
         _choose_only_adapter(model, conversation, options)
-        try:
-            if plain:
-                view = PlainView()
-                _announce_adapter(model, conversation, view, say)
-                Session(model, conversation, view, say).loop()
-            else:
-                _run_in_terminal(model, conversation, options, say)
-        except BrokenPipeError:
-            _silence_stdout()
+        if plain:
+            view = PlainView()
+            _announce_adapter(model, conversation, view, say)
+            Session(model, conversation, view, say).loop()
+        else:
+            _run_in_terminal(model, conversation, options, say)
 
 
 def _starting_conversation(options: Mapping[str, Any], say: Texts) -> Conversation:
@@ -261,9 +257,3 @@ def _is_terminal() -> bool:
     return (
         sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
     )
-
-
-def _silence_stdout() -> None:
-    """Point standard output at nothing, since its reader has gone and the last flush would fail loudly."""
-    with contextlib.suppress(OSError, ValueError):  # not a real file, as in tests
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -33,7 +33,7 @@ from glm_core.records import (
 
 GLM_API_VERSION = 2
 
-CONTEXT_LENGTH = 2048
+CONTEXT_LENGTH = 2048  # words, which are its tokens; ChatGLM-6B has as many
 DEFAULTS = Sampling(
     max_length=CONTEXT_LENGTH,
     temperature=0.95,

@@ -31,8 +31,8 @@ LONG_ANSWER = " ".join(f"word{number}" for number in range(2000))
 """About 16,000 characters."""
 
 FAILURE = "the scripted device failed, as it was asked to"
-_PIECE = 3  # characters
-_LONG_PIECE = 200
+_PIECE = 3  # characters: so short that words, and the tags of hostile HTML, are split over deltas
+_LONG_PIECE = 200  # characters: the long answer is for its length, and must not take long
 
 
 class ScriptedModel:

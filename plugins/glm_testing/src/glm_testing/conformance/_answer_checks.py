@@ -25,8 +25,8 @@ from ._promises import check
 if TYPE_CHECKING:
     from .subject import Subject
 
-_STOPS = 8
-_SEEDS = 8
+_STOPS = 8  # borders that are tried of an answer: its first tokens are of every length already
+_SEEDS = 8  # so many equal answers by chance are as good as impossible at this temperature
 
 
 @check("final-delta", "exactly one last delta has a finish_reason and usage", *ANSWERING)

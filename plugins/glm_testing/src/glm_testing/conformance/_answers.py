@@ -24,11 +24,11 @@ QUESTIONS = (
     "What is the capital of France, and why is it famous?",
     "日本語で挨拶してください 🎉 und dann auf Deutsch: schöne Grüße!",
 )
-LENGTH = 24
+LENGTH = 24  # tokens: enough to cut and to cancel in, and quick on a processor
 ANSWERING = ("chat_stream", "place")
 """Hooks of the plugins whose models are asked."""
 GREEDY = Sampling(do_sample=False, max_new_tokens=LENGTH)
-_POLL_SECONDS = 0.01
+_POLL_SECONDS = 0.01  # between two looks; what is waited for takes milliseconds where it is right
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from ._promises import check
 if TYPE_CHECKING:
     from .subject import Subject
 
-_REPEATS = 6
-_CROWD = 16
+_REPEATS = 6  # the moment of a close is chance; a race that is lost now and then shows in a few tries
+_CROWD = 16  # so many at once that some wait, where a runtime has few slots
 
 
 @check("closing", "closing an answer early frees its slot", *ANSWERING)

@@ -18,7 +18,7 @@ from ._promises import check
 if TYPE_CHECKING:
     from .subject import Subject
 
-_SCHEME = QuantizationScheme(8)
+_SCHEME = QuantizationScheme(8)  # the scheme with which the copy of a tiny model still answers
 HOOK = "quantize_checkpoint"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -42,7 +41,7 @@ from ._imports import ImportReport, examine_import
 from ._outcomes import NotApplicableError
 
 PATIENCE = 20.0
-"""Seconds that the kit waits for something that should happen."""
+"""Seconds that the kit waits for something that should happen: a model of another plugin may be slow."""
 
 _NEEDED_HOOKS = {"load_model", "chat_stream", "describe_backend", "describe_models"}
 _NULL_NAME = "glm_null"
@@ -87,7 +86,7 @@ class Subject:
         self.train_options = dict(train_options or {})
         self.predict_options = dict(predict_options or {})
         self.patience = patience
-        self.time_limit = 10 * patience
+        self.time_limit = 10 * patience  # of a whole check, which waits several times and may load a model
         self._wanted_model = model
         self._wanted_device = device
         self._candidate = find_candidate(plugin)
@@ -340,9 +339,7 @@ class Subject:
             self.forget_frontend()  # its last user has gone, and it with them
         if self._driving is None:
             process = self._running.enter_context(self.open_frontend_process())
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                port = free.getsockname()[1]
-            driver = self.driver(process, port)
+            driver = self.driver(process, process.reserve_port())
             try:
                 driver.start()
             except BaseException:

@@ -19,7 +19,9 @@ from glm_core.records import ModelCard, TrainerInfo
 from glm_core.survey import take_survey
 
 KINDS = ("backend", "frontend", "runtime", "trainer")
-LONGEST_NAME = 30
+LONGEST_NAME = (
+    30  # characters; the name stands in lines of the templates, which then stay short enough to read
+)
 _BRINGS: dict[str, What] = {"backend": "device", "frontend": "frontend", "trainer": "trainer"}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[._-]+[A-Za-z0-9]+)*")
 
