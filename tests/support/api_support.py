@@ -14,7 +14,7 @@ import httpx
 from glm_frontend_api.config import ApiConfig
 from glm_frontend_api.server import DrainingServer, bind, format_url
 from glm_frontend_api.service import Service
-from glm_testing import host_of
+from glm_testing import make_host
 
 from glm_core import (
     AdapterError,
@@ -149,7 +149,7 @@ class ScriptedRuntime:
     @property
     def model(self) -> ChatModel:
         """This runtime as core hands it to a frontend."""
-        return ChatModel(host_of(scripted=self), "scripted", self)
+        return ChatModel(make_host(scripted=self), "scripted", self)
 
 
 class HangingStream(Iterator[Delta]):

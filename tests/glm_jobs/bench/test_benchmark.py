@@ -10,7 +10,7 @@ import pytest
 from fake_plugins import FakeModel, plugin
 from glm_jobs.bench import Cell, Plan, Spread, benchmark, measure
 from glm_jobs.bench.streams import Timeline
-from glm_testing import host_of
+from glm_testing import make_host
 
 from glm_core import ChatModel, ChatRequest, ConfigError, ModelLoad, Sampling
 from glm_core.records import Delta, Usage
@@ -58,7 +58,9 @@ class Machine:
         fake: Any = FakeModel()
         fake.info = dataclasses.replace(fake.info, context_length=1000)
         fake.load = load
-        return ChatModel(host_of(r=plugin(chat_stream=lambda request: self.chat_stream(request))), "r", fake)
+        return ChatModel(
+            make_host(r=plugin(chat_stream=lambda request: self.chat_stream(request))), "r", fake
+        )
 
 
 def test_prefill_and_decode_are_measured_apart() -> None:

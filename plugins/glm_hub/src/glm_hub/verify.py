@@ -12,10 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from glm_core.cli.options import add_setting_options, command_parser, notice, print_json, print_table
+from glm_core.cli.options import (
+    add_setting_options,
+    make_command_parser,
+    print_json,
+    print_notice,
+    print_table,
+)
 from glm_core.config import load_settings
 from glm_core.errors import CheckpointError, ModelNotFoundError
-from glm_core.plugins import default_host
+from glm_core.plugins import get_default_host
 from glm_core.routing import resolve_settings
 
 from .checksums import Checksums, KnownFile, find_checksums, hash_file, is_weights, write_checksums
@@ -45,7 +51,7 @@ class FileCheck:
 
 def run(arguments: list[str]) -> int:
     """Parse, look at every file, print; the exit status is 2 if one is damaged or missing."""
-    parser = command_parser("verify", "Check a model's files against their known sizes and hashes.")
+    parser = make_command_parser("verify", "Check a model's files against their known sizes and hashes.")
     parser.add_argument("model", metavar="MODEL", help="directory (also of an adapter), known name or hub id")
     parser.add_argument(
         "--write",
@@ -56,7 +62,7 @@ def run(arguments: list[str]) -> int:
     add_setting_options(parser, "revision", "hub", "offline")
     parsed = parser.parse_args(arguments)
     overrides = {name: getattr(parsed, name) for name in ("model", "revision", "hub", "offline")}
-    path = resolve_settings(default_host(), load_settings(overrides)).path
+    path = resolve_settings(get_default_host(), load_settings(overrides)).path
     if path is None:
         raise ModelNotFoundError(f"model {parsed.model!r} has no files on this machine")
     if parsed.write:
@@ -66,7 +72,7 @@ def run(arguments: list[str]) -> int:
     for check in verify_path(path):
         checks.append(check)
         if not parsed.json and check.verdict in FAULTS:
-            notice(f"{check.name}: {check.message}")  # at once, because the rest may take minutes
+            print_notice(f"{check.name}: {check.message}")  # at once, because the rest may take minutes
     if parsed.json:
         print_json([asdict(check) for check in checks])
     else:

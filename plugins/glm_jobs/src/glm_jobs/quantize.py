@@ -7,11 +7,11 @@ import sys
 from collections.abc import Generator
 from pathlib import Path
 
-from glm_core.cli.options import add_setting_options, command_parser, notice
+from glm_core.cli.options import add_setting_options, make_command_parser, print_notice
 from glm_core.config import expand, load_settings
 from glm_core.errors import CheckpointError, ConfigError
 from glm_core.pairing import identify
-from glm_core.plugins import PluginHost, default_host
+from glm_core.plugins import PluginHost, get_default_host
 from glm_core.records import ModelSource, QuantizationScheme, QuantizeJob, QuantizeProgress
 from glm_core.routing import resolve_settings
 from glm_core.survey import take_survey
@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> int:
     parsed = _build_parser().parse_args(arguments)
     job = _build_job(parsed)
     _check_free(job.destination)
-    host = default_host()
+    host = get_default_host()
     settings = load_settings(
         {name: getattr(parsed, name) for name in ("revision", "runtime", "hub", "offline")}
         | {"model": parsed.source}
@@ -35,16 +35,16 @@ def run(arguments: list[str]) -> int:
         reports = _start_job(host, source, job, settings.runtime)
         for progress in draw_progress(reports, _describe, time_left=False):
             if progress.message:
-                notice(progress.message)
+                print_notice(progress.message)
     except KeyboardInterrupt:
-        notice("stopped; the same command goes on with what is finished")
+        print_notice("stopped; the same command goes on with what is finished")
         raise
     print(job.destination)
     return 0
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = command_parser("quantize", "Write a quantised checkpoint that loads without the original.")
+    parser = make_command_parser("quantize", "Write a quantised checkpoint that loads without the original.")
     parser.add_argument("source", metavar="SRC", help="directory, known name or hub id of the original")
     parser.add_argument("destination", metavar="DST", help="directory to write; it must not exist yet")
     parser.add_argument("--bits", metavar="N", type=int, required=True, help="8 or 4")
@@ -117,16 +117,16 @@ def _start_job(
     """
     survey = take_survey(host)
     identification = identify(survey, source, wanted)
-    able = [name for name in identification.matches if name in host.answering("quantize_checkpoint")]
+    able = [name for name in identification.matches if name in host.list_answering("quantize_checkpoint")]
     if len(able) > 1:
         raise ConfigError(
             f"several runtimes can quantise {source.path or source.name}; choose with "
-            + survey.runtime_options(able)
+            + survey.format_runtime_options(able)
         )
     for error in identification.failures.values():
         if not able:
             raise error
-        notice(str(error))
+        print_notice(str(error))
     for runtime in able:
         reports = host.call(runtime, "quantize_checkpoint", source=source, job=job)
         if reports is not None:
@@ -136,7 +136,7 @@ def _start_job(
         raise CheckpointError(f"runtime {wanted} cannot {what}; choose another --runtime, or leave it out")
     raise CheckpointError(
         f"no installed runtime can {what}; pass the directory of a ChatGLM checkpoint, the one that holds "
-        f"config.json{host.unused()}"
+        f"config.json{host.describe_unused()}"
     )
 
 

@@ -12,16 +12,16 @@ from typing import Any
 from glm_core.chat_model import ChatModel
 from glm_core.cli.options import (
     add_model_options,
-    command_parser,
-    model_opener,
-    notice,
+    make_command_parser,
+    make_model_opener,
     print_json,
+    print_notice,
     print_table,
-    settings_of,
+    read_settings,
 )
 from glm_core.errors import ConfigError
-from glm_core.language import language
-from glm_core.plugins import default_host
+from glm_core.language import get_language
+from glm_core.plugins import get_default_host
 
 from . import Cell, Plan, Spread, measure, read_peak_memory
 
@@ -71,13 +71,13 @@ def run(arguments: list[str]) -> int:
     )
     if parsed.slots is None and parsed.batch is not None:
         parsed.slots = max(batches)
-    host, settings = default_host(), settings_of(parsed)
-    with model_opener(host, parsed)() as model:
+    host, settings = get_default_host(), read_settings(parsed)
+    with make_model_opener(host, parsed)() as model:
         if parsed.batch is None:
             plan = _leave_out_large_batches(plan, model)
-        cells = measure(model, plan, notice)
+        cells = measure(model, plan, print_notice)
         peak = read_peak_memory()  # before the backend takes memory to measure the bandwidth
-        notice("measuring the memory's bandwidth")
+        print_notice("measuring the memory's bandwidth")
         report = _build_report(model, settings.quantize, model.measure_bandwidth(), plan, cells, peak)
     if parsed.json:
         print_json(report)
@@ -89,7 +89,7 @@ def run(arguments: list[str]) -> int:
 
 def _build_parser() -> argparse.ArgumentParser:
     plan = Plan()
-    parser = command_parser("bench", "Measure prefill and decode speed, and memory.")
+    parser = make_command_parser("bench", "Measure prefill and decode speed, and memory.")
     parser.add_argument(
         "--prompt-tokens",
         metavar="N[,N]",
@@ -129,7 +129,7 @@ def _leave_out_large_batches(plan: Plan, model: ChatModel) -> Plan:
     slots = model.load.slots if model.load else max(plan.batches)
     fitting = tuple(batch for batch in plan.batches if batch <= slots) or (1,)
     for batch in sorted(set(plan.batches) - set(fitting)):
-        notice(
+        print_notice(
             f"batch {batch} is left out, the KV cache has {slots} slots; --batch {batch} with a smaller "
             "--context-length makes room"
         )
@@ -182,7 +182,7 @@ def _round_numbers(value: Any) -> Any:
 
 
 def _print_report(report: dict[str, Any], plan: Plan, cells: Sequence[Cell]) -> None:
-    chinese = language() == "zh"
+    chinese = get_language() == "zh"
     text = {key: texts[chinese] for key, texts in TEXTS.items()}
 
     def format_known(value: float | None, form: Callable[[float], str]) -> str:

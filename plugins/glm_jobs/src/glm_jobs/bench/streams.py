@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from glm_core.chat_model import ChatModel
-from glm_core.listening import ClosableStream, Ended, ListenerEvent, StreamListener
-from glm_core.records import ChatRequest, Delta, Usage
+from glm_core.listening import Ended, ListenerEvent, StreamListener
+from glm_core.records import ChatRequest, Delta, DeltaStream, Usage
 
 Clock = Callable[[], float]
 
@@ -117,7 +117,7 @@ class _TimedReader:
 
     def __init__(
         self,
-        open_stream: Callable[[], ClosableStream],
+        open_stream: Callable[[], DeltaStream],
         ended: queue.SimpleQueue[Ended],
         clock: Clock,
     ) -> None:
@@ -127,7 +127,7 @@ class _TimedReader:
         # No limit of pending deltas, because a reader that waits would measure its own waiting.
         self.listener = StreamListener(self._open, self._note, max_pending=None)
 
-    def _open(self) -> ClosableStream:
+    def _open(self) -> DeltaStream:
         self.asked = self._clock()
         return self._open_stream()
 
