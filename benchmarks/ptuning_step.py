@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_ptuning._examples import Lengths, MicroBatches
-from glm_ptuning._loop import Loop, Task
+from glm_ptuning._examples import ExampleLengths, MicroBatches
+from glm_ptuning._loop import TrainingLoop, TrainingTask
 from glm_ptuning._processes import Processes
 from glm_ptuning._settings import parse_settings
 from glm_ptuning._trainable import TrainedPrefix
@@ -299,7 +299,7 @@ def time_steps(
     total = WARM_UP + shape.steps
     with tempfile.TemporaryDirectory() as folder:
         rows = rows_of(shape, model.config)
-        task = Task(
+        task = TrainingTask(
             network=model.network,
             trainable=TrainedPrefix(model, encoder, BaseModel("random"), {}),
             device=device,
@@ -308,13 +308,13 @@ def time_steps(
             examples=rows,
             evaluation=[],
             order=MicroBatches(len(rows), 0, 0.0, 1, 0, drop_last=False),
-            lengths=Lengths(shape.source, shape.target),
-            evaluation_lengths=Lengths(shape.source, shape.target),
+            lengths=ExampleLengths(shape.source, shape.target),
+            evaluation_lengths=ExampleLengths(shape.source, shape.target),
             micro_batches_per_step=shape.passes,
             total_steps=total,
             output_dir=Path(folder),
         )
-        return timed(iter(Loop(task, settings, Processes(device)).run()).__next__, total, device)
+        return timed(iter(TrainingLoop(task, settings, Processes(device)).run()).__next__, total, device)
 
 
 def timed(step: Callable[[], Any], total: int, device: torch.device) -> list[float]:

@@ -13,7 +13,7 @@ from glm_frontend_cli._answering import AnswerReader
 from glm_frontend_cli._session import Session
 from glm_frontend_cli._texts import Texts
 from glm_frontend_cli._view import Line
-from glm_testing import host_of
+from glm_testing import make_host
 
 from glm_core import ChatModel, ChatRequest, Delta, GlmError, ModelInfo, Sampling, Usage, hookimpl
 from glm_core.conversation import Conversation, Turn
@@ -54,7 +54,7 @@ class ScriptedRuntime:
     def close(self) -> None:
         """Nothing to give back."""
 
-    def add_adapter(self, name: str, directory: Path) -> None:
+    def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """List it, and note where it is."""
         self.adapters = (*self.adapters, name)
         self.directories[name] = directory
@@ -90,7 +90,7 @@ class ScriptedRuntime:
     @property
     def model(self) -> ChatModel:
         """This runtime as core hands it to a frontend."""
-        return ChatModel(host_of(scripted=self), "scripted", self)
+        return ChatModel(make_host(scripted=self), "scripted", self)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from typing import Any
 
 from glm_frontend_web._options import Options, find_port
 from glm_frontend_web._serving import serving
-from glm_testing import host_of
+from glm_testing import make_host
 from patience import PATIENCE_SECONDS
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -96,12 +96,12 @@ class ScriptedRuntime:
     @property
     def model(self) -> ChatModel:
         """This runtime as core hands it to a frontend."""
-        return ChatModel(host_of(scripted=self), "scripted", self)
+        return ChatModel(make_host(scripted=self), "scripted", self)
 
     def close(self) -> None:
         """Nothing to give back."""
 
-    def add_adapter(self, name: str, directory: Path) -> None:
+    def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """List it."""
         self.adapters = (*self.adapters, name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from glm_core import Message, RequestError, Tool
-from glm_core.conversation import message_from_json
+from glm_core.conversation import parse_message
 
 from .errors import ApiError, invalid
 from .schemas import ChatCompletionRequest, ChatMessage, NamedToolChoice, ToolDefinition
@@ -71,7 +71,7 @@ def _read_message(message: ChatMessage, param: str) -> Message:
             raise invalid(f"{param}.content is missing", f"{param}.content", "missing_field")
         raise invalid(f"{param}.content: must be a string or a list, got null", f"{param}.content")
     try:
-        return message_from_json(message.model_dump())
+        return parse_message(message.model_dump())
     except RequestError as error:
         raise invalid(f"{param}: {error}", param) from error
 

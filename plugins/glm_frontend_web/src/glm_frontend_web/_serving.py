@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from glm_core import ChatModel, ConfigError
-from glm_core.language import language
+from glm_core.language import get_language
 from glm_core.records import OpenModel
 
 from ._api import Beside, find_api, make_api
@@ -35,7 +35,7 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
     checked = Options.parse(options)
     port = find_port(checked.host, checked.port)
     factory = find_api() if checked.with_api else None
-    say = SAY[language()]
+    say = SAY[get_language()]
     print(say("loading"), file=sys.stderr, flush=True)
     with open_model() as model:
         with serving(model, checked, port, factory) as (url, public_url):
@@ -78,7 +78,7 @@ def serving(
             adapters_dir=options.adapters_dir,
         )
         middleware.insert(0, Middleware(Beside, api=api))
-    say = SAY[language()]
+    say = SAY[get_language()]
     title = f"{model.info.name} · glm"
     with gradio.Blocks(title=title, fill_height=True, fill_width=True, analytics_enabled=False) as blocks:
         page = build_page(model, say)

@@ -86,7 +86,7 @@ async def answer(
     try:
         settings.apply_to(session.conversation)
         with_tools = "tools" in model.info.features
-        request = session.conversation.request(question, after=at, with_tools=with_tools)
+        request = session.conversation.build_request(question, after=at, with_tools=with_tools)
         session.answer = current = PageAnswer(lambda: model.stream(request))
         async with aclosing(current.updates()) as updates:
             async for _ in updates:
