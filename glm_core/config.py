@@ -50,6 +50,7 @@ class Settings:
     Attributes:
         model: directory, known name or hub id.
         runtime: ``auto``, or the name of a runtime or of its plugin.
+        family: ``auto``, or what a model is where its files leave that open, such as ``chatglm3``.
         device: ``auto``, or a device name such as ``cpu``, ``cuda:0,1``, ``mps``.
         dtype: one of `DTYPES`.
         quantize: ``none``, or a scheme that the backend offers, such as ``int8``, ``int4``, ``int4-g128``.
@@ -66,6 +67,7 @@ class Settings:
 
     model: str = "demo"
     runtime: str = "auto"
+    family: str = "auto"
     device: str = "auto"
     dtype: str = "auto"
     quantize: str = "none"

@@ -137,6 +137,7 @@ class RuntimeInfo:
             this project's has it, stops every command that names no runtime.
         schemes: what its ``quantize`` hook takes on its own devices.
         kernels: what ``--kernels`` may choose on its own devices beside ``auto``.
+        families: what ``--family`` may say of its models; others are not asked of it.
     """
 
     name: str
@@ -145,6 +146,7 @@ class RuntimeInfo:
     priority: int = 0
     schemes: tuple[str, ...] = ()
     kernels: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_fields("runtime", self)

@@ -53,11 +53,11 @@ def identify(survey: Survey, source: ModelSource, runtime: str = "auto") -> Iden
     """Ask every runtime whether a model is its own, or only the one of that name.
 
     Raises:
-        ConfigError: no runtime has that name.
+        ConfigError: no runtime has that name, or knows the family that the user names.
         PluginError: no runtime is installed.
     """
     named = survey.find_runtime(runtime)
-    asked = tuple(survey.runtimes) if named is None else (named,)
+    asked = survey.list_runtimes(named, source.family)
     matches: dict[str, ModelMatch] = {}
     failures: dict[str, GlmError] = {}
     for plugin in asked:

@@ -34,6 +34,7 @@ def load(
     model: str | os.PathLike[str] | NotSet = NOT_SET,
     *,
     runtime: str | NotSet = NOT_SET,
+    family: str | NotSet = NOT_SET,
     device: str | NotSet = NOT_SET,
     dtype: str | NotSet = NOT_SET,
     quantize: str | NotSet = NOT_SET,
@@ -53,6 +54,7 @@ def load(
     Args:
         model: a directory, a known name such as ``"chatglm-6b"`` or ``"demo"``, or a hub id.
         runtime: ``"auto"``, or the name of the runtime that shall load it.
+        family: ``"auto"``, or what the model is where its files leave that open, such as ``"chatglm3"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:0,1"``, ``"mps"``, or a plugin's own.
         dtype: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         quantize: ``"none"``, ``"int8"``, ``"int4"``, or another scheme that the backend offers.
@@ -152,14 +154,20 @@ def adopt_model(
 
 def resolve_settings(host: PluginHost, settings: Settings) -> ModelSource:
     """Find, or download, the model that the settings name."""
-    return resolve(
+    source = resolve(
         host, settings.model, revision=settings.revision or None, offline=settings.offline, hub=settings.hub
     )
+    return replace(source, family=_read_family(settings))
+
+
+def _read_family(settings: Settings) -> str:
+    return "" if settings.family == "auto" else settings.family
 
 
 def _identify_by_name(survey: Survey, settings: Settings, adapters: Mapping[str, Path]) -> Identification:
     """Check what is cheap, find the model's files, and ask the runtimes whose it is."""
     check_wishes(survey, settings.runtime, settings.device)
-    survey.find_runtime(settings.runtime)  # that there is none at all is to be known before a download too
+    # A wrong name, and that there is no runtime at all, are to be known before a download too.
+    survey.list_runtimes(survey.find_runtime(settings.runtime), _read_family(settings))
     source = replace(resolve_settings(survey.host, settings), adapters=adapters)
     return identify(survey, source, settings.runtime)

@@ -81,6 +81,18 @@ class Survey:
         names = ", ".join(["auto", *sorted({info.name for info in self.runtimes.values()})])
         raise ConfigError(f"runtime {name!r} is unknown; choose one of: {names}{self.host.describe_unused()}")
 
+    def list_runtimes(self, named: str | None, family: str) -> tuple[str, ...]:
+        """Return the plugins whose runtimes may be asked about a model, given what the user says of it.
+
+        Raises:
+            ConfigError: none of them knows the family; lists those that there are.
+        """
+        asked = tuple(self.runtimes) if named is None else (named,)
+        known = sorted({name for plugin in asked for name in self.runtimes[plugin].families})
+        if family and family not in known:
+            raise ConfigError(f"family {family!r} is unknown; choose one of: {', '.join(['auto', *known])}")
+        return tuple(plugin for plugin in asked if not family or family in self.runtimes[plugin].families)
+
 
 def take_survey(host: PluginHost) -> Survey:
     """Ask every runtime and backend what it is; a broken one is reported by the host and left out."""

@@ -26,6 +26,7 @@ _SETTINGS: Mapping[str, tuple[str, str]] = {
     "model": ("NAME_OR_PATH", "directory, known name or hub id (demo)"),
     "revision": ("R", "branch, tag or commit on the hub"),
     "runtime": ("R", "auto, or a name that glm plugins shows (auto)"),
+    "family": ("F", "auto, or what the model is if its files leave it open, such as chatglm3 (auto)"),
     "device": ("D", "auto, cpu, cuda, cuda:0,1, mps (auto)"),
     "dtype": ("T", f"{', '.join(DTYPES)} (auto)"),
     "quantize": ("Q", "none, int8, int4, int4-g128 (none)"),

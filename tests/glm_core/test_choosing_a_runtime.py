@@ -101,6 +101,27 @@ def test_runtimes_that_share_a_backend_are_chosen_by_their_own_priority() -> Non
         route_of(make_host(b=backend(CPU), r1=first, r2=device_runtime("third", kind="fake")))
 
 
+def test_family_is_asked_of_the_runtimes_that_have_it(tmp_path: Path) -> None:
+    """A runtime with families of other names is not asked; the others are told the user's word."""
+    told: list[str] = []
+
+    def runtime(name: str, *families: str) -> ModuleType:
+        def identify_model(source: ModelSource) -> ModelMatch:
+            told.append(f"{name}: {source.family}")
+            return ModelMatch("fake", "it takes everything")
+
+        info = RuntimeInfo(name, families=families)
+        return plugin(
+            describe_runtime=lambda: info, identify_model=identify_model, load_model=lambda: FakeModel()
+        )
+
+    host = make_host(b=backend(CPU), r1=runtime("one", "a", "b"), r2=runtime("two"))
+    open_model(host, Settings(model=str(tmp_path), family="b")).close()
+    assert told == ["one: b"]
+    with pytest.raises(ConfigError, match=r"family 'c'.*auto, a, b"):
+        open_model(host, Settings(model="nothing/of-that-name", family="c"))
+
+
 def follow_advice(message: str) -> tuple[str, list[list[str]]]:
     """The option or variable that a message says to use, and the values that it offers, split at commas."""
     for option in ("--runtime ", "--device ", "GLM_DISABLE_PLUGINS="):

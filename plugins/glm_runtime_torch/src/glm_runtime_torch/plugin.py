@@ -25,8 +25,10 @@ GLM_API_VERSION = 2
 
 @hookimpl
 def describe_runtime() -> RuntimeInfo:
-    """Say what ``--runtime`` calls this runtime; its devices are those of the backends."""
-    return RuntimeInfo("torch", "checkpoints of the ChatGLM family, with PyTorch")
+    """Say what ``--runtime`` calls this runtime, and ``--family`` its models; devices are the backends'."""
+    from .families.names import FAMILY_NAMES
+
+    return RuntimeInfo("torch", "checkpoints of the ChatGLM family, with PyTorch", families=FAMILY_NAMES)
 
 
 @hookimpl

@@ -15,18 +15,13 @@ from glm_core.errors import ConfigError
 from glm_core.records import ModelMatch, ModelSource
 
 from ..checkpoints.json_file import read_json
+from .names import NATIVE_FAMILIES
 from .signs import find_signs
 
 KIND = "torch"
 """The kind of all models of this runtime, which backends name in their descriptions."""
 
 GLM4_VOCABULARY = 151552
-NATIVE_FAMILIES = ("glm", "glm4", "glm4_moe")
-"""Families that transformers defines: GLM-4-9B-hf, GLM-Edge; GLM-4-0414, GLM-Z1; GLM-4.5 to 4.7."""
-
-FAMILY_NAMES = ("chatglm", "chatglm2", "chatglm3", "glm4-9b", *NATIVE_FAMILIES)
-"""What ``--family`` can say."""
-
 _OBJECTS = "glm_runtime_torch.huggingface.modeling"  # of which a model in memory may be
 
 

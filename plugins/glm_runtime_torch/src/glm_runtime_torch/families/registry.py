@@ -23,7 +23,8 @@ from ..tokenizers.chatglm import ChatGLMTokenizer
 from ..tokenizers.chatglm2 import ChatGLM2Tokenizer
 from ..tokenizers.chatglm3 import ChatGLM3Tokenizer
 from ..tokenizers.glm4_9b import GLM4Tokenizer
-from .recognition import FAMILY_NAMES, NATIVE_FAMILIES, recognize
+from .names import FAMILY_NAMES, NATIVE_FAMILIES
+from .recognition import recognize
 
 _log = logging.getLogger("glm")
 
