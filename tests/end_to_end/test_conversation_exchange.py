@@ -12,10 +12,10 @@ import pytest
 from api_support import ScriptedRuntime as ScriptedApiRuntime, serving
 from glm_frontend_cli import _files as cli_files
 from glm_frontend_cli._texts import Texts as CliTexts
-from glm_frontend_web._handlers import Handlers
-from glm_frontend_web._log import Log
+from glm_frontend_web._handlers import PageHandlers
+from glm_frontend_web._log import ConversationLog
 from glm_frontend_web._page import Page
-from glm_frontend_web._session import Session
+from glm_frontend_web._session import WindowState
 from glm_frontend_web._texts import SAY
 from web_support import ScriptedRuntime
 
@@ -47,9 +47,9 @@ class WebWindow:
 
     def __init__(self, language: Any = "en") -> None:
         self.page: Any = SimpleNamespace(**{field.name: field.name for field in dataclasses.fields(Page)})
-        self._handlers = Handlers(ScriptedRuntime(adapters=("law",)).model, self.page)  # type: ignore[arg-type]
+        self._handlers = PageHandlers(ScriptedRuntime(adapters=("law",)).model, self.page)  # type: ignore[arg-type]
         say = SAY[language]
-        self.session = Session(say, Log(say, demo=False))
+        self.session = WindowState(say, ConversationLog(say, demo=False))
         self.values: dict[str, Any] = {}
 
     def import_file(self, path: Path) -> str:

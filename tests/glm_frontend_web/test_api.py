@@ -45,7 +45,7 @@ def answering(text: Any, **more: Any) -> Starlette:
 )
 def test_each_request_goes_where_it_belongs(method: str, path: str, who: str) -> None:
     """The API has its own paths and the original's POST /; everything else is the page's."""
-    client = TestClient(_api.Beside(answering("page"), answering("api")))
+    client = TestClient(_api.ApiDispatcher(answering("page"), answering("api")))
     assert client.request(method, path).text == who
 
 
@@ -59,7 +59,7 @@ def test_the_api_is_started_and_stopped_with_the_page() -> None:
         yield
         events.append("stop")
 
-    with TestClient(_api.Beside(answering("page"), answering("api", lifespan=life))):
+    with TestClient(_api.ApiDispatcher(answering("page"), answering("api", lifespan=life))):
         assert events == ["start"]
     assert events == ["start", "stop"]
 

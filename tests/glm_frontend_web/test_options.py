@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from glm_frontend_web._options import Options, find_port
+from glm_frontend_web._options import WebOptions, find_port
 
 from glm_core import ConfigError
 
 
-def parse(**options: Any) -> Options:
+def parse(**options: Any) -> WebOptions:
     """Options without the environment of whoever runs the tests."""
-    return Options.parse(options, environ={})
+    return WebOptions.parse(options, environ={})
 
 
 def test_by_default_the_page_is_for_this_machine_only() -> None:
@@ -57,7 +57,7 @@ def test_a_folder_of_adapters_is_for_an_api_with_a_key(tmp_path: Path) -> None:
 
 def test_secrets_may_come_from_the_environment_and_are_never_shown() -> None:
     """GLM_WEB_AUTH and GLM_API_KEY; neither is part of what is printed."""
-    options = Options.parse({}, environ={"GLM_WEB_AUTH": "ann:pass:word", "GLM_API_KEY": "keykey"})
+    options = WebOptions.parse({}, environ={"GLM_WEB_AUTH": "ann:pass:word", "GLM_API_KEY": "keykey"})
     assert options.auth == ("ann", "pass:word")
     assert options.api_key == "keykey"
     assert "pass" not in repr(options)

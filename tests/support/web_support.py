@@ -17,8 +17,8 @@ from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
 
-from glm_frontend_web._options import Options, find_port
-from glm_frontend_web._serving import serving
+from glm_frontend_web._options import WebOptions, find_port
+from glm_frontend_web._serving import serve_page
 from glm_testing import host_of
 from patience import PATIENCE_SECONDS
 from starlette.applications import Starlette
@@ -225,10 +225,10 @@ class SiteHost:
         socket.getaddrinfo = watched
 
     def _serve(self, model: ChatModel, options: dict[str, Any]) -> str:
-        checked = Options.parse({"port": 0, **options}, environ={})
+        checked = WebOptions.parse({"port": 0, **options}, environ={})
         port = find_port(checked.host, checked.port)
         factory = echo_api if checked.with_api else None
-        url, _ = self._stack.enter_context(serving(model, checked, port, factory))
+        url, _ = self._stack.enter_context(serve_page(model, checked, port, factory))
         return url
 
 

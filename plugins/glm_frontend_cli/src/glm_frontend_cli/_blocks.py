@@ -107,7 +107,7 @@ class BlockStream:
             self._source = self._source[rest:]
         return finished
 
-    def open_blocks(self) -> list[Block]:
+    def parse_open_blocks(self) -> list[Block]:
         """Return the blocks that may still change, the unfinished line included."""
         return self._parse(self._source)
 

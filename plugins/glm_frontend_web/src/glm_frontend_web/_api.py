@@ -8,7 +8,7 @@ Starlette (or FastAPI) app for a `glm_core.ChatModel`, which it does not close.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from importlib import metadata
 from typing import Any
 
@@ -62,7 +62,7 @@ def make_api(
     return app
 
 
-class Beside:
+class ApiDispatcher:
     """An ASGI middleware that hands the API's requests to the API, and all others to the page.
 
     The API has its own paths, and ``POST /``, which was the original's only call; ``GET /`` is the page.
@@ -79,29 +79,24 @@ class Beside:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run through the life of the server."""
         if scope["type"] == "lifespan":
-            async with _lifespan(self._api):
+            async with _get_lifespan(self._api):
                 await self._app(scope, receive, send)
-        elif scope["type"] == "http" and belongs_to_api(scope["method"], scope["path"]):
+        elif scope["type"] == "http" and is_api_request(scope["method"], scope["path"]):
             await self._api(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
-def belongs_to_api(method: str, path: str) -> bool:
+def is_api_request(method: str, path: str) -> bool:
     """Return whether a request is the API's."""
     if path == "/":
         return method == "POST"
     return path in PATHS or path == PREFIX or path.startswith(f"{PREFIX}/")
 
 
-def _lifespan(app: Any) -> AbstractAsyncContextManager[Any]:
+def _get_lifespan(app: Any) -> AbstractAsyncContextManager[Any]:
     router = getattr(app, "router", None)
     if router is not None and hasattr(router, "lifespan_context"):
         context: AbstractAsyncContextManager[Any] = router.lifespan_context(app)
         return context
-    return _nothing()
-
-
-@asynccontextmanager
-async def _nothing() -> Any:
-    yield
+    return nullcontext()  # an app of another kind has no life of its own

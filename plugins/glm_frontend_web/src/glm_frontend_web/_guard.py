@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _INLINE_SCRIPT = re.compile(rb"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", re.DOTALL | re.IGNORECASE)
 
 
-class Guard:
+class PageGuard:
     """An ASGI middleware around the page.
 
     Args:
@@ -39,7 +39,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        host = _host_name(Headers(scope=scope).get("host", ""))
+        host = _parse_host_name(Headers(scope=scope).get("host", ""))
         if self._allowed is not None and host not in self._allowed:
             refusal = PlainTextResponse(
                 f"This page does not answer to the name {host!r}. "
@@ -103,6 +103,6 @@ def build_policy(page: bytes) -> str:
     )
 
 
-def _host_name(header: str) -> str:
+def _parse_host_name(header: str) -> str:
     name, separator, port = header.lower().rpartition(":")
     return name if separator and port.isdigit() else header.lower()

@@ -18,18 +18,18 @@ from glm_core import ChatModel, GlmError
 from glm_core.cleaning import clean_text
 from glm_core.conversation import MAX_FILE_BYTES, Conversation, parse_conversation, to_json, to_markdown
 
-from ._log import Log
+from ._log import ConversationLog
 from ._page import (
     Page,
-    adapter_value,
     choose_language,
     describe_adapter_menu,
+    encode_adapter,
     is_demo,
     read_settings,
     show_settings,
     translate_page,
 )
-from ._session import Session, answer, question_at
+from ._session import WindowState, answer, get_question
 from ._settings import PageSettings, reset_hidden_settings
 from ._texts import SAY
 
@@ -62,7 +62,7 @@ _DOWNLOAD = """(text) => {
 _FOCUS = """() => { document.querySelector("#question textarea")?.focus(); }"""
 
 
-class Handlers:
+class PageHandlers:
     """The events of one page.
 
     Args:
@@ -113,20 +113,20 @@ class Handlers:
             )
         page.theme.click(None, None, None, js=_TOGGLE_THEME, queue=False, api_visibility="private")
 
-    def load(self, remembered: str | None, session: Session, request: gr.Request) -> Updates:
+    def load(self, remembered: str | None, session: WindowState, request: gr.Request) -> Updates:
         """Show a page that was opened in the visitor's language."""
         say = SAY.get(remembered) if remembered in SAY else None
         updates = self._translate(session, say or choose_language(request.headers.get("accept-language")))
-        return {**updates, **self._update_menu(session, self._default_settings().adapter)}
+        return {**updates, **self._update_menu(session, self._get_default_settings().adapter)}
 
-    def change_language(self, language: str, session: Session) -> Updates:
+    def change_language(self, language: str, session: WindowState) -> Updates:
         """Show the page in the language that the visitor chose."""
         return self._translate(session, SAY["zh" if language == "zh" else "en"])
 
     async def send(
         self,
         question: str,
-        session: Session,
+        session: WindowState,
         system: str,
         adapter: str,
         length: float,
@@ -145,7 +145,7 @@ class Handlers:
 
     async def send_example(
         self,
-        session: Session,
+        session: WindowState,
         system: str,
         adapter: str,
         length: float,
@@ -155,7 +155,7 @@ class Handlers:
     ) -> AsyncGenerator[Updates]:
         """Answer the example that was chosen."""
         settings = read_settings(system, adapter, length, top_p, temperature)
-        examples = session.say.examples(demo=is_demo(self._model.info))
+        examples = session.say.list_examples(demo=is_demo(self._model.info))
         index = getattr(event, "index", None)
         if isinstance(index, int) and 0 <= index < len(examples):
             async with aclosing(self._answer(examples[index], session, settings, at=None)) as answering:
@@ -164,7 +164,7 @@ class Handlers:
 
     async def regenerate(
         self,
-        session: Session,
+        session: WindowState,
         system: str,
         adapter: str,
         length: float,
@@ -176,7 +176,7 @@ class Handlers:
         settings = read_settings(system, adapter, length, top_p, temperature)
         try:
             index = getattr(event, "index", None)
-            question = question_at(session.conversation, index)
+            question = get_question(session.conversation, index)
         except GlmError as error:
             yield self._show_note(session.say("error", message=error))
             return
@@ -184,35 +184,35 @@ class Handlers:
             async for updates in answering:
                 yield updates
 
-    def stop(self, session: Session) -> None:
+    def stop(self, session: WindowState) -> None:
         """Stop the running answer; its own event shows the rest."""
         if session.answer is not None:
             session.answer.stop()
 
-    def edit(self, session: Session, event: gr.EventData) -> Updates:
+    def edit(self, session: WindowState, event: gr.EventData) -> Updates:
         """Put a question into the input box to be changed."""
         return self._apply(session, partial(self._edit, getattr(event, "index", None)))
 
-    def cancel_edit(self, session: Session) -> Updates:
+    def cancel_edit(self, session: WindowState) -> Updates:
         """Leave the question as it was."""
         session.editing = None
         return {**self._show_editing(session), self._page.question: ""}
 
-    def delete(self, session: Session, event: gr.EventData) -> Updates:
+    def delete(self, session: WindowState, event: gr.EventData) -> Updates:
         """Delete a turn."""
         return self._apply(session, partial(self._delete, getattr(event, "index", None)))
 
-    def undo(self, session: Session) -> Updates:
+    def undo(self, session: WindowState) -> Updates:
         """Take back the last turn and return its question to the input box."""
         return self._apply(session, self._undo)
 
-    def clear(self, session: Session) -> Updates:
+    def clear(self, session: WindowState) -> Updates:
         """Begin a new conversation."""
         return self._apply(session, self._clear)
 
-    def reset(self, session: Session) -> Updates:
+    def reset(self, session: WindowState) -> Updates:
         """Reset settings and adapter to the model's own defaults; the system prompt stays."""
-        defaults = self._default_settings()
+        defaults = self._get_default_settings()
         reset_hidden_settings(session.conversation)
         updates = show_settings(self._page, defaults)
         del updates[self._page.system]
@@ -222,7 +222,7 @@ class Handlers:
             **self._show_note(session.say("reset_done")),
         }
 
-    def refresh_adapters(self, adapter: str, session: Session) -> Updates:
+    def refresh_adapters(self, adapter: str, session: WindowState) -> Updates:
         """Show the adapters that are loaded now, since the visitor looks at their menu."""
         loaded, chosen = self._model.info.adapters, read_settings("", adapter, 0, 1, 1).adapter
         if chosen is not None and chosen not in loaded:
@@ -232,7 +232,7 @@ class Handlers:
             return {self._page.adapter: gr.skip()}
         return self._update_menu(session, chosen)
 
-    def export(self, kind: str, session: Session, *settings: Any) -> Updates:
+    def export(self, kind: str, session: WindowState, *settings: Any) -> Updates:
         """Export the conversation as a file that the browser makes, so that nothing is left on the server."""
         conversation, say = session.conversation, session.say
         try:
@@ -247,12 +247,18 @@ class Handlers:
         file = {"name": time.strftime(f"conversation-%Y%m%d-%H%M%S.{kind}"), "type": media_type, "text": text}
         return {self._page.download: json.dumps(file), **self._show_note(say("exported"))}
 
-    def import_file(self, path: str, session: Session) -> Updates:
+    def import_file(self, path: str, session: WindowState) -> Updates:
         """Go on with the conversation of a file."""
         return self._apply(session, partial(self._import, Path(path)))
 
     async def _answer(
-        self, question: str, session: Session, settings: PageSettings, *, at: int | None, again: bool = False
+        self,
+        question: str,
+        session: WindowState,
+        settings: PageSettings,
+        *,
+        at: int | None,
+        again: bool = False,
     ) -> AsyncGenerator[Updates]:
         if session.answer is not None:
             yield self._show_note(session.say("still_answering"))
@@ -284,33 +290,33 @@ class Handlers:
                 yield updates or {page.log: gr.skip()}
                 updates = {}
 
-    def _default_settings(self) -> PageSettings:
+    def _get_default_settings(self) -> PageSettings:
         """Return the model's own settings, with the only adapter of the start while that is loaded."""
         info = self._model.info
         adapter = self._first_adapter if self._first_adapter in info.adapters else None
         return dataclasses.replace(PageSettings.from_model(info), adapter=adapter)
 
-    def _update_menu(self, session: Session, chosen: str | None) -> Updates:
+    def _update_menu(self, session: WindowState, chosen: str | None) -> Updates:
         """Return the update of the menu of adapters, with one of them chosen or the base model."""
         info = self._model.info
         session.adapters = info.adapters
         return {
             self._page.adapter: gr.update(
-                **describe_adapter_menu(info, session.say), value=adapter_value(chosen)
+                **describe_adapter_menu(info, session.say), value=encode_adapter(chosen)
             )
         }
 
     def _show_note(self, text: str) -> Updates:
         return {self._page.status: escape(text)}
 
-    def _show_editing(self, session: Session) -> Updates:
+    def _show_editing(self, session: WindowState) -> Updates:
         index = session.editing
         note = "" if index is None else escape(session.say("editing", number=index + 1))
         return {self._page.editing: gr.update(visible=index is not None), self._page.editing_note: note}
 
-    def _translate(self, session: Session, say: Any) -> Updates:
+    def _translate(self, session: WindowState, say: Any) -> Updates:
         session.say = say
-        session.log = Log(say, demo=is_demo(self._model.info))
+        session.log = ConversationLog(say, demo=is_demo(self._model.info))
         session.adapters = self._model.info.adapters
         updates = translate_page(self._page, self._model, say)
         if session.answer is None:
@@ -318,7 +324,7 @@ class Handlers:
             updates[self._page.log] = gr.update(label=say("log_label"), value=log)
         return {**updates, **self._show_editing(session), **self._show_note("")}
 
-    def _apply(self, session: Session, change: Any) -> Updates:
+    def _apply(self, session: WindowState, change: Any) -> Updates:
         """Run ``change`` on a conversation at rest, and show the result or what was wrong."""
         if session.answer is not None:
             return self._show_note(session.say("still_answering"))
@@ -329,29 +335,29 @@ class Handlers:
         pieces = session.log.render(session.conversation.turns)
         return {self._page.log: pieces, **self._show_editing(session), **updates}
 
-    def _edit(self, index: Any, session: Session) -> Updates:
-        question = question_at(session.conversation, index)
+    def _edit(self, index: Any, session: WindowState) -> Updates:
+        question = get_question(session.conversation, index)
         session.editing = index
         return {self._page.question: question, **self._show_note("")}
 
-    def _delete(self, index: Any, session: Session) -> Updates:
-        question_at(session.conversation, index)  # refuses a wrong index
+    def _delete(self, index: Any, session: WindowState) -> Updates:
+        get_question(session.conversation, index)  # refuses a wrong index
         del session.conversation.turns[index]
         session.editing = None
         return self._show_note(session.say("deleted", number=index + 1))
 
-    def _undo(self, session: Session) -> Updates:
+    def _undo(self, session: WindowState) -> Updates:
         session.editing = None
         question = session.conversation.undo()
         if question is None:
             return self._show_note(session.say("nothing_yet"))
         return {self._page.question: question, **self._show_note(session.say("undone"))}
 
-    def _clear(self, session: Session) -> Updates:
+    def _clear(self, session: WindowState) -> Updates:
         session.editing, session.conversation = None, Conversation()
         return self._show_note(session.say("cleared"))
 
-    def _import(self, path: Path, session: Session) -> Updates:
+    def _import(self, path: Path, session: WindowState) -> Updates:
         try:
             with path.open("rb") as file:
                 data = file.read(MAX_FILE_BYTES + 1)

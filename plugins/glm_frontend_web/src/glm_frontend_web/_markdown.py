@@ -30,7 +30,7 @@ _SAFE_LINK = re.compile(r"(?:https?://|mailto:)[^\s\x00-\x1f]+", re.IGNORECASE)
 _FORMATTER = HtmlFormatter(nowrap=True)
 
 
-class MarkdownRenderer:
+class HtmlRenderer:
     """Renders answers; one for each language, since code blocks have a button with a text.
 
     Args:
@@ -45,16 +45,16 @@ class MarkdownRenderer:
         parser.use(
             dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True
         )
-        parser.inline.ruler.before("escape", "math_brackets", _math_brackets)
+        parser.inline.ruler.before("escape", "math_brackets", _parse_bracket_math)
         for rule, method in {
-            "fence": self._fence,
-            "code_block": self._fence,
-            "link_open": _link_open,
-            "table_open": _table_open,
-            "table_close": _table_close,
-            "math_inline": _math_inline,
-            "math_inline_double": _math_block,
-            "math_block": _math_block,
+            "fence": self._render_code_block,
+            "code_block": self._render_code_block,
+            "link_open": _render_link_open,
+            "table_open": _render_table_open,
+            "table_close": _render_table_close,
+            "math_inline": _render_inline_math,
+            "math_inline_double": _render_display_math,
+            "math_block": _render_display_math,
         }.items():
             parser.renderer.rules[rule] = method  # type: ignore[attr-defined]
         self._parser = parser
@@ -63,7 +63,7 @@ class MarkdownRenderer:
         """Return the HTML of ``markdown``."""
         return str(self._parser.render(markdown))
 
-    def _fence(
+    def _render_code_block(
         self, tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
     ) -> str:
         token = tokens[index]
@@ -89,31 +89,33 @@ def _is_safe_link(url: str) -> bool:
     return _SAFE_LINK.fullmatch(url) is not None
 
 
-def _link_open(tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]) -> str:
+def _render_link_open(
+    tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
+) -> str:
     href = escape(str(tokens[index].attrs.get("href", "")))
     return f'<a href="{href}" target="_blank" rel="noopener noreferrer nofollow">'
 
 
-def _table_open(
+def _render_table_open(
     tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
 ) -> str:
     return '<div class="glm-table" tabindex="0"><table>\n'
 
 
-def _table_close(
+def _render_table_close(
     tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
 ) -> str:
     return "</table></div>\n"
 
 
-def _math_inline(
+def _render_inline_math(
     tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
 ) -> str:
     tex = tokens[index].content
     return to_mathml(tex, display=False) or f"<code>{escape(tex)}</code>"
 
 
-def _math_block(
+def _render_display_math(
     tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
 ) -> str:
     tex = tokens[index].content
@@ -121,7 +123,7 @@ def _math_block(
     return f'<span class="glm-formula" tabindex="0">{formula}</span>\n'
 
 
-def _math_brackets(state: StateInline, silent: bool) -> bool:
+def _parse_bracket_math(state: StateInline, silent: bool) -> bool:
     r"""Parse formulas in ``\(...\)`` and ``\[...\]``."""
     opening = state.src[state.pos : state.pos + 2]
     closing = {r"\(": r"\)", r"\[": r"\]"}.get(opening)

@@ -17,7 +17,7 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 @dataclass(frozen=True)
-class Options:
+class WebOptions:
     """What the user asked for.
 
     Attributes:
@@ -105,7 +105,7 @@ class Options:
         return (*LOOPBACK_NAMES, self.host, *self.more_hosts)
 
     @classmethod
-    def parse(cls, options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Options:
+    def parse(cls, options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> WebOptions:
         """Read the options as the command line or a caller gives them; all may be missing.
 
         Raises:
@@ -119,7 +119,7 @@ class Options:
         names = (options.get("allowed_hosts") or "").split(",")
         return cls(
             **known,
-            auth=_credentials(options.get("auth") or environ.get("GLM_WEB_AUTH")),
+            auth=_parse_credentials(options.get("auth") or environ.get("GLM_WEB_AUTH")),
             root_path=(options.get("root_path") or "").rstrip("/"),
             more_hosts=tuple(name.strip() for name in names if name.strip()),
             api_key=options.get("api_key") or environ.get("GLM_API_KEY"),
@@ -150,7 +150,7 @@ def find_port(host: str, port: int) -> int:
         ) from error
 
 
-def _credentials(text: str | None) -> tuple[str, str] | None:
+def _parse_credentials(text: str | None) -> tuple[str, str] | None:
     if not text:
         return None
     user, separator, password = text.partition(":")

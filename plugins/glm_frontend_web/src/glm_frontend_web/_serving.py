@@ -15,9 +15,9 @@ from glm_core import ChatModel, ConfigError
 from glm_core.language import language
 from glm_core.records import OpenModel
 
-from ._api import Beside, find_api, make_api
-from ._guard import Guard
-from ._options import Options, find_port
+from ._api import ApiDispatcher, find_api, make_api
+from ._guard import PageGuard
+from ._options import WebOptions, find_port
 from ._settings import PageSettings
 from ._texts import SAY, Texts
 
@@ -32,13 +32,13 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
     Raises:
         GlmError: an option is wrong, the port is in use, or the model cannot be opened.
     """
-    checked = Options.parse(options)
+    checked = WebOptions.parse(options)
     port = find_port(checked.host, checked.port)
     factory = find_api() if checked.with_api else None
     say = SAY[language()]
     print(say("loading"), file=sys.stderr, flush=True)
     with open_model() as model:
-        with serving(model, checked, port, factory) as (url, public_url):
+        with serve_page(model, checked, port, factory) as (url, public_url):
             _announce(checked, url, public_url, say)
             adapter = PageSettings.from_model(model.info).adapter
             if adapter is not None:
@@ -48,8 +48,8 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def serving(
-    model: ChatModel, options: Options, port: int, api_factory: Any = None
+def serve_page(
+    model: ChatModel, options: WebOptions, port: int, api_factory: Any = None
 ) -> Iterator[tuple[str, str | None]]:
     """Serve the page on ``model`` for the length of a ``with`` block.
 
@@ -65,10 +65,10 @@ def serving(
     gradio = _import_gradio()
     from starlette.middleware import Middleware
 
-    from ._handlers import Handlers
+    from ._handlers import PageHandlers
     from ._page import build_page
 
-    middleware = [Middleware(Guard, allowed_hosts=options.allowed_hosts)]
+    middleware = [Middleware(PageGuard, allowed_hosts=options.allowed_hosts)]
     if api_factory is not None:
         api = make_api(
             api_factory,
@@ -77,12 +77,12 @@ def serving(
             allowed_hosts=options.allowed_hosts,
             adapters_dir=options.adapters_dir,
         )
-        middleware.insert(0, Middleware(Beside, api=api))
+        middleware.insert(0, Middleware(ApiDispatcher, api=api))
     say = SAY[language()]
     title = f"{model.info.name} · glm"
     with gradio.Blocks(title=title, fill_height=True, fill_width=True, analytics_enabled=False) as blocks:
         page = build_page(model, say)
-        Handlers(model, page).connect(blocks)
+        PageHandlers(model, page).connect(blocks)
     blocks.queue(default_concurrency_limit=None, api_open=False)
     try:
         yield _launch(blocks, options, port, middleware)
@@ -90,7 +90,7 @@ def serving(
         blocks.close(verbose=False)
 
 
-def _launch(blocks: Any, options: Options, port: int, middleware: list[Any]) -> tuple[str, str | None]:
+def _launch(blocks: Any, options: WebOptions, port: int, middleware: list[Any]) -> tuple[str, str | None]:
     """Start gradio's server on a thread of its own; return the page's address, and the public one.
 
     Raises:
@@ -148,7 +148,7 @@ def _bypass_proxies(host: str) -> None:
         os.environ[name] = ",".join(dict.fromkeys([*known, "localhost", "127.0.0.1", "::1", host]))
 
 
-def _announce(options: Options, url: str, public_url: str | None, say: Texts) -> None:
+def _announce(options: WebOptions, url: str, public_url: str | None, say: Texts) -> None:
     print(say("running", url=url), flush=True)
     if options.with_api:
         print(say("running_api", url=url), flush=True)

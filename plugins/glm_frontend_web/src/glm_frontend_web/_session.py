@@ -11,7 +11,7 @@ from glm_core import BusyError, ChatModel, GlmError, RequestError
 from glm_core.conversation import Conversation, Turn
 
 from ._answering import PageAnswer
-from ._log import Log
+from ._log import ConversationLog
 from ._settings import PageSettings
 from ._texts import Texts
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("glm_frontend_web")
 
 
 @dataclass
-class Session:
+class WindowState:
     """The state of one browser window; gradio keeps one for each and shows it to nobody else.
 
     Attributes:
@@ -32,7 +32,7 @@ class Session:
     """
 
     say: Texts
-    log: Log
+    log: ConversationLog
     conversation: Conversation = field(default_factory=Conversation)
     editing: int | None = None
     answer: PageAnswer | None = None
@@ -40,7 +40,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Progress:
+class ShownAnswer:
     """What to show of an answer now.
 
     Attributes:
@@ -58,13 +58,13 @@ class Progress:
 
 async def answer(
     model: ChatModel,
-    session: Session,
+    session: WindowState,
     question: str,
     settings: PageSettings,
     *,
     at: int | None,
     again: bool = False,
-) -> AsyncGenerator[Progress]:
+) -> AsyncGenerator[ShownAnswer]:
     """Answer a question.
 
     A question that fails, or is stopped before the first word, leaves the conversation as it was.
@@ -82,7 +82,7 @@ async def answer(
     """
     say, turns = session.say, session.conversation.turns[:at]
     given_back = "" if again else question
-    yield Progress(session.log.render_growing(turns, question, ""), say("answering"))
+    yield ShownAnswer(session.log.render_growing(turns, question, ""), say("answering"))
     try:
         settings.apply_to(session.conversation)
         with_tools = "tools" in model.info.features
@@ -91,32 +91,34 @@ async def answer(
         async with aclosing(current.updates()) as updates:
             async for _ in updates:
                 text = current.progress.text
-                yield Progress(
+                yield ShownAnswer(
                     session.log.render_growing(turns, question, text), _describe_wait(current, say)
                 )
     except BusyError:
-        yield _at_rest(session, say("busy"), given_back)
+        yield _show_at_rest(session, say("busy"), given_back)
     except GlmError as error:
-        yield _at_rest(session, say("error", message=error), given_back)
+        yield _show_at_rest(session, say("error", message=error), given_back)
     except Exception:  # ours or a plugin's fault: the visitor keeps the question, the operator gets the trace
         logger.exception("the answer failed")
-        yield _at_rest(session, say("failed"), given_back)
+        yield _show_at_rest(session, say("failed"), given_back)
     else:
         text = current.progress.text
         if current.was_stopped and not text.strip():
-            yield _at_rest(session, say("kept_old_answer" if again else "stopped_before_text"), given_back)
+            yield _show_at_rest(
+                session, say("kept_old_answer" if again else "stopped_before_text"), given_back
+            )
             return
         session.conversation.record(Turn(question, text), after=at)
         session.editing = None
-        yield _at_rest(session, _describe_result(current, say))
+        yield _show_at_rest(session, _describe_result(current, say))
     finally:
         session.answer = None
 
 
-def _at_rest(session: Session, status: str, given_back: str = "") -> Progress:
+def _show_at_rest(session: WindowState, status: str, given_back: str = "") -> ShownAnswer:
     session.answer = None
     pieces = session.log.render(session.conversation.turns)
-    return Progress(pieces, status, given_back, running=False)
+    return ShownAnswer(pieces, status, given_back, running=False)
 
 
 def _describe_wait(current: PageAnswer, say: Texts) -> str:
@@ -142,7 +144,7 @@ def _describe_result(current: PageAnswer, say: Texts) -> str:
     return " · ".join(parts)
 
 
-def question_at(conversation: Conversation, index: object) -> str:
+def get_question(conversation: Conversation, index: object) -> str:
     """Return the question of one turn; ``index`` comes from a browser and may be anything.
 
     Raises:

@@ -162,7 +162,7 @@ class Texts(BilingualTexts):
 
     table = TEXTS
 
-    def examples(self, *, demo: bool) -> tuple[str, ...]:
+    def list_examples(self, *, demo: bool) -> tuple[str, ...]:
         """Return questions to start with; the demo model knows little but this software."""
         pairs = DEMO_EXAMPLES if demo else EXAMPLES
         return tuple(chinese if self.language == "zh" else english for chinese, english in pairs)
