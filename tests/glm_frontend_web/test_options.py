@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
-from glm_frontend_web._options import WebOptions, find_port
+from glm_frontend_web._options import WebOptions
 
 from glm_core import ConfigError
 
@@ -98,21 +97,3 @@ def test_a_page_that_is_meant_for_others_answers_to_any_name_unless_told() -> No
         "b.org",
     )
     assert "a.org" in parse(allowed_hosts="a.org").allowed_hosts
-
-
-def test_a_busy_port_is_one_sentence() -> None:
-    """The port, the address, and what to do."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"port {port} on 127.0.0.1 cannot be used .* --port"):
-            find_port("127.0.0.1", port)
-    assert find_port("127.0.0.1", port) == port
-
-
-def test_port_0_is_a_free_one_and_foreign_addresses_are_refused() -> None:
-    """0 gives a real port number; an address that is not this machine's is an error."""
-    assert 0 < find_port("localhost", 0) < 65536
-    with pytest.raises(ConfigError, match=r"on 192\.0\.2\.1 cannot be used"):
-        find_port("192.0.2.1", 7860)

@@ -6,6 +6,7 @@ tests would take for a fault of their own.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import shutil
 import socket
@@ -17,9 +18,15 @@ from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
 
-from glm_frontend_web._options import WebOptions, find_port
+from glm_frontend_web import _windows
+from glm_frontend_web._options import WebOptions
 from glm_frontend_web._serving import serve_page
+from glm_frontend_web._session import WindowState
+from glm_http.server import bind
 from glm_testing import host_of
+from gradio.queueing import Event
+from gradio.state_holder import SessionState
+from gradio.utils import get_upload_folder
 from patience import PATIENCE_SECONDS
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -177,6 +184,24 @@ class SiteHost:
         self._names: list[str] = []
         self._watch_names()
 
+    def set_grace(self, seconds: float) -> None:
+        """Say for how long a window that was closed is kept."""
+        _windows.GRACE_SECONDS = seconds
+
+    def count_windows(self) -> dict[str, int]:
+        """Count what the process holds of windows, by its kind."""
+        gc.collect()
+        things = gc.get_objects()
+        return {
+            "states": sum(isinstance(thing, WindowState) for thing in things),
+            "sessions": sum(isinstance(thing, SessionState) for thing in things),
+            "events": sum(isinstance(thing, Event) for thing in things),
+        }
+
+    def list_uploads(self) -> list[str]:
+        """List every file that gradio keeps for visitors."""
+        return sorted(str(path) for path in Path(get_upload_folder()).rglob("*") if path.is_file())
+
     def open_scripted(self, options: dict[str, Any], **runtime: Any) -> str:
         """Serve the page on a scripted model; its address."""
         self._runtime = ScriptedRuntime(**runtime)
@@ -226,10 +251,9 @@ class SiteHost:
 
     def _serve(self, model: ChatModel, options: dict[str, Any]) -> str:
         checked = WebOptions.parse({"port": 0, **options}, environ={})
-        port = find_port(checked.host, checked.port)
+        listener = self._stack.enter_context(bind(checked.host, checked.port))
         factory = echo_api if checked.with_api else None
-        url, _ = self._stack.enter_context(serve_page(model, checked, port, factory))
-        return url
+        return self._stack.enter_context(serve_page(model, checked, listener, factory))
 
 
 class _Process(BaseManager):
@@ -253,10 +277,25 @@ class Site:
 
 
 @contextmanager
-def site(*, demo: bool = False, options: dict[str, Any] | None = None, **runtime: Any) -> Iterator[Site]:
-    """Serve the page on a free loopback port, on a scripted model or the demo one."""
+def site(
+    *,
+    demo: bool = False,
+    options: dict[str, Any] | None = None,
+    grace_seconds: float | None = None,
+    **runtime: Any,
+) -> Iterator[Site]:
+    """Serve the page on a free loopback port, on a scripted model or the demo one.
+
+    Args:
+        demo: whether the demo model answers.
+        options: of the page.
+        grace_seconds: for how long a closed window is kept; as users have it by default.
+        runtime: of the scripted model.
+    """
     with _Process(ctx=multiprocessing.get_context("spawn")) as process:
         host = process.SiteHost()  # type: ignore[attr-defined]
+        if grace_seconds is not None:
+            host.set_grace(grace_seconds)
         url = host.open_demo(options or {}) if demo else host.open_scripted(options or {}, **runtime)
         yield Site(url, host)
         host.close()

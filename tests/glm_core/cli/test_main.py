@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fake_plugins import run_glm, run_python
@@ -222,6 +223,28 @@ def test_reader_that_goes_away_is_no_error(arguments: list[str], unbuffered: str
     finally:
         os.close(write_end)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["models"], ["chat", "hello"], ["run", "cli"]], ids=lambda given: given[0]
+)
+def test_standard_output_on_a_full_disk_is_one_sentence(arguments: list[str], unbuffered: str) -> None:
+    """Whatever command prints: no traceback, no complaint of the interpreter at its exit, exit status 2."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "glm_core", *arguments],
+            input=b"hello\nhello again\n",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered, "GLM_LANG": "en"},
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+    told = [line for line in done.stderr.decode().splitlines() if "using the demo model" not in line]
+    assert (done.returncode, len(told)) == (2, 1), done.stderr
+    assert "standard output cannot be written" in told[0]
 
 
 def test_pipe_that_is_not_standard_output_is_an_error(command: Callable[..., None]) -> None:

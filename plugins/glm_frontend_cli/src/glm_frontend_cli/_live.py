@@ -60,7 +60,7 @@ class LiveArea:
 
     def draw(self, permanent: Sequence[ScreenLine], live: Sequence[ScreenLine]) -> None:
         """Print ``permanent`` for good, and ``live`` below it in place of what was live."""
-        columns, rows = self._measure_size()
+        columns, rows = self._size()
         shown = list(live[-max(rows - 1, 1) :]) or [ScreenLine("", 0)]
         lines = [*permanent, *shown]
         if columns == self._columns:
@@ -157,7 +157,7 @@ class AnswerPainter:
 
     def _make_gap_above_note(self) -> list[Text]:
         """Return the empty line between text and note; none where the screen has few lines."""
-        return [Text()] if self._measure_size()[1] >= MIN_ROWS_FOR_GAP else []
+        return [Text()] if self._size()[1] >= MIN_ROWS_FOR_GAP else []
 
     def _take_finished(self, width: int, *, final: bool = False) -> list[Text]:
         lines: list[Text] = []
@@ -177,7 +177,7 @@ class AnswerPainter:
         """
         rows = self._renderer.render_code(block.node, width)
         gap = [Text()] if block.gap and not self._printed_code_lines else []
-        room = max(min(self._measure_size()[1] - 2, MAX_LIVE_CODE_LINES), 1)
+        room = max(min(self._size()[1] - 2, MAX_LIVE_CODE_LINES), 1)
         remaining = rows[self._printed_code_lines :]
         scrolled: list[Text] = []
         while len(remaining) > 1 and sum(map(len, remaining)) > room:
@@ -188,4 +188,4 @@ class AnswerPainter:
 
     def _measure_width(self) -> int:
         # The last column stays free, because terminals differ in when they wrap after writing it.
-        return max(self._measure_size()[0] - 1, 10)
+        return max(self._size()[0] - 1, 10)

@@ -23,6 +23,8 @@ from ._blocks import Block, parse
 from ._colours import CODE, MARKDOWN as _STYLES
 from ._wrapping import wrap
 
+MAX_HIGHLIGHTED = 20_000
+"""Characters of a code block that gets colours."""
 _CODE_INDENT = "  "
 
 
@@ -54,7 +56,9 @@ class MarkdownRenderer:
         """Return, for each source line of a code block, the lines that it takes on the screen."""
         language = node.info.split()[0] if node.info.strip() else "text"
         code = clean_text(node.content).removesuffix("\n").expandtabs(4)
-        highlighted = Syntax("", language, theme=self._code_theme).highlight(code)
+        # No colours for long code, because some lexers take seconds for a text that is made for it.
+        is_short = len(code) <= MAX_HIGHLIGHTED
+        highlighted = Syntax("", language, theme=self._code_theme).highlight(code) if is_short else Text(code)
         plain_lines = code.split("\n")
         # Some lexers drop or add lines; better no colours than wrong code.
         if highlighted.plain.rstrip("\n") != code.rstrip("\n"):

@@ -12,9 +12,13 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from importlib import metadata
 from typing import Any
 
+from glm_http.paths import normalize_path
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from glm_core import ChatModel, PluginError
+
+from ._work import PageWork
 
 GROUP, NAME, PACKAGE = "glm.asgi", "api", "glm-frontend-api"
 PATHS = frozenset({"/health", "/ready", "/metrics", "/openapi.json"})
@@ -70,21 +74,33 @@ class ApiDispatcher:
     Args:
         app: the page.
         api: the API.
+        work: counts the API's requests.
+        root_path: path under which a proxy serves both.
     """
 
-    def __init__(self, app: ASGIApp, api: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, api: ASGIApp, work: PageWork, root_path: str = "") -> None:
         self._app = app
         self._api = api
+        self._work = work
+        self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run through the life of the server."""
         if scope["type"] == "lifespan":
             async with _get_lifespan(self._api):
                 await self._app(scope, receive, send)
-        elif scope["type"] == "http" and is_api_request(scope["method"], scope["path"]):
-            await self._api(scope, receive, send)
+        elif scope["type"] == "http" and self._is_for_api(scope):
+            if self._work.is_draining and scope["method"] == "POST":
+                error = {"message": "the server is stopping", "type": "server_error", "code": "stopping"}
+                await JSONResponse({"error": error}, 503)(scope, receive, send)
+                return
+            with self._work.count():
+                await self._api(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    def _is_for_api(self, scope: Scope) -> bool:
+        return is_api_request(scope["method"], normalize_path(scope["path"], self._root_path))
 
 
 def is_api_request(method: str, path: str) -> bool:

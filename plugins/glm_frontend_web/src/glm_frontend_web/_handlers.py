@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from functools import partial
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from glm_core import ChatModel, GlmError
 from glm_core.cleaning import clean_text
-from glm_core.conversation import MAX_FILE_BYTES, Conversation, parse_conversation, to_json, to_markdown
+from glm_core.conversation import Conversation, to_json, to_markdown
 
+from ._importing import read_import
 from ._log import ConversationLog
 from ._page import (
     Page,
@@ -29,37 +29,13 @@ from ._page import (
     show_settings,
     translate_page,
 )
+from ._scripts import DOWNLOAD, FOCUS, READY, REMEMBER_LANGUAGE, REMEMBERED_LANGUAGE, TOGGLE_THEME
 from ._session import WindowState, answer, get_question
 from ._settings import PageSettings, reset_hidden_settings
 from ._texts import SAY
+from ._work import PageWork
 
 Updates = dict[Any, Any]
-
-_REMEMBER_LANGUAGE = """(language, session) => {
-  localStorage.setItem("glm-language", language);
-  return [language, session];
-}"""
-_REMEMBERED_LANGUAGE = """(language, session) => [localStorage.getItem("glm-language"), session]"""
-_READY = """(language) => {
-  document.documentElement.lang = language;
-  document.documentElement.dataset.glm = "ready";
-  const settings = document.querySelector("#settings .toggle-button");
-  const name = language === "zh" ? "设置" : "Settings";
-  for (const attribute of ["aria-label", "title"]) settings?.setAttribute(attribute, name);
-}"""
-_TOGGLE_THEME = """() => {
-  const dark = document.body.classList.toggle("dark");
-  localStorage.setItem("glm-theme", dark ? "dark" : "light");
-}"""
-_DOWNLOAD = """(text) => {
-  const file = JSON.parse(text);
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([file.text], { type: file.type }));
-  link.download = file.name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-}"""
-_FOCUS = """() => { document.querySelector("#question textarea")?.focus(); }"""
 
 
 class PageHandlers:
@@ -68,11 +44,13 @@ class PageHandlers:
     Args:
         model: what answers; shared by all visitors.
         page: its components; whatever a visitor has of their own is in the session.
+        work: counts the answers that run.
     """
 
-    def __init__(self, model: ChatModel, page: Page) -> None:
+    def __init__(self, model: ChatModel, page: Page, work: PageWork) -> None:
         self._model = model
         self._page = page
+        self._work = work
         self._first_adapter = PageSettings.from_model(model.info).adapter
 
     def connect(self, blocks: gr.Blocks) -> None:
@@ -88,16 +66,16 @@ class PageHandlers:
         again = [page.session, *page.settings]
         both = [page.language, page.session]
         spoken = (
-            on([blocks.load], self.load, both, everything, js=_REMEMBERED_LANGUAGE),
-            on([page.language.input], self.change_language, both, everything, js=_REMEMBER_LANGUAGE),
+            on([blocks.load], self.load, both, everything, js=REMEMBERED_LANGUAGE),
+            on([page.language.input], self.change_language, both, everything, js=REMEMBER_LANGUAGE),
         )
         for event in spoken:
-            _run_script_after(event, [page.language], _READY)
+            _run_script_after(event, [page.language], READY)
         on([page.question.submit, page.send.click], self.send, asking, shown)
         on([page.log.example_select], self.send_example, again, shown)
         on([page.log.retry], self.regenerate, again, shown)
         on([page.stop.click], self.stop, [page.session], [])
-        _run_script_after(on([page.log.edit], self.edit, [page.session], shown), [], _FOCUS)
+        _run_script_after(on([page.log.edit], self.edit, [page.session], shown), [], FOCUS)
         on([page.cancel_edit.click], self.cancel_edit, [page.session], shown)
         on([page.log.delete], self.delete, [page.session], shown)
         on([page.undo.click], self.undo, [page.session], shown)
@@ -105,22 +83,25 @@ class PageHandlers:
         on([page.reset.click], self.reset, [page.session], everything)
         looking = [page.sidebar.expand, page.adapter.focus]
         on(looking, self.refresh_adapters, [page.adapter, page.session], [page.adapter, page.status])
-        on([page.import_file.upload], self.import_file, [page.import_file, page.session], everything)
+        on([page.import_file.upload], self.import_file, [page.session], everything)
         for button, kind in ((page.export_json, "json"), (page.export_markdown, "md")):
             export = partial(self.export, kind)
             _run_script_after(
-                on([button.click], export, again, [page.download, page.status]), [page.download], _DOWNLOAD
+                on([button.click], export, again, [page.download, page.status]), [page.download], DOWNLOAD
             )
-        page.theme.click(None, None, None, js=_TOGGLE_THEME, queue=False, api_visibility="private")
+        page.theme.click(None, None, None, js=TOGGLE_THEME, queue=False, api_visibility="private")
 
     def load(self, remembered: str | None, session: WindowState, request: gr.Request) -> Updates:
         """Show a page that was opened in the visitor's language."""
+        session.is_shown = True
         say = SAY.get(remembered) if remembered in SAY else None
         updates = self._translate(session, say or choose_language(request.headers.get("accept-language")))
         return {**updates, **self._update_menu(session, self._get_default_settings().adapter)}
 
     def change_language(self, language: str, session: WindowState) -> Updates:
         """Show the page in the language that the visitor chose."""
+        if not session.is_shown:
+            return self._show_note(session.say("window_ended"))
         return self._translate(session, SAY["zh" if language == "zh" else "en"])
 
     async def send(
@@ -156,7 +137,7 @@ class PageHandlers:
         """Answer the example that was chosen."""
         settings = read_settings(system, adapter, length, top_p, temperature)
         examples = session.say.list_examples(demo=is_demo(self._model.info))
-        index = getattr(event, "index", None)
+        index = _read_event(event).get("index")
         if isinstance(index, int) and 0 <= index < len(examples):
             async with aclosing(self._answer(examples[index], session, settings, at=None)) as answering:
                 async for updates in answering:
@@ -175,7 +156,7 @@ class PageHandlers:
         """Regenerate an answer."""
         settings = read_settings(system, adapter, length, top_p, temperature)
         try:
-            index = getattr(event, "index", None)
+            index = _read_event(event).get("index")
             question = get_question(session.conversation, index)
         except GlmError as error:
             yield self._show_note(session.say("error", message=error))
@@ -191,7 +172,7 @@ class PageHandlers:
 
     def edit(self, session: WindowState, event: gr.EventData) -> Updates:
         """Put a question into the input box to be changed."""
-        return self._apply(session, partial(self._edit, getattr(event, "index", None)))
+        return self._apply(session, partial(self._edit, _read_event(event).get("index")))
 
     def cancel_edit(self, session: WindowState) -> Updates:
         """Leave the question as it was."""
@@ -200,7 +181,7 @@ class PageHandlers:
 
     def delete(self, session: WindowState, event: gr.EventData) -> Updates:
         """Delete a turn."""
-        return self._apply(session, partial(self._delete, getattr(event, "index", None)))
+        return self._apply(session, partial(self._delete, _read_event(event).get("index")))
 
     def undo(self, session: WindowState) -> Updates:
         """Take back the last turn and return its question to the input box."""
@@ -235,6 +216,8 @@ class PageHandlers:
     def export(self, kind: str, session: WindowState, *settings: Any) -> Updates:
         """Export the conversation as a file that the browser makes, so that nothing is left on the server."""
         conversation, say = session.conversation, session.say
+        if not session.is_shown:
+            return self._show_note(say("window_ended"))
         try:
             read_settings(*settings).apply_to(conversation)
         except GlmError as error:
@@ -247,9 +230,10 @@ class PageHandlers:
         file = {"name": time.strftime(f"conversation-%Y%m%d-%H%M%S.{kind}"), "type": media_type, "text": text}
         return {self._page.download: json.dumps(file), **self._show_note(say("exported"))}
 
-    def import_file(self, path: str, session: WindowState) -> Updates:
-        """Go on with the conversation of a file."""
-        return self._apply(session, partial(self._import, Path(path)))
+    def import_file(self, session: WindowState, event: gr.EventData) -> Updates:
+        """Go on with the conversation of a file, which the page's script has read."""
+        file = _read_event(event)
+        return self._apply(session, partial(self._import, file.get("name"), file.get("content")))
 
     async def _answer(
         self,
@@ -260,8 +244,9 @@ class PageHandlers:
         at: int | None,
         again: bool = False,
     ) -> AsyncGenerator[Updates]:
-        if session.answer is not None:
-            yield self._show_note(session.say("still_answering"))
+        refusal = self._find_refusal(session) or ("stopping" if self._work.is_draining else "")
+        if refusal:
+            yield self._show_note(session.say(refusal))
             return
         page, loaded = self._page, self._model.info.adapters
         if settings.adapter is not None and settings.adapter not in loaded:
@@ -274,21 +259,21 @@ class PageHandlers:
         if not again:
             updates |= {page.question: "", page.editing: gr.update(visible=False)}
         status, pieces = "", None
-        async with aclosing(
-            answer(self._model, session, question, settings, at=at, again=again)
-        ) as answering:
-            async for progress in answering:
-                if progress.pieces != pieces:
-                    updates[page.log] = pieces = progress.pieces
-                if progress.status != status:  # else a note that was shown meanwhile would be wiped out
-                    updates |= self._show_note(status := progress.status)
-                if not progress.running:
-                    updates |= {page.send: gr.update(visible=True), page.stop: gr.update(visible=False)}
-                    updates |= self._show_editing(session)
-                    if progress.given_back:
-                        updates[page.question] = progress.given_back
-                yield updates or {page.log: gr.skip()}
-                updates = {}
+        asked = answer(self._model, session, question, settings, at=at, again=again)
+        with self._work.count():
+            async with aclosing(asked) as answering:
+                async for progress in answering:
+                    if progress.pieces != pieces:
+                        updates[page.log] = pieces = progress.pieces
+                    if progress.status != status:  # else a note that was shown meanwhile would be wiped out
+                        updates |= self._show_note(status := progress.status)
+                    if not progress.running:
+                        updates |= {page.send: gr.update(visible=True), page.stop: gr.update(visible=False)}
+                        updates |= self._show_editing(session)
+                        if progress.given_back:
+                            updates[page.question] = progress.given_back
+                    yield updates or {page.log: gr.skip()}
+                    updates = {}
 
     def _get_default_settings(self) -> PageSettings:
         """Return the model's own settings, with the only adapter of the start while that is loaded."""
@@ -319,21 +304,28 @@ class PageHandlers:
         session.log = ConversationLog(say, demo=is_demo(self._model.info))
         session.adapters = self._model.info.adapters
         updates = translate_page(self._page, self._model, say)
-        if session.answer is None:
+        if not session.is_answering:
             log = session.log.render(session.conversation.turns)
             updates[self._page.log] = gr.update(label=say("log_label"), value=log)
         return {**updates, **self._show_editing(session), **self._show_note("")}
 
     def _apply(self, session: WindowState, change: Any) -> Updates:
         """Run ``change`` on a conversation at rest, and show the result or what was wrong."""
-        if session.answer is not None:
-            return self._show_note(session.say("still_answering"))
+        refusal = self._find_refusal(session)
+        if refusal:
+            return self._show_note(session.say(refusal))
         try:
             updates: Updates = change(session)
         except GlmError as error:
             return self._show_note(session.say("error", message=error))
         pieces = session.log.render(session.conversation.turns)
         return {self._page.log: pieces, **self._show_editing(session), **updates}
+
+    def _find_refusal(self, session: WindowState) -> str:
+        """Return the text that says why the conversation cannot go on now; empty if it can."""
+        if not session.is_shown:
+            return "window_ended"
+        return "still_answering" if session.is_answering else ""
 
     def _edit(self, index: Any, session: WindowState) -> Updates:
         question = get_question(session.conversation, index)
@@ -357,16 +349,9 @@ class PageHandlers:
         session.editing, session.conversation = None, Conversation()
         return self._show_note(session.say("cleared"))
 
-    def _import(self, path: Path, session: WindowState) -> Updates:
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-        finally:
-            path.unlink(missing_ok=True)  # gradio's copy of the file; nothing of a visitor stays
-            with suppress(OSError):
-                path.parent.rmdir()
-        info = self._model.info
-        conversation = parse_conversation(data, clean_text(path.name), session.say.language)
+    def _import(self, name: object, content: object, session: WindowState) -> Updates:
+        info, say = self._model.info, session.say
+        conversation = read_import(name, content, say)
         note = session.say("imported", count=len(conversation.turns))
         if conversation.adapter is not None and conversation.adapter not in info.adapters:
             note += " · " + session.say("adapter_dropped", name=conversation.adapter)
@@ -376,6 +361,11 @@ class PageHandlers:
             updates[self._page.question], conversation.unanswered = conversation.unanswered, None
         session.conversation, session.editing = conversation, None
         return {**updates, **self._update_menu(session, conversation.adapter), **self._show_note(note)}
+
+
+def _read_event(event: gr.EventData) -> Mapping[str, Any]:
+    """Return what the page's script says of an event; another program may have sent anything."""
+    return event._data if isinstance(event._data, dict) else {}
 
 
 def _bind(

@@ -13,7 +13,6 @@ from html import escape
 from typing import Any
 
 from markdown_it import MarkdownIt
-from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 from mdit_py_plugins.dollarmath import dollarmath_plugin
@@ -22,6 +21,7 @@ from pygments.formatters.html import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
+from ._bounded_rules import parse_bracket_math, parse_dollar_block, parse_paragraphs, split_markdown
 from ._math import to_mathml
 from ._texts import Texts
 
@@ -45,7 +45,9 @@ class HtmlRenderer:
         parser.use(
             dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True
         )
-        parser.inline.ruler.before("escape", "math_brackets", _parse_bracket_math)
+        parser.inline.ruler.before("escape", "math_brackets", parse_bracket_math)
+        parser.block.ruler.at("math_block", parse_dollar_block)
+        parser.core.ruler.at("inline", parse_paragraphs)
         for rule, method in {
             "fence": self._render_code_block,
             "code_block": self._render_code_block,
@@ -60,8 +62,13 @@ class HtmlRenderer:
         self._parser = parser
 
     def __call__(self, markdown: str) -> str:
-        """Return the HTML of ``markdown``."""
-        return str(self._parser.render(markdown))
+        """Return the HTML of ``markdown``; what is too long for that comes as it is, after a note."""
+        head, rest = split_markdown(markdown)
+        html = str(self._parser.render(head))
+        if not rest:
+            return html
+        note = escape(self._say("plain_from_here"))
+        return f'{html}<p><em>{note}</em></p>\n<div class="glm-plain">{escape(rest)}</div>\n'
 
     def _render_code_block(
         self, tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
@@ -121,19 +128,3 @@ def _render_display_math(
     tex = tokens[index].content
     formula = to_mathml(tex, display=True) or f"<code>{escape(tex)}</code>"
     return f'<span class="glm-formula" tabindex="0">{formula}</span>\n'
-
-
-def _parse_bracket_math(state: StateInline, silent: bool) -> bool:
-    r"""Parse formulas in ``\(...\)`` and ``\[...\]``."""
-    opening = state.src[state.pos : state.pos + 2]
-    closing = {r"\(": r"\)", r"\[": r"\]"}.get(opening)
-    if closing is None:
-        return False
-    end = state.src.find(closing, state.pos + 2, state.posMax)
-    if end < 0:
-        return False
-    if not silent:
-        token = state.push("math_inline" if opening == r"\(" else "math_inline_double", "math", 0)
-        token.content = state.src[state.pos + 2 : end]
-    state.pos = end + 2
-    return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,29 +124,6 @@ class WebOptions:
             api_key=options.get("api_key") or environ.get("GLM_API_KEY"),
             adapters_dir=options.get("adapters_dir") or "",
         )
-
-
-def find_port(host: str, port: int) -> int:
-    """Return ``port`` if it can be listened on, or a free one for 0.
-
-    Raises:
-        ConfigError: it is in use or not allowed, or the address is not this machine's.
-    """
-    plain = host.strip("[]")
-    try:
-        family, _, _, _, address = socket.getaddrinfo(plain, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            if os.name == "posix":  # as the server itself does; elsewhere it would take a port from another
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            number: int = probe.getsockname()[1]
-            return number
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigError(
-            f"port {port} on {host} cannot be used ({reason}); "
-            "choose another with --port, or 0 for a free one"
-        ) from error
 
 
 def _parse_credentials(text: str | None) -> tuple[str, str] | None:

@@ -14,6 +14,7 @@ from glm_core import ChatModel, ModelInfo
 from glm_core.cleaning import clean_text
 from glm_core.language import format_count
 
+from ._guard import MAX_IMPORT_BYTES
 from ._log import ConversationLog
 from ._session import WindowState
 from ._settings import PageSettings
@@ -70,7 +71,7 @@ class Page:
     file_title: gr.HTML
     export_json: gr.Button
     export_markdown: gr.Button
-    import_file: gr.UploadButton
+    import_file: gr.HTML
     download: gr.Textbox
     language: gr.Radio
     theme: gr.Button
@@ -145,12 +146,14 @@ def _build_sidebar(parts: Parts, info: ModelInfo, texts: PageTexts, say: Texts) 
     with gr.Row():
         _add_button(parts, texts, "export_json", min_width=80)
         _add_button(parts, texts, "export_markdown", min_width=80)
-    parts["import_file"] = gr.UploadButton(
+    # Not gradio's button for uploads, which puts files on the server's disk: this one's script reads the file
+    # and sends it as an event.
+    parts["import_file"] = gr.HTML(
         **texts["import_file"],
-        file_types=[".json", ".md"],
-        type="filepath",
+        html_template='<label class="glm-import">${label}<input type="file" accept=".json,.md"></label>',
+        js_on_load=(STATIC / "import.js").read_text("utf-8").replace("MAX_BYTES", str(MAX_IMPORT_BYTES)),
+        apply_default_css=False,
         elem_id="import-file",
-        size="sm",
     )
     parts["language"] = gr.Radio(
         **texts["language"],
