@@ -9,8 +9,8 @@ _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 
 # What Markdown or TeX may begin with; whatever else stands in a text costs a parser next to nothing.
 _MARKUP = "!#$%&*+-:<=>@[\\]^_`{}~\n"
-_MAX_MARKUP_WORK = 20_000_000
-"""Signs of markup times characters in one paragraph: as in 20,000 characters of a dense text."""
+_MAX_MARKUP_WORK = 10_000_000
+"""Signs of markup times characters in one paragraph: as in 15,000 characters of a dense text."""
 
 
 def clean_text(text: str) -> str:

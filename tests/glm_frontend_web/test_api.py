@@ -51,7 +51,7 @@ def answering(text: Any, **more: Any) -> Starlette:
 def test_each_request_goes_where_it_belongs(method: str, path: str, who: str) -> None:
     """The API has its own paths and the original's POST /; everything else is the page's."""
     client = TestClient(_api.ApiDispatcher(answering("page"), answering("api"), PageWork()))
-    assert client.request(method, path).text == who
+    assert client.request(method, f"http://testserver{path}").text == who
 
 
 def test_a_proxy_may_serve_both_under_a_path() -> None:

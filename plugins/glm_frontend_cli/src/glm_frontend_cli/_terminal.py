@@ -147,7 +147,9 @@ class TerminalView:
             step = int(seconds * _SPINNER_STEPS_PER_SECOND)
             return f"{self._spinner[step % len(self._spinner)]} {text}"
 
-        painter = AnswerPainter(self._console, self._renderer, self._write, self._measure_size, describe_progress)
+        painter = AnswerPainter(
+            self._console, self._renderer, self._write, self._measure_size, describe_progress
+        )
         with _hide_keys():
             try:
                 for piece in reader.read_pieces():

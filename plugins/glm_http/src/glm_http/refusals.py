@@ -10,6 +10,7 @@ RefusalCode = Literal[
     "host_not_allowed",
     "origin_not_allowed",
     "login_required",
+    "not_served",
     "ambiguous_length",
     "body_too_large",
     "body_timeout",
