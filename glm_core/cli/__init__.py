@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import importlib
 import io
 import logging
@@ -56,7 +55,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
 TRACE_OPTION = "--trace-hooks"
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,17 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print(file=sys.stderr)
             return EXIT_INTERRUPTED
-        except OSError as error:
-            fault = _find_output_fault(error)
-            if fault is None:
+        except BrokenPipeError:
+            if not _reader_has_gone():
                 raise
             # Nothing can be printed any more, also not by the interpreter as it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(fault, BrokenPipeError):
-                return 0  # whoever read it has seen enough, as with ``glm chat … | head``
-            reason = fault.strerror or fault
-            print(f"glm: standard output cannot be written: {reason}", file=sys.stderr)
-            return EXIT_USER_ERROR
+            return 0
     return status
 
 
@@ -171,18 +164,16 @@ def _prepare_output() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _find_output_fault(error: OSError) -> OSError | None:
-    """Return what is wrong with standard output; ``None`` if another file, pipe or socket broke."""
+def _reader_has_gone() -> bool:
+    """Return whether it is standard output that broke, and not another pipe or socket."""
     try:
-        sys.stdout.flush()  # what could not be written is still there, and fails again
-        if error.errno in _FULL:  # without a buffer it is not there any more
-            print(flush=True)
-        if not hasattr(select, "poll"):  # Windows does not tell which pipe it is
-            return error if isinstance(error, BrokenPipeError) else None
-        poll = select.poll()
-        poll.register(sys.stdout.fileno(), 0)
-        return BrokenPipeError() if poll.poll(0) else None
-    except OSError as fault:
-        return fault
-    except (AttributeError, ValueError):  # there is no standard output, or it is closed
-        return None
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    except AttributeError:
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))

@@ -131,16 +131,16 @@ def test_a_paragraph_with_too_much_markup_is_shown_as_it_is() -> None:
 
 def test_a_long_answer_is_rendered_up_to_the_limit() -> None:
     """Cut between two lines, with a note, and the rest as it is."""
-    line = "**bold** text\n"
+    line = "**bold** text\n\n"
     text = line * (2 * MAX_MARKDOWN // len(line))
     head, rest = split_markdown(text)
     assert head + rest == text
     assert len(head) <= MAX_MARKDOWN
     assert head.endswith("\n")
     html = render(text)
-    assert html.count("<strong>") == head.count("\n")
+    assert html.count("<strong>") == head.count("\n\n")
     assert "shown as plain text" in html
-    assert html.count("**bold**") == rest.count("\n")
+    assert html.count("**bold**") == rest.count("\n\n")
     assert split_markdown("x" * MAX_MARKDOWN) == ("x" * MAX_MARKDOWN, "")
     assert "plain text" not in render("x" * MAX_MARKDOWN)
 
