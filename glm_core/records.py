@@ -98,7 +98,7 @@ class Sampling:
             if value is not None and not isinstance(value, bool):
                 raise RequestError(f"{name} must be true or false, got {value!r}")
 
-    def or_else(self, defaults: Sampling) -> Sampling:
+    def complete_with(self, defaults: Sampling) -> Sampling:
         """Return a copy in which every ``None`` is taken from ``defaults``."""
         return dataclasses.replace(
             defaults, **{name: value for name, value in vars(self).items() if value is not None}
@@ -337,5 +337,8 @@ class Placement:
     notify: Callable[[str], None] = field(default=lambda line: None, compare=False, repr=False)
 
 
-DeltaStream = Iterator[Delta]
-"""What ``chat_stream`` returns; has ``close()``, which cancels (any generator does)."""
+class DeltaStream(Iterator[Delta], Protocol):
+    """What ``chat_stream`` returns, and ``ChatModel.stream``; any generator of deltas is one."""
+
+    def close(self) -> None:
+        """Cancel the answer; a generator raises ValueError if it runs at that moment on another thread."""

@@ -6,7 +6,7 @@ is not installed says what to install.
 
 from __future__ import annotations
 
-from .._candidates import load_declared
+from ..candidates import load_declared
 from ..errors import ConfigError
 
 ENTRY_POINT_GROUP = "glm.commands"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fake_plugins import FakeModel, runtime
-from glm_testing import host_of, null_backend
+from glm_testing import make_host, null_backend
 from glm_testing.null_backend import NullModel
 
 from glm_core import AdapterError, ChatModel, ClosedError, Message, PluginError, RequestError, Sampling
@@ -29,7 +29,7 @@ def null() -> NullModel:
 @pytest.fixture
 def model(null: NullModel) -> ChatModel:
     """The same as a user has it."""
-    return ChatModel(host_of(null=null_backend), "null", null)
+    return ChatModel(make_host(null=null_backend), "null", null)
 
 
 def answering(answer: Any, requests: list[ChatRequest] | None = None) -> ChatModel:
@@ -41,7 +41,7 @@ def answering(answer: Any, requests: list[ChatRequest] | None = None) -> ChatMod
         return answer
 
     fake = FakeModel(("a",))
-    return ChatModel(host_of(r=runtime(fake, chat_stream)), "r", fake)
+    return ChatModel(make_host(r=runtime(fake, chat_stream)), "r", fake)
 
 
 def deltas(*given: Delta) -> Iterator[Delta]:
@@ -69,7 +69,7 @@ def test_chat_returns_messages_where_messages_were_passed(model: ChatModel) -> N
 
 def test_chat_refuses_an_answer_without_an_end() -> None:
     """A stream that breaks off is an error and not a short answer."""
-    with pytest.raises(PluginError, match="chat_stream ended without a delta that has a finish_reason"):
+    with pytest.raises(PluginError, match="chat_stream ended without a finish_reason"):
         answering(deltas(Delta("half"))).chat("hi")
 
 
@@ -305,7 +305,7 @@ def test_closed_model_refuses_requests(model: ChatModel, null: NullModel) -> Non
 def test_closing_twice_closes_once() -> None:
     """A context manager around an explicit ``close()`` is fine."""
     fake = FakeModel()
-    with ChatModel(host_of(), "r", fake) as model:
+    with ChatModel(make_host(), "r", fake) as model:
         model.close()
     assert fake.closed == 1
 
@@ -320,7 +320,7 @@ def test_context_manager_closes_after_an_error(model: ChatModel, null: NullModel
 def test_finished_stream_does_not_keep_the_model() -> None:
     """A stream that was kept by mistake holds no weights."""
     fake = FakeModel()
-    chat_model = ChatModel(host_of(r=runtime(fake, lambda request: deltas(LAST))), "r", fake)
+    chat_model = ChatModel(make_host(r=runtime(fake, lambda request: deltas(LAST))), "r", fake)
     stream = chat_model.chat_stream("hi")
     list(stream)
     alive = weakref.ref(chat_model)

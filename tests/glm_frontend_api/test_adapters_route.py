@@ -12,7 +12,7 @@ import httpx
 import pytest
 from api_support import ScriptedRuntime, Served, events, serving, until
 from glm_frontend_api.app import asgi_app
-from glm_testing import host_of
+from glm_testing import make_host
 from patience import PATIENCE_SECONDS
 from starlette.testclient import TestClient
 from tiny_adapters import write_adapter
@@ -329,7 +329,7 @@ def test_model_that_cannot_change_its_adapters_says_so(folder: Path) -> None:
         def close(self) -> None:
             """Nothing to give back."""
 
-    with serving(ChatModel(host_of(), "fixed", Fixed()), api_key=KEY, adapters_dir=folder) as served:
+    with serving(ChatModel(make_host(), "fixed", Fixed()), api_key=KEY, adapters_dir=folder) as served:
         for answer in (add(served), served.http.delete("/v1/adapters/poet")):
             assert error_of(answer) == (400, "adapter_refused", None)
             assert "start again with --adapter NAME=DIR" in answer.json()["error"]["message"]

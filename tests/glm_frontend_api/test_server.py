@@ -16,7 +16,7 @@ from child_process import ChildProcess, start_glm
 from glm_frontend_api import server
 from glm_frontend_api.service import Service
 from glm_http.server import Server, bind, format_url
-from glm_testing import host_of
+from glm_testing import make_host
 from tiny_adapters import write_adapter
 
 import glm_core
@@ -210,7 +210,7 @@ def in_memory(runtime: ScriptedRuntime, monkeypatch: pytest.MonkeyPatch) -> Scri
     """Have ChatGLM6Bpkg's calls find this frontend, and the scripted model for any model in memory."""
     from glm_frontend_api import plugin
 
-    monkeypatch.setattr(ChatGLM6Bpkg, "default_host", lambda: host_of(api=plugin))
+    monkeypatch.setattr(ChatGLM6Bpkg, "get_default_host", lambda: make_host(api=plugin))
     monkeypatch.setattr(ChatGLM6Bpkg, "adopt_model", lambda host, model, tokenizer: runtime.model)
     return runtime
 

@@ -13,7 +13,7 @@ from glm_frontend_cli._answering import AnswerReader
 from glm_frontend_cli._session import Session
 from glm_frontend_cli._texts import Texts
 from glm_frontend_cli._view import TypedLine
-from glm_testing import host_of
+from glm_testing import make_host
 
 from glm_core import ChatModel, ChatRequest, Delta, GlmError, ModelInfo, Sampling, Usage, hookimpl
 from glm_core.conversation import Conversation, Turn
@@ -90,7 +90,7 @@ class ScriptedRuntime:
     @property
     def model(self) -> ChatModel:
         """This runtime as core hands it to a frontend."""
-        return ChatModel(host_of(scripted=self), "scripted", self)
+        return ChatModel(make_host(scripted=self), "scripted", self)
 
 
 @dataclass

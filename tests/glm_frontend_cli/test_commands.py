@@ -323,7 +323,7 @@ def test_set_command_resets_a_setting(session: Session, view: RecordingView) -> 
     """``default`` leaves a setting to the model again."""
     run_command(session, "/set temperature 0.5")
     run_command(session, "/set temperature default")
-    assert session.conversation.changed_settings() == {}
+    assert session.conversation.get_changed_settings() == {}
     assert view.last == ("show", "temperature = 0.95 (default)")
 
 

@@ -297,10 +297,10 @@ def test_dumb_terminal_gets_the_plain_view(monkeypatch: pytest.MonkeyPatch, runt
     assert streams[2].getvalue() == "Loading the model …\n> > "
 
 
-def test_run_ends_quietly_when_the_reader_has_gone(
+def test_run_passes_on_that_the_reader_has_gone(
     monkeypatch: pytest.MonkeyPatch, runtime: ScriptedRuntime
 ) -> None:
-    """``| head`` closes the pipe; the answer is cancelled and nothing is raised."""
+    """``| head`` closes the pipe; the answer is cancelled, and the command says so and sets its status."""
 
     class ClosedPipe(io.StringIO):
         def write(self, text: Any) -> None:  # type: ignore[override]
@@ -308,7 +308,8 @@ def test_run_ends_quietly_when_the_reader_has_gone(
 
     monkeypatch.setattr(sys, "stdin", io.StringIO("q1\nq2\n"))
     monkeypatch.setattr(sys, "stdout", ClosedPipe())
-    run(lambda: runtime.model, {})
+    with pytest.raises(BrokenPipeError):
+        run(lambda: runtime.model, {})
     assert runtime.closed == 1
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from glm_frontend_cli._session import Session
 from glm_frontend_cli._texts import Texts
 from glm_frontend_cli._view import PlainView, TypedLine
-from glm_testing import host_of, null_backend
+from glm_testing import make_host, null_backend
 
 from glm_core import RequestError
 from glm_core.chat_model import ChatModel
@@ -37,7 +37,7 @@ def plain_chat(model: Any, typed: Any, say: Texts) -> tuple[FlushCounter, io.Str
 
 def test_plain_chat_with_the_null_model(say: Texts) -> None:
     """Each line is answered in turn, commands are obeyed, stop ends it."""
-    model = ChatModel(host_of(null=null_backend), "null", null_backend.NullModel("null"))
+    model = ChatModel(make_host(null=null_backend), "null", null_backend.NullModel("null"))
     out, err = plain_chat(model, "one two\n/set max_new_tokens 1\nthree four\nclear\nstop\nfive\n", say)
     assert out.getvalue() == "one two\nthree\n"
     assert err.getvalue().split("\n") == [

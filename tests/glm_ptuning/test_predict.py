@@ -21,7 +21,7 @@ from tiny_models import tiny_checkpoint
 
 from glm_core import AdapterError, ChatModel, ChatRequest, ConfigError, Message, RequestError, Sampling
 from glm_core.config import Settings
-from glm_core.plugins import default_host
+from glm_core.plugins import get_default_host
 from glm_core.records import PredictJob, PredictProgress
 from glm_core.routing import open_model
 
@@ -38,7 +38,7 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatModel]:
     directory = tiny_checkpoint(folder / "tiny")
     adapter = write_adapter(folder / "adapter", directory)
     settings = Settings(model=str(directory), device="cpu", dtype="float32", slots=3)
-    with open_model(default_host(), settings, adapters={"ads": adapter}) as opened:
+    with open_model(get_default_host(), settings, adapters={"ads": adapter}) as opened:
         yield opened
 
 

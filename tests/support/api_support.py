@@ -15,7 +15,7 @@ from glm_frontend_api.config import ApiConfig
 from glm_frontend_api.server import build_server
 from glm_frontend_api.service import Service
 from glm_http.server import Server, bind, format_url, serving_on_thread
-from glm_testing import host_of
+from glm_testing import make_host
 
 from glm_core import (
     AdapterError,
@@ -145,7 +145,7 @@ class ScriptedRuntime:
     @property
     def model(self) -> ChatModel:
         """This runtime as core hands it to a frontend."""
-        return ChatModel(host_of(scripted=self), "scripted", self)
+        return ChatModel(make_host(scripted=self), "scripted", self)
 
 
 class HangingStream(Iterator[Delta]):

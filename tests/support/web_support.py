@@ -26,7 +26,7 @@ from glm_frontend_web._options import WebOptions
 from glm_frontend_web._serving import serve_page
 from glm_frontend_web._session import WindowState
 from glm_http.server import bind
-from glm_testing import host_of
+from glm_testing import make_host
 from gradio.state_holder import SessionState
 from gradio.utils import get_upload_folder
 from patience import PATIENCE_SECONDS
@@ -105,7 +105,7 @@ class ScriptedRuntime:
     @property
     def model(self) -> ChatModel:
         """This runtime as core hands it to a frontend."""
-        return ChatModel(host_of(scripted=self), "scripted", self)
+        return ChatModel(make_host(scripted=self), "scripted", self)
 
     def close(self) -> None:
         """Nothing to give back."""

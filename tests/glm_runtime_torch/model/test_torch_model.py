@@ -14,7 +14,7 @@ import pytest
 import torch
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.quantization import QuantizedLinear
-from glm_testing import host_of
+from glm_testing import make_host
 from goldens import DATA, cases
 from safetensors.torch import load_file, save_file
 from tiny_models import open_with_prompt, tiny_checkpoint
@@ -52,7 +52,7 @@ def edited(directory: Path, target: Path, **config: Any) -> Path:
 
 
 def host() -> Any:
-    return host_of(runtime=glm_runtime_torch.plugin, cpu=glm_backend_cpu.plugin)
+    return make_host(runtime=glm_runtime_torch.plugin, cpu=glm_backend_cpu.plugin)
 
 
 def test_other_models_are_declined(tmp_path: Path, directory: Path) -> None:

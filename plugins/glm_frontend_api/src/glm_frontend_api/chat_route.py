@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from glm_core import ChatRequest, Message, ToolCall
-from glm_core.conversation import message_to_json
+from glm_core.conversation import dump_message
 
 from .bodies import JsonRoute, run_beside_loop
 from .documentation import ANSWERS, describe_stream
@@ -44,7 +44,7 @@ class ChatShape:
 
     def build_whole(self, text: str, calls: Sequence[ToolCall]) -> Choice:
         """Return the message."""
-        return {"message": message_to_json(Message("assistant", text, tuple(calls)))}
+        return {"message": dump_message(Message("assistant", text, tuple(calls)))}
 
 
 @router.post(

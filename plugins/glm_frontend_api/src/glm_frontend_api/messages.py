@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from glm_core import Message, RequestError, Tool
-from glm_core.conversation import message_from_json
+from glm_core.conversation import parse_message
 
 from .errors import ApiError, build_invalid_error
 from .schemas import ChatCompletionRequest, ChatMessage, NamedToolChoice, ToolDefinition
@@ -73,7 +73,7 @@ def _read_message(message: ChatMessage, param: str) -> Message:
             f"{param}.content: must be a string or a list, got null", f"{param}.content"
         )
     try:
-        return message_from_json(message.model_dump())
+        return parse_message(message.model_dump())
     except RequestError as error:
         raise build_invalid_error(f"{param}: {error}", param) from error
 

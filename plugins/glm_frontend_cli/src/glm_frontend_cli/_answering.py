@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any
 
 from glm_core import Delta
-from glm_core.listening import AnswerProgress, ClosableStream, Ended, ListenerEvent, StreamListener
+from glm_core.listening import AnswerProgress, Ended, ListenerEvent, StreamListener
+from glm_core.records import DeltaStream
 
 TICK_SECONDS = 0.05
 
@@ -30,7 +31,7 @@ class AnswerReader:
         open_stream: opens the stream of deltas; called on the reading thread, since it may take long.
     """
 
-    def __init__(self, open_stream: Callable[[], ClosableStream]) -> None:
+    def __init__(self, open_stream: Callable[[], DeltaStream]) -> None:
         self.progress = AnswerProgress()
         self._events: queue.SimpleQueue[ListenerEvent] = queue.SimpleQueue()
         self._listener = StreamListener(open_stream, self._events.put)

@@ -245,7 +245,7 @@ def parse_value(text: str) -> bool | int | float | str:
 
 
 def _format_setting(session: Session, name: str) -> str:
-    value = session.conversation.setting(name)
+    value = session.conversation.get_setting(name)
     if value is not None:
         return session.say("setting", name=name, value=value)
     default = getattr(session.model.info.sampling, name, None)

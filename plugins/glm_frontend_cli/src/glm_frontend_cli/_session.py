@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 from glm_core import BusyError, ChatModel, GlmError, Usage
 from glm_core.cleaning import clean_text
 from glm_core.conversation import SETTINGS, Conversation, Turn
-from glm_core.language import format_count, language
+from glm_core.language import format_count, get_language
 from glm_core.listening import AnswerProgress
 from glm_core.records import OpenModel
 
@@ -112,7 +111,7 @@ class Session:
         after = max(len(self.conversation.turns) - 1, 0) if replacing else None
         try:
             with_tools = "tools" in self.model.info.features
-            request = self.conversation.request(question, after=after, with_tools=with_tools)
+            request = self.conversation.build_request(question, after=after, with_tools=with_tools)
             with AnswerReader(lambda: self.model.stream(request)) as reader:
                 self.view.show_answer(reader)
         except GlmError as error:
@@ -191,22 +190,19 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
     Raises:
         GlmError: an option is wrong or the model cannot be opened.
     """
-    say = Texts(language())
+    say = Texts(get_language())
     conversation = _make_first_conversation(options, say)
     plain = bool(options.get("plain")) or not _is_terminal()
     if sys.stderr.isatty():
         print(say("loading"), file=sys.stderr, flush=True)
     with open_model() as model:
         _choose_only_adapter(model, conversation, options)
-        try:
-            if plain:
-                view = PlainView()
-                _announce_adapter(model, conversation, view, say)
-                Session(model, conversation, view, say).chat()
-            else:
-                _run_in_terminal(model, conversation, options, say)
-        except BrokenPipeError:
-            _silence_stdout()
+        if plain:
+            view = PlainView()
+            _announce_adapter(model, conversation, view, say)
+            Session(model, conversation, view, say).chat()
+        else:
+            _run_in_terminal(model, conversation, options, say)
 
 
 def _make_first_conversation(options: Mapping[str, Any], say: Texts) -> Conversation:
@@ -261,9 +257,3 @@ def _is_terminal() -> bool:
     return (
         sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
     )
-
-
-def _silence_stdout() -> None:
-    """Point standard output at nothing, since its reader has gone and the last flush would fail loudly."""
-    with contextlib.suppress(OSError, ValueError):  # not a real file, as in tests
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

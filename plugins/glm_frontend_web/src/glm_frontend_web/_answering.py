@@ -8,7 +8,8 @@ import time
 from collections.abc import AsyncGenerator, Callable
 
 from glm_core import Delta
-from glm_core.listening import AnswerProgress, ClosableStream, Ended, ListenerEvent, Opened, StreamListener
+from glm_core.listening import AnswerProgress, Ended, ListenerEvent, Opened, StreamListener
+from glm_core.records import DeltaStream
 
 REPAINT_SECONDS = 0.05
 # gradio notices that a visitor has left only when the page is updated.
@@ -25,7 +26,7 @@ class PageAnswer:
         open_stream: opens the stream; called on the reading thread, since it may take long.
     """
 
-    def __init__(self, open_stream: Callable[[], ClosableStream]) -> None:
+    def __init__(self, open_stream: Callable[[], DeltaStream]) -> None:
         self.progress = AnswerProgress()
         self._listener = StreamListener(open_stream, self._emit)
         self._is_stopped = False

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from glm_core import ChatModel
-from glm_core.language import language
+from glm_core.language import get_language
 
 from ._api import ApiDispatcher, make_api
 from ._guard import guard_page
@@ -41,7 +41,7 @@ def build_app(model: ChatModel, options: WebOptions, api_factory: Any = None) ->
     work = PageWork()
     title = f"{model.info.name} · glm"
     with gradio.Blocks(title=title, fill_height=True, fill_width=True, analytics_enabled=False) as blocks:
-        page = build_page(model, SAY[language()])
+        page = build_page(model, SAY[get_language()])
         PageHandlers(model, page, work).connect(blocks)
     # The model has a queue of its own, so gradio's lets everything through.
     blocks.queue(default_concurrency_limit=None, api_open=False)

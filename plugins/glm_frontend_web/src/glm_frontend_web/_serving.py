@@ -14,7 +14,7 @@ from glm_http.logs import open_standard_files
 from glm_http.server import Server, bind, serving_on_thread
 
 from glm_core import ChatModel
-from glm_core.language import language
+from glm_core.language import get_language
 from glm_core.records import OpenModel
 
 from ._api import find_api
@@ -41,7 +41,7 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
     # The port is bound first, so that one in use is refused before gigabytes are read.
     with bind(checked.host, checked.port) as listener:
         api_factory = find_api() if checked.with_api else None
-        say = SAY[language()]
+        say = SAY[get_language()]
         _print(say("loading"))
         with open_model() as model:
             server = build_server(model, checked, api_factory)

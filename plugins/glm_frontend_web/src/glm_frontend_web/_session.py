@@ -94,7 +94,7 @@ async def answer(
         yield ShownAnswer(pieces, say("answering"))
         settings.apply_to(session.conversation)
         with_tools = "tools" in model.info.features
-        request = session.conversation.request(question, after=at, with_tools=with_tools)
+        request = session.conversation.build_request(question, after=at, with_tools=with_tools)
         session.answer = current = PageAnswer(lambda: model.stream(request))
         async with aclosing(current.updates()) as updates:
             async for _ in updates:

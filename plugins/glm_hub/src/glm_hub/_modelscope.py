@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from glm_core.errors import HubError
-from glm_hub.model_files import FETCHED, unwanted_patterns
+from glm_hub.model_files import FETCHED, list_unwanted_patterns
 
 from ._common import (
     OFFLINE_HINT,
+    find_root_cause,
     format_cache_error,
     format_reason,
     import_client,
     is_file_error,
-    root_cause,
 )
 
 _HINT = "Check the network and MODELSCOPE_ENDPOINT, try --hub huggingface, or pass --model a local directory."
@@ -36,7 +36,7 @@ def download_from_modelscope(repository: str, revision: str | None, offline: boo
                 "model",
                 revision=revision,
                 allow_patterns=list(FETCHED),
-                ignore_patterns=list(unwanted_patterns(names)),
+                ignore_patterns=list(list_unwanted_patterns(names)),
             )
         )
     except (client.errors.HubError, OSError) as error:
@@ -63,4 +63,4 @@ def _explain(client: Any, where: str, error: Exception) -> str:
             f"{where} could not be looked up: what answers is not ModelScope. "
             "Check MODELSCOPE_ENDPOINT, and whether the network wants you to log in."
         )
-    return f"{where} could not be downloaded: {format_reason(root_cause(error))}. {_HINT}"
+    return f"{where} could not be downloaded: {format_reason(find_root_cause(error))}. {_HINT}"

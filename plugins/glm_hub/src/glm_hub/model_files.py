@@ -67,7 +67,7 @@ def is_companion(name: str) -> bool:
     return _matches(last, (*_SETTINGS, *_LICENCES)) and not _matches(last, NEVER_FETCHED)
 
 
-def companions_of(directory: Path) -> list[Path]:
+def list_companions(directory: Path) -> list[Path]:
     """Return the companions in a directory and its folders, sorted, relative to the directory.
 
     Folders are looked into only where transformers puts chat templates (``additional_chat_templates``);
@@ -81,7 +81,7 @@ def companions_of(directory: Path) -> list[Path]:
     )
 
 
-def weight_form_of(directory: Path) -> WeightForm | None:
+def find_weight_form(directory: Path) -> WeightForm | None:
     """Return the form whose single file or index a directory holds, or ``None`` if it holds no weights."""
     for form in WEIGHT_FORMS:
         if (directory / form.index).is_file() or (directory / form.single).is_file():
@@ -89,7 +89,7 @@ def weight_form_of(directory: Path) -> WeightForm | None:
     return None
 
 
-def unwanted_patterns(names: Iterable[str]) -> tuple[str, ...]:
+def list_unwanted_patterns(names: Iterable[str]) -> tuple[str, ...]:
     """Return patterns of what is not fetched of a model's files, although a pattern of `FETCHED` matches it.
 
     Args:

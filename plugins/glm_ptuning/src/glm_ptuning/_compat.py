@@ -13,7 +13,7 @@ from glm_runtime_torch.training import TorchModel, as_torch_model, open_adapter,
 from glm_core import resolve_model
 from glm_core.config import Settings as CoreSettings, expand, is_first_process, load_settings
 from glm_core.errors import CheckpointError, ConfigError
-from glm_core.plugins import default_host
+from glm_core.plugins import get_default_host
 from glm_core.records import PredictJob, PredictProgress, TrainJob, TrainProgress
 from glm_core.routing import open_for_training, open_model
 
@@ -115,7 +115,7 @@ def _evaluate(settings: TrainingSettings, core: CoreSettings) -> float:
 
 @contextlib.contextmanager
 def _opened(settings: TrainingSettings, core: CoreSettings) -> Iterator[tuple[TorchModel, TrainJob]]:
-    opened, devices, dtype, scheme = open_for_training(default_host(), core, notify=_print_notice)
+    opened, devices, dtype, scheme = open_for_training(get_default_host(), core, notify=_print_notice)
     with contextlib.closing(opened):
         model = as_torch_model(opened)
         if model is None:
@@ -142,7 +142,7 @@ def _predict(
         TRAINER, output_dir, {**options, "test_file": file}, adapter=ADAPTER if adapters else None
     )
     last = PredictProgress(0, 0)
-    with open_model(default_host(), core, adapters=adapters, notify=_print_notice) as model:
+    with open_model(get_default_host(), core, adapters=adapters, notify=_print_notice) as model:
         loaded: Any = model.loaded
         for last in predict(loaded, job):
             if last.message:

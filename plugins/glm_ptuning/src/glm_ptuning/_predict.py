@@ -82,7 +82,7 @@ def generate_answers(model: TorchModel, requests: Iterable[ChatRequest]) -> Gene
             yield collect(streams.popleft())[0]
     finally:
         for stream in streams:
-            stream.close()  # type: ignore[attr-defined]  # what chat_stream returns has it
+            stream.close()
 
 
 def build_requests(

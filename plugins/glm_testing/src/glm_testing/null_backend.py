@@ -33,7 +33,7 @@ from glm_core.records import (
 
 GLM_API_VERSION = 2
 
-CONTEXT_LENGTH = 2048
+CONTEXT_LENGTH = 2048  # words, which are its tokens; ChatGLM-6B has as many
 DEFAULTS = Sampling(
     max_length=CONTEXT_LENGTH,
     temperature=0.95,
@@ -183,10 +183,10 @@ def chat_stream(model: object, request: ChatRequest) -> Iterator[Delta] | None:
         return None
     if model.closed:
         raise ClosedError("the null model was closed")
-    return NullStream(model, deltas_of(model, request))
+    return NullStream(model, make_deltas(model, request))
 
 
-def deltas_of(model: NullModel, request: ChatRequest) -> list[Delta]:
+def make_deltas(model: NullModel, request: ChatRequest) -> list[Delta]:
     """Return the whole answer, a token a word.
 
     Raises:
@@ -196,7 +196,7 @@ def deltas_of(model: NullModel, request: ChatRequest) -> list[Delta]:
     if request.adapter is not None and request.adapter not in model.words:
         raise AdapterError(f"adapter {request.adapter!r} is not loaded")
     started = time.perf_counter()
-    question = words_of(request)
+    question = list_words(request)
     if len(question) >= CONTEXT_LENGTH:
         raise RequestError(f"the question has {len(question)} words; at most {CONTEXT_LENGTH - 1} fit")
     word = model.words[request.adapter] if request.adapter else ""
@@ -217,7 +217,7 @@ def deltas_of(model: NullModel, request: ChatRequest) -> list[Delta]:
     return [*deltas, Delta("", (), "stop" if reason == "stop" else "length", usage)]
 
 
-def words_of(request: ChatRequest) -> list[str]:
+def list_words(request: ChatRequest) -> list[str]:
     """Return the words of the question; of token ids, their numbers."""
     if isinstance(request.prompt, tuple):
         return [str(token) for token in request.prompt]

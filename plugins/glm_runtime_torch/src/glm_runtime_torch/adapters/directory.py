@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_hub.model_files import CONFIG, weight_form_of
+from glm_hub.model_files import CONFIG, find_weight_form
 from torch import Tensor
 
 from glm_core.errors import AdapterError, CheckpointError
@@ -188,7 +188,7 @@ def _find_weights(directory: Path) -> Path:
     """Return the directory itself if it holds weights, else its newest ``checkpoint-N`` that does."""
     if not directory.is_dir():
         raise AdapterError(f"adapter directory {directory} does not exist; pass --adapter NAME=DIRECTORY")
-    if weight_form_of(directory) is not None:
+    if find_weight_form(directory) is not None:
         return directory
     if (directory / PEFT_WEIGHTS).is_file():
         raise AdapterError(
@@ -198,7 +198,7 @@ def _find_weights(directory: Path) -> Path:
     steps = {
         int(match[1]): path
         for path in directory.iterdir()
-        if (match := _CHECKPOINT_NAME.fullmatch(path.name)) and path.is_dir() and weight_form_of(path)
+        if (match := _CHECKPOINT_NAME.fullmatch(path.name)) and path.is_dir() and find_weight_form(path)
     }
     if not steps:
         return directory  # opening it says what is missing

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_hub.model_files import SAFETENSORS, TORCH, weight_form_of
+from glm_hub.model_files import SAFETENSORS, TORCH, find_weight_form
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -206,7 +206,7 @@ def _open(path: Path) -> _File:
 
 
 def _weight_files(directory: Path) -> list[Path]:
-    form = weight_form_of(directory)
+    form = find_weight_form(directory)
     if form is not None:
         index = directory / form.index
         return _shards(index) if index.is_file() else [directory / form.single]

@@ -103,7 +103,7 @@ class Engine:
         Arguments and errors as of `stream`.
         """
         adapter, requested = self.adapters.get(request.adapter), request.sampling
-        sampling, capacity = requested.or_else(self._sampling), self.adapters.room_beside(adapter)
+        sampling, capacity = requested.complete_with(self._sampling), self.adapters.room_beside(adapter)
         if request.prompt is None:
             prompt = fit_prompt(
                 self._tokenizer,

@@ -76,7 +76,9 @@ def _sampling_defaults(directory: Path, family: Sampling) -> Sampling:
     stored = read_json(path)
     known = {field.name for field in dataclasses.fields(Sampling)}
     try:
-        return Sampling(**{name: value for name, value in stored.items() if name in known}).or_else(family)
+        return Sampling(**{name: value for name, value in stored.items() if name in known}).complete_with(
+            family
+        )
     except RequestError as error:
         raise CheckpointError(f"{path}: {error}; correct or delete the file.") from error
 

@@ -1,7 +1,7 @@
 """The directory beside the destination in which a quantised checkpoint grows until it is complete.
 
-A destination is a whole checkpoint or not there at all: a half one would load, or fail late, in somebody
-else's hands. So the copy grows in ``NAME.partial`` and is renamed when everything is written and was opened
+A destination is a whole checkpoint or does not exist, because a half one might load, or fail late, for
+somebody else. So the copy grows in ``NAME.partial`` and is renamed when everything is written and was opened
 once.
 """
 
@@ -35,7 +35,7 @@ class PartialCheckpoint:
 
     def __init__(self, destination: Path) -> None:
         self.destination = destination
-        self.directory = partial_directory(destination)
+        self.directory = locate_partial(destination)
         self._lock = filelock.FileLock(self.directory / LOCK_FILE)
         self._state: dict[str, Any] = {}
 
@@ -62,6 +62,7 @@ class PartialCheckpoint:
             ConfigError: the directory holds what no such job wrote.
         """
         found = self._read_state()
+        # Through JSON, because that is what the file went through: tuples became lists.
         fits = isinstance(found, dict) and found.get("settings") == json.loads(json.dumps(settings))
         self._state = {"settings": dict(settings), "shards": dict(found["shards"]) if fits else {}}
         damaged = [name for name in self._state["shards"] if not self._is_intact(name)]
@@ -81,7 +82,7 @@ class PartialCheckpoint:
         """Return whether a shard is finished."""
         return shard in self._state["shards"]
 
-    def finished(self, shard: str) -> None:
+    def mark_finished(self, shard: str) -> None:
         """Note that a shard is complete."""
         flush_directory(self.directory)
         self._state["shards"][shard] = hash_file(self.directory / shard)
@@ -124,7 +125,7 @@ class PartialCheckpoint:
         write_text(self.directory / STATE_FILE, json.dumps(self._state, indent=1))
 
 
-def partial_directory(destination: Path) -> Path:
+def locate_partial(destination: Path) -> Path:
     """Return the directory in which a result grows."""
     return destination.with_name(f"{destination.name}.partial")
 
@@ -155,7 +156,7 @@ def check_disk(destination: Path, needed: int) -> None:
         ConfigError: naming the bytes needed and the bytes free.
     """
     there = next(path for path in destination.absolute().parents if path.exists())
-    written = sum(path.stat().st_size for path in partial_directory(destination).glob(SAFETENSORS.pattern))
+    written = sum(path.stat().st_size for path in locate_partial(destination).glob(SAFETENSORS.pattern))
     free = shutil.disk_usage(there).free + written
     if needed > free:
         raise ConfigError(

@@ -14,7 +14,7 @@ from glm_core.errors import CheckpointError, ConfigError
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.writer import Entry
 from ..network.language_model import LanguageModel
-from ..quantization.formats import check_format, scale_dtype, scale_shape, stored_shape
+from ..quantization.formats import check_format, choose_scale_dtype, compute_scale_shape, compute_stored_shape
 from ..quantization.network import StoredForm
 
 STORED_INTEGERS = "weight"
@@ -23,7 +23,7 @@ _INT8 = torch.int8
 
 
 @dataclass(frozen=True)
-class Item:
+class ShardItem:
     """One tensor of the source, and what becomes of it.
 
     Attributes:
@@ -40,7 +40,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Unit:
+class ShardUnit:
     """Items that are written one after the other to the same file.
 
     Attributes:
@@ -48,7 +48,7 @@ class Unit:
         block: index of the transformer block that they are; ``None`` for what is outside.
     """
 
-    items: tuple[Item, ...]
+    items: tuple[ShardItem, ...]
     block: int | None = None
 
     @property
@@ -62,7 +62,7 @@ class Shard:
     """One file of the result."""
 
     name: str
-    units: tuple[Unit, ...]
+    units: tuple[ShardUnit, ...]
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -75,12 +75,13 @@ class Shard:
         return sum(entry.num_bytes for entry in self.entries)
 
 
-def plan(
+def plan_shards(
     checkpoint: Checkpoint, network: LanguageModel, form: StoredForm, max_shard_bytes: int
 ) -> list[Shard]:
     """Lay out the result.
 
-    A block is never split, and a file has at least one unit, so it may be larger than asked for.
+    A block is never split, because GPTQ takes up an interrupted job between blocks. A file has at least one
+    unit, so it may be larger than asked for.
     A head that is the embedding table is left out, since whoever reads ties it; of a quantised
     table it is written as well, because the original reads its scales under both names.
 
@@ -89,27 +90,32 @@ def plan(
         ConfigError: the table is to be quantised and cannot be.
     """
     matrices = {f"{place.name}.weight" for place in network.block_linears()}
-    tables = _table_names(network, form) if form.embeddings else ()
-    aliases = _aliases(network)
+    tables = _list_table_names(network, form) if form.embeddings else ()
+    aliases = _find_aliases(network)
     start = f"{network.part_names.blocks}."
-    outside: list[Unit] = []
-    inside: dict[int, list[Item]] = {index: [] for index in range(network.dimensions.num_layers)}
+    outside: list[ShardUnit] = []
+    inside: dict[int, list[ShardItem]] = {index: [] for index in range(network.dimensions.num_layers)}
     for name in checkpoint:
         if name in aliases:
             continue
         targets = tables if name in tables[:1] else (name,) if name in matrices else ()
-        item = _item(checkpoint, name, targets, form)
+        item = _plan_item(checkpoint, name, targets, form)
         if name.startswith(start):
             inside[int(name.removeprefix(start).partition(".")[0])].append(item)
         else:
-            outside.append(Unit((item,)))
+            outside.append(ShardUnit((item,)))
     embedding = f"{network.part_names.embedding}.{STORED_INTEGERS}"
-    outside.sort(key=lambda unit: unit.items[0].source != embedding)  # first, the rest as it was
-    in_order = [*outside[:1], *(Unit(tuple(items), index) for index, items in inside.items()), *outside[1:]]
-    return _shards(in_order, max_shard_bytes)
+    # The table comes first, because GPTQ and whoever loads the result need it first; the rest stays in order.
+    outside.sort(key=lambda unit: unit.items[0].source != embedding)
+    in_order = [
+        *outside[:1],
+        *(ShardUnit(tuple(items), index) for index, items in inside.items()),
+        *outside[1:],
+    ]
+    return _split_into_shards(in_order, max_shard_bytes)
 
 
-def _table_names(network: LanguageModel, form: StoredForm) -> tuple[str, ...]:
+def _list_table_names(network: LanguageModel, form: StoredForm) -> tuple[str, ...]:
     if not network.is_tied:
         raise ConfigError(
             "this model's embeddings and head are two tables, which are not quantised; "
@@ -123,17 +129,17 @@ def _table_names(network: LanguageModel, form: StoredForm) -> tuple[str, ...]:
     return tuple(f"{name}.{STORED_INTEGERS}" for name in (names.embedding, names.head))
 
 
-def _aliases(network: nn.Module) -> set[str]:
+def _find_aliases(network: nn.Module) -> set[str]:
     """Return the names of parameters that are other names of tied ones."""
     every = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     return every - {name for name, _ in network.named_parameters()}
 
 
-def _item(checkpoint: Checkpoint, name: str, targets: Sequence[str], form: StoredForm) -> Item:
+def _plan_item(checkpoint: Checkpoint, name: str, targets: Sequence[str], form: StoredForm) -> ShardItem:
     facts = checkpoint.facts(name)
     itself = Entry(name, facts.dtype, facts.shape)
     if not targets:
-        return Item(name, itself.num_bytes, (itself,), quantized=False)
+        return ShardItem(name, itself.num_bytes, (itself,), quantized=False)
     if not facts.dtype.is_floating_point:
         dtype = str(facts.dtype).removeprefix("torch.")
         raise CheckpointError(
@@ -143,13 +149,15 @@ def _item(checkpoint: Checkpoint, name: str, targets: Sequence[str], form: Store
     entries: list[Entry] = []
     for target in targets:
         scales = f"{target.removesuffix(STORED_INTEGERS)}{STORED_SCALES}"
-        entries.append(Entry(target, _INT8, stored_shape(facts.shape, form.bits)))
-        entries.append(Entry(scales, scale_dtype(facts.dtype), scale_shape(facts.shape, form.group_size)))
-    return Item(name, itself.num_bytes, tuple(entries), quantized=True)
+        entries.append(Entry(target, _INT8, compute_stored_shape(facts.shape, form.bits)))
+        entries.append(
+            Entry(scales, choose_scale_dtype(facts.dtype), compute_scale_shape(facts.shape, form.group_size))
+        )
+    return ShardItem(name, itself.num_bytes, tuple(entries), quantized=True)
 
 
-def _shards(units: Iterable[Unit], max_bytes: int) -> list[Shard]:
-    files: list[list[Unit]] = [[]]
+def _split_into_shards(units: Iterable[ShardUnit], max_bytes: int) -> list[Shard]:
+    files: list[list[ShardUnit]] = [[]]
     size = 0
     for unit in units:
         if files[-1] and size + unit.num_bytes > max_bytes:
@@ -166,6 +174,6 @@ def _shards(units: Iterable[Unit], max_bytes: int) -> list[Shard]:
     ]
 
 
-def items(shards: Iterable[Shard]) -> Iterator[Item]:
+def iterate_items(shards: Iterable[Shard]) -> Iterator[ShardItem]:
     """Return every item of some shards."""
     return (item for shard in shards for unit in shard.units for item in unit.items)
