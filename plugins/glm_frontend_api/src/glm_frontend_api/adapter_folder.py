@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import ApiError, invalid
+from .errors import ApiError, build_invalid_error
 
 
 def resolve_directory(path: str, folder: Path) -> Path:
@@ -28,9 +28,9 @@ def resolve_directory(path: str, folder: Path) -> Path:
     except (OSError, RuntimeError, ValueError):  # a name that is too long, a loop of links, no permission
         inside, exists, escaping = True, False, False
     if not inside or escaping:
-        raise _outside_error(path)
+        raise _build_outside_error(path)
     if not exists:
-        raise invalid(
+        raise build_invalid_error(
             f"path {path[:80]!r} is not a directory in this server's adapters folder",
             "path",
             "adapter_refused",
@@ -45,7 +45,7 @@ def hide_folder(message: str, folder: Path) -> str:
     return message
 
 
-def _outside_error(path: str) -> ApiError:
+def _build_outside_error(path: str) -> ApiError:
     return ApiError(
         403,
         f"path {path[:80]!r} is outside this server's adapters folder; pass a path relative to it, "
