@@ -276,11 +276,17 @@ class LoadedModel(Protocol):
 class AdapterHolder(Protocol):
     """A loaded model whose adapters may change while it answers; both calls come from any thread."""
 
-    def add_adapter(self, name: str, directory: Path) -> None:
+    def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """Load an adapter; requests may name it as soon as this returns.
+
+        Args:
+            name: what requests will call it.
+            directory: where its files are.
+            inside: read no file that is really elsewhere, whatever links say; ``None`` = anywhere.
 
         Raises:
             AdapterError: the name is taken, or the adapter is damaged or of another model.
+            OutsideFolderError: a file to read is not inside ``inside``.
         """
         ...
 
@@ -304,6 +310,7 @@ class ModelSource:
         adapters: adapter name to its directory.
         model: a model object that the caller already has, for runtimes that know its class.
         tokenizer: the tokenizer object that belongs to ``model``.
+        family: which of its families the runtime shall take it for; empty = what the files say.
     """
 
     name: str
@@ -311,6 +318,7 @@ class ModelSource:
     adapters: Mapping[str, Path] = field(default_factory=dict)
     model: Any = None
     tokenizer: Any = None
+    family: str = ""
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def test_a_closed_job_goes_on_to_the_same_bytes(
         if report.step == 7:
             break
     running.close()  # type: ignore[attr-defined]
-    assert Checkpoints(tmp_path / "out").steps() == [5, 7]
+    assert Checkpoints(tmp_path / "out").list_steps() == [5, 7]
     progress = train(model, tmp_path / "out", options(rows))
     assert "going on after" in messages(progress)
     assert len(losses(progress)) == 5
@@ -148,7 +148,7 @@ def test_overwriting_deletes_the_other_jobs_checkpoints(
     out = shutil.copytree(finished, tmp_path / "out")
     progress = train(model, out, options(rows, seed=1, max_steps=3, overwrite_output_dir=True))
     assert "checkpoints of another job" in messages(progress)
-    assert Checkpoints(out).steps() == [3]
+    assert Checkpoints(out).list_steps() == [3]
     assert len(losses(progress)) == 3
 
 
@@ -204,7 +204,7 @@ def test_a_checkpoint_can_be_named(model: Path, finished: Path, rows: Path, tmp_
 def test_only_so_many_checkpoints_are_kept(model: Path, rows: Path, tmp_path: Path) -> None:
     """save_total_limit deletes the oldest."""
     train(model, tmp_path / "out", options(rows, save_steps=3, save_total_limit=2))
-    assert Checkpoints(tmp_path / "out").steps() == [9, 12]
+    assert Checkpoints(tmp_path / "out").list_steps() == [9, 12]
 
 
 def test_evaluation_is_logged_and_the_best_checkpoint_kept(model: Path, rows: Path, tmp_path: Path) -> None:
@@ -334,8 +334,17 @@ def test_a_diverging_job_keeps_its_last_checkpoint(
     monkeypatch.setattr(_loop, "token_losses", broken)
     with pytest.raises(GlmError, match=r"step 8.*loss.*nan\..*The newest.*checkpoint-5"):
         train(model, tmp_path / "out", options(rows))
-    assert Checkpoints(tmp_path / "out").steps() == [5]
+    assert Checkpoints(tmp_path / "out").list_steps() == [5]
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 8
+
+
+@pytest.mark.parametrize("length", [10**5, 2**20])
+def test_a_prefix_longer_than_the_model_takes_is_refused_before_it_is_made(
+    model: Path, rows: Path, tmp_path: Path, length: int
+) -> None:
+    """A digit too many is a sentence with both numbers, and takes no memory."""
+    with pytest.raises(ConfigError, match=f"pre_seq_len {length:,}.*tokens"):
+        train(model, tmp_path / "out", options(rows, pre_seq_len=length))
 
 
 def test_a_model_of_another_runtime_is_declined() -> None:

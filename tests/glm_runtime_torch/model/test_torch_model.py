@@ -144,7 +144,7 @@ def test_wrong_vocabulary_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_attention_heads": None}, "'num_attention_heads' is missing"),
+        ({"num_attention_heads": None}, "num_attention_heads.* is missing"),
         ({"num_attention_heads": 5}, "not a multiple of num_attention_heads 5"),
     ],
 )
@@ -166,7 +166,7 @@ def test_adapter_of_another_model_is_refused(directory: Path) -> None:
 
 def test_directory_without_a_prefix_is_no_adapter(directory: Path) -> None:
     """A model's own directory is not taken for an adapter; a missing one is named."""
-    with pytest.raises(AdapterError, match="holds no prefix encoder"):
+    with pytest.raises(AdapterError, match="no adapter"):
         open_source(ModelSource("tiny", directory, {"x": directory}), "float32")
     with pytest.raises(AdapterError, match="does not exist"):
         open_source(ModelSource("tiny", directory, {"x": directory / "none"}), "float32")

@@ -146,7 +146,7 @@ def test_the_weight_is_left_as_it_is() -> None:
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> object:
     folder = tmp_path_factory.mktemp("vocabulary")
     train_vocabulary(folder)
-    return CHATGLM.tokenizer(folder)
+    return CHATGLM.read_tokenizer(folder)
 
 
 def text_file(folder: Path, content: str | bytes) -> Path:
@@ -237,7 +237,7 @@ def test_walking_block_by_block_is_the_networks_own_forward() -> None:
         for index, block in enumerate(model.transformer.layers):
             expected = case["hidden_states"][index, :, 0]
             torch.testing.assert_close(walk._hidden[0][0], expected, rtol=0, atol=2e-4)
-            seen = walk.statistics(block, block.attention.query_key_value)  # type: ignore[arg-type]
+            seen = walk.collect_statistics(block, block.attention.query_key_value)  # type: ignore[arg-type]
             x = block.input_layernorm(expected)
             assert seen.count == len(ids)
             torch.testing.assert_close(seen.matrix, x.T @ x, rtol=1e-3, atol=1e-2)

@@ -118,7 +118,7 @@ class Engine:
                 self._tokenizer, request.prompt, sampling, requested=requested, capacity=capacity
             )
         try:
-            layout = self._network.layout(prompt.token_ids)
+            layout = self._network.find_layout(prompt.token_ids)
         except ValueError as error:  # token ids from outside without the tokens that every prompt has
             raise RequestError(f"the model cannot go on from these token ids: {error}") from error
         return Sequence.from_request(request, prompt, layout, adapter, self._tokenizer, sampling, constraint)

@@ -24,12 +24,13 @@ from ..architectures.chatglm import ChatGLM, ChatGLMLayout
 from ..families.registry import CHATGLM
 from ..model.device_map import map_of
 from ..model.torch_model import TorchModel
-from ..network.decoder import language_model_loss
-from ..network.layout import batch_layout
+from ..network.decoder import compute_language_model_loss
+from ..network.layout import lay_out_batch
 from ..network.prefix_encoder import PrefixedKeyValues
 from ..quantization import expect_stored_form, quantize_in_place
 from .configuration import ChatGLMConfig
 from .placing import place_by_backend, require_device
+from .stored_weights import check_compute_dtype, read_weights
 
 if TYPE_CHECKING:
     from ..network.prefix_encoder import PrefixEncoder
@@ -79,6 +80,27 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         loaded = super().from_pretrained(*arguments, **settings)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze_base()
         return loaded
+
+    @classmethod
+    def get_init_context(cls, dtype: Any, *arguments: Any, **settings: Any) -> Any:
+        """Prepare to build the network in a dtype, as transformers does; refuse one that only stores."""
+        check_compute_dtype(dtype)
+        return super().get_init_context(dtype, *arguments, **settings)
+
+    @staticmethod
+    def _load_pretrained_model(
+        model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, *arguments: Any, **settings: Any
+    ) -> Any:
+        """Fill the model as transformers does, with what `read_weights` finds to be its weights."""
+        config = model.config
+        stored = {**config.stored_formats, "quantization_bit": config.quantization_bit}
+        quantizes = load_config.hf_quantizer is not None
+        state_dict = read_weights(
+            model, state_dict, checkpoint_files, stored, load_config.dtype, quantizes=quantizes
+        )
+        return PreTrainedModel._load_pretrained_model(
+            model, state_dict, checkpoint_files, load_config, *arguments, **settings
+        )
 
     @property
     def prefix_encoder(self) -> PrefixEncoder | None:
@@ -150,7 +172,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
         logits = self.network.compute_logits(h)
         output = CausalLMOutputWithPast(
-            loss=None if labels is None else language_model_loss(logits, labels),
+            loss=None if labels is None else compute_language_model_loss(logits, labels),
             logits=logits,
             past_key_values=past_key_values if use_cache else None,
             hidden_states=None if hidden is None else tuple(hidden),
@@ -169,7 +191,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         done = 0 if past_key_values is None else past_key_values.get_seq_length()
         done = max(done - self._prefix_length, 0)
         padding = None if attention_mask is None else attention_mask == 0
-        position_ids, visible = batch_layout(self._layout_of, input_ids, padding, start=done)
+        position_ids, visible = lay_out_batch(self._layout_of, input_ids, padding, start=done)
         return {
             "input_ids": input_ids[:, done:],
             "position_ids": position_ids,
@@ -324,7 +346,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.prefix_encoder.requires_grad_(True)
 
     def _layout_of(self, prompt: Sequence[int]) -> ChatGLMLayout:
-        return ChatGLMLayout.of_prompt(self.network.config, prompt)
+        return ChatGLMLayout.from_prompt(self.network.config, prompt)
 
     @property
     def _prefix_length(self) -> int:
@@ -344,7 +366,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 raise ValueError(
                     "inputs_embeds needs position_ids and a 4D attention_mask: no ids to build them from"
                 )
-            built_positions, built_visible = batch_layout(self._layout_of, input_ids, padding)
+            built_positions, built_visible = lay_out_batch(self._layout_of, input_ids, padding)
             position_ids = built_positions if position_ids is None else position_ids
             visible = built_visible if visible is None else visible
         return (position_ids.unsqueeze(1) if position_ids.dim() == 2 else position_ids), visible

@@ -20,10 +20,10 @@ def reserve_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device
     if device.type != "cpu":
         return torch.zeros(tuple(shape), dtype=dtype, device=device)
     size = torch.Size(shape).numel() * dtype.itemsize
-    return torch.frombuffer(_pages(max(1, size)), dtype=dtype).view(tuple(shape))
+    return torch.frombuffer(_map_pages(max(1, size)), dtype=dtype).view(tuple(shape))
 
 
-def _pages(size: int) -> mmap.mmap:
+def _map_pages(size: int) -> mmap.mmap:
     if sys.platform == "win32":
         return mmap.mmap(-1, size)
     return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -35,7 +35,7 @@ def release_pages(mapped: Tensor) -> None:
     They are read from the file again if they are. Only for a contiguous tensor that lies on a
     private file mapping and was never written to: on ordinary memory this would erase it.
     """
-    advise = _madvise()
+    advise = _find_madvise()
     if advise is None or mapped.numel() == 0:
         return
     start = mapped.data_ptr()
@@ -47,7 +47,7 @@ def release_pages(mapped: Tensor) -> None:
 
 
 @functools.cache
-def _madvise() -> Callable[[int, int, int], int] | None:
+def _find_madvise() -> Callable[[int, int, int], int] | None:
     if sys.platform == "win32":
         return None
     function = ctypes.CDLL(None, use_errno=True).madvise

@@ -62,7 +62,7 @@ class NativeTokenizer:
 
     def completion_prompt(self, text: str) -> list[int]:
         """Return ids of bare text after the control tokens that the tokenizer puts before every text."""
-        front = self._tokenizer.build_inputs_with_special_tokens([])
+        front: list[int] = self._tokenizer("")["input_ids"]
         return [*front, *self.encode(text)]
 
     def chat_prompt(self, messages: Sequence[Message]) -> list[int]:

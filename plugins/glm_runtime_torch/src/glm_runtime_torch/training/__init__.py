@@ -7,17 +7,19 @@ where a backend's kernels would give no gradient at all.
 
 Models:
     `TorchModel`, `as_torch_model`, `prepare_frozen`, `prepare_trainable`, `use_gradient_checkpointing`,
-    `resident_bytes`, `check_request`, `adapter_key`, `family_name_of`, `stored_bits`.
+    `count_resident_bytes`, `check_request`, `adapter_key`, `family_name_of`, `stored_bits`.
 Rows and losses:
     `TrainingIds`, `TrainingTokenizer`, `training_tokenizer`, `IGNORED_LABEL`, `token_losses`.
 Prefixes and their files:
     `PrefixEncoder`, `new_prefix_encoder`, `load_prefix`, `load_prefix_for`, `open_adapter`, `read_adapter`,
     `save_adapter`, `AdapterConfig`, `AdapterDirectory`, `BaseModel`.
 Files:
-    `write_model`, `read_parameters`, `write_tensors`, `write_text`, `flush_directory`.
+    `write_model`, `read_parameters`, `write_tensors`, `write_text`, `write_checksums`, `flush_directory`.
 """
 
 from __future__ import annotations
+
+from glm_hub.checksums import write_checksums
 
 from ..adapters.directory import AdapterDirectory, open_adapter
 from ..adapters.files import AdapterConfig, BaseModel, save_adapter
@@ -25,7 +27,7 @@ from ..adapters.loading import read_adapter
 from ..checkpoints.writer import flush_directory, write_tensors, write_text
 from ..model.torch_model import TorchModel
 from ..network.decoder import IGNORED_LABEL
-from ..network.parameters import resident_bytes
+from ..network.parameters import count_resident_bytes
 from ..network.prefix_encoder import PrefixEncoder
 from ..tokenizers.training_rows import TrainingIds, TrainingTokenizer
 from ._files import read_parameters, write_model
@@ -64,12 +66,13 @@ __all__ = [
     "prepare_trainable",
     "read_adapter",
     "read_parameters",
-    "resident_bytes",
+    "count_resident_bytes",
     "save_adapter",
     "stored_bits",
     "token_losses",
     "training_tokenizer",
     "use_gradient_checkpointing",
+    "write_checksums",
     "write_model",
     "write_tensors",
     "write_text",
