@@ -4,7 +4,7 @@ It is our own and not transformers' Trainer because of what is asked of it: the 
 checkpoints that are there whole or not at all, the same result from one process or several, and an
 iterator that a caller can close between two steps. Nothing in a step depends on the past but the weights,
 the optimiser and the step's number: which rows it sees, what dropout drops and the learning rate all
-follow from that number. What a family's rows look like is its tokenizer's ``training_ids``.
+follow from that number. What a family's rows look like is its tokenizer's ``encode_training_row``.
 
 Axes: B rows of a micro batch · n learnt tokens
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_runtime_torch.training import TrainingIds, count_resident_bytes, token_losses
+from glm_runtime_torch.training import TrainingIds, compute_token_losses, count_resident_bytes
 from torch import Tensor
 
 from glm_core.records import TrainProgress
@@ -104,6 +104,22 @@ class LoopProgress:
     best_loss: float | None = None
     best_step: int | None = None
 
+    def check(self, step: int) -> None:
+        """Refuse values that no job writes, before they become another error some steps later.
+
+        Raises:
+            ValueError: a field is of another type, or the step is not the checkpoint's.
+        """
+        numbers = (self.loss_sum, self.total_loss, self.best_loss or 0.0)
+        counts = (self.step, self.loss_steps, self.best_step or 0)
+        if (
+            self.step != step
+            or not all(type(value) in (int, float) for value in numbers)
+            or not all(type(value) is int and value >= 0 for value in counts)
+            or not all(isinstance(entry, dict) and "step" in entry for entry in self.history)
+        ):
+            raise ValueError("its progress or log is not what a job writes")
+
 
 class TrainingLoop:
     """One job, from its first step or from a checkpoint to its last step.
@@ -174,8 +190,11 @@ class TrainingLoop:
         self._progress = LoopProgress(
             **saved.state["progress"], history=list(saved.trainer_state["log_history"])
         )
+        self._progress.check(saved.step)
         restore_random_state(saved.tensors, saved.state["random"])
-        self._threads = saved.state["threads"]
+        self._threads = int(saved.state["threads"])
+        if self._threads < 1:
+            raise ValueError(f"threads is {self._threads}")
 
     def run(self) -> Iterator[TrainProgress]:
         """Train and report every step; closing the iterator writes a checkpoint first.
@@ -261,7 +280,7 @@ class TrainingLoop:
         task = self._task
         examples = [task.examples[index] for index in task.order.get_rows(number)]
         batch = collate(examples, task.lengths, task.pad_token_id)
-        losses = token_losses(
+        losses = compute_token_losses(
             task.network,
             batch.input_ids,
             batch.labels,
