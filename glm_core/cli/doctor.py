@@ -98,7 +98,9 @@ def _check_plugins(reports: Iterable[PluginReport]) -> Iterator[Finding]:
         name = f"plugin {report.name}"
         package = f"{report.distribution} {report.version}"
         if report.status == "ok":
-            notes = [*report.remarks, *_find_slow_parts(report)]
+            slow = {what: seconds for what, seconds in report.seconds.items() if seconds > SLOW_SECONDS}
+            wait = "for which every command may wait"
+            notes = [*report.remarks, *(f"{what} takes {slow[what]:.1f} s, {wait}" for what in slow)]
             yield Finding(name, "note" if notes else "ok", "; ".join([package, *notes]))
         elif report.status == "disabled":
             yield Finding(name, "note", report.reason)
@@ -108,23 +110,14 @@ def _check_plugins(reports: Iterable[PluginReport]) -> Iterator[Finding]:
             yield Finding(name, "fault", f"{what} {advice}")
 
 
-def _find_slow_parts(report: PluginReport) -> Iterator[str]:
-    for what, seconds in report.seconds.items():
-        if seconds > SLOW_SECONDS:
-            yield f"{what} takes {seconds:.1f} s, for which every command may wait"
-
-
 def _check_stages(host: PluginHost) -> Iterator[Finding]:
-    needed = {
-        "a runtime": ("load_model", "glm-runtime-torch"),
-        "a backend": ("place", "glm-backend-cpu"),
-        "a frontend": ("describe_frontend", "glm-frontend-cli"),
-    }
-    for what, (hook, package) in needed.items():  # asked already: one that is broken answers no hook
+    hooks = {"runtime-torch": "load_model", "backend-cpu": "place", "frontend-cli": "describe_frontend"}
+    for package, hook in hooks.items():  # asked already: one that is broken answers no hook
+        what = f"a {package.partition('-')[0]}"
         if host.list_answering(hook):
             yield Finding(what, "ok", "installed")
         else:
-            yield Finding(what, "fault", f"none is installed or works: pip install {package}")
+            yield Finding(what, "fault", f"none is installed or works: pip install glm-{package}")
 
 
 def _check_device(survey: Survey, settings: Settings) -> Finding:
