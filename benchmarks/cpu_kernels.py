@@ -20,10 +20,11 @@ from dataclasses import asdict, dataclass
 
 import torch
 from glm_backend_cpu._attention import NativeDecodeAttention
-from glm_backend_cpu._native import Native, find
+from glm_backend_cpu._native import Native, load_native
 from glm_backend_cpu._norm import NativeLayerNorm
 from glm_backend_cpu._packed import PackedMatrix, pack_dense, pack_quantized, reserve
-from glm_backend_cpu._torch_layers import TorchInt4Linear, TorchInt8Linear
+from glm_backend_cpu._torch_layers import TorchKernels
+from glm_runtime_torch.backends import QuantizedLinear
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,7 +66,7 @@ class Result:
 def main() -> None:
     """Measure and print."""
     options = _options()
-    found = find()
+    found = load_native()
     if found.native is None:
         raise SystemExit(found.message)
     native = found.native
@@ -161,7 +162,7 @@ def _layer(native: Native, name: str, inputs: int, outputs: int) -> tuple[Layer,
         dtype = torch.bfloat16 if form == "bfloat16" else torch.float32
         memory, layout = pack_dense(native, torch.zeros(outputs, inputs, dtype=dtype), None)
     matrix = PackedMatrix(native, memory, layout)
-    return lambda x: matrix.linear(x, act_group), layout.total_bytes
+    return lambda x: matrix.multiply(x, act_group), layout.total_bytes
 
 
 def _torch_layer(name: str, inputs: int, outputs: int) -> tuple[Layer, int]:
@@ -170,9 +171,10 @@ def _torch_layer(name: str, inputs: int, outputs: int) -> tuple[Layer, int]:
         return lambda x: F.linear(x, weight), weight.nbytes
     bits = 4 if "int4" in name else 8
     stored, scale = torch.zeros(outputs, inputs * bits // 8, dtype=torch.int8), torch.ones(outputs)
-    if bits == 4:
-        return TorchInt4Linear(stored, scale, None, 128), stored.nbytes
-    return TorchInt8Linear(stored, scale, None), stored.nbytes
+    reference = QuantizedLinear.from_stored(stored, scale, None, bits)
+    layer = TorchKernels(torch.bfloat16).make_quantized_linear(reference)
+    assert layer is not None  # the benchmark's sizes suit torch's products
+    return layer, stored.nbytes
 
 
 def _other_kernels(native: Native, repeats: int) -> dict[str, float]:
@@ -180,7 +182,7 @@ def _other_kernels(native: Native, repeats: int) -> dict[str, float]:
     found: dict[str, float] = {}
     small = PackedMatrix(native, *pack_dense(native, torch.zeros(16, 32, dtype=torch.bfloat16), None))
     x = torch.zeros(1, 32).bfloat16()
-    found["a product of 16 x 32: overhead of a call"] = _microseconds(lambda: small.linear(x), 50 * repeats)
+    found["a product of 16 x 32: overhead of a call"] = _microseconds(lambda: small.multiply(x), 50 * repeats)
     norm = nn.LayerNorm(4096).bfloat16().requires_grad_(False)
     ours = NativeLayerNorm(native, norm)
     for rows in (1, 8, 128):

@@ -361,14 +361,14 @@ def _steps(model: TorchModel, prompt: Sequence[int], forced: Sequence[int]) -> T
     sampling = Sampling(do_sample=False, max_new_tokens=len(forced) + 1)
     sequence = engine.prepare(ChatRequest(prompt=tuple(prompt), sampling=sampling))
     slot = engine.slots.acquire()
-    found = [_finished(engine.runner.prefill(sequence, slot)).float().cpu()]
+    found = [_finish(engine.runner.prefill(sequence, slot)).float().cpu()]
     for token in forced:
         sequence.generated.append(token)
         found.append(engine.runner.decode([sequence], [slot])[0].float().cpu())
     return torch.stack(found)
 
 
-def _finished(steps: Any) -> Tensor:
+def _finish(steps: Any) -> Tensor:
     while True:
         try:
             next(steps)

@@ -158,7 +158,7 @@ def _layers(
 
 def _layer(name: str, inputs: int, outputs: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
     from glm_backend_cuda._layers import TritonLayers, TritonLinear
-    from glm_backend_cuda._torch_layers import TorchLayers, products_of
+    from glm_backend_cuda._torch_layers import TorchLayers, find_products
 
     bias = torch.zeros(outputs, dtype=dtype, device=device)
     if name.endswith("plain"):
@@ -172,8 +172,10 @@ def _layer(name: str, inputs: int, outputs: int, dtype: torch.dtype, device: tor
     stored = torch.randint(-128, 128, (outputs, inputs * bits // 8), dtype=torch.int8, device=device)
     scale = torch.rand((outputs, inputs // group) if group else (outputs,), device=device).half() / 1000
     if name.startswith("torch "):
-        return TorchLayers(dtype, products_of([device], dtype)).linear(stored, scale, bias, bits, group)
-    return TritonLayers(dtype).linear(stored, scale, bias, bits, group)
+        return TorchLayers(dtype, find_products([device], dtype)).make_linear(
+            stored, scale, bias, bits, group
+        )
+    return TritonLayers(dtype).make_linear(stored, scale, bias, bits, group)
 
 
 def _attention(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from glm_backend_cpu._native import native
+from glm_backend_cpu._native import get_native
 from glm_runtime_torch.model.directory import open_directory, recognised_family
 from glm_runtime_torch.model.torch_model import TorchModel
 from tiny_adapters import write_adapter
@@ -81,7 +81,7 @@ def on_the_reference(adapters: dict[str, Path], dtype: torch.dtype) -> Iterator[
     model.close()
 
 
-@pytest.mark.skipif(native() is None, reason="torch's own kernels round a row by the size of its batch")
+@pytest.mark.skipif(get_native() is None, reason="torch's own kernels round a row by the size of its batch")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("quantize", ["none", "int4"])
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])

@@ -22,11 +22,11 @@ def test_bandwidth_is_positive_with_and_without_the_library(
     fastest: Native, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both ways give bytes a second, and the number of threads is put back."""
-    monkeypatch.setattr(_bandwidth, "native", lambda: fastest)
+    monkeypatch.setattr(_bandwidth, "get_native", lambda: fastest)
     fastest.threads = 1
     assert measure_bandwidth("cpu") > 1e6
     assert fastest.threads == 1
-    monkeypatch.setattr(_bandwidth, "native", lambda: None)
+    monkeypatch.setattr(_bandwidth, "get_native", lambda: None)
     assert measure_bandwidth("cpu") > 1e6
 
 

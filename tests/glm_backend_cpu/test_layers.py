@@ -6,9 +6,15 @@ import copy
 
 import pytest
 import torch
-from glm_backend_cpu._layers import NativeEmbedding, NativeLinear, NativeQuantizedLinear, activation_group
+from glm_backend_cpu._layers import (
+    NativeEmbedding,
+    NativeLinear,
+    NativeQuantizedLinear,
+    choose_activation_group,
+)
 from glm_backend_cpu._native import Native
-from glm_backend_cpu._torch_layers import TorchInt4Linear, TorchInt8Linear, TorchKernels
+from glm_backend_cpu._torch_layers import TorchKernels
+from glm_runtime_torch.backends import WeightOnlyInt4Linear, WeightOnlyInt8Linear
 from glm_runtime_torch.network.fused import linear_gelu
 from glm_runtime_torch.quantization import (
     QuantizedLinear,
@@ -69,7 +75,7 @@ def test_gradients_flow_to_the_input(fastest: Native, bits: int) -> None:
     x = torch.randn(3, 64, requires_grad=True)
     for found, wanted in (
         (ours(x), reference(x)),
-        (ours.gelu(x), F.gelu(reference(x), approximate="tanh")),
+        (ours.forward_gelu(x), F.gelu(reference(x), approximate="tanh")),
     ):
         (gradient,) = torch.autograd.grad(found.square().sum(), x)
         (expected,) = torch.autograd.grad(wanted.square().sum(), x)
@@ -107,17 +113,17 @@ def test_layers_can_be_copied_and_printed(fastest: Native) -> None:
 
 def test_groups_of_activations_follow_the_weights() -> None:
     """They are never larger than the weights' groups, and divide them."""
-    assert [activation_group(128, 4, size) for size in (0, 32, 128)] == [128, 32, 128]
-    assert activation_group(0, 4, 32) == 0
-    assert [activation_group(None, bits, 0) for bits in (4, 8)] == [128, 32]
+    assert [choose_activation_group(128, 4, size) for size in (0, 32, 128)] == [128, 32, 128]
+    assert choose_activation_group(0, 4, 32) == 0
+    assert [choose_activation_group(None, bits, 0) for bits in (4, 8)] == [128, 32]
     with pytest.raises(ValueError, match="multiple of 32, got 48"):
-        activation_group(48, 8, 0)
+        choose_activation_group(48, 8, 0)
     with pytest.raises(ValueError, match="96 activations do not divide groups of 128"):
-        activation_group(96, 4, 128)
+        choose_activation_group(96, 4, 128)
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 20])
-@pytest.mark.parametrize(("bits", "kind"), [(8, TorchInt8Linear), (4, TorchInt4Linear)])
+@pytest.mark.parametrize(("bits", "kind"), [(8, WeightOnlyInt8Linear), (4, WeightOnlyInt4Linear)])
 def test_torch_layers_compute_what_the_reference_does(bits: int, kind: type[nn.Module], count: int) -> None:
     """In bfloat16, for few and for many rows; gradients too."""
     integers, scale, bias = stored(48, 128, bits)

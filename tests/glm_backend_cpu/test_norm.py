@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from glm_backend_cpu._native import Native
-from glm_backend_cpu._norm import NativeLayerNorm, normalise
+from glm_backend_cpu._norm import NativeLayerNorm, normalize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,7 +55,7 @@ def test_root_mean_square_norm(native: Native) -> None:
     """Without a mean and a bias it is RMSNorm."""
     x, weight = torch.randn(5, 70), torch.randn(70)
     wanted = F.rms_norm(x.double(), (70,), weight.double(), 1e-5)
-    assert error(normalise(native, x, weight, None, 1e-5, rms=True), wanted) < 2e-6
+    assert error(normalize(native, x, weight, None, 1e-5, rms=True), wanted) < 2e-6
 
 
 def test_a_row_is_normalised_the_same_in_every_batch(native: Native) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from glm_backend_cuda._attention import TorchDeviceAttention, chunk_size
+from glm_backend_cuda._attention import TorchDeviceAttention, choose_chunk_size
 from glm_runtime_torch.network.attention import TorchDecodeAttention
 from torch import Tensor
 
@@ -184,6 +184,6 @@ def test_fewer_positions_at_a_time_change_no_more_than_rounding(monkeypatch: pyt
 
 def test_chunks_follow_from_the_cache_alone() -> None:
     """Short ones for few key heads, and never more than 128."""
-    assert [chunk_size(2048, heads) for heads in (32, 2)] == [256, 64]
-    assert [chunk_size(131072, heads) for heads in (32, 2)] == [1024, 1024]
-    assert chunk_size(1, 1) == 64
+    assert [choose_chunk_size(2048, heads) for heads in (32, 2)] == [256, 64]
+    assert [choose_chunk_size(131072, heads) for heads in (32, 2)] == [1024, 1024]
+    assert choose_chunk_size(1, 1) == 64

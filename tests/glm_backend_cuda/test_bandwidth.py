@@ -19,7 +19,7 @@ class Clock:
     def __init__(self, *seconds: float) -> None:
         self.times = list(seconds)
 
-    def seconds(self, work: Callable[[], object]) -> float:
+    def measure_seconds(self, work: Callable[[], object]) -> float:
         """Do the work and say so."""
         work()
         return self.times.pop(0)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from glm_backend_cuda import _cpm
-from glm_backend_cuda._choice import cpm_problem
+from glm_backend_cuda._choice import find_cpm_problem
 from glm_backend_cuda._cpm import FEW_ROWS, SOURCE, CompiledKernels, CpmLayers, CpmLinear
 from glm_runtime_torch.quantization import QuantizedLinear, dequantize_rows, quantize_rows
 from torch import Tensor
@@ -203,7 +203,7 @@ def test_other_dtypes_and_gradients_are_left_to_torch() -> None:
     (wanted,) = torch.autograd.grad(reference(graded).square().sum(), graded)
     assert torch.allclose(found, wanted, atol=1e-4)
     assert driver.launches == []
-    assert type(CpmLayers(torch.bfloat16, kernels_over(driver)).linear(integers, scale, bias, 4, 0)) is (
+    assert type(CpmLayers(torch.bfloat16, kernels_over(driver)).make_linear(integers, scale, bias, 4, 0)) is (
         QuantizedLinear
     )
 
@@ -211,7 +211,9 @@ def test_other_dtypes_and_gradients_are_left_to_torch() -> None:
 def test_tied_table_is_in_memory_once() -> None:
     """The head shares the embedding's integers."""
     integers, scale, _ = stored(10, 64, 8)
-    embedding, head = CpmLayers(torch.float16, kernels_over(FakeDriver())).tied_table(integers, scale, 8, 0)
+    embedding, head = CpmLayers(torch.float16, kernels_over(FakeDriver())).make_tied_table(
+        integers, scale, 8, 0
+    )
     assert isinstance(head, CpmLinear)
     assert embedding.weight is head.weight
     assert str(head) == "CpmLinear(64, 10, bits=8)"
@@ -263,9 +265,9 @@ def test_failing_compilation_is_a_reason(package: Path, monkeypatch: pytest.Monk
     library = types.SimpleNamespace(nvrtc=FakeNvrtc(), cuda=FakeDriver())
     monkeypatch.setattr(_cpm, "bindings", lambda: library)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert cpm_problem("cuda", [GPU]) == ""
+    assert find_cpm_problem("cuda", [GPU]) == ""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (3, 5))
-    assert cpm_problem("cuda", [GPU]) == (
+    assert find_cpm_problem("cuda", [GPU]) == (
         "the kernels cannot be compiled through cpm_kernels (RuntimeError: NVRTC Error: "
         "NVRTC_ERROR_INVALID_OPTION); it looks for libnvrtc.so in CUDA_PATH/lib64, /usr/local/cuda/lib64 and "
         "on the loader's path"
@@ -275,6 +277,6 @@ def test_failing_compilation_is_a_reason(package: Path, monkeypatch: pytest.Monk
 
 def test_other_devices_have_no_such_kernels() -> None:
     """Nothing is imported for them."""
-    assert cpm_problem("cpu", [torch.device("cpu")]) == (
+    assert find_cpm_problem("cpu", [torch.device("cpu")]) == (
         "cpm_kernels needs an NVIDIA GPU, the model is on cpu"
     )

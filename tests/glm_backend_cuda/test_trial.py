@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from glm_backend_cuda import _layers
-from glm_backend_cuda._trial import trial
+from glm_backend_cuda._trial import try_kernels
 from glm_backend_cuda._triton_decode import TritonDecodeAttention
 
 CPU = torch.device("cpu")
@@ -16,25 +16,25 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _forgotten() -> None:
-    trial.cache_clear()
+    try_kernels.cache_clear()
 
 
 def test_right_kernels_pass() -> None:
     """Products and attention agree with the reference."""
-    assert trial(CPU) == ""
+    assert try_kernels(CPU) == ""
 
 
 def test_wrong_numbers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A product that is off, and attention that is not a number."""
-    right = _layers.packed_scale
-    monkeypatch.setattr(_layers, "packed_scale", lambda scale, group: right(scale * 1.01, group))
-    assert trial(CPU) == "Triton's kernels give wrong numbers on cpu (int4 product of 1 rows)"
-    monkeypatch.setattr(_layers, "packed_scale", right)
+    right = _layers.pack_scale
+    monkeypatch.setattr(_layers, "pack_scale", lambda scale, group: right(scale * 1.01, group))
+    assert try_kernels(CPU) == "Triton's kernels give wrong numbers on cpu (int4 product of 1 rows)"
+    monkeypatch.setattr(_layers, "pack_scale", right)
     monkeypatch.setattr(
         TritonDecodeAttention, "decode", lambda self, q, *rest: q.reshape(2, 1, -1) * float("nan")
     )
-    trial.cache_clear()
-    assert trial(CPU) == "Triton's kernels give wrong numbers on cpu (attention)"
+    try_kernels.cache_clear()
+    assert try_kernels(CPU) == "Triton's kernels give wrong numbers on cpu (attention)"
 
 
 def test_a_failing_compiler_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,4 +44,4 @@ def test_a_failing_compiler_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None
         raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
 
     monkeypatch.setattr(_layers.TritonLinear, "from_stored", failing)
-    assert trial(CPU) == "Triton's kernels fail on cpu (RuntimeError: Failed to find C compiler.)"
+    assert try_kernels(CPU) == "Triton's kernels fail on cpu (RuntimeError: Failed to find C compiler.)"

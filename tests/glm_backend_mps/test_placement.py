@@ -11,7 +11,7 @@ import pytest
 import torch
 from glm_backend_mps import _metal, _placement, _products
 from glm_backend_mps._placement import place_on_mps
-from glm_backend_mps._products import ProductInt4Linear, ProductInt8Linear, check, product_layer
+from glm_backend_mps._products import ProductInt4Linear, ProductInt8Linear, check, make_product_layer
 from glm_runtime_torch.backends import quantize_model
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
@@ -40,23 +40,23 @@ class Processor:
         """It is."""
         return True
 
-    def free_bytes(self) -> int:
+    def measure_free_bytes(self) -> int:
         """As a test says."""
         return self.free
 
-    def int8_product(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-        """As `_metal.int8_product`."""
+    def multiply_int8(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+        """As `_metal.multiply_int8`."""
         self.calls.append("int8")
         assert x.dtype == scale.dtype
         return x @ (weight.to(x.dtype) * scale[:, None]).T
 
-    def int4_pack(self, nibbles: Tensor) -> Tensor:
+    def pack_int4(self, nibbles: Tensor) -> Tensor:
         """One value a byte, the even input from the high half."""
         assert nibbles.dtype == torch.uint8
         return torch.stack((nibbles >> 4, nibbles & 15), dim=-1).flatten(1)
 
-    def int4_product(self, x: Tensor, packed: Tensor, group: int, scale_and_zero: Tensor) -> Tensor:
-        """As `_metal.int4_product`."""
+    def multiply_int4(self, x: Tensor, packed: Tensor, group: int, scale_and_zero: Tensor) -> Tensor:
+        """As `_metal.multiply_int4`."""
         self.calls.append("int4")
         assert x.dtype == scale_and_zero.dtype
         scale, zero = (part.T.repeat_interleave(group, dim=1) for part in scale_and_zero.unbind(dim=-1))
@@ -66,11 +66,11 @@ class Processor:
 class Missing(Processor):
     """A PyTorch without the products."""
 
-    def int8_product(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    def multiply_int8(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
         """Not there."""
         raise NotImplementedError("The operator 'aten::_weight_int8pack_mm' is not implemented for MPS\nmore")
 
-    def int4_pack(self, nibbles: Tensor) -> Tensor:
+    def pack_int4(self, nibbles: Tensor) -> Tensor:
         """Not there."""
         raise RuntimeError("no such operator")
 
@@ -78,7 +78,7 @@ class Missing(Processor):
 class Wrong(Processor):
     """A PyTorch whose int4 takes the nibbles in the other order."""
 
-    def int4_pack(self, nibbles: Tensor) -> Tensor:
+    def pack_int4(self, nibbles: Tensor) -> Tensor:
         """Swapped."""
         return torch.stack((nibbles & 15, nibbles >> 4), dim=-1).flatten(1)
 
@@ -146,7 +146,7 @@ def test_product_layers_agree_with_the_reference(bits: int, group_size: int, dty
     stored, scale = quantize_rows(torch.randn(64, 256), bits, group_size)
     layer = QuantizedLinear.from_stored(stored, scale, torch.randn(64), bits, group_size).to(dtype)
     layer.weight_scale.data = scale.float()
-    made = product_layer(layer, Processor(), dtype)
+    made = make_product_layer(layer, Processor(), dtype)
     assert made is not None
     x = torch.randn(2, 3, 256).to(dtype)
     got, wanted = made(x), layer(x)
@@ -158,7 +158,7 @@ def test_product_layers_agree_with_the_reference(bits: int, group_size: int, dty
 def test_packed_nibbles_are_the_stored_values() -> None:
     """Flipping the highest bits turns two signed nibbles into what the GPU's form holds."""
     stored, _ = quantize_rows(torch.randn(4, 8), 4)
-    packed = Processor().int4_pack(stored.view(torch.uint8) ^ 0x88)
+    packed = Processor().pack_int4(stored.view(torch.uint8) ^ 0x88)
     assert torch.equal(packed.to(torch.int64) - 8, unpack_int4(stored).to(torch.int64))
 
 
@@ -166,7 +166,7 @@ def test_sizes_that_do_not_suit_keep_the_reference() -> None:
     """int4 of a few rows, or with columns that are no multiple of a group, is left as it is."""
     for rows, columns in ((30, 256), (64, 48)):
         layer = QuantizedLinear.from_stored(*quantize_rows(torch.randn(rows, columns), 4), None, 4)
-        assert product_layer(layer, Processor(), torch.float16) is None
+        assert make_product_layer(layer, Processor(), torch.float16) is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from glm_backend_cpu._native import native
+from glm_backend_cpu._native import get_native
 from glm_backend_cuda._executor import RecordedExecutor
 from glm_runtime_torch.generation.step import StepInput
 from glm_runtime_torch.loading import open_source
@@ -91,7 +91,9 @@ def test_steps_of_several_tokens_equal_single_ones(plain: TorchModel, sizes: lis
     torch.testing.assert_close(filled, cached, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.skipif(native() is None, reason="only its kernels add up a row in one order, whatever the batch")
+@pytest.mark.skipif(
+    get_native() is None, reason="only its kernels add up a row in one order, whatever the batch"
+)
 @pytest.mark.parametrize("quantize", ["none", "int4"])
 def test_on_the_kernels_steps_of_several_tokens_are_equal_bit_for_bit(directory: Path, quantize: str) -> None:
     """Looking ahead changes nothing of an answer where rows do not depend on their batch."""

@@ -39,7 +39,7 @@ def place_on_mps(
     return place_model(
         model,
         placement,
-        {products.DEVICE: products.free_bytes()},
+        {products.DEVICE: products.measure_free_bytes()},
         ProductKernels(products, model.dtype, placement.kernels),
         places=one_device(model.parts, products.DEVICE) if model.is_borrowed else None,
     )
