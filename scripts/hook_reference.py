@@ -64,7 +64,8 @@ def find_records() -> dict[str, type]:
 def format_hook(name: str, function: Callable[..., Any]) -> str:
     """Format heading, signature and docstring of one hook."""
     signature = str(inspect.signature(function)).replace("'", "")
-    return f"## {name}\n\n```python\ndef {name}{signature}\n```\n\n{format_sections(inspect.getdoc(function) or '')}"
+    text = format_sections(inspect.getdoc(function) or "")
+    return f"## {name}\n\n```python\ndef {name}{signature}\n```\n\n{text}"
 
 
 def format_record(name: str, kind: type) -> str:

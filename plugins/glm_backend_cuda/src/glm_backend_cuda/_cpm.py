@@ -204,8 +204,8 @@ def get_compiled_kernels() -> CompiledKernels:
 def load_bindings() -> Any:
     """Import ``cpm_kernels.library`` under a name of our own and return it.
 
-    The package's own ``__init__`` is not run: it needs pkg_resources, which newer Pythons lack, and asks every
-    GPU for attributes that newer drivers do not know.
+    The package's own ``__init__`` is not run: it needs pkg_resources, which newer Pythons lack, and asks
+    every GPU for attributes that newer drivers do not know.
 
     Raises:
         ModuleNotFoundError: cpm_kernels is not installed.

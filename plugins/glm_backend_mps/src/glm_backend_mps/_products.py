@@ -19,7 +19,7 @@ TRIED_SHAPE = 64, 256  # rows and columns of the matrix that products are tried 
 
 
 class Products(Protocol):
-    """The device's operations, described in `glm_backend_mps._metal`; tests put the processor in its place."""
+    """The device's operations, see `glm_backend_mps._metal`; tests put the processor in its place."""
 
     DEVICE: torch.device
     INT4_GROUPS: tuple[int, ...]
