@@ -7,6 +7,7 @@ import torch
 from glm_backend_cpu import _bandwidth
 from glm_backend_cpu._native import Native
 from glm_backend_cpu.plugin import measure_bandwidth
+from key_words import containing
 
 from glm_core import DeviceError
 
@@ -32,7 +33,7 @@ def test_bandwidth_is_positive_with_and_without_the_library(
 
 def test_other_devices_are_refused() -> None:
     """The backend measures its own device only."""
-    with pytest.raises(DeviceError, match="'cuda:0'.*device.*CPU backend"):
+    with pytest.raises(DeviceError, match=containing("'cuda:0'", "'cpu'")):
         measure_bandwidth("cuda:0")
 
 

@@ -17,6 +17,7 @@ import torch
 from glm_backend_cpu._native import Native
 from glm_backend_cpu._packed import GELU_TANH, PackedMatrix, pack_dense, pack_quantized, reserve
 from glm_runtime_torch.quantization import dequantize_rows, quantize_rows
+from key_words import containing
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -176,7 +177,7 @@ def test_inputs_may_be_strided_and_unaligned(native: Native, act_group: int) -> 
         )
         assert packed.multiply(wide[0, 7:77], act_group).shape == (40,)
         assert packed.multiply(wide[:0, :70], act_group).shape == (0, 40)
-        with pytest.raises(ValueError, match="inputs.*71 channels.*matrix.*70"):
+        with pytest.raises(ValueError, match=containing("71 channels", "70")):
             packed.multiply(wide[:, :71], act_group)
 
 

@@ -22,6 +22,7 @@ from glm_runtime_torch.backends import WeightOnlyInt8Linear, install_kernels, qu
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import QuantizedLinear, quantize_in_place
+from key_words import containing
 from torch import Tensor, nn
 
 import glm_core
@@ -186,7 +187,7 @@ def test_native_kernels_that_are_not_there_are_refused(monkeypatch: pytest.Monke
         _placement, "find_native", lambda: NativeState(None, "native kernels: none; no compiler")
     )
     with pytest.raises(
-        glm_core.DeviceError, match="^--kernels native: native kernels: none; no compiler. Use"
+        glm_core.DeviceError, match=containing("--kernels native", "no compiler", "--kernels torch")
     ):
         placed_with("native")
     placed_with("auto").close()

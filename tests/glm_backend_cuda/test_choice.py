@@ -22,6 +22,7 @@ from glm_backend_cuda._choice import (
     inspect_devices,
 )
 from glm_runtime_torch.quantization import QuantizedLinear, quantize_rows
+from key_words import containing, missing_words
 
 from glm_core import DeviceError
 
@@ -32,9 +33,7 @@ AMPERE = KernelFacts("cuda", (8, 6))
 def test_auto_takes_triton_and_says_why() -> None:
     """Where it can run, without a warning."""
     choice = choose("auto", AMPERE)
-    assert choice.sentence == (
-        "kernels: triton (they multiply int8 and int4 without writing the weights out)"
-    )
+    assert not missing_words(choice.sentence, "kernels: triton", "int8", "int4")
     assert choice.notice == ""
 
 
@@ -44,17 +43,14 @@ def test_auto_falls_back_on_torch_with_a_notice() -> None:
         "auto", KernelFacts("cuda", (8, 6), triton="Triton is not installed (pip install triton)")
     )
     assert choice.name == "torch"
-    assert choice.notice == (
-        "Triton is not installed (pip install triton); PyTorch's kernels are used, which are slower"
-    )
+    assert not missing_words(choice.notice, "pip install triton", "PyTorch's kernels", "slower")
 
 
 def test_auto_takes_torch_away_from_gpus_without_a_warning() -> None:
     """A device of another type is nothing to mend."""
     choice = choose("auto", KernelFacts("cpu", (0, 0), triton="Triton has no kernels for cpu"))
-    assert choice == KernelChoice(
-        "torch", "the fused kernels are for NVIDIA GPUs, the model is on cpu", notice=""
-    )
+    assert (choice.name, choice.notice) == ("torch", "")
+    assert "on cpu" in choice.reason
 
 
 @pytest.mark.parametrize("wanted", ["triton", "torch", "cpm"])
@@ -76,7 +72,7 @@ def test_what_is_asked_for_and_cannot_run_is_refused(wanted: str) -> None:
 def test_unknown_kernels_are_refused() -> None:
     """The message lists those that exist."""
     with pytest.raises(
-        DeviceError, match="there are no kernels 'fast'; --kernels takes auto, triton, torch or cpm"
+        DeviceError, match=containing("'fast'", "--kernels", "auto", "triton", "torch", "cpm")
     ):
         choose("fast", AMPERE)
 
@@ -84,10 +80,8 @@ def test_unknown_kernels_are_refused() -> None:
 def test_old_gpus_and_other_devices_have_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the capability that is there and the one that is needed."""
     pretend_triton(monkeypatch, __version__="3.7.1")
-    assert find_triton_problem("cuda", (7, 0), [GPU]) == (
-        "Triton needs a GPU of compute capability 7.5, this one has 7.0"
-    )
-    assert find_triton_problem("cpu", (0, 0), [CPU]) == "Triton has no kernels for cpu"
+    assert not missing_words(find_triton_problem("cuda", (7, 0), [GPU]), "compute capability", "7.5", "7.0")
+    assert "for cpu" in find_triton_problem("cpu", (0, 0), [CPU])
 
 
 def test_a_gpu_is_tried_before_it_is_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,15 +118,14 @@ def test_missing_triton_is_told_by_system(
 def test_old_and_broken_triton_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """A version that is too old is named; whatever an import raises becomes a sentence."""
     pretend_triton(monkeypatch, __version__="3.2.0")
-    assert find_triton_problem("cuda", (9, 0), [GPU]) == "Triton 3.2.0 is too old, 3.3 or newer is needed"
+    assert not missing_words(find_triton_problem("cuda", (9, 0), [GPU]), "Triton 3.2.0", "3.3")
 
     def broken(name: str) -> Any:
         raise RuntimeError("libtriton.so is from another world")
 
     monkeypatch.setattr(importlib, "import_module", broken)
-    assert find_triton_problem("cuda", (9, 0), [GPU]) == (
-        "Triton cannot be imported (RuntimeError: libtriton.so is from another world)"
-    )
+    problem = find_triton_problem("cuda", (9, 0), [GPU])
+    assert not missing_words(problem, "imported", "RuntimeError: libtriton.so is from another world")
 
 
 def test_facts_are_those_of_the_weakest_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.language_model import LanguageModel
 from glm_runtime_torch.network.parameters import sharing_copy
 from glm_runtime_torch.quantization import QuantizedLinear
+from key_words import containing
 from recorded_steps import RerunningRecorder, TensorAttention
 from tiny_models import tiny_checkpoint
 from torch import nn
@@ -195,7 +196,7 @@ def test_copy_shares_memory_and_ties(directory: Path) -> None:
 def test_hardware_that_pytorch_does_not_see(directory: Path) -> None:
     """A GPU that the driver has and this PyTorch has not is one sentence."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    with pytest.raises(DeviceError, match=f"sees {count} NVIDIA GPUs, cuda:{count} is not among them"):
+    with pytest.raises(DeviceError, match=containing(f"{count} NVIDIA GPUs", f"cuda:{count}", "glm devices")):
         place_on_cuda(opened(directory), Placement((f"cuda:{count}",)))
 
 
@@ -208,5 +209,5 @@ def test_other_runtimes_models_are_declined() -> None:
 def test_model_that_is_partly_elsewhere_is_refused(directory: Path) -> None:
     """A borrowed model of which a part was left on the processor says what to call."""
     model, _ = borrowed(directory)
-    with pytest.raises(DeviceError, match=r"a part of the model is on cpu and a part on a GPU; call \.cuda"):
+    with pytest.raises(DeviceError, match=containing("on cpu", "GPU", ".cuda()")):
         place_on_cuda(model, ONE)

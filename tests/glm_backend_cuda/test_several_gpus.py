@@ -8,6 +8,7 @@ import pytest
 from glm_backend_cuda import _several_gpus
 from glm_backend_cuda._devices import make_absent_device
 from glm_backend_cuda._several_gpus import choose_gpus
+from key_words import containing
 
 import glm_core.compat as ChatGLM6Bpkg
 from glm_core import ConfigError, DeviceError
@@ -33,7 +34,9 @@ def test_cards_that_are_used(num_gpus: int, has_map: bool, names: tuple[str, ...
 
 def test_too_few_cards() -> None:
     """More cards than there are is one sentence with both numbers."""
-    with pytest.raises(DeviceError, match=r"num_gpus=4: this machine has 3 \(cuda:0, cuda:1, cuda:2\); pass"):
+    with pytest.raises(
+        DeviceError, match=containing("num_gpus=4", "3 (cuda:0, cuda:1, cuda:2)", "num_gpus=3")
+    ):
         choose_gpus(CARDS, 4, has_map=False)
 
 
@@ -52,7 +55,5 @@ def test_without_a_card_one_sentence_says_what_is_missing(
     monkeypatch.setattr(
         _several_gpus, "describe", lambda: (make_absent_device("no NVIDIA driver is installed"),)
     )
-    with pytest.raises(
-        DeviceError, match="^load_model_on_gpus needs an NVIDIA GPU: no NVIDIA driver is installed$"
-    ):
+    with pytest.raises(DeviceError, match=containing("load_model_on_gpus", "no NVIDIA driver is installed")):
         ChatGLM6Bpkg.load_model_on_gpus("THUDM/chatglm-6b", **keywords)

@@ -16,6 +16,7 @@ from glm_runtime_torch.backends import quantize_model
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import QuantizedLinear, quantize_rows, unpack_int4
+from key_words import containing
 from tiny_models import tiny_checkpoint
 from torch import Tensor
 
@@ -190,7 +191,7 @@ def test_products_are_tried_before_they_are_used(
     assert answer(model) == answer(plain)
     assert any(reason in record.getMessage() for record in caplog.records)
     again = opened(directory, "int4")
-    with pytest.raises(DeviceError, match="^--kernels metal: this PyTorch.*; use --kernels torch"):
+    with pytest.raises(DeviceError, match=containing("--kernels metal", "--kernels torch")):
         place_on_mps(again, Placement(("mps",), kernels="metal"), make())
 
 
@@ -203,7 +204,7 @@ def test_good_products_are_found_good() -> None:
 def test_what_does_not_fit_is_refused_before_reading(directory: Path) -> None:
     """The device's budget decides, and nothing was read."""
     model = opened(directory)
-    with pytest.raises(OutOfMemoryError, match=r"tiny.* free.*0\.\d+ GB"):
+    with pytest.raises(OutOfMemoryError, match=r"tiny.*\d GB.*free"):
         place_on_mps(model, Placement(("mps",)), Processor(free=10**7))
     assert all(parameter.is_meta for parameter in model.network.parameters())
 

@@ -21,6 +21,7 @@ from hub_machine import (
     contents,
     nowhere,
 )
+from key_words import containing, missing_words
 from patience import wait_until
 from standin_hub import StandinHub, sha256, standin_hub
 
@@ -212,10 +213,8 @@ class TestOffline:
 
     def test_offline_without_the_model(self, machine: Machine) -> None:
         """What is not in the cache is an error that says where to get it."""
-        assert machine.failure(offline=True) == (
-            "org/name is not in the cache, or only in part, and offline mode is on. "
-            "Download it on a machine with network, or pass --model a local directory."
-        )
+        message = machine.failure(offline=True)
+        assert not missing_words(message, "org/name", "cache", "offline", "--model", "directory")
 
     @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
     def test_offline_with_half_a_model(self, hub: StandinHub, machine: Machine, name: str) -> None:
@@ -327,8 +326,8 @@ class TestFailures:
         partial.symlink_to("/dev/full")
         hub.offer("org/name", {"model.safetensors": WEIGHTS})
         message = machine.failure()
-        assert "org/name could not be written to the cache: [Errno 28] No space left on device" in message
-        assert f"name another in HF_HOME (now {machine.home / 'hf/hub'})." in message
+        assert not missing_words(message, "org/name", "No space left on device")
+        assert not missing_words(message, "HF_HOME", str(machine.home / "hf/hub"))
 
     def test_cache_that_cannot_be_made(self, hub: StandinHub, machine: Machine) -> None:
         """A cache folder below a file is reported with the variable that moves it."""
@@ -348,7 +347,9 @@ class TestFailures:
     ) -> None:
         """Without the hub's client the error names the package to install."""
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(HubError, match=rf'{module} is not installed: pip install "glm-core\[{extra}\]"'):
+        with pytest.raises(
+            HubError, match=containing(module, "not installed", f'pip install "glm-core[{extra}]"')
+        ):
             download("org/name", revision=None, offline=False, hub=hub_name)
 
     def test_broken_client(self, monkeypatch: pytest.MonkeyPatch) -> None:

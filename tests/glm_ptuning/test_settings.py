@@ -9,6 +9,7 @@ import transformers
 from glm_ptuning._keywords import OTHER_NAMES, WITHOUT_EFFECT
 from glm_ptuning._settings import TrainingSettings, parse_settings
 from glm_ptuning._train import parse_job_settings
+from key_words import containing
 
 from glm_core import ConfigError
 
@@ -139,9 +140,9 @@ def test_wrong_settings_are_refused_in_one_sentence(given: dict[str, object], me
 
 def test_what_the_command_has_options_for_is_not_taken_twice() -> None:
     """--set fp16=true would say nothing: the option to use instead is named."""
-    with pytest.raises(ConfigError, match="fp16 is said by an option of the command: --dtype float16"):
+    with pytest.raises(ConfigError, match=containing("fp16", "--dtype float16")):
         parse_job_settings({"fp16": "true"})
-    with pytest.raises(ConfigError, match="quantization_bit is said by .*: --quantize"):
+    with pytest.raises(ConfigError, match=containing("quantization_bit", "--quantize")):
         parse_job_settings({"quantization_bit": 4})
 
 

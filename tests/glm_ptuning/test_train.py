@@ -12,6 +12,7 @@ import pytest
 import torch
 from glm_ptuning._checkpoints import Checkpoints
 from glm_runtime_torch.adapters.files import read_adapter_config
+from key_words import containing
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
 from tiny_training import losses, options, reports, train, trained_files, write_rows
 
@@ -238,7 +239,7 @@ def test_a_trained_prefix_can_be_trained_on(model: Path, finished: Path, rows: P
     started = losses(train(model, tmp_path / "out", job))[0]
     fresh = losses(train(model, tmp_path / "fresh", options(rows, max_steps=1, prefix_dropout=0)))[0]
     assert started != fresh
-    with pytest.raises(AdapterError, match="trained.*pre_seq_len 4.*pre_seq_len 6"):
+    with pytest.raises(AdapterError, match=containing("pre_seq_len 4", "pre_seq_len 6")):
         train(model, tmp_path / "other", {**job, "pre_seq_len": 6})
 
 
@@ -332,7 +333,7 @@ def test_a_diverging_job_keeps_its_last_checkpoint(
         return found * float("nan") if len(calls) > 14 else found
 
     monkeypatch.setattr(_loop, "token_losses", broken)
-    with pytest.raises(GlmError, match=r"step 8.*loss.*nan\..*The newest.*checkpoint-5"):
+    with pytest.raises(GlmError, match=containing("step 8", "nan", "checkpoint-5")):
         train(model, tmp_path / "out", options(rows))
     assert Checkpoints(tmp_path / "out").steps() == [5]
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 8

@@ -13,6 +13,7 @@ from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel
 from goldens import DATA, PAD, Case, cases, named
 from hypothesis import HealthCheck, given, settings, strategies as st
+from key_words import containing
 from patience import join, wait_until
 from tiny_models import finished, open_with_prompt, tiny_checkpoint
 
@@ -231,7 +232,7 @@ def test_stop_string_ends_the_answer(model: TorchModel) -> None:
 def test_too_long_question_is_refused_before_anything_runs(model: TorchModel) -> None:
     """A question beyond max_length gives one sentence with both numbers."""
     request = ChatRequest((Message("user", "hello " * 200),), Sampling(max_length=50))
-    with pytest.raises(RequestError, match=r"question.*\d+ tokens.*max_length 50.*49"):
+    with pytest.raises(RequestError, match=containing("question", "max_length 50", "at most 49")):
         model.stream(request)
 
 
@@ -273,7 +274,7 @@ def test_bare_text_is_continued_without_a_chat_format(model: TorchModel) -> None
     assert text == model.tokenizer.decode(tokens)
     assert last.usage is not None
     assert last.usage.prompt_tokens == len(model.tokenizer.completion_prompt("你好"))
-    with pytest.raises(RequestError, match=r"prompt.*\d+ tokens.*max_length 9.*8"):
+    with pytest.raises(RequestError, match=containing("prompt", "max_length 9", "at most 8")):
         model.stream(ChatRequest(prompt="hello " * 50, sampling=Sampling(max_length=9)))
 
 
