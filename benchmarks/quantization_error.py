@@ -176,8 +176,8 @@ def count_right_answers(model: TorchModel) -> int:
                 build_messages(history, turn), Sampling(do_sample=False, max_new_tokens=160)
             )
             history.append((turn, "".join(delta.text for delta in model.stream(request))))
-        said = history[-1][1].lower()
-        right += all(any(word.lower() in said for word in group) for group in prompt["expect"])
+        answer = history[-1][1].lower()
+        right += all(any(word.lower() in answer for word in group) for group in prompt["expect"])
     return right
 
 

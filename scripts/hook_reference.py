@@ -73,7 +73,7 @@ def format_record(name: str, kind: type) -> str:
     if kind in PROTOCOLS:
         return format_protocol(name, kind)
     text, _, attributes = (inspect.getdoc(kind) or "").partition("\nAttributes:\n")
-    said = dict(_read_entries(attributes))
+    texts = dict(_read_entries(attributes))
     rows = [
         f"## {name}\n\n{format_prose(text.strip())}\n",
         "| Field | Type | Default | |",
@@ -83,7 +83,7 @@ def format_record(name: str, kind: type) -> str:
         default = _format_default(field)
         shown_type = str(field.type).replace("|", "\\|")
         rows.append(
-            f"| `{field.name}` | `{shown_type}` | {default} | {format_prose(said.get(field.name, ''))} |"
+            f"| `{field.name}` | `{shown_type}` | {default} | {format_prose(texts.get(field.name, ''))} |"
         )
     return "\n".join(rows)
 
@@ -127,7 +127,7 @@ def format_sections(text: str) -> str:
             parts.append(f"**Returns** {format_prose(inspect.cleandoc(body))}")
         elif block.startswith("When:"):
             entries = re.findall(r"^(When|Answer): +(.*(?:\n +.*)*)", block, re.MULTILINE)
-            parts += [f"**{name}** {format_prose(said)}" for name, said in entries]
+            parts += [f"**{name}** {format_prose(text)}" for name, text in entries]
         else:
             parts.append(format_prose(block))
     return "\n\n".join(parts)

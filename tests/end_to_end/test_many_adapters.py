@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,14 +57,15 @@ def check_that_company_changes_nothing(model: LoadedModel, sampling: Sampling) -
     assert len({tuple(answer) for answer in alone}) > 9  # more than one adapter, or one question, would give
     batches: list[int] = []
     decode = engine.runner.decode
-    engine.runner.decode = lambda sequences, slots: (  # type: ignore[method-assign]
-        batches.append(len(sequences)) or decode(sequences, slots)  # type: ignore[func-returns-value]
-    )
-    try:
+
+    def count_and_decode(sequences: Any, slots: Any) -> Any:
+        batches.append(len(sequences))
+        return decode(sequences, slots)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.runner, "decode", count_and_decode)
         streams = [model.stream(request) for request in requests(sampling)]
         together = [[token for delta in stream for token in delta.token_ids] for stream in streams]
-    finally:
-        del engine.runner.decode
     assert max(batches) == 16
     assert together == alone
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from backend_cases import relative_error
 from glm_backend_cpu._native import Native
 from glm_backend_cpu._packed import GELU_TANH, PackedMatrix, pack_dense, pack_quantized, reserve
 from glm_runtime_torch.quantization import dequantize_rows, quantize_rows
@@ -76,11 +77,6 @@ def make(
 def inputs(count: int, columns: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Random activations ``[count, columns]``."""
     return torch.randn(count, columns, generator=torch.Generator().manual_seed(count)).to(dtype)
-
-
-def relative_error(found: Tensor, wanted: Tensor) -> float:
-    """Norm of the difference over the norm of what is wanted."""
-    return float((found.double() - wanted).norm() / wanted.norm())
 
 
 def fits(form: Form, columns: int) -> bool:

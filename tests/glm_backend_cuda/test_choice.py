@@ -132,13 +132,17 @@ def test_facts_are_those_of_the_weakest_gpu(monkeypatch: pytest.MonkeyPatch) -> 
     """Only what could be taken is looked at."""
     looked: list[str] = []
 
+    def cpm(kind: str, devices: Sequence[torch.device]) -> str:
+        looked.append("cpm")
+        return "none"
+
     def triton(kind: str, capability: tuple[int, int], devices: Sequence[torch.device]) -> str:
         looked.append("triton")
         return f"{kind} {capability}"
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6 - device.index))
     monkeypatch.setattr(_choice, "find_triton_problem", triton)
-    monkeypatch.setattr(_choice, "find_cpm_problem", lambda kind, devices: looked.append("cpm") or "none")  # type: ignore[func-returns-value]
+    monkeypatch.setattr(_choice, "find_cpm_problem", cpm)
     devices = [GPU, torch.device("cuda", 1)]
     assert inspect_devices("auto", devices) == KernelFacts("cuda", (8, 5), triton="cuda (8, 5)")
     assert inspect_devices("cpm", devices) == KernelFacts("cuda", (8, 5), cpm="none")

@@ -9,17 +9,18 @@ import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from backend_cases import random_matrix
 from glm_backend_cuda import _cpm
 from glm_backend_cuda._choice import find_cpm_problem
 from glm_backend_cuda._cpm import FEW_ROWS, SOURCE, CompiledKernels, CpmLayers, CpmLinear
-from glm_runtime_torch.quantization import QuantizedLinear, dequantize_rows, quantize_rows
+from glm_runtime_torch.quantization import QuantizedLinear, dequantize_rows
 from key_words import missing_words
-from torch import Tensor
 
 GPU = torch.device("cuda", 0)
 HOST = Path(__file__).parent.parent / "support" / "cuda_on_the_host.h"
@@ -99,12 +100,6 @@ def kernels_over(driver: FakeDriver) -> CompiledKernels:
     return CompiledKernels(library, capability=lambda device: (8, 6), stream=lambda device: 77)
 
 
-def stored(out: int, columns: int, bits: int, group_size: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Integers, scales and bias of a random matrix."""
-    torch.manual_seed(out)
-    return (*quantize_rows(torch.randn(out, columns), bits, group_size), torch.randn(out).half())
-
-
 @pytest.fixture(scope="module")
 def on_the_host(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The CUDA source built for the processor, with a thread for each thread of a block."""
@@ -148,7 +143,7 @@ def test_source_computes_what_the_reference_does(
     on_the_host: ctypes.CDLL, bits: int, group_size: int, rows: int
 ) -> None:
     """Both kernels of each format, with and without a bias, for sizes that fill no block."""
-    integers, scale, bias = stored(11, 352, bits, group_size)
+    integers, scale, bias = random_matrix(11, 352, bits, group_size)
     kernels = kernels_over(FakeDriver(on_the_host))
     weight = dequantize_rows(integers, scale, bits, torch.float64, group_size)
     x = torch.randn(rows, 352).half()
@@ -161,7 +156,7 @@ def test_source_computes_what_the_reference_does(
 
 def test_odd_numbers_of_columns_are_right(on_the_host: ctypes.CDLL) -> None:
     """The last columns, which are fewer than eight."""
-    integers, scale, _ = stored(5, 37, 8)
+    integers, scale, _ = random_matrix(5, 37, 8)
     layer = CpmLinear(integers, scale, None, 8, 0, kernels_over(FakeDriver(on_the_host)))
     wanted = dequantize_rows(integers, scale, 8, torch.float64).T
     for eye in (torch.eye(37)[:7], torch.eye(37)):
@@ -172,7 +167,7 @@ def test_launches_have_the_arguments_of_the_source() -> None:
     """Grid, block, stream, pointers and sizes; the code is loaded once and is that of the GPU."""
     driver = FakeDriver()
     kernels = kernels_over(driver)
-    integers, scale, bias = stored(10, 64, 4, 32)
+    integers, scale, bias = random_matrix(10, 64, 4, 32)
     layer = CpmLinear(integers, scale, bias, 4, 32, kernels)
     layer(torch.zeros(2, 1, 64).half())
     layer(torch.zeros(FEW_ROWS + 1, 64).half())
@@ -194,7 +189,7 @@ def test_launches_have_the_arguments_of_the_source() -> None:
 def test_other_dtypes_and_gradients_are_left_to_torch() -> None:
     """Nothing is launched; the results are the reference's."""
     driver = FakeDriver()
-    integers, scale, bias = stored(10, 64, 4)
+    integers, scale, bias = random_matrix(10, 64, 4)
     reference = QuantizedLinear.from_stored(integers, scale, bias.float(), 4)
     layer = CpmLinear(integers, scale, bias, 4, 0, kernels_over(driver))
     x = torch.randn(3, 64)
@@ -211,7 +206,7 @@ def test_other_dtypes_and_gradients_are_left_to_torch() -> None:
 
 def test_tied_table_is_in_memory_once() -> None:
     """The head shares the embedding's integers."""
-    integers, scale, _ = stored(10, 64, 8)
+    integers, scale, _ = random_matrix(10, 64, 8)
     embedding, head = CpmLayers(torch.float16, kernels_over(FakeDriver())).make_tied_table(
         integers, scale, 8, 0
     )
@@ -221,7 +216,7 @@ def test_tied_table_is_in_memory_once() -> None:
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # type: ignore[misc]
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package ``cpm_kernels`` that breaks where it is imported as a whole."""
     library = tmp_path / "cpm_kernels" / "library"
     library.mkdir(parents=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from backend_cases import random_matrix, relative_error
 from glm_backend_cuda._torch_layers import (
     FEW_ROWS,
     Int4Product,
@@ -15,7 +16,7 @@ from glm_backend_cuda._torch_layers import (
     select_working_products,
 )
 from glm_runtime_torch.backends import WeightOnlyInt4Linear, WeightOnlyInt8Linear
-from glm_runtime_torch.quantization import QuantizedLinear, dequantize_rows, quantize_rows
+from glm_runtime_torch.quantization import QuantizedLinear, dequantize_rows
 from torch import Tensor, nn
 
 CPU = torch.device("cpu")
@@ -40,32 +41,21 @@ INT4 = Int4Product(pack, multiply)
 ALL = Products(torch._weight_int8pack_mm, INT4)
 
 
-def stored(out: int, columns: int, bits: int, group_size: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Integers, scales and bias of a random matrix."""
-    torch.manual_seed(out)
-    return (*quantize_rows(torch.randn(out, columns), bits, group_size), torch.randn(out))
-
-
-def error(found: Tensor, wanted: Tensor) -> float:
-    """Relative error of a whole result."""
-    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
-
-
 @pytest.mark.parametrize("count", [1, FEW_ROWS, FEW_ROWS + 1])
 @pytest.mark.parametrize(("bits", "kind"), [(8, WeightOnlyInt8Linear), (4, WeightOnlyInt4Linear)])
 def test_layers_compute_what_the_reference_does(bits: int, kind: type[nn.Module], count: int) -> None:
     """In bfloat16, for few and for many rows; gradients too."""
-    integers, scale, bias = stored(48, 256, bits)
+    integers, scale, bias = random_matrix(48, 256, bits)
     layer = TorchLayers(torch.bfloat16, ALL).make_linear(integers, scale, bias, bits, 0)
     assert type(layer) is kind
     reference = QuantizedLinear.from_stored(integers, scale, bias, bits)
     x = torch.randn(1, count, 256).bfloat16()
     assert layer(x).dtype == torch.bfloat16
-    assert error(layer(x), reference(x.float())) < ROUNDING
+    assert relative_error(layer(x), reference(x.float())) < ROUNDING
     graded = x.float().requires_grad_()
     (found,) = torch.autograd.grad(layer(graded).square().sum(), graded)
     (wanted,) = torch.autograd.grad(reference(graded).square().sum(), graded)
-    assert error(found, wanted) < ROUNDING
+    assert relative_error(found, wanted) < ROUNDING
 
 
 def test_the_rest_is_left_to_the_reference() -> None:
@@ -79,7 +69,7 @@ def test_the_rest_is_left_to_the_reference() -> None:
         (torch.bfloat16, Products(int8=torch._weight_int8pack_mm), 4, 0, 48, 128),
     ):
         made = TorchLayers(dtype, products).make_linear(
-            *stored(out, columns, bits, group_size), bits, group_size
+            *random_matrix(out, columns, bits, group_size), bits, group_size
         )
         assert type(made) is QuantizedLinear
 
@@ -87,13 +77,13 @@ def test_the_rest_is_left_to_the_reference() -> None:
 @pytest.mark.parametrize("products", [ALL, Products()], ids=["all", "none"])
 def test_tied_table_is_in_memory_once(products: Products) -> None:
     """The embedding keeps the stored order, which the head shares."""
-    integers, scale, _ = stored(50, 64, 8)
+    integers, scale, _ = random_matrix(50, 64, 8)
     embedding, head = TorchLayers(torch.bfloat16, products).make_tied_table(integers, scale, 8, 0)
     assert embedding.weight is head.weight
     table = dequantize_rows(integers, scale, 8, torch.float32)
     assert torch.equal(embedding(torch.tensor([3])), table[3:4])
     x = torch.randn(2, 64).bfloat16()
-    assert error(head(x), x.float() @ table.T) < ROUNDING
+    assert relative_error(head(x), x.float() @ table.T) < ROUNDING
 
 
 def failing(*arguments: object) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from glm_backend_mps._devices import Machine, compute_budget, describe_device, inspect_machine
@@ -11,16 +12,16 @@ from glm_backend_mps._devices import Machine, compute_budget, describe_device, i
 GIB = 2**30
 
 
-def mac(**facts: object) -> Machine:
+def mac(**facts: Any) -> Machine:
     """A current MacBook with 16 GiB, unless said otherwise."""
-    usual = {
+    usual: dict[str, Any] = {
         "system": "Darwin",
         "processor": "arm64",
         "macos": (15, 2),
         "memory_bytes": 16 * GIB,
         "available_bytes": 9 * GIB,
     }
-    return Machine(**{**usual, **facts})  # type: ignore[arg-type]
+    return Machine(**{**usual, **facts})
 
 
 def test_apple_silicon_is_described() -> None:

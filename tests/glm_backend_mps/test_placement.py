@@ -6,22 +6,23 @@ import ast
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
+from backend_cases import answer_and_close, open_tiny
 from glm_backend_mps import _metal, _placement, _products
 from glm_backend_mps._placement import place_on_mps
 from glm_backend_mps._products import ProductInt4Linear, ProductInt8Linear, check, make_product_layer
 from glm_runtime_torch.backends import quantize_model
-from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import QuantizedLinear, quantize_rows, unpack_int4
 from key_words import containing
 from tiny_models import tiny_checkpoint
 from torch import Tensor
 
-from glm_core import ChatRequest, DeviceError, Message, OutOfMemoryError, Sampling
-from glm_core.records import ModelSource, Placement, QuantizationScheme
+from glm_core import DeviceError, OutOfMemoryError
+from glm_core.records import LoadedModel, Placement, QuantizationScheme
 
 GB = 10**9
 
@@ -46,7 +47,7 @@ class Processor:
         return self.free
 
     def multiply_int8(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-        """As `_metal.multiply_int8`."""
+        """Do as `_metal.multiply_int8`."""
         self.calls.append("int8")
         assert x.dtype == scale.dtype
         return x @ (weight.to(x.dtype) * scale[:, None]).T
@@ -57,7 +58,7 @@ class Processor:
         return torch.stack((nibbles >> 4, nibbles & 15), dim=-1).flatten(1)
 
     def multiply_int4(self, x: Tensor, packed: Tensor, group: int, scale_and_zero: Tensor) -> Tensor:
-        """As `_metal.multiply_int4`."""
+        """Do as `_metal.multiply_int4`."""
         self.calls.append("int4")
         assert x.dtype == scale_and_zero.dtype
         scale, zero = (part.T.repeat_interleave(group, dim=1) for part in scale_and_zero.unbind(dim=-1))
@@ -91,19 +92,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(directory: Path, scheme: str | None = None, dtype: str = "float16") -> TorchModel:
     """A model before its placement, quantised if a scheme is named."""
-    model = open_source(ModelSource("tiny", directory), dtype)
-    assert model is not None
-    if scheme is not None:
-        assert quantize_model(model, QuantizationScheme.parse(scheme)) is model
-    return model
-
-
-def answer(model: TorchModel) -> list[int]:
-    """Greedy tokens; the model is closed."""
-    request = ChatRequest((Message("user", "hello"),), Sampling(do_sample=False, max_new_tokens=6))
-    tokens = [token for delta in model.stream(request) for token in delta.token_ids]
-    model.close()
-    return tokens
+    return open_tiny(directory, scheme, dtype)
 
 
 def kinds(model: TorchModel) -> set[type]:
@@ -132,7 +121,7 @@ def test_placed_models_answer_with_the_products(
     plain = opened(directory, scheme)
     place_on_mps(plain, Placement(("mps",), kernels="torch"), Processor())
     assert kinds(plain) == ({QuantizedLinear} if scheme else set())
-    assert answer(model) == answer(plain)
+    assert answer_and_close(model) == answer_and_close(plain)
     assert set(device.calls) == {"int8" if kind is ProductInt8Linear else "int4" for kind in expected}
 
 
@@ -188,7 +177,7 @@ def test_products_are_tried_before_they_are_used(
     place_on_mps(model, Placement(("mps",)), make())
     place_on_mps(plain, Placement(("mps",), kernels="torch"), Processor())
     assert ProductInt4Linear not in kinds(model)
-    assert answer(model) == answer(plain)
+    assert answer_and_close(model) == answer_and_close(plain)
     assert any(reason in record.getMessage() for record in caplog.records)
     again = opened(directory, "int4")
     with pytest.raises(DeviceError, match=containing("--kernels metal", "--kernels torch")):
@@ -235,13 +224,14 @@ def test_model_of_somebody_else_keeps_its_layers(directory: Path) -> None:
     place_on_mps(model, Placement(("mps",)), Processor())
     assert kinds(model) == {ProductInt8Linear}
     assert [type(module) for module in own.network.modules()] == kept
-    assert answer(model) == answer(plain)
+    assert answer_and_close(model) == answer_and_close(plain)
 
 
 def test_other_runtimes_models_are_declined() -> None:
     """A model that is none of the torch runtime's is not touched."""
-    assert place_on_mps(object(), Placement(("mps",))) is None  # type: ignore[arg-type]
-    assert quantize_model(object(), QuantizationScheme(8)) is None  # type: ignore[arg-type]
+    foreign = cast(LoadedModel, object())
+    assert place_on_mps(foreign, Placement(("mps",))) is None
+    assert quantize_model(foreign, QuantizationScheme(8)) is None
 
 
 def test_only_one_module_names_the_device() -> None:

@@ -270,7 +270,7 @@ def test_token_limit_of_the_server_holds(runtime: ScriptedRuntime) -> None:
         assert served.ask_original("say hello").is_success
         assert [request.sampling.max_new_tokens for request in runtime.requests] == [8, 8]
         error = served.chat("say hello", max_tokens=9).json()["error"]
-    assert (error["param"], error["code"]) == ("max_tokens", "invalid_value")
+    assert error["param"] == "max_tokens"
     assert not missing_words(error["message"], "at most 8", "got 9")
 
 

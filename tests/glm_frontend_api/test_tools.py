@@ -144,8 +144,8 @@ def test_stream_gives_each_calls_name_before_its_arguments(with_tools: Served) -
     choices = [json.loads(chunk)["choices"][0] for chunk in chunks]
 
     def begin(index: int) -> dict[str, Any]:
-        call = CALLS[index]
-        return {**call, "index": index, "function": {**call["function"], "arguments": ""}}  # type: ignore[dict-item]
+        call: Any = CALLS[index]
+        return {**call, "index": index, "function": {**call["function"], "arguments": ""}}
 
     assert [choice["delta"] for choice in choices] == [
         {"role": "assistant", "content": ""},

@@ -301,7 +301,7 @@ def test_run_ends_quietly_when_the_reader_has_gone(
     """``| head`` closes the pipe; the answer is cancelled and nothing is raised."""
 
     class ClosedPipe(io.StringIO):
-        def write(self, text: Any) -> None:  # type: ignore[override]
+        def write(self, text: str) -> int:
             raise BrokenPipeError
 
     monkeypatch.setattr(sys, "stdin", io.StringIO("q1\nq2\n"))

@@ -17,6 +17,7 @@ from glm_ptuning._source import encode_question
 from glm_runtime_torch.model.torch_model import TorchModel
 from key_words import containing, missing_words
 from patience import wait_until
+from streams import close_stream
 from tiny_adapters import write_adapter
 from tiny_models import tiny_checkpoint
 
@@ -124,7 +125,7 @@ def test_an_interrupted_job_ends_like_one_that_was_not(
     whole, _ = run(model, tmp_path / "whole", options)
     reports = predict(model, PredictJob("ptuning", tmp_path / "out", options))
     assert [next(reports).done for _ in range(3)] == [1, 2, 3]
-    reports.close()  # type: ignore[attr-defined]  # a generator
+    close_stream(reports)
     partial = (tmp_path / "out" / f"{NAME}.partial").read_text("utf-8").splitlines()
     assert [json.loads(line) for line in partial] == whole[:3]
     assert not (tmp_path / "out" / NAME).exists()
@@ -142,7 +143,7 @@ def test_another_setting_begins_anew(
     """Answers that were made otherwise are never mixed in."""
     reports = predict(model, PredictJob("ptuning", tmp_path / "out", options))
     next(reports)
-    reports.close()  # type: ignore[attr-defined]  # a generator
+    close_stream(reports)
     _, after = run(model, tmp_path / "out", {**options, **change, "seed": 1})
     assert after[0].done == 1
 

@@ -13,6 +13,7 @@ import torch
 from glm_ptuning._checkpoints import Checkpoints
 from glm_runtime_torch.adapters.files import read_adapter_config
 from key_words import containing
+from streams import close_stream
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
 from tiny_training import losses, options, reports, train, trained_files, write_rows
 
@@ -90,7 +91,7 @@ def test_a_closed_job_goes_on_to_the_same_bytes(
     for report in running:
         if report.step == 7:
             break
-    running.close()  # type: ignore[attr-defined]
+    close_stream(running)
     assert Checkpoints(tmp_path / "out").steps() == [5, 7]
     progress = train(model, tmp_path / "out", options(rows))
     assert "going on after" in messages(progress)
@@ -172,7 +173,7 @@ def test_two_jobs_cannot_share_a_directory(model: Path, rows: Path, tmp_path: Pa
             break
     with pytest.raises(ConfigError, match="another process is training in"):
         train(model, tmp_path / "out", options(rows))
-    running.close()  # type: ignore[attr-defined]
+    close_stream(running)
     train(model, tmp_path / "out", options(rows))
     assert not list((tmp_path / "out").glob("*.lock"))
     assert not list((tmp_path / "out").glob(".*"))
@@ -325,7 +326,7 @@ def test_a_diverging_job_keeps_its_last_checkpoint(
     """A loss that is no number stops the job with a diagnosis; earlier checkpoints are whole."""
     from glm_ptuning import _loop
 
-    original, calls = _loop.token_losses, []  # type: ignore[attr-defined]
+    original, calls = vars(_loop)["token_losses"], []
 
     def broken(*arguments: Any, **settings: Any) -> torch.Tensor:
         calls.append(1)

@@ -394,7 +394,7 @@ def test_model_that_closes_while_an_adapter_is_read_takes_it_no_more(
     model: TorchModel, adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The adapter comes too late, and that is what its caller is told."""
-    read = model_module.load_adapter  # type: ignore[attr-defined]
+    read = vars(model_module)["load_adapter"]
 
     def read_and_close(*arguments: Any) -> StoredAdapter:
         stored = read(*arguments)
@@ -413,7 +413,7 @@ def test_answers_go_on_while_an_adapter_is_read(
     model: TorchModel, adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the disk takes, requests are accepted and answered meanwhile."""
-    gate, read = Gate(), model_module.load_adapter  # type: ignore[attr-defined]
+    gate, read = Gate(), vars(model_module)["load_adapter"]
 
     def slow(*arguments: Any) -> StoredAdapter:
         gate()

@@ -15,6 +15,7 @@ from goldens import DATA, PAD, Case, cases, named
 from hypothesis import HealthCheck, given, settings, strategies as st
 from key_words import containing
 from patience import join, wait_until
+from streams import close_stream
 from tiny_models import finished, open_with_prompt, tiny_checkpoint
 
 from glm_core import AdapterError, ChatRequest, ClosedError, Delta, Message, RequestError, Sampling
@@ -146,19 +147,20 @@ def test_every_request_gets_what_it_gets_alone(
     read: dict[int, list[Delta]] = {number: [] for number in range(len(requests))}
     waiting = list(range(len(requests)))
     while waiting or open_streams:
-        choices = [*open_streams, *(["join"] if waiting else [])]
+        choices: list[int | str] = [*open_streams, *(["join"] if waiting else [])]
         choice = data.draw(st.sampled_from(choices))
         if choice == "join":
             number = waiting.pop(0)
             open_streams[number] = tuned.stream(requests[number][0])
             continue
-        cancel_after = requests[choice][1]  # type: ignore[call-overload]
+        assert isinstance(choice, int)
+        cancel_after = requests[choice][1]
         if cancel_after is not None and len(token_ids(read[choice])) >= cancel_after:
-            open_streams.pop(choice).close()  # type: ignore[call-overload]
+            close_stream(open_streams.pop(choice))
             continue
         delta = next(open_streams[choice], None)
         if delta is None:
-            open_streams.pop(choice)  # type: ignore[call-overload]
+            open_streams.pop(choice)
         elif delta.token_ids or delta.finish_reason:  # not what a waiting request is told
             read[choice].append(delta)
     for number, (_, cancel_after) in enumerate(requests):
@@ -192,7 +194,7 @@ def test_closing_a_stream_frees_its_slot(model: TorchModel) -> None:
     stream = model.stream(greedy(200))
     next(stream)
     assert model.engine.slots.num_free == 3
-    stream.close()  # type: ignore[attr-defined]
+    close_stream(stream)
     assert list(stream) == []
     wait_until(lambda: model.engine.slots.num_free == 4)
 

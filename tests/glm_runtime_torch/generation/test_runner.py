@@ -9,6 +9,7 @@ import pytest
 import torch
 from glm_backend_cpu._native import get_native
 from glm_backend_cuda._executor import RecordedExecutor
+from glm_runtime_torch.generation.sequence import Sequence
 from glm_runtime_torch.generation.step import StepInput
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
@@ -113,9 +114,9 @@ def test_tokens_that_were_not_confirmed_are_overwritten(plain: TorchModel) -> No
     runner, slot = plain.engine.runner, 0
     request = ChatRequest((Message("user", QUESTIONS[0]),), Sampling(do_sample=False))
 
-    def feed(sequence: object, tokens: list[int]) -> Tensor:
-        start, stop = sequence.num_tokens, sequence.num_tokens + len(tokens)  # type: ignore[attr-defined]
-        positions = sequence.layout.position_ids(start, stop).unsqueeze(0)  # type: ignore[attr-defined]
+    def feed(sequence: Sequence, tokens: list[int]) -> Tensor:
+        start, stop = sequence.num_tokens, sequence.num_tokens + len(tokens)
+        positions = sequence.layout.position_ids(start, stop).unsqueeze(0)
         return runner.run(StepInput([tokens], positions, [slot], [stop], [()])).clone()
 
     with torch.inference_mode():

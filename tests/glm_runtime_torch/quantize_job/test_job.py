@@ -25,6 +25,7 @@ from glm_runtime_torch.quantize_job.job import quantize_checkpoint
 from goldens import DATA
 from key_words import containing, missing_words
 from safetensors.torch import load_file, save_file
+from streams import close_stream
 from tiny_models import open_with_prompt, tiny_checkpoint
 from transformers import AutoModel
 
@@ -197,7 +198,7 @@ def test_an_interrupted_job_goes_on_and_gives_the_same_bytes(
     for report in reports:
         if report.tensor.startswith("transformer.layers.1."):
             break
-    reports.close()  # type: ignore[attr-defined]
+    close_stream(reports)
     begun = tmp_path / "out.partial"
     assert not (tmp_path / "out").exists()
     finished = {path.name: path.stat().st_mtime_ns for path in begun.glob("*.safetensors")}
@@ -217,7 +218,7 @@ def interrupt(directory: Path, wanted: QuantizeJob) -> Path:
     """Stop a job after its second file; the directory it leaves."""
     reports = start(directory, wanted)
     next(report for report in reports if report.tensor.startswith("transformer.layers.1."))
-    reports.close()  # type: ignore[attr-defined]
+    close_stream(reports)
     return wanted.destination.with_name(f"{wanted.destination.name}.partial")
 
 

@@ -15,7 +15,7 @@ from ._native import find_native
 
 # Instructions that multiply pairs of bfloat16; without them each is widened to float32 first.
 BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
-SHOWN_FLAGS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "neon", "asimd")
+LABEL_FLAGS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "neon", "asimd")
 
 
 def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> DeviceInfo:
@@ -23,13 +23,13 @@ def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> DeviceInfo:
     facts = read_cpuinfo(cpuinfo)
     flags = set((facts.get("flags") or facts.get("Features") or "").split())
     name = facts.get("model name") or platform.processor() or platform.machine()
-    shown = [flag for flag in SHOWN_FLAGS if flag in flags]
+    known = [flag for flag in LABEL_FLAGS if flag in flags]
     dtype, reason = choose_dtype(flags)
     memory = psutil.virtual_memory()
     return DeviceInfo(
         name="cpu",
         type="cpu",
-        label=", ".join([name, f"{count_usable_cores()} cores", *shown]),
+        label=", ".join([name, f"{count_usable_cores()} cores", *known]),
         reason=find_native().message,
         memory_bytes=memory.total,
         free_memory_bytes=memory.available,
