@@ -135,7 +135,7 @@ def make_examples(model: TorchModel, pairs: Sequence[tuple[str, str]]) -> list[E
     """Turn conversations into what the network takes."""
     result = []
     for prompt, answer in pairs:
-        ids = model.tokenizer.completion_prompt(prompt)
+        ids = model.tokenizer.encode_completion(prompt)
         first = len(ids)
         ids = [*ids, *model.tokenizer.encode(answer), min(model.tokenizer.stop_token_ids)]
         layout = model.network.layout(ids[:first])  # type: ignore[operator]

@@ -7,25 +7,45 @@ from collections.abc import Callable
 
 from .errors import RequestError
 
+MAX_SHOWN = 60  # characters; a number of 400 digits is wrong as a whole
+
+
+def show_value(value: object) -> str:
+    """Return a value for the sentence of an error; a long one is cut."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}… ({len(text):,} characters)"
+
+
+def is_finite(value: object) -> bool:
+    """Return whether a value is a number, no truth value, and not beyond what a float holds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
 
 def check_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> None:
     """Refuse what is no whole number in the range; ``None`` says nothing and passes."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int):
-        raise RequestError(f"{name} must be a whole number, got {value!r}")
+        raise RequestError(f"{name} must be a whole number, got {show_value(value)}")
     if value < minimum or (maximum is not None and value > maximum):
         upper = "" if maximum is None else f" and at most {maximum}"
-        raise RequestError(f"{name} must be at least {minimum}{upper}, got {value}")
+        raise RequestError(f"{name} must be at least {minimum}{upper}, got {show_value(value)}")
 
 
 def check_number(name: str, value: object, expected: str, accept: Callable[[float], bool]) -> None:
     """Refuse what is no finite number that ``accept`` takes; ``None`` passes."""
     if value is None:
         return
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not accept(value):  # type: ignore[arg-type]
-        raise RequestError(f"{name} must be {expected}, got {value!r}")
+    if not is_finite(value) or not accept(value):  # type: ignore[arg-type]
+        raise RequestError(f"{name} must be {expected}, got {show_value(value)}")
 
 
 def check_text(name: str, value: object) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import platformdirs
 
+from ._checks import is_finite, show_value
 from ._not_set import NOT_SET, NotSet
 from .errors import ConfigError
 from .jobs import QuantizationScheme
@@ -29,10 +30,12 @@ YES = ("1", "true", "yes", "on")
 NO = ("0", "false", "no", "off")
 AUTOMATIC = ("auto", "0")
 """How users say in a number's place that they leave it open; 0 would be of no use as a number."""
-_NUMBERS: Mapping[str, tuple[type[int] | type[float], str, float]] = {
-    "slots": (int, "whole number", MAX_SLOTS),
-    "context_length": (int, "whole number", MAX_CONTEXT_LENGTH),
-    "kv_memory": (float, "number of gigabytes", MAX_KV_MEMORY),
+MIN_KV_MEMORY = 1e-6
+"""Gigabytes; less would be no whole number of bytes, and nothing of it left for a conversation."""
+_NUMBERS: Mapping[str, tuple[type[int] | type[float], str, float, float]] = {
+    "slots": (int, "whole number", 1, MAX_SLOTS),
+    "context_length": (int, "whole number", 1, MAX_CONTEXT_LENGTH),
+    "kv_memory": (float, "number of gigabytes", MIN_KV_MEMORY, MAX_KV_MEMORY),
 }
 
 
@@ -83,10 +86,11 @@ class Settings:
                 )
         if self.quantize != "none":
             QuantizationScheme.parse(self.quantize)
-        for name, (kind, _, maximum) in _NUMBERS.items():
+        for name, (_, _, minimum, maximum) in _NUMBERS.items():
             number = getattr(self, name)
-            if number is not NOT_SET and not (0 < number <= maximum and kind(number)):
-                raise ConfigError(f"{name} must be between 0 (automatic) and {maximum:g}, got {number:g}")
+            if number is not NOT_SET and not (is_finite(number) and minimum <= number <= maximum):
+                bounds = f"from {minimum:g} to {maximum:g}"
+                raise ConfigError(f"{name} must be 0 (automatic), or {bounds}, got {show_value(number)}")
 
 
 def config_file(environ: Mapping[str, str] = os.environ) -> Path:
@@ -163,7 +167,7 @@ def _from_file(environ: Mapping[str, str]) -> dict[str, Any]:
         raise ConfigError(f"the settings file {path} cannot be read: {error}") from error
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # tomllib's own among them
         raise ConfigError(f"the settings file {path} is no valid TOML: {error}") from error
     known = {field.name for field in dataclasses.fields(Settings)}
     for name in content:
@@ -197,15 +201,15 @@ def _convert(name: str, value: Any) -> Any:
             return word in YES
         raise ConfigError(f"{name} must be true or false, got {value!r}")
     if name in _NUMBERS:
-        kind, what, _ = _NUMBERS[name]
-        if str(value) in (*AUTOMATIC, "0.0"):
-            return NOT_SET
+        kind, what, _, _ = _NUMBERS[name]
         try:
+            if str(value) in (*AUTOMATIC, "0.0"):
+                return NOT_SET
             if isinstance(value, bool) or (kind is int and isinstance(value, float)):
                 raise TypeError
             return kind(value)
-        except (TypeError, ValueError):
-            raise ConfigError(f"{name} must be a {what}, got {value!r}") from None
+        except (TypeError, ValueError, OverflowError):
+            raise ConfigError(f"{name} must be a {what}, got {show_value(value)}") from None
     if not isinstance(value, str):
-        raise ConfigError(f"{name} must be text, got {value!r}")
+        raise ConfigError(f"{name} must be text, got {show_value(value)}")
     return value

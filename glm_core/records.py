@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from ._checks import check_integer, check_number, check_text, check_token_ids
+from ._checks import check_integer, check_number, check_text, check_token_ids, show_value
 from ._not_set import NOT_SET as NOT_SET, NotSet as NotSet
 from .descriptions import (
     BackendInfo as BackendInfo,
@@ -96,7 +96,7 @@ class Sampling:
         for name in ("do_sample", "ignore_eos"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, bool):
-                raise RequestError(f"{name} must be true or false, got {value!r}")
+                raise RequestError(f"{name} must be true or false, got {show_value(value)}")
 
     def or_else(self, defaults: Sampling) -> Sampling:
         """Return a copy in which every ``None`` is taken from ``defaults``."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .._checks import show_value
 from .._not_set import NOT_SET
 from ..chat_model import ChatModel
 from ..config import DTYPES, HUBS, Settings, expand, load_settings
@@ -37,6 +39,25 @@ _SETTINGS: Mapping[str, tuple[str, type, str]] = {
 _METAVARS = {str: "TEXT", int: "N", float: "X"}
 
 
+def make_number_reader(kind: type) -> Callable[[str], Any]:
+    """Return what reads an option's number, an ``int`` or a ``float``; other types read themselves."""
+    if kind not in (int, float):
+        return kind
+
+    def read(text: str) -> Any:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = math.nan
+        # No count and no time reaches 64 bits; a library would fail on more, far from here.
+        if not abs(number) < 2**63:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {what}, got {show_value(text)}")
+        return number
+
+    return read
+
+
 def command_parser(command: str, description: str, **more: Any) -> argparse.ArgumentParser:
     """Return a parser for one command; options are never abbreviated, so that a new one breaks no script."""
     return argparse.ArgumentParser(prog=f"glm {command}", description=description, allow_abbrev=False, **more)
@@ -61,7 +82,7 @@ def add_setting_options(group: argparse._ActionsContainer, *names: str) -> None:
         if kind is bool:
             group.add_argument(flag, action="store_true", default=None, help=text)
         else:
-            group.add_argument(flag, metavar=metavar, type=kind, help=text)
+            group.add_argument(flag, metavar=metavar, type=make_number_reader(kind), help=text)
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
@@ -147,7 +168,11 @@ def add_flag(group: argparse._ActionsContainer, option: Option) -> None:
         if option.default is not None:
             text += f" ({option.default})".replace("%", "%%")
         group.add_argument(
-            flag, dest=option.name, type=option.type, help=text, metavar=_METAVARS[option.type]
+            flag,
+            dest=option.name,
+            type=make_number_reader(option.type),
+            help=text,
+            metavar=_METAVARS[option.type],
         )
     elif option.name.startswith("no_"):  # --no-history needs no --no-no-history
         group.add_argument(flag, dest=option.name, action="store_true", help=text)

@@ -64,7 +64,7 @@ def test_history_stands_in_the_chat_format(tokenizer: ChatGLMTokenizer) -> None:
     """Earlier rounds are what a chat would send."""
     row = Row(1, "再见", "好", (("你好", "您好"),))
     (example,) = tokenize([row], tokenizer, Lengths(200, 32))
-    prompt = tokenizer.chat_prompt(row.messages())
+    prompt = tokenizer.encode_chat(row.messages())
     assert example.token_ids[: example.prompt_length] == prompt
 
 

@@ -158,7 +158,7 @@ def test_half_of_a_line_is_asked_and_half_is_answered(tmp_path: Path, tokenizer:
     """Plain lines and {"text": ...} give a context and an answer; empty lines and a mark do not count."""
     content = '\ufeffhello world\n\n  \r\n{"text": "hello world"}\n'
     passages = read_passages(text_file(tmp_path, content), tokenizer)
-    encode, start = tokenizer.encode, tokenizer.completion_prompt
+    encode, start = tokenizer.encode, tokenizer.encode_completion
     assert passages == [Passage(tuple(start("hello")), tuple(encode(" world")))] * 2
     assert passages[0].token_ids == [*start("hello"), *encode(" world")]
 
@@ -167,7 +167,7 @@ def test_prompt_and_response_are_a_chat(tmp_path: Path, tokenizer: ChatTokenizer
     """{"prompt": ..., "response": ...} gives the model's own chat format and its end of an answer."""
     line = json.dumps({"prompt": "你好", "response": "hello"}, ensure_ascii=False)
     (passage,) = read_passages(text_file(tmp_path, line), tokenizer)
-    assert passage.prompt == tuple(tokenizer.completion_prompt("你好"))
+    assert passage.prompt == tuple(tokenizer.encode_completion("你好"))
     assert passage.answer == (*tokenizer.encode("hello"), *tokenizer.stop_token_ids)
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Generator
 
-from glm_core.cli.options import add_setting_options, command_parser, notice
+from glm_core.cli.options import add_setting_options, command_parser, make_number_reader, notice
 from glm_core.config import expand, load_settings
 from glm_core.errors import CheckpointError, ConfigError
 from glm_core.pairing import identify
@@ -45,11 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("quantize", "Write a quantised checkpoint that loads without the original.")
     parser.add_argument("source", metavar="SRC", help="directory, known name or hub id of the original")
     parser.add_argument("destination", metavar="DST", help="directory to write; it must not exist yet")
-    parser.add_argument("--bits", metavar="N", type=int, required=True, help="8 or 4")
+    parser.add_argument("--bits", metavar="N", type=make_number_reader(int), required=True, help="8 or 4")
     parser.add_argument(
         "--group-size",
         metavar="N",
-        type=int,
+        type=make_number_reader(int),
         default=0,
         help="with 4 bits: input features that share a scale: 32, 64 or 128 (a scale per row)",
     )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from glm_core.errors import CheckpointError
 
-from ..network.memory import release_pages
+from ..network.memory import find_mapping, release_pages
 from .integrity import check_not_lfs_pointer
 
 # Small, because temporaries of this size stay on the C library's heap: pieces of 4 MB left it 100 MB
@@ -120,11 +120,13 @@ class Checkpoint:
         stored = file.get(name)
         row_bytes = stored[:1].numel() * stored.element_size()
         step = max(1, PIECE_BYTES // max(1, row_bytes))
+        can_release = file.mapped and stored.is_contiguous()
+        mapping = file.find_mapping(stored) if can_release else (0, 0)
         for start in range(0, stored.shape[0], step):
             rows = stored[start : start + step]
             yield start, rows
-            if file.mapped and rows.is_contiguous():
-                release_pages(rows)
+            if can_release:
+                release_pages(rows, mapping)
 
 
 class _File:
@@ -132,6 +134,13 @@ class _File:
 
     facts: dict[str, TensorFacts]
     mapped: bool = True
+    _mapping = (0, 0)
+
+    def find_mapping(self, tensor: Tensor) -> tuple[int, int]:
+        """Return the file mapping that a tensor of this file lies on, see `find_mapping`."""
+        if not self._mapping[0] <= tensor.data_ptr() < self._mapping[1]:  # most often one holds all tensors
+            self._mapping = find_mapping(tensor)
+        return self._mapping
 
     def get(self, name: str) -> Tensor:
         raise AssertionError("each file form defines this")  # pragma: no cover

@@ -12,7 +12,7 @@ from ..architectures.chatglm import ChatGLMConfig as NetworkConfig
 
 
 class ChatGLMConfig(PreTrainedConfig):
-    """Keys as published; `network_config` gives them the field's names.
+    """Keys as published; `make_network_config` gives them the field's names.
 
     Args:
         kwargs: the keys of ``config.json``; the defaults are ChatGLM-6B v1.1's.
@@ -55,10 +55,10 @@ class ChatGLMConfig(PreTrainedConfig):
             )
         super().__post_init__(**kwargs)
 
-    def network_config(self) -> NetworkConfig:
+    def make_network_config(self) -> NetworkConfig:
         """Return the shape of the network."""
-        return NetworkConfig.from_checkpoint(self.published())
+        return NetworkConfig.from_checkpoint(self.to_published())
 
-    def published(self) -> dict[str, Any]:
+    def to_published(self) -> dict[str, Any]:
         """Return the keys and values of a ``config.json``."""
         return dict(self.to_dict())

@@ -27,7 +27,7 @@ from ..tokenizers import ChatTokenizer
 from .torch_model import TorchModel
 
 
-def recognised_family(directory: Path) -> Family | None:
+def recognize_family(directory: Path) -> Family | None:
     """Return the family of a checkpoint directory, from ``config.json`` alone; ``None`` if it is not ours."""
     config = read_json(directory / CONFIG) if (directory / CONFIG).is_file() else None
     return None if config is None else family_of(config)
@@ -63,12 +63,12 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         checkpoint=checkpoint,
         adapters=adapters,
         base_adapter=load_built_in_adapter(checkpoint, family, config),
-        sampling=_sampling_defaults(directory, family.sampling),
+        sampling=_read_sampling_defaults(directory, family.sampling),
         num_parameters=num_parameters,
     )
 
 
-def _sampling_defaults(directory: Path, family: Sampling) -> Sampling:
+def _read_sampling_defaults(directory: Path, family: Sampling) -> Sampling:
     """Return the family's defaults, with what the checkpoint's ``generation_config.json`` says on top."""
     path = directory / GENERATION_CONFIG
     if not path.is_file():

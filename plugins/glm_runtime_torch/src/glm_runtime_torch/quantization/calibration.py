@@ -104,13 +104,13 @@ def _passage(path: Path, number: int, line: str, tokenizer: ChatTokenizer) -> Pa
         )
     question = _cut(prompt, MAX_TOKENS // 2, tokenizer)
     answer = [*tokenizer.encode(response), *sorted(tokenizer.stop_token_ids)[:1]]
-    return Passage(tuple(tokenizer.chat_prompt((Message("user", question),))), tuple(answer))
+    return Passage(tuple(tokenizer.encode_chat((Message("user", question),))), tuple(answer))
 
 
 def _plain(text: str, tokenizer: ChatTokenizer) -> Passage:
     text = _cut(text, MAX_TOKENS - CONTROL_TOKENS, tokenizer)
     half = len(text) // 2
-    return Passage(tuple(tokenizer.completion_prompt(text[:half])), tuple(tokenizer.encode(text[half:])))
+    return Passage(tuple(tokenizer.encode_completion(text[:half])), tuple(tokenizer.encode(text[half:])))
 
 
 def _cut(text: str, num_tokens: int, tokenizer: ChatTokenizer) -> str:

@@ -20,7 +20,7 @@ from ..checkpoints.config_file import read_json
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.writer import SafetensorsWriter, hash_file, write_text
 from ..families.registry import Family
-from ..model.directory import read_config, recognised_family
+from ..model.directory import read_config, recognize_family
 from ..network.empty_weights import empty_weights
 from ..network.language_model import LanguageModel
 from ..network.parameters import unique_parameters
@@ -60,7 +60,7 @@ def quantize_checkpoint(source: ModelSource, job: QuantizeJob) -> Iterator[Quant
         ConfigError: scheme, method, calibration file or destination cannot be used.
         CheckpointError: the source is damaged or quantised already.
     """
-    family = None if source.path is None else recognised_family(source.path)
+    family = None if source.path is None else recognize_family(source.path)
     if source.path is None or family is None:
         return None
     prepared = _prepare(source.path, family, job)

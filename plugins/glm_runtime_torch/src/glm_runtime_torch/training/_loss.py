@@ -19,7 +19,7 @@ from ..network.layout import batch_layout
 from ..network.prefix_encoder import PrefixedKeyValues, PrefixEncoder
 
 
-def token_losses(
+def compute_token_losses(
     network: Any,
     input_ids: Tensor,
     labels: Tensor,
