@@ -9,7 +9,7 @@ import torch
 from backend_cases import random_matrix, relative_error
 from glm_backend_cuda._torch_layers import (
     FEW_ROWS,
-    Int4Product,
+    PackedProduct,
     Products,
     TorchLayers,
     find_products,
@@ -37,7 +37,7 @@ def multiply(x: Tensor, packed: Tensor, group: int, scale_and_zero: Tensor) -> T
     return (x.float() @ ((packed.float() - 8) * scale + zero).T).bfloat16()
 
 
-INT4 = Int4Product(pack, multiply)
+INT4 = PackedProduct(pack, multiply)
 ALL = Products(torch._weight_int8pack_mm, INT4)
 
 
@@ -102,7 +102,7 @@ def test_a_product_is_tried_before_it_is_used(product: Callable[..., Tensor]) ->
     assert select_working_products(offered, [CPU], torch.bfloat16) == Products(None, INT4)
     assert select_working_products(ALL, [CPU], torch.bfloat16) == ALL
     assert select_working_products(
-        Products(ALL.int8, Int4Product(failing, multiply)), [CPU], torch.bfloat16
+        Products(ALL.int8, PackedProduct(failing, multiply)), [CPU], torch.bfloat16
     ) == (Products(ALL.int8, None))
 
 

@@ -30,11 +30,9 @@ FLIP_SIGNS = -0x78  # 0x88 as int8: turns two signed nibbles into value + 8
 # about 100 %.
 ROUNDING = 2e-2
 
-Int8Product = Callable[[Tensor, Tensor, Tensor], Tensor]
-
 
 @dataclass(frozen=True)
-class Int4Product:
+class PackedProduct:
     """Torch's int4 product: how it lays a matrix out, and the product with it."""
 
     pack: Callable[[Tensor, int], Tensor]
@@ -47,11 +45,11 @@ class Products:
 
     Attributes:
         int8: ``(x [M, K], stored [N, K], scale [N])`` to ``[M, N]``, in bfloat16.
-        int4: see `Int4Product`; in bfloat16.
+        int4: see `PackedProduct`; in bfloat16.
     """
 
-    int8: Int8Product | None = None
-    int4: Int4Product | None = None
+    int8: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    int4: PackedProduct | None = None
 
 
 class TorchLayers:
@@ -91,7 +89,9 @@ class TorchLayers:
         return embedding, WeightOnlyInt8Linear(head.weight, scale, None, self._products.int8, FEW_ROWS)
 
 
-def _make_int4_linear(stored: Tensor, scale: Tensor, bias: Tensor | None, product: Int4Product) -> nn.Module:
+def _make_int4_linear(
+    stored: Tensor, scale: Tensor, bias: Tensor | None, product: PackedProduct
+) -> nn.Module:
     unsigned = (stored ^ FLIP_SIGNS).view(torch.uint8)  # the even column is in the high nibble there too
     packed = product.pack(unsigned, INNER_TILES)
     return WeightOnlyInt4Linear(
@@ -107,7 +107,7 @@ def find_products(devices: Sequence[torch.device], dtype: torch.dtype) -> Produc
     return select_working_products(
         Products(
             getattr(torch, "_weight_int8pack_mm", None),
-            Int4Product(torch._convert_weight_to_int4pack, torch._weight_int4pack_mm)
+            PackedProduct(torch._convert_weight_to_int4pack, torch._weight_int4pack_mm)
             if hasattr(torch, "_weight_int4pack_mm")
             else None,
         ),
