@@ -34,7 +34,7 @@ from glm_jobs.bench import Plan, measure
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
 from glm_runtime_torch.families.registry import CHATGLM
 from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.network.empty_weights import empty_weights
+from glm_runtime_torch.network.empty_weights import build_without_weights
 from glm_runtime_torch.quantization import QuantizedEmbedding, QuantizedLinear, expect_stored_form
 from gpu_parity import check_parity
 from reporting import describe_machine, format_machine, format_table, write_report
@@ -211,13 +211,13 @@ def make_random_model(form: str, *, tiny: bool) -> TorchModel:
         raw |= {"num_layers": full.num_layers, "hidden_size": full.hidden_size, "vocab_size": full.vocab_size}
         raw |= {"inner_hidden_size": full.inner_hidden_size, "num_attention_heads": full.num_heads}
     shape = CHATGLM.read_config(raw)
-    with empty_weights():
+    with build_without_weights():
         built = CHATGLM.build(shape)
         if form != "float16":
             expect_stored_form(built, {"quantization_bit": int(form.removeprefix("int"))})
             _store_table(built)
     weights: Any = RandomWeights(built)
-    tokenizer = CHATGLM.tokenizer(demo)
+    tokenizer = CHATGLM.read_tokenizer(demo)
     return TorchModel(form, CHATGLM, shape, built, tokenizer, torch.float16, checkpoint=weights)
 
 

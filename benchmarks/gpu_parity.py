@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_runtime_torch.families.registry import family_of
+from glm_runtime_torch.families.registry import find_family
 from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.network.layout import batch_layout
+from glm_runtime_torch.network.layout import lay_out_batch
 from torch import Tensor
 
 from glm_core import ChatRequest, Sampling
@@ -76,7 +76,7 @@ class Parity:
         model = network(folder, getattr(torch, case.settings["dtype"]), kept)
         ids = case["input_ids"]
         padding = ids == PAD if case.settings["mask_and_positions"] == "given" else None
-        positions, visible = batch_layout(model.layout, ids, padding)
+        positions, visible = lay_out_batch(model.find_layout, ids, padding)
         model.to(self._device)
         logits = model(*(part.to(self._device) for part in (ids, positions, visible))).float().cpu()
         model.to("cpu")
@@ -154,10 +154,10 @@ class _Ids:
 def open_golden(directory: Path, dtype: str, stop: Sequence[int], adapter: str | None = None) -> TorchModel:
     """Open a golden checkpoint, which has no vocabulary; ``stop`` are the tokens that end an answer."""
     config = json.loads((directory / "config.json").read_text("utf-8"))
-    known = family_of(config)
+    known = find_family(config)
     assert known is not None
     ids: Any = _Ids(config["vocab_size"], [config["eos_token_id"]])
-    family = dataclasses.replace(known, tokenizer=lambda _: ids)
+    family = dataclasses.replace(known, read_tokenizer=lambda _: ids)
     adapters = {adapter: DATA / "chatglm-6b" / f"ptuning-{adapter}"} if adapter else {}
     source = ModelSource("golden", directory, adapters)
     model = open_directory(source, directory, family, getattr(torch, dtype))

@@ -44,8 +44,8 @@ from glm_runtime_torch.adapters.files import BaseModel
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
 from glm_runtime_torch.families.registry import CHATGLM, NATIVE, Family
 from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.network.empty_weights import empty_weights
-from glm_runtime_torch.network.parameters import count_parameters, replace_parameter, unique_parameters
+from glm_runtime_torch.network.empty_weights import build_without_weights
+from glm_runtime_torch.network.parameters import count_parameters, list_unique_parameters, replace_parameter
 from glm_runtime_torch.quantization import expect_stored_form
 from glm_runtime_torch.tokenizers.training_rows import TrainingIds
 from reporting import count_busy_cores, describe_machine, format_machine, format_table, write_report
@@ -224,10 +224,10 @@ def make_random_chatglm(shape: Shape, dtype: torch.dtype, device: torch.device, 
         bos_token_id=v - 3,
         eos_token_id=v - 2,
     )
-    with empty_weights():
+    with build_without_weights():
         network = CHATGLM.build(config)
         expect_stored_form(network, {"quantization_bit": bits})
-    for name, parameter in unique_parameters(network):
+    for name, parameter in list_unique_parameters(network):
         replace_parameter(network, parameter, make_random_weight(name, parameter, dtype, device))
     return as_model(CHATGLM, config, network, dtype)
 

@@ -304,6 +304,7 @@ class ModelSource:
         adapters: adapter name to its directory.
         model: a model object that the caller already has, for runtimes that know its class.
         tokenizer: the tokenizer object that belongs to ``model``.
+        family: which of its families the runtime shall take it for; empty = what the files say.
     """
 
     name: str
@@ -311,6 +312,7 @@ class ModelSource:
     adapters: Mapping[str, Path] = field(default_factory=dict)
     model: Any = None
     tokenizer: Any = None
+    family: str = ""
 
 
 @dataclass(frozen=True)

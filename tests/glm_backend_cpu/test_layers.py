@@ -16,7 +16,7 @@ from glm_backend_cpu._layers import (
 from glm_backend_cpu._native import Native
 from glm_backend_cpu._torch_layers import TorchKernels
 from glm_runtime_torch.backends import WeightOnlyInt4Linear, WeightOnlyInt8Linear
-from glm_runtime_torch.network.fused import linear_gelu
+from glm_runtime_torch.network.fused import apply_linear_gelu
 from glm_runtime_torch.quantization import (
     QuantizedLinear,
     dequantize_rows,
@@ -89,7 +89,7 @@ def test_feed_forward_part_is_fused(fastest: Native) -> None:
     x = torch.randn(4, 1, 32)
     with torch.no_grad():
         wanted = second(F.gelu(first(x), approximate="tanh"))
-    assert relative_error(layers[1](linear_gelu(layers[0], x)), wanted) < 2e-6
+    assert relative_error(layers[1](apply_linear_gelu(layers[0], x)), wanted) < 2e-6
 
 
 def test_layers_can_be_copied_and_printed(fastest: Native) -> None:

@@ -61,7 +61,7 @@ def decoded(network: ChatGLM, rows: list[int], attention: Any = None) -> Tensor:
             lengths[rows].tolist(),
         )
     )
-    return network.decode(ids[rows], positions[rows], cache.decode_rows(*numbers))[:, 0]
+    return network.decode(ids[rows], positions[rows], cache.select_decode_rows(*numbers))[:, 0]
 
 
 @torch.no_grad()

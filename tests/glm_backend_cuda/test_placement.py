@@ -16,7 +16,7 @@ from glm_runtime_torch.backends import installing, quantize_model
 from glm_runtime_torch.model.device_map import find_device_map
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.language_model import LanguageModel
-from glm_runtime_torch.network.parameters import sharing_copy
+from glm_runtime_torch.network.parameters import copy_sharing_memory
 from glm_runtime_torch.quantization import QuantizedLinear
 from key_words import containing
 from recorded_steps import RerunningRecorder, TensorAttention
@@ -172,7 +172,7 @@ def test_copy_shares_memory_and_ties(directory: Path) -> None:
     model = opened(directory)
     model.materialize(CPU)
     original: Any = model.network.requires_grad_(True)
-    twin: Any = sharing_copy(original)
+    twin: Any = copy_sharing_memory(original)
     assert twin.lm_head.weight is twin.transformer.word_embeddings.weight
     assert twin.lm_head.weight.data_ptr() == original.lm_head.weight.data_ptr()
     assert not any(value.requires_grad for value in twin.parameters())

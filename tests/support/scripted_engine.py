@@ -26,7 +26,7 @@ class CausalLayout:
 
     context_length: int = 0
 
-    def position_ids(self, start: int, stop: int) -> torch.Tensor:
+    def compute_position_ids(self, start: int, stop: int) -> torch.Tensor:
         """Each token stands at its index."""
         return torch.arange(start, stop).unsqueeze(0)
 
@@ -62,7 +62,7 @@ class CountingNetwork:
         self.before_decode(tokens)
         return self._logits(tokens).unsqueeze(1)
 
-    def layout(self, prompt: Sequence[int]) -> CausalLayout:
+    def find_layout(self, prompt: Sequence[int]) -> CausalLayout:
         """Causal."""
         return CausalLayout()
 

@@ -47,7 +47,7 @@ class ScriptedNetwork(torch.nn.Module):
         self._others = -torch.arange(vocab_size).unsqueeze(0) / 1000
         self.prompts: list[tuple[int, ...]] = []
 
-    def layout(self, prompt: Sequence[int]) -> CausalLayout:
+    def find_layout(self, prompt: Sequence[int]) -> CausalLayout:
         """Causal; the prompt is noted."""
         self.prompts.append(tuple(prompt))
         return CausalLayout()

@@ -17,7 +17,7 @@ def write_adapter(directory: Path, model: Path, pre_seq_len: int = 5, seed: int 
     family = recognize_family(model)
     assert family is not None
     raw = json.loads((model / "config.json").read_text("utf-8"))
-    sizes = family.dimensions(read_config(model, raw, family))
+    sizes = family.read_dimensions(read_config(model, raw, family))
     width = sizes.num_layers * 2 * sizes.num_kv_heads * sizes.head_dim
     generator = torch.Generator().manual_seed(seed)
     directory.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from dialogues import Dialogues
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
-from glm_runtime_torch.network.attention import visibility_mask
+from glm_runtime_torch.network.attention import build_visibility_mask
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
 from torch import Tensor
 
@@ -110,7 +110,7 @@ class Batches:
         return Batch(
             input_ids,
             torch.stack((within, after), dim=1),
-            visibility_mask(steps, contexts, S),
+            build_visibility_mask(steps, contexts, S),
             torch.tensor(predicting),
             torch.tensor(targets),
             sum(len(prompt) + len(answer) for prompt, answer in rows),

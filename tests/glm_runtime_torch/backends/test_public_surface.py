@@ -42,7 +42,7 @@ SURFACE = [
     "place_model",
     "quantize_model",
     "quantize_rows",
-    "scaled_product",
+    "compute_attention",
     "takes_tensors",
     "unpack_int4",
 ]

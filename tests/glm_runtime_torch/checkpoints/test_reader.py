@@ -34,7 +34,7 @@ def test_every_form_holds_the_same_weights(form: str) -> None:
     names = [name for name in reference if not name.endswith("inv_freq")]
     assert len(names) == 40
     for name in names:
-        assert checkpoint.facts(name).shape == reference.facts(name).shape
+        assert checkpoint.get_facts(name).shape == reference.get_facts(name).shape
         assert torch.equal(
             checkpoint.read(name, dtype=torch.float32, device=CPU),
             reference.read(name, dtype=torch.float32, device=CPU),
@@ -132,7 +132,7 @@ def test_training_state_instead_of_weights_is_refused(tmp_path: Path) -> None:
 def test_bad_index_is_named(tmp_path: Path, content: str) -> None:
     """An index file that is none is named."""
     (tmp_path / "pytorch_model.bin.index.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"index\.json is no index of weight files"):
+    with pytest.raises(CheckpointError, match=r"index\.json.*(JSON|weight_map is 3)"):
         Checkpoint(tmp_path)
 
 

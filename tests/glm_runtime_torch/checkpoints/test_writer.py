@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from glm_runtime_torch.checkpoints.writer import Entry, SafetensorsWriter, hash_file, write_tensors
+from glm_runtime_torch.checkpoints.writer import SafetensorsWriter, TensorEntry, hash_file, write_tensors
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -20,7 +20,7 @@ TENSORS = {
     "scalar": torch.tensor(3, dtype=torch.int64),
     "empty": torch.zeros(0, 4),
 }
-ENTRIES = [Entry(name, value.dtype, tuple(value.shape)) for name, value in TENSORS.items()]
+ENTRIES = [TensorEntry(name, value.dtype, tuple(value.shape)) for name, value in TENSORS.items()]
 
 
 def write(path: Path, *names: str) -> None:

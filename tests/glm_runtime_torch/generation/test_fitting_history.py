@@ -50,7 +50,7 @@ TEXTS = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
 def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Every family's tokenizer, of its tiny checkpoint."""
     return {
-        family.name: family.tokenizer(MAKERS[family.name](tmp_path_factory.mktemp("tiny") / "model"))
+        family.name: family.read_tokenizer(MAKERS[family.name](tmp_path_factory.mktemp("tiny") / "model"))
         for family in FAMILIES
     }
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from glm_runtime_torch.architectures.native import build_prefix_encoder
-from glm_runtime_torch.families.registry import NATIVE, Family, family_of
+from glm_runtime_torch.families.registry import NATIVE, Family, find_family
 from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.network.layout import batch_layout
+from glm_runtime_torch.network.layout import lay_out_batch
 from glm_runtime_torch.network.prefix_encoder import PrefixedKeyValues
 from glm_runtime_torch.tokenizers.native import NativeTokenizer
 from tiny_native import byte_tokenizer, native_checkpoint
@@ -34,7 +34,7 @@ def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def family(directory: Path) -> Family:
-    found = family_of(json.loads((directory / "config.json").read_text("utf-8")))
+    found = find_family(json.loads((directory / "config.json").read_text("utf-8")))
     assert found is not None
     return found
 
@@ -70,7 +70,7 @@ def test_padded_batch_has_transformers_logits(model: TorchModel, theirs: torch.n
     padding = torch.zeros(2, 9, dtype=torch.bool)
     padding[0, :4] = True
     with torch.inference_mode():
-        ours = model.network(ids, *batch_layout(model.network.layout, ids, padding))
+        ours = model.network(ids, *lay_out_batch(model.network.find_layout, ids, padding))
         positions = (~padding).long().cumsum(-1).sub(1).clamp(min=0)
         expected = theirs(ids, attention_mask=(~padding).long(), position_ids=positions).logits
     torch.testing.assert_close(ours[~padding], expected[~padding], rtol=1e-4, atol=1e-4)
@@ -108,7 +108,7 @@ def test_prefix_stands_in_front_of_every_layers_cache(
         cache = DynamicCache([(keys[None], values[None]) for keys, values in prefix])
         positions = torch.arange(ids.shape[1]).unsqueeze(0)
         expected = theirs(ids, past_key_values=cache, position_ids=positions).logits
-        layout, visible = batch_layout(model.network.layout, ids)
+        layout, visible = lay_out_batch(model.network.find_layout, ids)
         visible = torch.cat((visible.new_ones(*visible.shape[:-1], 5), visible), dim=-1)
         ours = model.network(ids, layout, visible, PrefixedKeyValues(prefix))
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)

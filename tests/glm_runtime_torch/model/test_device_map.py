@@ -19,8 +19,8 @@ from glm_runtime_torch.model.device_map import (
     resolve_device_map,
     split,
 )
-from glm_runtime_torch.network.empty_weights import empty_weights
-from glm_runtime_torch.network.parameters import unique_parameters
+from glm_runtime_torch.network.empty_weights import build_without_weights
+from glm_runtime_torch.network.parameters import list_unique_parameters
 from hypothesis import assume, given, settings, strategies as st
 
 from glm_core import ConfigError, DeviceError, GlmError, OutOfMemoryError
@@ -35,9 +35,9 @@ def cuda(index: int) -> torch.device:
 
 def v1_parts(**config: Any) -> Parts:
     """The units of ChatGLM-6B, without weights."""
-    with empty_weights():
+    with build_without_weights():
         network = ChatGLM(ChatGLMConfig(**config))
-    return find_parts(network, {name: 2 * value.numel() for name, value in unique_parameters(network)})
+    return find_parts(network, {name: 2 * value.numel() for name, value in list_unique_parameters(network)})
 
 
 V1 = v1_parts()
@@ -72,7 +72,7 @@ def test_units_have_the_original_names_and_all_weights() -> None:
 def test_newer_families_have_units_too() -> None:
     """ChatGLM2's head is not tied, and its names are its own."""
     config = ChatGLM2Config(num_layers=2, hidden_size=64, num_heads=4, num_kv_heads=2, vocab_size=90)
-    with empty_weights():
+    with build_without_weights():
         parts = find_parts(ChatGLM2(config))
     assert parts.names[0] == "transformer.embedding.word_embeddings"
     assert parts.names[1] == "transformer.encoder.layers.0"

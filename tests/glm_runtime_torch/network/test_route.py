@@ -17,7 +17,7 @@ from glm_runtime_torch.model.device_map import find_parts, resolve_device_map, s
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.kv_cache import KVCache
 from glm_runtime_torch.network.rotary import Rotary
-from glm_runtime_torch.network.route import Route
+from glm_runtime_torch.network.route import DeviceRoute
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
 from tiny_native import native_checkpoint
 from torch import Tensor
@@ -132,7 +132,7 @@ def test_head_on_another_card_than_the_norm() -> None:
     """Norm and head may stand apart; each gets the hidden states."""
     move = RecordingMove()
     first, second, third = (torch.device("cuda", index) for index in range(3))
-    route = Route(first, [first, second], third, second, move=move)
+    route = DeviceRoute(first, [first, second], third, second, move=move)
     h, rotary = torch.zeros(1, 1, 8), Rotary(torch.ones(1), torch.ones(1))
     route.to_block(0, h, rotary)
     assert move.hops == []

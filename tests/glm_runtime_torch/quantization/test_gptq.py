@@ -145,7 +145,7 @@ def test_the_weight_is_left_as_it_is() -> None:
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
     folder = tmp_path_factory.mktemp("vocabulary")
     train_vocabulary(folder)
-    return CHATGLM.tokenizer(folder)
+    return CHATGLM.read_tokenizer(folder)
 
 
 def text_file(folder: Path, content: str | bytes) -> Path:

@@ -75,7 +75,7 @@ def finish(source: Path, wanted: QuantizeJob) -> list[str]:
 def tensors(directory: Path) -> dict[str, torch.Tensor]:
     checkpoint = Checkpoint(directory)
     return {
-        name: checkpoint.read(name, dtype=checkpoint.facts(name).dtype, device=CPU) for name in checkpoint
+        name: checkpoint.read(name, dtype=checkpoint.get_facts(name).dtype, device=CPU) for name in checkpoint
     }
 
 
@@ -124,8 +124,8 @@ def test_the_result_loads_without_the_original_and_computes_the_same(
     loaded.quantize(scheme, embeddings=scheme if embeddings else None)
     loaded.materialize(CPU)
     prompt = loaded.tokenizer.encode_completion("hello world")
-    layout = loaded.network.layout(prompt)
-    positions = layout.position_ids(0, len(prompt)).unsqueeze(0)
+    layout = loaded.network.find_layout(prompt)
+    positions = layout.compute_position_ids(0, len(prompt)).unsqueeze(0)
     mask = torch.ones(1, 1, len(prompt), len(prompt), dtype=torch.bool)
     with torch.inference_mode():
         expected = loaded.network(torch.tensor([prompt]), positions, mask)
@@ -147,9 +147,9 @@ def test_transformers_loads_the_result_too(
     finish(directory, job(tmp_path / "out", 4, group_size, embeddings=embeddings))
     theirs = AutoModel.from_pretrained(tmp_path / "out").float().eval()
     ours = open_with_prompt(tmp_path / "out", [1])
-    tokenizer = CHATGLM.tokenizer(directory)
+    tokenizer = CHATGLM.read_tokenizer(directory)
     prompt = tokenizer.encode_completion("hello world")
-    positions = ours.network.layout(prompt).position_ids(0, len(prompt)).unsqueeze(0)
+    positions = ours.network.find_layout(prompt).compute_position_ids(0, len(prompt)).unsqueeze(0)
     ids, mask = torch.tensor([prompt]), torch.ones(len(prompt), len(prompt), dtype=torch.bool).tril()
     mask[:, :-1] = True
     with torch.inference_mode():
@@ -413,11 +413,11 @@ def hidden_error(original: Path, copy: Path) -> float:
     for path in (original, copy):
         model: Any = open_with_prompt(path, [1])
         states = []
-        tokenizer = CHATGLM.tokenizer(original)
+        tokenizer = CHATGLM.read_tokenizer(original)
         for line in dict.fromkeys(TEXT):
             prompt = tokenizer.encode_completion(line[: len(line) // 2])
             ids = [*prompt, *tokenizer.encode(line[len(line) // 2 :])]
-            positions = model.network.layout(prompt).position_ids(0, len(ids)).unsqueeze(0)
+            positions = model.network.find_layout(prompt).compute_position_ids(0, len(ids)).unsqueeze(0)
             context = torch.arange(len(ids)) < len(prompt) - 1
             mask = context | (torch.arange(len(ids)) <= torch.arange(len(ids)).unsqueeze(1))
             with torch.inference_mode():

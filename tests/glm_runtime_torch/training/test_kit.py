@@ -28,7 +28,7 @@ NAMES = [
     "prepare_trainable",
     "read_adapter",
     "read_parameters",
-    "resident_bytes",
+    "count_resident_bytes",
     "save_adapter",
     "read_stored_bits",
     "compute_token_losses",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_runtime_torch.training import TrainingIds, compute_token_losses, resident_bytes
+from glm_runtime_torch.training import TrainingIds, compute_token_losses, count_resident_bytes
 from torch import Tensor
 
 from glm_core.records import TrainProgress
@@ -127,7 +127,7 @@ class Loop:
         self._progress = Progress()
         self._saved: Path | None = None
         self._board = TensorBoardLog(None, 0)
-        self._threads = choose_threads(resident_bytes(task.network))
+        self._threads = choose_threads(count_resident_bytes(task.network))
 
     @property
     def progress(self) -> Progress:

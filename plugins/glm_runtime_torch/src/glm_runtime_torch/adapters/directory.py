@@ -83,7 +83,7 @@ class PrefixTensors:
             raise AdapterError(
                 f"{directory}: tensor {stored} is missing; the adapter is incomplete, copy it again"
             )
-        found = self.checkpoint.facts(stored).shape
+        found = self.checkpoint.get_facts(stored).shape
         if found != tuple(parameter.shape):
             raise AdapterError(
                 f"{directory}: {name} has shape {list(found)}, {model} needs {list(parameter.shape)}"
@@ -167,7 +167,7 @@ def find_prefix(checkpoint: Checkpoint) -> PrefixTensors | None:
     start = _name_start(checkpoint)
     if start is None:
         return None
-    shape = checkpoint.facts(f"{start}embedding.weight").shape
+    shape = checkpoint.get_facts(f"{start}embedding.weight").shape
     if len(shape) != 2 or not shape[0]:
         raise AdapterError(
             f"{checkpoint.directory}: {start}embedding.weight has shape {list(shape)}, a row for each of "
@@ -180,7 +180,7 @@ def find_prefix(checkpoint: Checkpoint) -> PrefixTensors | None:
         pre_seq_len=shape[0],
         prefix_projection=any(name.startswith(f"{start}trans.") for name in checkpoint),
         row_size=shape[1],
-        inner_size=checkpoint.facts(first).shape[0] if first in checkpoint else shape[1],
+        inner_size=checkpoint.get_facts(first).shape[0] if first in checkpoint else shape[1],
     )
 
 

@@ -33,7 +33,9 @@ def fingerprint(vectors: Iterable[tuple[str, Tensor]]) -> str:
 
 def fingerprint_of_checkpoint(checkpoint: Checkpoint) -> str:
     """Return the fingerprint of a checkpoint's files; a few megabytes are read."""
-    names = [name for name in checkpoint if _is_of_the_model(name) and len(checkpoint.facts(name).shape) == 1]
+    names = [
+        name for name in checkpoint if _is_of_the_model(name) and len(checkpoint.get_facts(name).shape) == 1
+    ]
     cpu = torch.device("cpu")
     return fingerprint((name, checkpoint.read(name, dtype=torch.float32, device=cpu)) for name in names)
 

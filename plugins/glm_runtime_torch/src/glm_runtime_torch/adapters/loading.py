@@ -11,7 +11,7 @@ from glm_hub.model_files import CONFIG
 from glm_core.errors import AdapterError
 
 from ..checkpoints.reader import Checkpoint
-from ..families.registry import Family, family_of
+from ..families.registry import Family, find_family
 from ..network.language_model import Dimensions
 from ..network.prefix_encoder import PrefixEncoder
 from .adapter import StoredAdapter
@@ -74,7 +74,7 @@ def load_prefix_encoder(
     if isinstance(adapter, Path):
         adapter = open_adapter(adapter)
     if adapter.stated is not None:
-        _check_sizes(adapter.path, adapter.stated, family, family.dimensions(config))
+        _check_sizes(adapter.path, adapter.stated, family, family.read_dimensions(config))
     prefix = adapter.prefix
     encoder = family.build_prefix_encoder(config, prefix.pre_seq_len, prefix.prefix_projection)
     encoder = prefix.read_into(encoder, f"this {family.name} model", _format_sizes(encoder, adapter))
@@ -104,11 +104,11 @@ def read_adapter(directory: Path) -> tuple[AdapterConfig, PrefixEncoder]:
 def _config_from_published(adapter: AdapterDirectory) -> AdapterConfig:
     """Return what ``glm_adapter.json`` would say, from the ``config.json`` beside an original adapter."""
     content = adapter.published
-    family = family_of(content)
+    family = find_family(content)
     try:
         if family is None:
             raise KeyError("model_type")
-        sizes = family.dimensions(family.read_config({**content, "pre_seq_len": None}))
+        sizes = family.read_dimensions(family.read_config({**content, "pre_seq_len": None}))
     except (KeyError, TypeError, ValueError) as error:
         raise AdapterError(
             f"{adapter.path} has neither {CONFIG_FILE} nor a {CONFIG} with its model's sizes; "

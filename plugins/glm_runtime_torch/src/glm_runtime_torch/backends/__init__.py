@@ -21,7 +21,7 @@ from ..network.attention import (
     DecodeAttention,
     RowNumbers,
     TorchDecodeAttention,
-    scaled_product,
+    compute_attention,
     takes_tensors,
 )
 from ..network.kv_cache import KVCache
@@ -77,7 +77,7 @@ __all__ = [
     "place_model",
     "quantize_model",
     "quantize_rows",
-    "scaled_product",
+    "compute_attention",
     "takes_tensors",
     "unpack_int4",
 ]

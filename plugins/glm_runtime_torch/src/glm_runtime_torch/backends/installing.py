@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..model.torch_model import TorchModel
-from ..network.parameters import sharing_copy
+from ..network.parameters import copy_sharing_memory
 from ..network.places import Place, find_places
 from ..quantization.layers import QuantizedEmbedding, QuantizedLinear
 from .kernel_set import KernelSet
@@ -59,7 +59,7 @@ def borrow_network(model: TorchModel, kernels: KernelSet, free_bytes: int) -> No
         kernels: make the new layers.
         free_bytes: of the devices.
     """
-    model.network = sharing_copy(model.network).eval()
+    model.network = copy_sharing_memory(model.network).eval()
     if not kernels.replaces_borrowed:
         return
     second = kernels.count_second_form_bytes(model.network)

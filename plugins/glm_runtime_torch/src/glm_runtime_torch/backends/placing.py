@@ -15,7 +15,7 @@ from ..model.fitting import fit
 from ..model.torch_model import TorchModel
 from ..network.kv_cache import KVCache
 from ..network.language_model import LanguageModel
-from ..network.parameters import sharing_copy
+from ..network.parameters import copy_sharing_memory
 from ..quantization.network import TABLE_SCHEME
 from .installing import borrow_network, install_kernels
 from .kernel_set import KernelSet
@@ -46,7 +46,7 @@ def quantize_model(model: LoadedModel, scheme: QuantizationScheme) -> TorchModel
     if not isinstance(model, TorchModel):
         return None
     if model.is_borrowed:
-        model.network = sharing_copy(model.network)
+        model.network = copy_sharing_memory(model.network)
     model.quantize(scheme, embeddings=TABLE_SCHEME)
     return model
 

@@ -11,7 +11,7 @@ from glm_hub.model_files import companions_of
 from .integrity import check_not_lfs_pointer
 
 
-def checked_companions(source: Path) -> list[Path]:
+def list_companions(source: Path) -> list[Path]:
     """Return the companions of a model's directory, relative to it (see `glm_hub.model_files`).
 
     Raises:
@@ -30,7 +30,7 @@ def copy_companions(source: Path, destination: Path) -> None:
         CheckpointError: one of them is a Git LFS pointer.
         OSError: it cannot be read or written.
     """
-    for path in checked_companions(source):
+    for path in list_companions(source):
         copy = destination / path
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / path, copy)

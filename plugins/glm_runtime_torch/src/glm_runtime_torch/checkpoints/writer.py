@@ -26,7 +26,7 @@ _ALIGNMENT = 8
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """A tensor that a file will hold."""
 
     name: str
@@ -49,12 +49,12 @@ class SafetensorsWriter:
         entries: everything that will be written.
     """
 
-    def __init__(self, path: Path, entries: Sequence[Entry]) -> None:
+    def __init__(self, path: Path, entries: Sequence[TensorEntry]) -> None:
         self._path = path
         self._unfinished = path.with_name(f"{path.name}.tmp")
         # Wide dtypes first, as the library does it: then every tensor is aligned.
         ordered = sorted(entries, key=lambda entry: -entry.dtype.itemsize)
-        self._header = _header(ordered)
+        self._header = _build_header(ordered)
         self._places: dict[str, int] = {}
         place = len(self._header)
         for entry in ordered:
@@ -101,7 +101,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         path: final name, which the file has only once it is complete and on the disk.
         tensors: on any device, of any dtype that the format has; not changed.
     """
-    entries = [Entry(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
+    entries = [TensorEntry(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
     with SafetensorsWriter(path, entries) as writer:
         for name, tensor in tensors.items():
             writer.write(name, [tensor.detach().cpu()])
@@ -137,7 +137,7 @@ def flush_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _header(entries: Iterable[Entry]) -> bytes:
+def _build_header(entries: Iterable[TensorEntry]) -> bytes:
     table: dict[str, object] = {"__metadata__": {"format": "pt"}}
     place = 0
     for entry in entries:

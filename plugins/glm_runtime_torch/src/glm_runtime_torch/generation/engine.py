@@ -125,7 +125,7 @@ class Engine:
 
         prompt = self._prompts.get(request, sampling, capacity, fit, self._check_wanted)
         try:
-            layout = self._network.layout(prompt.token_ids)
+            layout = self._network.find_layout(prompt.token_ids)
         except ValueError as error:  # token ids from outside without the tokens that every prompt has
             raise RequestError(f"the model cannot go on from these token ids: {error}") from error
         return Sequence.from_request(request, prompt, layout, adapter, self._tokenizer, sampling, constraint)

@@ -11,7 +11,7 @@ from glm_core import ChatRequest, Delta, Sampling, Usage
 from glm_core.records import FinishReason
 
 from ..adapters.adapter import Adapter, find_step_parts
-from ..network.layout import Layout
+from ..network.layout import SequenceLayout
 from ..tokenizers import ChatTokenizer, ToolTokenizer
 from ..tokenizers.reply import PlainReply, Reply, ReplyPiece
 from .constraint import RequiredBeginning, TokenConstraint, combine_constraints
@@ -45,7 +45,7 @@ class Sequence:
     """
 
     prompt: Prompt
-    layout: Layout
+    layout: SequenceLayout
     adapter: Adapter | None
     tokenizer: ChatTokenizer
     sampler: Sampler
@@ -72,7 +72,7 @@ class Sequence:
         cls,
         request: ChatRequest,
         prompt: Prompt,
-        layout: Layout,
+        layout: SequenceLayout,
         adapter: Adapter | None,
         tokenizer: ChatTokenizer,
         sampling: Sampling,

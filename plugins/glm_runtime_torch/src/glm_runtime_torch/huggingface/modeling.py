@@ -24,8 +24,8 @@ from ..architectures.chatglm import ChatGLM, ChatGLMLayout
 from ..families.registry import CHATGLM
 from ..model.device_map import find_device_map
 from ..model.torch_model import TorchModel
-from ..network.decoder import language_model_loss
-from ..network.layout import batch_layout
+from ..network.decoder import compute_language_model_loss
+from ..network.layout import lay_out_batch
 from ..network.prefix_encoder import PrefixedKeyValues
 from ..quantization import expect_stored_form, quantize_in_place
 from .configuration import ChatGLMConfig
@@ -150,7 +150,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
         logits = self.network.compute_logits(h)
         output = CausalLMOutputWithPast(
-            loss=None if labels is None else language_model_loss(logits, labels),
+            loss=None if labels is None else compute_language_model_loss(logits, labels),
             logits=logits,
             past_key_values=past_key_values if use_cache else None,
             hidden_states=None if hidden is None else tuple(hidden),
@@ -169,7 +169,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         done = 0 if past_key_values is None else past_key_values.get_seq_length()
         done = max(done - self._prefix_length, 0)
         padding = None if attention_mask is None else attention_mask == 0
-        position_ids, visible = batch_layout(self._find_layout, input_ids, padding, start=done)
+        position_ids, visible = lay_out_batch(self._find_layout, input_ids, padding, start=done)
         return {
             "input_ids": input_ids[:, done:],
             "position_ids": position_ids,
@@ -324,7 +324,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.prefix_encoder.requires_grad_(True)
 
     def _find_layout(self, prompt: Sequence[int]) -> ChatGLMLayout:
-        return ChatGLMLayout.of_prompt(self.network.config, prompt)
+        return ChatGLMLayout.from_prompt(self.network.config, prompt)
 
     @property
     def _prefix_length(self) -> int:
@@ -344,7 +344,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 raise ValueError(
                     "inputs_embeds needs position_ids and a 4D attention_mask: no ids to build them from"
                 )
-            built_positions, built_visible = batch_layout(self._find_layout, input_ids, padding)
+            built_positions, built_visible = lay_out_batch(self._find_layout, input_ids, padding)
             position_ids = built_positions if position_ids is None else position_ids
             visible = built_visible if visible is None else visible
         return (position_ids.unsqueeze(1) if position_ids.dim() == 2 else position_ids), visible

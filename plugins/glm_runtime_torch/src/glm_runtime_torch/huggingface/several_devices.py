@@ -10,9 +10,9 @@ from torch import nn
 
 from ..architectures.chatglm import ChatGLM
 from ..model.device_map import DeviceMap, Parts, find_parts, resolve_device_map, split
-from ..network.empty_weights import empty_weights
-from ..network.kv_cache import bytes_per_slot
-from ..network.parameters import unique_parameters
+from ..network.empty_weights import build_without_weights
+from ..network.kv_cache import compute_slot_bytes
+from ..network.parameters import list_unique_parameters
 from ..network.route import Move, move_tensor
 from ..quantization import expect_stored_form
 from .configuration import ChatGLMConfig
@@ -81,17 +81,17 @@ def load_on_devices(
 
 def _describe_parts(config: ChatGLMConfig) -> Parts:
     """Return the units of the network that a configuration describes, in half precision."""
-    with empty_weights():
+    with build_without_weights():
         network = ChatGLM(config.make_network_config())
         expect_stored_form(network, config.to_published())
     sizes = {
         name: parameter.numel() * (2 if parameter.is_floating_point() else 1)
-        for name, parameter in unique_parameters(network)
+        for name, parameter in list_unique_parameters(network)
     }
     return find_parts(network, sizes)
 
 
 def _split(parts: Parts, config: ChatGLMConfig, free_bytes: Mapping[torch.device, int]) -> DeviceMap:
     sizes = config.make_network_config().dimensions
-    layer = bytes_per_slot(1, sizes.num_kv_heads, sizes.context_length, sizes.head_dim, torch.float16)
+    layer = compute_slot_bytes(1, sizes.num_kv_heads, sizes.context_length, sizes.head_dim, torch.float16)
     return split(parts, {device: size - WORKSPACE_BYTES for device, size in free_bytes.items()}, layer)

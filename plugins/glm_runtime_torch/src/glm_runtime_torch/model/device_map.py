@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from glm_core import ConfigError, DeviceError, OutOfMemoryError
 
 from ..network.language_model import LanguageModel
-from ..network.parameters import unique_parameters
-from ..network.route import Move, Route, move_tensor
+from ..network.parameters import list_unique_parameters
+from ..network.route import DeviceRoute, Move, move_tensor
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ class DeviceMap:
         """Return the device of each block."""
         return tuple(self.places[unit.name] for unit in parts.blocks)
 
-    def make_route(self, parts: Parts, *, move: Move = move_tensor) -> Route | None:
+    def make_route(self, parts: Parts, *, move: Move = move_tensor) -> DeviceRoute | None:
         """Return the way of hidden states; ``None`` if everything is on one device."""
         if len(self.devices) == 1:
             return None
         embedding, *_, norm, head = (self.places[unit.name] for unit in parts.units)
-        return Route(embedding, self.list_block_devices(parts), norm, head, move=move)
+        return DeviceRoute(embedding, self.list_block_devices(parts), norm, head, move=move)
 
 
 def make_single_device_map(parts: Parts, device: torch.device) -> DeviceMap:
@@ -109,10 +109,11 @@ def find_parts(network: LanguageModel, sizes: Mapping[str, int] | None = None) -
         sizes: parameter name to bytes, where they are not the tensor's own.
     """
     names = network.part_names
-    layers = {names.block(layer): layer for layer in range(network.dimensions.num_layers)}
+    layers = {names.name_block(layer): layer for layer in range(network.dimensions.num_layers)}
     unit_names = (names.embedding, *layers, names.final_norm, names.head)
     weights = dict.fromkeys(unit_names, 0)
-    sizes = {name: value.nbytes for name, value in unique_parameters(network)} if sizes is None else sizes
+    if sizes is None:
+        sizes = {name: value.nbytes for name, value in list_unique_parameters(network)}
     for name, size in sizes.items():
         weights[_find_unit(name, unit_names)] += size
     units = tuple(NetworkUnit(name, weights[name], layers.get(name)) for name in unit_names)

@@ -14,7 +14,7 @@ from glm_core import OutOfMemoryError
 from glm_core.records import Placement
 
 from ..generation.runner import PREFILL_CHUNK
-from ..network.kv_cache import MAX_SLOTS, bytes_per_slot
+from ..network.kv_cache import MAX_SLOTS, compute_slot_bytes
 from .device_map import DeviceMap, Parts, resolve_device_map, split
 from .torch_model import TorchModel
 
@@ -174,7 +174,7 @@ class _Search:
             OutOfMemoryError: it does not fit.
         """
         capacity = context + self._model.adapter_positions
-        layer = slots * bytes_per_slot(
+        layer = slots * compute_slot_bytes(
             1, self._sizes.num_kv_heads, capacity, self._sizes.head_dim, self._model.dtype
         )
         workspace = estimate_workspace_bytes(self._model, context, slots) + self._model.adapter_bytes

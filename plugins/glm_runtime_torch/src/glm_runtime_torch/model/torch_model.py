@@ -36,9 +36,9 @@ from ..network.language_model import LanguageModel
 from ..network.parameters import (
     KEPT_IN_FLOAT32,
     count_parameters,
+    count_resident_bytes,
+    list_unique_parameters,
     replace_parameter,
-    resident_bytes,
-    unique_parameters,
 )
 from ..quantization import quantize_from_files, quantize_in_place
 from ..tokenizers import ChatTokenizer, ToolTokenizer
@@ -146,14 +146,14 @@ class TorchModel:
         """Return the bytes that all weights take in memory, or only those that are still to be read."""
         return sum(
             parameter.numel() * self._choose_dtype(name, parameter).itemsize
-            for name, parameter in unique_parameters(self.network)
+            for name, parameter in list_unique_parameters(self.network)
             if parameter.is_meta or not unread_only
         )
 
     @property
     def is_quantized(self) -> bool:
         """Whether the blocks' linear layers are stored integers."""
-        return not self.network.block_linears()
+        return not self.network.find_block_linears()
 
     @property
     def adapter_positions(self) -> int:
@@ -184,7 +184,7 @@ class TorchModel:
         """The parts of the network that may be on different devices, with the memory that they will take."""
         sizes = {
             name: parameter.numel() * self._choose_dtype(name, parameter).itemsize
-            for name, parameter in unique_parameters(self.network)
+            for name, parameter in list_unique_parameters(self.network)
         }
         return find_parts(self.network, sizes)
 
@@ -212,7 +212,7 @@ class TorchModel:
         wanted = None
         if modules is not None:
             wanted = {id(parameter) for module in modules for parameter in module.parameters()}
-        for name, parameter in unique_parameters(self.network):
+        for name, parameter in list_unique_parameters(self.network):
             if wanted is not None and id(parameter) not in wanted:
                 continue
             device = place.find_device(name) if isinstance(place, DeviceMap) else place
@@ -290,7 +290,7 @@ class TorchModel:
         self.info = dataclasses.replace(
             self.info,
             context_length=context_length or self.info.context_length,
-            weight_bytes=resident_bytes(self.network),
+            weight_bytes=count_resident_bytes(self.network),
             devices=tuple(map(str, devices)),
             dtype=str(self.dtype).removeprefix("torch."),
         )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from glm_core import Message
 from glm_core.errors import ConfigError
 
-from ..network.attention import visibility_mask
+from ..network.attention import build_visibility_mask
 from ..network.language_model import LanguageModel
 from ..network.places import Place
 from ..tokenizers import ChatTokenizer
@@ -136,7 +136,7 @@ class Walk:
     ) -> None:
         self._hidden: list[Tensor] = []
         self._arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        replaced = network.embedding_place, Place.of_name(network, network.part_names.block(0))
+        replaced = network.embedding_place, Place.from_name(network, network.part_names.name_block(0))
         modules = [place.module for place in replaced]
         try:
             for place, function in zip(replaced, (embed, self._begin), strict=True):
@@ -172,11 +172,11 @@ class Walk:
 
     def _enter(self, network: LanguageModel, passage: Passage) -> None:
         ids = passage.token_ids
-        layout = network.layout(passage.prompt)
-        mask = visibility_mask(
+        layout = network.find_layout(passage.prompt)
+        mask = build_visibility_mask(
             torch.arange(len(ids)).unsqueeze(0), torch.tensor([layout.context_length]), len(ids)
         )
-        positions = layout.position_ids(0, len(ids)).unsqueeze(0)
+        positions = layout.compute_position_ids(0, len(ids)).unsqueeze(0)
         with contextlib.suppress(_Reached):
             network(torch.tensor([ids]), positions, mask)
 

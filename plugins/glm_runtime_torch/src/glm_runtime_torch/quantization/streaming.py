@@ -35,11 +35,11 @@ class Facts(Protocol):
 class Weights(Protocol):
     """What is asked of a checkpoint; `glm_runtime_torch.checkpoints.reader.Checkpoint` is one."""
 
-    def facts(self, name: str) -> Facts:
+    def get_facts(self, name: str) -> Facts:
         """Return shape and dtype of a tensor."""
         ...
 
-    def row_pieces(self, name: str) -> Iterator[tuple[int, Tensor]]:
+    def read_row_pieces(self, name: str) -> Iterator[tuple[int, Tensor]]:
         """Yield some rows at a time, with the number of the first."""
         ...
 
@@ -50,9 +50,9 @@ class Weights(Protocol):
 
 def quantize_stored(weights: Weights, name: str, scheme: QuantizationScheme) -> tuple[Tensor, Tensor]:
     """Return integers and scales of a stored matrix, read a piece at a time."""
-    facts = weights.facts(name)
+    facts = weights.get_facts(name)
     return quantize_pieces(
-        weights.row_pieces(name), facts.shape, facts.dtype, scheme.bits, scheme.group_size, device=CPU
+        weights.read_row_pieces(name), facts.shape, facts.dtype, scheme.bits, scheme.group_size, device=CPU
     )
 
 

@@ -15,15 +15,15 @@ from torch import Tensor
 from glm_core.errors import CheckpointError, ConfigError
 from glm_core.records import ModelSource, QuantizeJob, QuantizeProgress
 
-from ..checkpoints.companions import checked_companions, copy_companions
-from ..checkpoints.config_file import read_json
+from ..checkpoints.companions import copy_companions, list_companions
+from ..checkpoints.json_file import read_json
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.writer import SafetensorsWriter, hash_file, write_text
 from ..families.registry import Family
-from ..model.directory import read_config, recognize_family
-from ..network.empty_weights import empty_weights
+from ..model.directory import build_network, read_config, recognize_family
+from ..network.empty_weights import build_without_weights
 from ..network.language_model import LanguageModel
-from ..network.parameters import unique_parameters
+from ..network.parameters import list_aliases, list_unique_parameters
 from ..quantization import StoredForm, check_linears, expect_stored_form, quantize_stored
 from ..quantization.calibration import read_passages
 from .block_gptq import BlockGPTQ
@@ -60,7 +60,7 @@ def quantize_checkpoint(source: ModelSource, job: QuantizeJob) -> Iterator[Quant
         ConfigError: scheme, method, calibration file or destination cannot be used.
         CheckpointError: the source is damaged or quantised already.
     """
-    family = None if source.path is None else recognize_family(source.path)
+    family = None if source.path is None else recognize_family(source.path, source.family)
     if source.path is None or family is None:
         return None
     prepared = _prepare(source.path, family, job)
@@ -76,17 +76,17 @@ def _prepare(source: Path, family: Family, job: QuantizeJob) -> Prepared:
             "quantise the float16 original."
         )
     form = StoredForm(job.scheme.bits, job.scheme.group_size, job.embeddings)
-    with empty_weights():
-        network = family.build(read_config(source, raw, family))
+    checkpoint = Checkpoint(source)
+    network = build_network(family, read_config(source, raw, family), checkpoint)
     try:
         check_linears(network, job.scheme)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     check_destination(job.destination, source)
-    checkpoint = Checkpoint(source)
-    checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
+    checkpoint.rename_tied(list_aliases(network))
+    checkpoint.require({name: tuple(value.shape) for name, value in list_unique_parameters(network)})
     shards = plan(checkpoint, network, form, MAX_SHARD_BYTES)
-    copied = sum((source / path).stat().st_size for path in checked_companions(source))
+    copied = sum((source / path).stat().st_size for path in list_companions(source))
     check_disk(job.destination, sum(shard.num_bytes for shard in shards) + copied + SMALL_FILES_BYTES)
     return Prepared(job, source, family, raw, network, checkpoint, form, shards)
 
@@ -97,7 +97,7 @@ def _gptq(prepared: Prepared) -> BlockGPTQ:
         raise ConfigError(
             "gptq needs example text: pass --calibration FILE, one passage a line, or use --method rtn"
         )
-    passages = read_passages(job.calibration, prepared.family.tokenizer(prepared.source))
+    passages = read_passages(job.calibration, prepared.family.read_tokenizer(prepared.source))
     return BlockGPTQ(prepared.network, prepared.checkpoint, prepared.form, passages)
 
 
@@ -153,7 +153,7 @@ def _write_item(
     prepared: Prepared,
 ) -> None:
     if not item.quantized:
-        writer.write(item.source, prepared.checkpoint.pieces(item.source))
+        writer.write(item.source, prepared.checkpoint.read_pieces(item.source))
         return
     found = quantized.get(item.source)
     if found is None:
@@ -196,7 +196,9 @@ def _write_small_files(prepared: Prepared, directory: Path) -> None:
 def _verify(prepared: Prepared, directory: Path) -> None:
     """Open the result as a reader would, before it gets its name."""
     raw = read_json(directory / CONFIG)
-    with empty_weights():
+    with build_without_weights():
         network = prepared.family.build(read_config(directory, raw, prepared.family))
         expect_stored_form(network, raw)
-    Checkpoint(directory).require({name: tuple(value.shape) for name, value in unique_parameters(network)})
+    Checkpoint(directory).require(
+        {name: tuple(value.shape) for name, value in list_unique_parameters(network)}
+    )

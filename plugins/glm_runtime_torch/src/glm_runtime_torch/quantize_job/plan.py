@@ -12,7 +12,7 @@ from torch import nn
 from glm_core.errors import CheckpointError, ConfigError
 
 from ..checkpoints.reader import Checkpoint
-from ..checkpoints.writer import Entry
+from ..checkpoints.writer import TensorEntry
 from ..network.language_model import LanguageModel
 from ..quantization.formats import check_format, scale_dtype, scale_shape, stored_shape
 from ..quantization.network import StoredForm
@@ -35,7 +35,7 @@ class Item:
 
     source: str
     num_bytes: int
-    entries: tuple[Entry, ...]
+    entries: tuple[TensorEntry, ...]
     quantized: bool
 
 
@@ -65,7 +65,7 @@ class Shard:
     units: tuple[Unit, ...]
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[TensorEntry, ...]:
         """Return every tensor in it."""
         return tuple(entry for unit in self.units for item in unit.items for entry in item.entries)
 
@@ -88,7 +88,7 @@ def plan(
         CheckpointError: a matrix to quantise holds no floating-point numbers.
         ConfigError: the table is to be quantised and cannot be.
     """
-    matrices = {f"{place.name}.weight" for place in network.block_linears()}
+    matrices = {f"{place.name}.weight" for place in network.find_block_linears()}
     tables = _table_names(network, form) if form.embeddings else ()
     aliases = _aliases(network)
     start = f"{network.part_names.blocks}."
@@ -99,9 +99,10 @@ def plan(
             continue
         targets = tables if name in tables[:1] else (name,) if name in matrices else ()
         item = _item(checkpoint, name, targets, form)
-        if name.startswith(start):
-            inside[int(name.removeprefix(start).partition(".")[0])].append(item)
-        else:
+        number = name.removeprefix(start).partition(".")[0] if name.startswith(start) else ""
+        if number.isdecimal() and int(number) in inside:
+            inside[int(number)].append(item)
+        else:  # also blocks that the network does not have, such as GLM-4.5's for predicting further tokens
             outside.append(Unit((item,)))
     embedding = f"{network.part_names.embedding}.{STORED_INTEGERS}"
     outside.sort(key=lambda unit: unit.items[0].source != embedding)  # first, the rest as it was
@@ -130,8 +131,8 @@ def _aliases(network: nn.Module) -> set[str]:
 
 
 def _item(checkpoint: Checkpoint, name: str, targets: Sequence[str], form: StoredForm) -> Item:
-    facts = checkpoint.facts(name)
-    itself = Entry(name, facts.dtype, facts.shape)
+    facts = checkpoint.get_facts(name)
+    itself = TensorEntry(name, facts.dtype, facts.shape)
     if not targets:
         return Item(name, itself.num_bytes, (itself,), quantized=False)
     if not facts.dtype.is_floating_point:
@@ -140,11 +141,13 @@ def _item(checkpoint: Checkpoint, name: str, targets: Sequence[str], form: Store
             f"{checkpoint.directory}: {name} holds {dtype} numbers, so it is quantised already; "
             "quantise the float16 original."
         )
-    entries: list[Entry] = []
+    entries: list[TensorEntry] = []
     for target in targets:
         scales = f"{target.removesuffix(STORED_INTEGERS)}{STORED_SCALES}"
-        entries.append(Entry(target, _INT8, stored_shape(facts.shape, form.bits)))
-        entries.append(Entry(scales, scale_dtype(facts.dtype), scale_shape(facts.shape, form.group_size)))
+        entries.append(TensorEntry(target, _INT8, stored_shape(facts.shape, form.bits)))
+        entries.append(
+            TensorEntry(scales, scale_dtype(facts.dtype), scale_shape(facts.shape, form.group_size))
+        )
     return Item(name, itself.num_bytes, tuple(entries), quantized=True)
 
 

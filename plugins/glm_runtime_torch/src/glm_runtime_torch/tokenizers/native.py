@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from glm_core import CheckpointError, Message
 
-from ..checkpoints.config_file import read_json
 from ..checkpoints.integrity import check_not_lfs_pointer
+from ..checkpoints.json_file import read_json
 from .reply_filter import ReplyFilter
 from .template import ChatTemplate
 from .training_rows import TrainingIds, join_prompt_and_answer
@@ -66,7 +66,7 @@ class NativeTokenizer:
 
     def encode_completion(self, text: str) -> list[int]:
         """Return ids of bare text after the control tokens that the tokenizer puts before every text."""
-        front = self._tokenizer.build_inputs_with_special_tokens([])
+        front: list[int] = self._tokenizer("")["input_ids"]
         return [*front, *self.encode(text)]
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:

@@ -7,7 +7,7 @@ where a backend's kernels would give no gradient at all.
 
 Models:
     `TorchModel`, `as_torch_model`, `prepare_frozen`, `prepare_trainable`, `use_gradient_checkpointing`,
-    `resident_bytes`, `check_request`, `get_adapter_key`, `recognize_family_name`, `read_stored_bits`.
+    `count_resident_bytes`, `check_request`, `get_adapter_key`, `recognize_family_name`, `read_stored_bits`.
 Rows and losses:
     `TrainingIds`, `TrainingTokenizer`, `get_training_tokenizer`, `IGNORED_LABEL`, `compute_token_losses`.
 Prefixes and their files:
@@ -25,7 +25,7 @@ from ..adapters.loading import read_adapter
 from ..checkpoints.writer import flush_directory, write_tensors, write_text
 from ..model.torch_model import TorchModel
 from ..network.decoder import IGNORED_LABEL
-from ..network.parameters import resident_bytes
+from ..network.parameters import count_resident_bytes
 from ..network.prefix_encoder import PrefixEncoder
 from ..tokenizers.training_rows import TrainingIds, TrainingTokenizer
 from ._files import read_parameters, write_model
@@ -64,7 +64,7 @@ __all__ = [
     "prepare_trainable",
     "read_adapter",
     "read_parameters",
-    "resident_bytes",
+    "count_resident_bytes",
     "save_adapter",
     "read_stored_bits",
     "compute_token_losses",

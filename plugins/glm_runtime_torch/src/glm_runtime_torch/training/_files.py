@@ -11,7 +11,7 @@ from glm_hub.model_files import CONFIG, SAFETENSORS
 from torch import Tensor
 
 from ..checkpoints.companions import copy_companions
-from ..checkpoints.config_file import read_json
+from ..checkpoints.json_file import read_json
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.writer import write_tensors, write_text
 

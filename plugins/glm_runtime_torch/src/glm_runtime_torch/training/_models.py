@@ -12,10 +12,10 @@ from glm_core import ChatRequest
 from glm_core.errors import ConfigError
 from glm_core.records import QuantizationScheme
 
-from ..checkpoints.config_file import read_json
+from ..checkpoints.json_file import read_json
 from ..model.directory import recognize_family
 from ..model.torch_model import TorchModel
-from ..network.parameters import unique_parameters
+from ..network.parameters import list_unique_parameters
 from ..tokenizers.training_rows import TrainingTokenizer
 
 
@@ -63,7 +63,7 @@ def prepare_trainable(model: TorchModel, device: torch.device) -> list[tuple[str
     if model.directory is None:
         raise ConfigError("a model in memory cannot be trained in full; pass its directory")
     model.materialize(device)
-    parameters = unique_parameters(model.network)
+    parameters = list_unique_parameters(model.network)
     for _, parameter in parameters:
         parameter.requires_grad_(True)
     return parameters

@@ -13,7 +13,7 @@ from ..adapters.directory import AdapterDirectory
 from ..adapters.files import BaseModel
 from ..adapters.fingerprint import fingerprint_of_checkpoint
 from ..adapters.loading import load_prefix_encoder
-from ..checkpoints.config_file import read_json
+from ..checkpoints.json_file import read_json
 from ..checkpoints.reader import Checkpoint
 from ..model.directory import read_config, recognize_family
 from ..model.torch_model import TorchModel
