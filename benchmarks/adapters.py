@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 from glm_jobs.bench.prompts import find_word_count, make_question
-from glm_jobs.bench.rates import decode_rate
+from glm_jobs.bench.rates import compute_decode_rate
 from glm_jobs.bench.streams import run_together
 from glm_runtime_torch.adapters.prefix import PrefixAdapter
 from glm_runtime_torch.model.torch_model import TorchModel
@@ -193,7 +193,7 @@ def _measure_speeds(model: ChatModel, options: argparse.Namespace) -> list[dict[
                 )
                 for number in range(options.batch)
             ]
-            rate = decode_rate(run_together(model, requests))
+            rate = compute_decode_rate(run_together(model, requests))
             if run and rate is not None:  # the first round warms up
                 rates[name].append(rate)
     return [

@@ -26,7 +26,7 @@ from typing import Any
 
 from glm_jobs.bench import Plan, measure
 from glm_jobs.bench.prompts import find_word_count, make_question
-from glm_jobs.bench.rates import time_to_first_token
+from glm_jobs.bench.rates import compute_time_to_first_token
 from glm_jobs.bench.streams import Timeline, run_together
 from random_checkpoint import write_checkpoint
 from reporting import count_busy_cores, describe_machine, format_machine, format_table, write_report
@@ -118,7 +118,9 @@ def _measure_stalls(model: ChatModel, long_prompt: int, runs: int) -> dict[str, 
         "prompt_tokens": alone[0].usage.prompt_tokens,
         "with": _take_medians(with_it),
         "without": _take_medians(without),
-        "first_token_alone": statistics.median(time_to_first_token(timeline) or 0.0 for timeline in alone),
+        "first_token_alone": statistics.median(
+            compute_time_to_first_token(timeline) or 0.0 for timeline in alone
+        ),
     }
 
 
@@ -155,7 +157,7 @@ def _measure_stall(model: ChatModel, newcomer: str | None, tokens: int = 0) -> _
                     raise found
                 outcome = found
     gaps = [after - before for before, after in itertools.pairwise(times[1:])]
-    first = None if outcome is None else time_to_first_token(outcome)
+    first = None if outcome is None else compute_time_to_first_token(outcome)
     return _Stall(max(gaps), statistics.median(gaps), first)
 
 

@@ -42,9 +42,9 @@ from torch import Tensor, nn
 
 import glm_core
 from glm_core import ChatModel, ChatRequest, DeviceError, GlmError, Message, Sampling
-from glm_core.plugins import default_host
+from glm_core.pairing import check_wishes
+from glm_core.plugins import get_default_host
 from glm_core.records import DeviceInfo, Placement
-from glm_core.routing import choose_devices
 from glm_core.survey import take_survey
 
 FORMS = ("float16", "int8", "int4")
@@ -57,9 +57,10 @@ NEW_TOKENS = 64
 def main() -> int:
     """Check, measure and report; 2 without the device, 1 if a golden case is missed."""
     options = _parse_options()
-    host = default_host()
+    host = get_default_host()
     try:
-        backend, (device, *_) = choose_devices(take_survey(host), options.device)
+        (route, *_) = check_wishes(take_survey(host), "auto", options.device)
+        backend, device = route.placer.plugin, route.devices[0]
     except DeviceError as error:
         print(f"benchmarks/gpu.py: {error}", file=sys.stderr)
         return 2
@@ -99,7 +100,7 @@ class Bench:
     def __init__(self, backend: str, device: DeviceInfo, *, tiny: bool, kernels: str = "auto") -> None:
         self._backend, self._device, self._tiny, self._kernels = backend, device, tiny, kernels
         self._torch_device = torch.device(device.name)
-        self._host = default_host()
+        self._host = get_default_host()
 
     def place(self, model: TorchModel, **placement: Any) -> TorchModel:
         """Put a model on the device with the backend and return it."""

@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_ptuning._examples import Lengths, MicroBatches
-from glm_ptuning._loop import Loop, Task
+from glm_ptuning._examples import ExampleLengths, MicroBatches
+from glm_ptuning._loop import TrainingLoop, TrainingTask
 from glm_ptuning._processes import Processes
 from glm_ptuning._settings import parse_settings
 from glm_ptuning._trainable import TrainedPrefix
@@ -303,7 +303,7 @@ def measure_steps(
     total = WARM_UP + shape.steps
     with tempfile.TemporaryDirectory() as folder:
         rows = make_rows(shape, model.config)
-        task = Task(
+        task = TrainingTask(
             network=model.network,
             trainable=TrainedPrefix(model, encoder, BaseModel("random"), {}),
             device=device,
@@ -312,13 +312,15 @@ def measure_steps(
             examples=rows,
             evaluation=[],
             order=MicroBatches(len(rows), 0, 0.0, 1, 0, drop_last=False),
-            lengths=Lengths(shape.source, shape.target),
-            evaluation_lengths=Lengths(shape.source, shape.target),
+            lengths=ExampleLengths(shape.source, shape.target),
+            evaluation_lengths=ExampleLengths(shape.source, shape.target),
             micro_batches_per_step=shape.passes,
             total_steps=total,
             output_dir=Path(folder),
         )
-        return measure_calls(iter(Loop(task, settings, Processes(device)).run()).__next__, total, device)
+        return measure_calls(
+            iter(TrainingLoop(task, settings, Processes(device)).run()).__next__, total, device
+        )
 
 
 def measure_calls(step: Callable[[], Any], total: int, device: torch.device) -> list[float]:

@@ -30,7 +30,7 @@ from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.attention import build_visibility_mask
 from glm_runtime_torch.quantization import QuantizedLinear, dequantize_rows, quantize_rows
-from glm_runtime_torch.quantization.gptq import InputStatistics, gptq
+from glm_runtime_torch.quantization.gptq import InputStatistics, quantize_with_gptq
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -95,7 +95,7 @@ def measure_layers(size: int) -> dict[str, dict[str, dict[str, float]]]:
             statistics.add(calibration)
             for method, (stored, scale) in (
                 ("rtn", quantize_rows(weight.half(), scheme.bits, scheme.group_size)),
-                ("gptq", gptq(weight, statistics, scheme, torch.float16)[:2]),
+                ("gptq", quantize_with_gptq(weight, statistics, scheme, torch.float16)[:2]),
             ):
                 restored = dequantize_rows(stored, scale, scheme.bits, torch.float32, scheme.group_size)
                 found[f"{name} {method}"] = restored

@@ -4,52 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from .errors import RequestError
-
-MAX_SHOWN = 60  # characters; a number of 400 digits is wrong as a whole
-
-
-def show_value(value: object) -> str:
-    """Return a value for the sentence of an error; a long one is cut."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no whole number of more than 4,300 digits
-        return "a number of thousands of digits"
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}… ({len(text):,} characters)"
-
-
-def is_finite(value: object) -> bool:
-    """Return whether a value is a number, no truth value, and not beyond what a float holds."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
+from .isolation import format_value
 
 
 def check_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> None:
-    """Refuse what is no whole number in the range; ``None`` says nothing and passes."""
+    """Refuse a value that is not an integer in the range; ``None`` says nothing and passes."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int):
-        raise RequestError(f"{name} must be a whole number, got {show_value(value)}")
+        raise RequestError(f"{name} must be a whole number, got {format_value(value)}")
     if value < minimum or (maximum is not None and value > maximum):
         upper = "" if maximum is None else f" and at most {maximum}"
-        raise RequestError(f"{name} must be at least {minimum}{upper}, got {show_value(value)}")
+        raise RequestError(f"{name} must be at least {minimum}{upper}, got {format_value(value)}")
 
 
 def check_number(name: str, value: object, expected: str, accept: Callable[[float], bool]) -> None:
-    """Refuse what is no finite number that ``accept`` takes; ``None`` passes."""
+    """Refuse a value that is not a finite number that ``accept`` takes; ``None`` passes."""
     if value is None:
         return
-    if not is_finite(value) or not accept(value):  # type: ignore[arg-type]
-        raise RequestError(f"{name} must be {expected}, got {show_value(value)}")
+    try:  # an integer beyond the range of float has no sensible meaning either
+        number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or not accept(number):
+        raise RequestError(f"{name} must be {expected}, got {format_value(value)}")
 
 
 def check_text(name: str, value: object) -> None:
-    """Refuse what is not text, or text that cannot be written as UTF-8.
+    """Refuse a value that is not text, or text that cannot be written as UTF-8.
 
     Half of a surrogate pair comes from JSON escapes and from command lines that are not UTF-8;
     further in, a tokenizer would fail on it.
@@ -65,15 +50,23 @@ def check_text(name: str, value: object) -> None:
 
 
 def check_token_ids(name: str, value: tuple[object, ...]) -> None:
-    """Refuse what is no token ids: nothing, or a member that is no whole number from 0 on."""
+    """Refuse an empty tuple, and members that are not integers of 0 or more."""
     if not value:
         raise RequestError(f"{name} holds no token ids; pass at least one")
     for index, member in enumerate(value):
         if isinstance(member, bool) or not isinstance(member, int) or member < 0:
-            raise RequestError(f"{name} must hold token ids, got {member!r} at position {index}")
+            raise RequestError(f"{name} must hold token ids, got {format_value(member)} at position {index}")
+
+
+def to_tuple(name: str, value: Any) -> tuple[Any, ...]:
+    """Return the members of a list or the like; refuse a value that has none."""
+    try:
+        return tuple(value)
+    except TypeError:
+        raise RequestError(f"{name} must be a list, got {format_value(value)}") from None
 
 
 def check_tuple_of(name: str, value: object, kind: type) -> None:
-    """Refuse what is no tuple of records of one kind."""
+    """Refuse a value that is not a tuple of records of one kind."""
     if not isinstance(value, tuple) or not all(isinstance(member, kind) for member in value):
-        raise RequestError(f"{name} must be a tuple of {kind.__name__} records, got {value!r}")
+        raise RequestError(f"{name} must be a tuple of {kind.__name__} records, got {format_value(value)}")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from ._conflicts import OWNERS
+from .conflicts import OWNERS
 from .descriptions import DeviceInfo
 from .errors import ConfigError, DeviceError
 from .survey import Placer, Survey
@@ -25,7 +25,7 @@ _PACKAGES = OWNERS["device"]
 
 
 @dataclass(frozen=True)
-class Route:
+class ModelRoute:
     """Who loads a model, who places it, and where; a candidate has every device that comes into question.
 
     Attributes:
@@ -51,32 +51,32 @@ class Route:
         return f"device auto: {self.devices[0].name} ({'; '.join([self.devices[0].label, *reasons])})"
 
 
-def candidate_of(survey: Survey, placer: Placer, runtime: str = "") -> Route:
+def make_candidate(survey: Survey, placer: Placer, runtime: str = "") -> ModelRoute:
     """Return a placer as a candidate for models of a runtime, or for any model."""
     own = survey.runtimes[runtime].priority if runtime else 0
-    return Route(runtime, placer, placer.info.devices, (placer.info.priority, own))
+    return ModelRoute(runtime, placer, placer.info.devices, (placer.info.priority, own))
 
 
-def best_routes(
-    survey: Survey, candidates: Sequence[Route], wanted: str, *, named_runtime: str | None = None
-) -> list[Route]:
+def find_best_routes(
+    survey: Survey, candidates: Sequence[ModelRoute], wanted: str, *, named_runtime: str | None = None
+) -> list[ModelRoute]:
     """Return the routes that ``--device`` means and that are equal; one, unless the user must decide.
 
     Raises:
         DeviceError: the device is unknown, absent or not available; says which there are.
     """
-    rightful = _without_others_devices(survey, candidates, named_runtime)
+    rightful = _drop_others_devices(survey, candidates, named_runtime)
     if wanted == "auto":
-        return _best_available(rightful)
+        return _find_best_available(rightful)
     kind, _, indices = wanted.partition(":")
 
-    def rank(route: Route) -> tuple[bool, bool, tuple[int, int]]:
-        ours = survey.distribution(route.placer.plugin) == _PACKAGES.get(kind, "")
+    def rank(route: ModelRoute) -> tuple[bool, bool, tuple[int, int]]:
+        ours = survey.host.find_distribution(route.placer.plugin) == _PACKAGES.get(kind, "")
         return ours, route.placer.info.name == kind, route.priorities
 
     refusals: list[DeviceError] = []
     for _, group in groupby(sorted(rightful, key=rank, reverse=True), key=rank):
-        routes: list[Route] = []
+        routes: list[ModelRoute] = []
         for route in group:
             of_kind = tuple(device for device in route.devices if device.type == kind)
             if of_kind:
@@ -86,10 +86,10 @@ def best_routes(
                     refusals.append(error)
         if routes:
             return routes
-    raise refusals[0] if refusals else _unknown_device(survey, rightful, wanted, named_runtime)
+    raise refusals[0] if refusals else _make_unknown_device_error(survey, rightful, wanted, named_runtime)
 
 
-def require_one(survey: Survey, routes: Sequence[Route]) -> Route:
+def require_one(survey: Survey, routes: Sequence[ModelRoute]) -> ModelRoute:
     """Return the one route that there is.
 
     Raises:
@@ -101,23 +101,30 @@ def require_one(survey: Survey, routes: Sequence[Route]) -> Route:
     if len(runtimes) > 1:
         raise ConfigError(
             f"{len(runtimes)} runtimes can run this model equally well; choose with "
-            + survey.runtime_options(runtimes)
+            + survey.format_runtime_options(runtimes)
         )
     devices = sorted({route.devices[0].name for route in routes})
+    plugins = [route.placer.plugin for route in routes]
     if len(devices) == len(routes):
         advice = "choose with " + " or ".join(f"--device {name}" for name in devices)
+    elif set(plugins) <= set(survey.runtimes):  # with devices of their own
+        advice = "choose with " + survey.format_runtime_options(plugins)
     else:
-        advice = "leave one out with GLM_DISABLE_PLUGINS=" + routes[-1].placer.plugin
+        kept = next((plugin for plugin in plugins if plugin in survey.runtimes), plugins[0])
+        others = ",".join(plugin for plugin in plugins if plugin != kept)  # a runtime must stay to load it
+        advice = f"leave all but one out, such as with GLM_DISABLE_PLUGINS={others}"
     placers = " and ".join(str(route.placer) for route in routes)
     raise ConfigError(f"{placers} have devices of the same priority; {advice}")
 
 
-def _without_others_devices(survey: Survey, candidates: Sequence[Route], named: str | None) -> list[Route]:
+def _drop_others_devices(
+    survey: Survey, candidates: Sequence[ModelRoute], named: str | None
+) -> list[ModelRoute]:
     """Drop from each candidate the devices of types that belong to another candidate."""
     owners: dict[str, str] = {}
     for route in candidates:
         plugin = route.placer.plugin
-        distribution = survey.distribution(plugin)
+        distribution = survey.host.find_distribution(plugin)
         for kind in {device.type for device in route.devices}:
             if plugin == named:
                 owners[kind] = plugin
@@ -131,10 +138,10 @@ def _without_others_devices(survey: Survey, candidates: Sequence[Route], named: 
     return rightful
 
 
-def _best_available(candidates: Sequence[Route]) -> list[Route]:
+def _find_best_available(candidates: Sequence[ModelRoute]) -> list[ModelRoute]:
     passed_over: list[DeviceInfo] = []
 
-    def rank(route: Route) -> tuple[int, int]:
+    def rank(route: ModelRoute) -> tuple[int, int]:
         return route.priorities
 
     for _, group in groupby(sorted(candidates, key=rank, reverse=True), key=rank):
@@ -155,19 +162,21 @@ def _best_available(candidates: Sequence[Route]) -> list[Route]:
     raise DeviceError(f"no device is available: {'; '.join(reasons) or 'the backends see none'}")
 
 
-def _unknown_device(survey: Survey, routes: Sequence[Route], wanted: str, runtime: str | None) -> DeviceError:
+def _make_unknown_device_error(
+    survey: Survey, routes: Sequence[ModelRoute], wanted: str, runtime: str | None
+) -> DeviceError:
     """Return the error for a device of a type that no candidate has, with what to do instead."""
     kind = wanted.partition(":")[0]
     ranked = sorted(routes, key=lambda route: -route.priorities[0])
     devices = [device for route in ranked for device in route.devices if device.available]
     there = ", ".join(dict.fromkeys(device.name for device in devices)) or "none"
-    unused = survey.host.unused()
-    namesakes = [placer for placer in survey.placers() if placer.info.name == kind]
+    unused = survey.host.describe_unused()
+    namesakes = [placer for placer in survey.placers if placer.info.name == kind]
     described = [device for placer in namesakes for device in placer.devices]
     if namesakes and not any(device.type == kind for device in described):
         but = "".join(f", only {device.name}" for device in described[:1])
         return DeviceError(f"device {wanted!r}: its backend sees no such device{but}; choose one of: {there}")
-    if any(device.type == kind for placer in survey.placers() for device in placer.devices):
+    if any(device.type == kind for placer in survey.placers for device in placer.devices):
         named = "" if runtime is None else f" with --runtime {survey.runtimes[runtime].name}"
         return DeviceError(f"device {wanted!r} cannot run this model{named}; choose one of: {there}")
     if kind in _PACKAGES:

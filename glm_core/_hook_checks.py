@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pluggy
 
@@ -39,7 +39,7 @@ def check_hooks(module: object, trial: pluggy.PluginManager) -> tuple[str, ...]:
         if caller.has_spec():
             names.append(caller.name)
         elif not all(implementation.optionalhook for implementation in implementations):
-            raise PluginError(_unknown_hook(caller.name))  # misspelt, it would just never be called
+            raise PluginError(_explain_unknown_hook(caller.name))  # misspelt, it would just never be called
         for implementation in implementations:
             _check_shape(caller.name, implementation.function)
     missing = [name for name in RUNTIME_HOOKS if name not in names]
@@ -50,7 +50,14 @@ def check_hooks(module: object, trial: pluggy.PluginManager) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _unknown_hook(name: str) -> str:
+def check_description(record: object, hooks: Collection[str]) -> None:
+    """Refuse a description of what the plugin has no hook for: it would be chosen, and then fail."""
+    for field, hook in (("devices", "place"), ("schemes", "quantize"), ("predict_options", "predict")):
+        if getattr(record, field, ()) and hook not in hooks:
+            raise PluginError(f"describes {field} but does not answer {hook}")
+
+
+def _explain_unknown_hook(name: str) -> str:
     known = sorted(name for name, value in vars(hookspecs).items() if hasattr(value, "glm_spec"))
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"hooks are: {', '.join(known)}"

@@ -6,12 +6,13 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._isolation import broken_promise, plugin_errors, safe_repr
-from ._tracing import trace_items
+from ._checks import to_tuple
 from .errors import AdapterError, ClosedError, PluginError, RequestError
-from .models import adapter_directory
+from .isolation import format_value, make_promise_error, wrap_plugin_errors
+from .models import find_adapter_directory
 from .records import (
     FINISH_REASONS,
     AdapterHolder,
@@ -27,6 +28,7 @@ from .records import (
     has_tool_messages,
     join_calls,
 )
+from .tracing import trace_items
 
 if TYPE_CHECKING:
     from .plugins import PluginHost
@@ -49,26 +51,29 @@ class ChatStream(Iterator[Delta], AbstractContextManager["ChatStream"]):
         self._finished = False
         self._closed = False
         if not callable(getattr(deltas, "close", None)) or not hasattr(deltas, "__next__"):
-            raise broken_promise(
-                plugin, f"chat_stream returned {safe_repr(deltas)}, which is no iterator with close()"
+            raise make_promise_error(
+                plugin, f"chat_stream returned {format_value(deltas)}, which is no iterator with close()"
             )
         self._deltas = trace_items(plugin, "chat_stream", deltas)
 
     def __next__(self) -> Delta:
-        with plugin_errors(self._plugin, "chat_stream"):
+        with wrap_plugin_errors(self._plugin, "chat_stream"):
             delta = next(self._deltas, _END)
         if delta is _END:
             if self._finished or self._closed:
                 raise StopIteration
-            raise self._broken("ended without a delta that has a finish_reason")
+            self.close()
+            raise make_unfinished_error(f"plugin {self._plugin!r}: chat_stream")
         if not isinstance(delta, Delta) or not isinstance(delta.text, str):
-            raise self._broken(f"gave {safe_repr(delta)}; Delta records with text are expected")
+            raise self._cancel_broken_answer(
+                f"gave {format_value(delta)}; Delta records with text are expected"
+            )
         if self._finished:
-            raise self._broken("went on after the delta that had a finish_reason")
+            raise self._cancel_broken_answer("went on after the delta that had a finish_reason")
         if delta.finish_reason is not None:
             if delta.finish_reason not in FINISH_REASONS:
-                raise self._broken(
-                    f"gave the finish_reason {safe_repr(delta.finish_reason)}; "
+                raise self._cancel_broken_answer(
+                    f"gave the finish_reason {format_value(delta.finish_reason)}; "
                     f"expected one of {', '.join(FINISH_REASONS)}"
                 )
             self._finished = True
@@ -79,9 +84,9 @@ class ChatStream(Iterator[Delta], AbstractContextManager["ChatStream"]):
         self._closed = True
         self._deltas.close()
 
-    def _broken(self, what: str) -> PluginError:
+    def _cancel_broken_answer(self, what: str) -> PluginError:
         self.close()
-        return broken_promise(self._plugin, f"chat_stream {what}")
+        return make_promise_error(self._plugin, f"chat_stream {what}")
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -103,11 +108,11 @@ class ChatModel(AbstractContextManager["ChatModel"]):
     @property
     def info(self) -> ModelInfo:
         """Name, family, size, context length, sampling defaults and adapters."""
-        with plugin_errors(self._runtime, "info"):
+        with wrap_plugin_errors(self._runtime, "info"):
             info: object = self._model.info
         if not isinstance(info, ModelInfo):
-            raise broken_promise(
-                self._runtime, f"info of its model is {safe_repr(info)}, which is no ModelInfo"
+            raise make_promise_error(
+                self._runtime, f"info of its model is {format_value(info)}, which is no ModelInfo"
             )
         return info
 
@@ -139,7 +144,7 @@ class ChatModel(AbstractContextManager["ChatModel"]):
         Raises:
             RequestError: a value is wrong, or the question does not fit.
         """
-        past: list[Any] = list(history or [])
+        past = list(to_tuple("history", history or ()))
         with self.chat_stream(
             prompt, past, system=system, adapter=adapter, stop=stop, seed=seed, **sampling
         ) as deltas:
@@ -169,7 +174,7 @@ class ChatModel(AbstractContextManager["ChatModel"]):
             messages=build_messages(history, prompt, system),
             sampling=Sampling(**sampling),
             adapter=adapter,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
+            stop=(stop,) if isinstance(stop, str) else to_tuple("stop", stop or ()),
             seed=seed,
         )
         return self.stream(request)
@@ -194,7 +199,9 @@ class ChatModel(AbstractContextManager["ChatModel"]):
             )
         deltas = self._host.call(self._runtime, "chat_stream", model=self._model, request=request)
         if deltas is None:
-            raise broken_promise(self._runtime, "chat_stream declined a request for a model that it loaded")
+            raise make_promise_error(
+                self._runtime, "chat_stream declined a request for a model that it loaded"
+            )
         return ChatStream(self._runtime, deltas)
 
     def reply(self, request: ChatRequest) -> Message:
@@ -209,7 +216,7 @@ class ChatModel(AbstractContextManager["ChatModel"]):
     @property
     def load(self) -> ModelLoad | None:
         """Return how busy the model is now; ``None`` where its runtime does not say."""
-        with plugin_errors(self._runtime, "load"):
+        with wrap_plugin_errors(self._runtime, "load"):
             load = getattr(self._model, "load", None)
         return load if isinstance(load, ModelLoad) else None
 
@@ -231,22 +238,25 @@ class ChatModel(AbstractContextManager["ChatModel"]):
         """Return the runtime's own object, for hooks that work on it."""
         return self._model
 
-    def add_adapter(self, name: str, directory: str | os.PathLike[str]) -> None:
+    def add_adapter(
+        self, name: str, directory: str | os.PathLike[str], *, inside: Path | None = None
+    ) -> None:
         """Load an adapter beside those there are; requests may name it as soon as this returns.
 
         Args:
             name: what requests will call it.
             directory: where its files are.
+            inside: read no file that is really elsewhere, whatever links say; ``None`` = anywhere.
 
         Raises:
             AdapterError: the name is taken or empty, or the adapter is missing, damaged or of another
-                model.
+                model, or a file of it is not inside ``inside``.
         """
         if name in self.info.adapters:
             raise AdapterError(f"adapter {name!r} is loaded already; remove it first, or choose another name")
-        holder, path = self._holder(), adapter_directory(name, directory)
-        with plugin_errors(self._runtime, "add_adapter"):
-            holder.add_adapter(name, path)
+        holder, path = self._require_holder(), find_adapter_directory(name, directory)
+        with wrap_plugin_errors(self._runtime, "add_adapter"):
+            holder.add_adapter(name, path, inside)
 
     def remove_adapter(self, name: str) -> None:
         """Forget an adapter; requests that run or wait with it end as they would have.
@@ -255,11 +265,11 @@ class ChatModel(AbstractContextManager["ChatModel"]):
             AdapterError: there is none of that name.
         """
         self._check_adapter(name)
-        holder = self._holder()
-        with plugin_errors(self._runtime, "remove_adapter"):
+        holder = self._require_holder()
+        with wrap_plugin_errors(self._runtime, "remove_adapter"):
             holder.remove_adapter(name)
 
-    def _holder(self) -> AdapterHolder:
+    def _require_holder(self) -> AdapterHolder:
         if self._closed:
             raise ClosedError("the model was closed; load it again")
         if not isinstance(self._model, AdapterHolder):
@@ -278,7 +288,7 @@ class ChatModel(AbstractContextManager["ChatModel"]):
         """Give back memory and threads; further requests raise `ClosedError`."""
         if not self._closed:
             self._closed = True
-            with plugin_errors(self._runtime, "close"):
+            with wrap_plugin_errors(self._runtime, "close"):
                 self._model.close()
 
     def __exit__(self, *error: object) -> None:
@@ -293,6 +303,11 @@ def collect(stream: Iterable[Delta]) -> tuple[str, Delta]:
     """
     message, last = collect_message(stream)
     return message.content, last
+
+
+def make_unfinished_error(what: str) -> PluginError:
+    """Return the error for an answer whose end has no ``finish_reason``, and so may be only a part."""
+    return PluginError(f"{what} ended without a finish_reason; report this to the runtime's author")
 
 
 def collect_message(stream: Iterable[Delta]) -> tuple[Message, Delta]:
@@ -310,7 +325,7 @@ def collect_message(stream: Iterable[Delta]) -> tuple[Message, Delta]:
         pieces += delta.tool_calls
         last = delta
     if last is None or last.finish_reason is None:
-        raise PluginError("the answer ended without a finish_reason; report this to the runtime's author")
+        raise make_unfinished_error("the answer")
     calls = join_calls(pieces)
     try:
         return Message("assistant", "".join(text), calls), last

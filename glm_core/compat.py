@@ -17,12 +17,12 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ._candidates import load_declared
+from .candidates import load_declared
 from .chat_model import ChatModel
 from .config import load_settings
 from .errors import ConfigError, PluginError
 from .frontends import find_frontend, start_frontend
-from .plugins import default_host
+from .plugins import get_default_host
 from .routing import adopt_model, open_model
 
 ENTRY_POINT_GROUP = "glm.compat"
@@ -105,7 +105,7 @@ def _launch(
 ) -> None:
     if (model is None) != (tokenizer is None):
         raise ConfigError("pass both model= and tokenizer=, or neither and model_name_or_path=")
-    host = default_host()
+    host = get_default_host()
     info = find_frontend(host, frontend)
     options = {option.name: option.default for option in info.options}
     opener: Callable[[], ChatModel]

@@ -6,6 +6,7 @@ This module and `glm_core.language` are the only places of the core that read th
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -15,23 +16,23 @@ from typing import Any
 
 import platformdirs
 
-from ._checks import is_finite, show_value
 from ._not_set import NOT_SET, NotSet
 from .errors import ConfigError
+from .isolation import format_value
 from .jobs import QuantizationScheme
 
 ENVIRONMENT_PREFIX = "GLM_"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 HUBS = ("huggingface", "modelscope")
-MAX_SLOTS = 1024
-MAX_CONTEXT_LENGTH = 2**24
-MAX_KV_MEMORY = 2.0**20
+MAX_SLOTS = 1024  # as many sequences as no machine answers at once; more is a typing mistake
+MAX_CONTEXT_LENGTH = 2**24  # sixteen times what the longest published model takes
+MAX_KV_MEMORY = 2.0**20  # gigabytes, that is a petabyte: beyond it somebody wrote bytes
+MAX_TEXT = 4096  # characters, as in the longest path of an operating system
+MAX_FILE_BYTES = 2**20
+"""A settings file has fourteen lines; what is longer is another file, such as a device that never ends."""
 YES = ("1", "true", "yes", "on")
 NO = ("0", "false", "no", "off")
-AUTOMATIC = ("auto", "0")
-"""How users say in a number's place that they leave it open; 0 would be of no use as a number."""
-MIN_KV_MEMORY = 1e-6
-"""Gigabytes; less would be no whole number of bytes, and nothing of it left for a conversation."""
+MIN_KV_MEMORY = 1e-6  # gigabytes; less would leave no whole kilobyte for a conversation
 _NUMBERS: Mapping[str, tuple[type[int] | type[float], str, float, float]] = {
     "slots": (int, "whole number", 1, MAX_SLOTS),
     "context_length": (int, "whole number", 1, MAX_CONTEXT_LENGTH),
@@ -80,39 +81,33 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, choices in (("dtype", DTYPES), ("hub", HUBS)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"{name} {getattr(self, name)!r} is unknown; expected one of {', '.join(choices)}"
-                )
+            if (word := getattr(self, name)) not in choices:
+                there = ", ".join(choices)
+                raise ConfigError(f"{name} {format_value(word)} is unknown; expected one of {there}")
         if self.quantize != "none":
             QuantizationScheme.parse(self.quantize)
         for name, (_, _, minimum, maximum) in _NUMBERS.items():
             number = getattr(self, name)
-            if number is not NOT_SET and not (is_finite(number) and minimum <= number <= maximum):
+            if number is not NOT_SET and not minimum <= number <= maximum:
                 bounds = f"from {minimum:g} to {maximum:g}"
-                raise ConfigError(f"{name} must be 0 (automatic), or {bounds}, got {show_value(number)}")
+                raise ConfigError(f"{name} must be 0 (automatic), or {bounds}, got {format_value(number)}")
 
 
-def config_file(environ: Mapping[str, str] = os.environ) -> Path:
+def find_config_file(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the settings file: ``GLM_CONFIG``, or ``config.toml`` in the user's configuration folder."""
     named = environ.get("GLM_CONFIG")
     return expand(named) if named else platformdirs.user_config_path("glm") / "config.toml"
 
 
-def hub_cache(environ: Mapping[str, str] = os.environ) -> Path:
+def find_hub_cache(environ: Mapping[str, str] = os.environ) -> Path:
     """Return where Hugging Face's client keeps downloads; the same rule as the client's own."""
     caches = environ.get("XDG_CACHE_HOME") or "~/.cache"
     return expand(environ.get("HF_HOME") or f"{caches}/huggingface")
 
 
-def wants_debug(environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether ``GLM_DEBUG`` asks the command line for tracebacks and debug messages."""
-    return environ.get("GLM_DEBUG", "").lower() in YES
-
-
-def wants_hook_trace(environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether ``GLM_TRACE_HOOKS`` asks for a line about every hook call."""
-    return environ.get("GLM_TRACE_HOOKS", "").lower() in YES
+def is_switched_on(variable: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether a variable such as ``GLM_DEBUG`` or ``GLM_TRACE_HOOKS`` holds one of `YES`."""
+    return environ.get(variable, "").lower() in YES
 
 
 def is_first_process(environ: Mapping[str, str] = os.environ) -> bool:
@@ -143,7 +138,7 @@ def load_settings(
         ConfigError: a source holds an unknown name or a value that cannot be used.
     """
     values = _from_file(environ)
-    if environ.get("HF_HUB_OFFLINE", "").lower() in YES:
+    if is_switched_on("HF_HUB_OFFLINE", environ):
         values["offline"] = True
     for field in dataclasses.fields(Settings):
         variable = ENVIRONMENT_PREFIX + field.name.upper()
@@ -156,24 +151,28 @@ def load_settings(
 
 
 def _from_file(environ: Mapping[str, str]) -> dict[str, Any]:
-    path = config_file(environ)
+    path = find_config_file(environ)
     try:
-        text = path.read_text("utf-8-sig")  # editors on Windows put a mark in front
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise ConfigError(f"the settings file {path} is longer than {MAX_FILE_BYTES:,} bytes")
+        text = data.decode("utf-8-sig")  # editors on Windows put a mark in front
     except FileNotFoundError:
         if environ.get("GLM_CONFIG"):
             raise ConfigError(f"GLM_CONFIG names {path}, which does not exist") from None
         return {}
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"the settings file {path} cannot be read: {error}") from error
     try:
         content = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # tomllib's own among them
+    except (ValueError, RecursionError) as error:  # also numbers and nesting beyond Python's own limits
         raise ConfigError(f"the settings file {path} is no valid TOML: {error}") from error
     known = {field.name for field in dataclasses.fields(Settings)}
     for name in content:
         if name not in known:
             raise ConfigError(
-                f"the settings file {path} has an unknown setting {name!r}; "
+                f"the settings file {path} has an unknown setting {format_value(name)}; "
                 f"known are: {', '.join(sorted(known))}"
             )
     return {name: _parse(name, value, str(path)) for name, value in content.items()}
@@ -194,22 +193,29 @@ def _convert(name: str, value: Any) -> Any:
         parts = value.split(",") if isinstance(value, str) else value
         if isinstance(parts, (list, tuple)) and all(isinstance(part, str) for part in parts):
             return tuple(part.strip() for part in parts if part.strip())
-        raise ConfigError(f"{name} must be a list of plugin names, got {value!r}")
+        raise ConfigError(f"{name} must be a list of plugin names, got {format_value(value)}")
     if name == "offline":
         word = str(value).lower() if isinstance(value, (str, bool)) else ""
         if word in YES + NO:
             return word in YES
-        raise ConfigError(f"{name} must be true or false, got {value!r}")
+        raise ConfigError(f"{name} must be true or false, got {format_value(value)}")
     if name in _NUMBERS:
-        kind, what, _, _ = _NUMBERS[name]
+        kind, what, *_ = _NUMBERS[name]
         try:
-            if str(value) in (*AUTOMATIC, "0.0"):
-                return NOT_SET
             if isinstance(value, bool) or (kind is int and isinstance(value, float)):
                 raise TypeError
-            return kind(value)
-        except (TypeError, ValueError, OverflowError):
-            raise ConfigError(f"{name} must be a {what}, got {show_value(value)}") from None
+            number = 0 if value == "auto" else kind(value)
+            return number or NOT_SET  # 0 leaves it open too, since it would be of no use as a number
+        except OverflowError:  # an integer beyond the range of float; `Settings` says the range
+            return math.inf
+        except (TypeError, ValueError):  # ValueError also for more digits than Python converts
+            raise ConfigError(f"{name} must be a {what}, got {format_value(value)}") from None
+    if name == "model" and isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if not isinstance(value, str):
-        raise ConfigError(f"{name} must be text, got {show_value(value)}")
+        raise ConfigError(
+            f"{name} must be {'text or a path' if name == 'model' else 'text'}, got {format_value(value)}"
+        )
+    if len(value) > MAX_TEXT:
+        raise ConfigError(f"{name} must have at most {MAX_TEXT:,} characters, got {len(value):,}")
     return value

@@ -132,7 +132,9 @@ class RuntimeInfo:
         devices: devices of its own, absent ones included if it can say why; of any type, also one
             that a backend has too, such as ``cuda``.
         priority: as of a backend, for its own devices; of two runtimes that could run a model on the
-            same backend's device, that of higher priority is taken.
+            same backend's device, that of higher priority is taken. Where both are equal, the user must
+            choose with ``--runtime``: a second runtime for ChatGLM checkpoints that leaves this at 0, as
+            this project's has it, stops every command that names no runtime.
         schemes: what its ``quantize`` hook takes on its own devices.
         kernels: what ``--kernels`` may choose on its own devices beside ``auto``.
     """

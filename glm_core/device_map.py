@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ._isolation import safe_repr
 from .config import expand
 from .descriptions import DeviceInfo
 from .errors import ConfigError
+from .isolation import format_value
 
 DeviceMap = Mapping[str, str | int]
 """Module name, as in the checkpoint's network, to a device's name or its number."""
@@ -27,13 +27,13 @@ def read_device_map(text: str) -> dict[str, str | int]:
         origin = f"--device-map {path}"
         try:
             text = path.read_text("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # not there, not readable, or not UTF-8
             raise ConfigError(
                 f"--device-map {str(path)!r} is neither a JSON object nor a file that can be read: {error}"
             ) from error
     try:
         content: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, or nested too deeply
         raise ConfigError(f"{origin} is no valid JSON: {error}") from error
     return check_entries(origin, content)
 
@@ -41,14 +41,19 @@ def read_device_map(text: str) -> dict[str, str | int]:
 def check_entries(origin: str, content: Any) -> dict[str, str | int]:
     """Return a map of names to devices; refuse all else, such as the ``"auto"`` of other libraries."""
     if not isinstance(content, Mapping) or not content:
-        raise ConfigError(f'{origin}: expected an object such as {{"": "cuda:0"}}, got {safe_repr(content)}')
+        raise ConfigError(
+            f'{origin}: expected an object such as {{"": "cuda:0"}}, got {format_value(content)}'
+        )
     for name, device in content.items():
+        if not isinstance(name, str):
+            raise ConfigError(f"{origin} has the key {format_value(name)}; expected a module's name")
         if isinstance(device, bool) or not isinstance(device, (str, int)):
-            raise ConfigError(f"{origin} puts {name!r} on {device!r}; expected a device's name or number")
+            what = f"{name!r} on {format_value(device)}"
+            raise ConfigError(f"{origin} puts {what}; expected a device's name or number")
     return dict(content)
 
 
-def devices_of_map(device_map: DeviceMap) -> str:
+def list_mapped_devices(device_map: DeviceMap) -> str:
     """Return what ``--device`` means where only the map says it; ``auto`` if the map has numbers alone."""
     names = list(dict.fromkeys(device for device in device_map.values() if isinstance(device, str)))
     kinds = {name.partition(":")[0] for name in names}
@@ -70,11 +75,10 @@ def check_device_map(device_map: DeviceMap, devices: tuple[DeviceInfo, ...]) -> 
         return
     (device,) = devices
     index = device.name.partition(":")[2]
-    number = int(index) if index.isdigit() else 0
+    number = int(index) if index.isdecimal() else 0
     accepted = {device.name, f"{device.type}:{number}", number, *([device.type] if number == 0 else [])}
     for name, value in device_map.items():
         if value not in accepted:
-            raise ConfigError(
-                f"device_map puts {repr(name) if name else 'everything'} on {value!r}, but the model runs on "
-                f"{device.name} alone; name all devices with --device, such as cuda:0,1, or leave the map out"
-            )
+            what = f"{repr(name) if name else 'everything'} on {format_value(value)}"
+            advice = "name all devices with --device, such as cuda:0,1, or leave the map out"
+            raise ConfigError(f"device_map puts {what}, but the model runs on {device.name} alone; {advice}")

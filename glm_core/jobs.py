@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import ConfigError
+from .isolation import format_value
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,8 @@ class QuantizationScheme:
         """
         match = re.fullmatch(r"int(\d{1,2})(?:-g(\d{1,6}))?", text)
         if match is None:
-            raise ConfigError(
-                f"quantize {text!r} is unknown; expected none, int8, int4, or int4-g128 and the like"
-            )
+            expected = "none, int8, int4, or int4-g128 and the like"
+            raise ConfigError(f"quantize {format_value(text)} is unknown; expected {expected}")
         return cls(int(match[1]), int(match[2] or 0))
 
 

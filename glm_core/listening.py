@@ -11,27 +11,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
+from .chat_model import make_unfinished_error
 from .cleaning import clean_text
-from .errors import PluginError
-from .records import Delta, FinishReason, Usage
+from .records import Delta, DeltaStream, FinishReason, Usage
 
 _log = logging.getLogger("glm")
 
-DEFAULT_MAX_PENDING = 64
-
-
-class ClosableStream(Protocol):
-    """What ``ChatModel.stream`` returns, and any generator of deltas."""
-
-    def __iter__(self) -> Iterator[Delta]:
-        """Return deltas, the last of which has a ``finish_reason``."""
-
-    def close(self) -> None:
-        """Cancel the answer; may raise ValueError while the stream runs, as generators do."""
+DEFAULT_MAX_PENDING = 64  # enough that a reader who blinks stops nothing, little enough to need no memory
 
 
 @dataclass(frozen=True)
@@ -82,7 +71,7 @@ class StreamListener:
 
     def __init__(
         self,
-        open_stream: Callable[[], ClosableStream],
+        open_stream: Callable[[], DeltaStream],
         emit: Callable[[ListenerEvent], object],
         *,
         max_pending: int | None = DEFAULT_MAX_PENDING,
@@ -91,7 +80,7 @@ class StreamListener:
         self._emit = emit
         self._room = None if max_pending is None else threading.Semaphore(max_pending)
         self._cancelled = threading.Event()
-        self._stream: ClosableStream | None = None
+        self._stream: DeltaStream | None = None
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="glm-listener", daemon=True)
 
@@ -161,7 +150,7 @@ class StreamListener:
             if delta.finish_reason is not None:
                 return
         if not self._cancelled.is_set():
-            raise PluginError("the answer ended without a finish_reason; report this to the runtime's author")
+            raise make_unfinished_error("the answer")
 
     def _close_stream(self) -> None:
         """Close the stream once, by whichever thread comes first."""

@@ -12,16 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
-from ._checks import check_text, check_tuple_of
+from ._checks import check_text, check_tuple_of, to_tuple
 from .errors import PluginError, RequestError
+from .isolation import format_value
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
 TOOL_CHOICES = ("auto", "none", "required")
-MAX_TOOLS = 128
-MAX_CALL_ID = 256
-MAX_DEPTH = 64
+MAX_TOOLS = 128  # as OpenAI's API; all of them stand in the prompt
+MAX_CALL_ID = 256  # characters; an id is a random word, and every later message repeats it
+MAX_DEPTH = 64  # far below Python's recursion limit, which json and templates would hit
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -151,7 +152,7 @@ def build_messages(
     """
     messages: list[Message] = [Message("system", system)] if system else []
     kinds: set[type] = set()
-    for element in history or ():
+    for element in to_tuple("history", history or ()):
         if isinstance(element, Message):
             messages.append(element)
             kinds.add(Message)
@@ -160,8 +161,8 @@ def build_messages(
             kinds.add(tuple)
         else:
             raise RequestError(
-                f"history element {element!r} is neither a (question, answer) pair nor a Message; "
-                "pass a list of one kind"
+                f"history element {format_value(element)} is neither a (question, answer) pair nor a "
+                "Message; pass a list of one kind"
             )
     if len(kinds) > 1:
         raise RequestError("the history mixes (question, answer) pairs and Messages; pass a list of one kind")

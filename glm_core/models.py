@@ -7,25 +7,27 @@ import os
 import re
 from pathlib import Path
 
-from ._candidates import load_declared
-from ._conflicts import OWNERS, Cards, claimants
+from .candidates import load_declared
 from .config import HUBS, expand
+from .conflicts import OWNERS, Cards, rank_claimants
 from .errors import AdapterError, HubError, ModelNotFoundError
+from .isolation import format_value
 from .plugins import PluginHost
 from .records import ModelCard, ModelSource
 
 # As the hub itself checks them, so that a mistyped path is told apart before any download starts.
 _PART = r"[A-Za-z0-9_](?:(?!--|\.\.)[A-Za-z0-9_.-])*(?<![.-])"
 _HUB_ID = re.compile(f"{_PART}/{_PART}")
+# Without ":" and "/", since requests write MODEL:NAME and the API has the name in a path.
 _ADAPTER_NAME = re.compile(r"\w[\w.-]{0,63}")
 HUB_ENTRY_POINTS = "glm.hubs"
 
 
-def known_models(host: PluginHost, described: Cards | None = None) -> tuple[ModelCard, ...]:
+def list_known_models(host: PluginHost, described: Cards | None = None) -> tuple[ModelCard, ...]:
     """Return every model that a plugin names, sorted by name; one of each name; ask what is not given."""
     described = host.describe_many("describe_models", ModelCard) if described is None else described
     cards = {(card.name, plugin): card for plugin, of_it in described.items() for card in of_it}
-    claimed = claimants(host, "model", cards)
+    claimed = rank_claimants(host, "model", cards)
     return tuple(cards[name, plugins[0]] for name, plugins in sorted(claimed.items()))
 
 
@@ -52,25 +54,44 @@ def resolve(
         raise ModelNotFoundError("the model's name is empty; pass a directory, a known name or a hub id")
     path = expand(name)
     try:
-        is_directory, is_file = path.is_dir(), path.is_file()
-    except OSError as error:  # a name too long for a path, a folder that may not be read
-        raise ModelNotFoundError(f"model {name!r} cannot be looked up: {error}") from error
-    cards = known_models(host)
+        is_directory, is_there = path.is_dir(), path.exists()
+    except OSError as error:  # a name too long for a path, or a folder above it that may not be searched
+        raise _make_unreadable_error(name, error) from error
+    cards = list_known_models(host)
     matching = [card for card in cards if name == card.name or name in card.aliases]
     card = next((card for card in matching if name == card.name), next(iter(matching), None))
     # A folder that merely happens to be called like an installed model, such as demo, does not hide it.
-    is_other = card is not None and card.path is not None and not (path / "config.json").exists()
+    is_other = card is not None and card.path is not None and not os.path.exists(path / "config.json")
     if is_directory and not is_other:
-        return ModelSource(name, path.resolve())
+        return _open_local(name, path)
     if card is not None:
         return _resolve_card(name, card, revision, offline, hub)
     if _is_prefixed(name, cards):
         return ModelSource(name, None)
-    if is_file:
-        return ModelSource(name, path.resolve())
+    if is_there and not is_directory:
+        return _open_local(name, path)
     if _HUB_ID.fullmatch(name):
         return ModelSource(name, _download(name, revision, offline, hub))
-    raise ModelNotFoundError(_unknown(name, cards) + host.unused())
+    raise ModelNotFoundError(_explain_unknown_model(name, cards) + host.describe_unused())
+
+
+def _open_local(name: str, path: Path) -> ModelSource:
+    """Return the source of a directory or file, once it is found readable; its runtime reads it later."""
+    if not (path.is_dir() or path.is_file()):
+        raise ModelNotFoundError(
+            f"model {name!r} is a device, a socket or a pipe; pass a directory, a file or a known name"
+        )
+    try:
+        (os.scandir(path) if path.is_dir() else path.open("rb")).close()
+    except OSError as error:
+        raise _make_unreadable_error(name, error) from error
+    return ModelSource(name, path.resolve())
+
+
+def _make_unreadable_error(name: str, error: OSError) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"model {format_value(name)} cannot be read: {error.strerror}; check the path and its permissions"
+    )
 
 
 def _is_prefixed(name: str, cards: tuple[ModelCard, ...]) -> bool:
@@ -81,21 +102,25 @@ def _is_prefixed(name: str, cards: tuple[ModelCard, ...]) -> bool:
     )
 
 
-def adapter_directory(name: str, path: str | os.PathLike[str]) -> Path:
+def find_adapter_directory(name: str, path: str | os.PathLike[str]) -> Path:
     """Return the directory of an adapter, once its name and its place are found usable.
 
     Raises:
         AdapterError: the name cannot be used in a request (``MODEL:NAME``), or there is no such directory.
     """
-    if not _ADAPTER_NAME.fullmatch(name):
-        raise AdapterError(
-            f"adapter name {name!r} cannot be used; choose letters, digits, '.', '_' and '-', 64 at most"
-        )
+    if not isinstance(name, str) or not _ADAPTER_NAME.fullmatch(name):
+        allowed = "letters, digits, '.', '_' and '-', 64 at most"
+        raise AdapterError(f"adapter name {format_value(name)} cannot be used; choose {allowed}")
+    if not isinstance(path, (str, os.PathLike)):
+        raise AdapterError(f"adapter {name!r}: expected the path of a directory, got {format_value(path)}")
     directory = expand(path)
-    if not directory.is_dir():
+    try:
+        os.scandir(directory).close()
+    except (OSError, ValueError) as error:  # ValueError: the path holds a NUL
+        what = "may not be read" if isinstance(error, PermissionError) else "is no directory"
         raise AdapterError(
-            f"adapter {name!r}: {directory} is no directory; pass the one that holds its files"
-        )
+            f"adapter {name!r}: {directory} {what}; pass the one that holds its files"
+        ) from error
     return directory
 
 
@@ -128,14 +153,14 @@ def _download(repository: str, revision: str | None, offline: bool, hub: str) ->
     return folder
 
 
-def _unknown(name: str, cards: tuple[ModelCard, ...]) -> str:
+def _explain_unknown_model(name: str, cards: tuple[ModelCard, ...]) -> str:
     names = [card.name for card in cards]
     close = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     if name in OWNERS["model"]:
         hint = f" Install it with: pip install {OWNERS['model'][name]}."
     return (
-        f"model {name!r} is no directory, no known name and no hub id.{hint} "
+        f"model {format_value(name)} is no directory, no known name and no hub id.{hint} "
         f"Known names: {', '.join(names) or 'none'}. Pass a directory, one of these, or an id such as "
         "THUDM/chatglm-6b."
     )

@@ -19,15 +19,15 @@ from typing import Any, Literal, TypeVar
 import pluggy
 
 from . import hookspecs
-from ._candidates import Candidate, installed_candidates
-from ._hook_checks import check_hooks
-from ._isolation import PluginFailureError, divert_output, format_error, plugin_errors, safe_repr
+from ._hook_checks import check_description, check_hooks
 from ._not_set import NOT_SET
-from ._tracing import trace_call, trace_from_now_on
+from .candidates import Candidate, list_candidates
 from .errors import GlmError, PluginError
 from .hookspecs import PROJECT
+from .isolation import PluginFailureError, divert_output, format_error, format_value, wrap_plugin_errors
+from .tracing import keep_tracing, trace_call
 
-__all__ = ["API_VERSION", "Candidate", "PluginHost", "PluginReport", "default_host", "installed_candidates"]
+__all__ = ["API_VERSION", "Candidate", "PluginHost", "PluginReport", "get_default_host", "list_candidates"]
 
 API_VERSION = 2
 """Version of the hooks and records; a plugin module states it as ``GLM_API_VERSION``."""
@@ -79,7 +79,7 @@ class PluginHost:
         allow: Iterable[str] | None = None,
         deny: Iterable[str] = (),
     ) -> None:
-        self._manager = _new_manager()
+        self._manager = _make_manager()
         allowed, denied = None if allow is None else frozenset(allow), frozenset(deny)
         self._reports = [self._admit(candidate, allowed, denied) for candidate in candidates]
 
@@ -88,14 +88,22 @@ class PluginHost:
         """Return what became of every candidate, in their order."""
         return tuple(self._reports)
 
-    def unused(self) -> str:
+    def describe_unused(self) -> str:
         """Return an end for messages about something missing: which installed plugins are not used."""
         names = [report.name for report in self.reports if report.status != "ok"]
         return f" (Installed, but not used: {', '.join(names)}; glm plugins says why.)" if names else ""
 
-    def answering(self, hook: str) -> tuple[str, ...]:
+    def list_answering(self, hook: str) -> tuple[str, ...]:
         """Return the names of the loaded plugins that implement ``hook``, sorted."""
         return tuple(sorted(report.name for report in self.reports if hook in report.hooks))
+
+    def find_distribution(self, plugin: str) -> str:
+        """Return the name of the package that brought a plugin; empty if the plugin is not used."""
+        return self._used[plugin].distribution if plugin in self._used else ""
+
+    @property
+    def _used(self) -> dict[str, PluginReport]:
+        return {report.name: report for report in self._reports if report.status == "ok"}
 
     def call(self, plugin: str, hook: str, **arguments: Any) -> Any:
         """Call ``hook`` on one plugin and no other; return its answer, ``None`` if it declined.
@@ -106,7 +114,7 @@ class PluginHost:
         """
         others = [module for name, module in self._manager.list_name_plugin() if name != plugin]
         caller = self._manager.subset_hook_caller(hook, remove_plugins=others)
-        with plugin_errors(plugin, hook), trace_call(plugin, hook) as outcome:
+        with wrap_plugin_errors(plugin, hook), trace_call(plugin, hook) as outcome:
             answer = caller(**arguments)
             if hook.startswith("describe_"):  # these collect the answers of all plugins, here of one
                 answer = answer[0] if answer else None
@@ -141,16 +149,17 @@ class PluginHost:
 
     def _describe(self, hook: str, convert: Callable[[object], T | None], expected: str) -> dict[str, T]:
         answers: dict[str, T] = {}
-        for name in self.answering(hook):
+        for name in self.list_answering(hook):
             try:
                 with _contain(name, hook) as seconds:
                     answer = self.call(name, hook)
                     converted = convert(answer)
                     if converted is None:
-                        raise PluginError(f"returned {safe_repr(answer)}; {expected} is expected")
+                        raise PluginError(f"returned {format_value(answer)}; {expected} is expected")
+                    check_description(converted, self._used[name].hooks)
             except GlmError as error:
                 _log.debug("plugin %s: %s", name, hook, exc_info=error)
-                self._mark_broken(name, _short_reason(hook, error))
+                self._mark_broken(name, _shorten_reason(hook, error))
             else:
                 answers[name] = converted
                 self._record_seconds(name, hook, seconds[0])
@@ -178,7 +187,7 @@ class PluginHost:
             return replace(report, status="incompatible", reason=str(error))
         except GlmError as error:
             _log.debug("plugin %s", candidate.name, exc_info=error)
-            return replace(report, status="broken", reason=_short_reason("import", error))
+            return replace(report, status="broken", reason=_shorten_reason("import", error))
         return replace(report, hooks=hooks, seconds={"import": seconds[0]})
 
     def _mark_broken(self, name: str, reason: str) -> None:
@@ -187,9 +196,9 @@ class PluginHost:
         self._change(name, status="broken", reason=reason, hooks=())
 
     def _record_seconds(self, name: str, hook: str, seconds: float) -> None:
-        found = (report.seconds for report in self.reports if report.name == name and report.hooks)
-        known = next(found, {})  # none, where another thread has found the plugin broken meanwhile
-        self._change(name, seconds={**known, hook: max(seconds, known.get(hook, 0.0))})
+        if (report := self._used.get(name)) is not None:  # another thread may have found it broken meanwhile
+            longest = max(seconds, report.seconds.get(hook, 0.0))
+            self._change(name, seconds={**report.seconds, hook: longest})
 
     def _change(self, name: str, **fields: Any) -> None:
         for index, report in enumerate(self._reports):
@@ -201,7 +210,7 @@ class _OtherVersionError(PluginError):
     """A plugin was written for another version of the hooks."""
 
 
-def _new_manager() -> pluggy.PluginManager:
+def _make_manager() -> pluggy.PluginManager:
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     return manager
@@ -217,7 +226,7 @@ def _contain(plugin: str, what: str) -> Iterator[list[float]]:
     seconds: list[float] = []
     started = time.perf_counter()
     try:
-        with plugin_errors(plugin, what), divert_output():
+        with wrap_plugin_errors(plugin, what), divert_output():
             yield seconds
     except KeyboardInterrupt:  # the user's, who may have waited long and not know for whom
         _log.warning(
@@ -227,7 +236,7 @@ def _contain(plugin: str, what: str) -> Iterator[list[float]]:
     seconds.append(time.perf_counter() - started)
 
 
-def _short_reason(what: str, error: GlmError) -> str:
+def _shorten_reason(what: str, error: GlmError) -> str:
     """Return the reason of a report, which names the plugin already."""
     if isinstance(error, PluginFailureError) and error.__cause__ is not None:
         return f"{what} failed: {format_error(error.__cause__)}"
@@ -239,30 +248,30 @@ def _load(candidate: Candidate) -> tuple[object, tuple[str, ...]]:
     with trace_call(candidate.name, "import") as outcome:
         module = candidate.load()
         version = getattr(module, "GLM_API_VERSION", None)
-        outcome.text = f"API version {safe_repr(version)}"
+        outcome.text = f"API version {format_value(version)}"
     if version != API_VERSION:
-        raise _OtherVersionError(_version_mismatch(version))
-    return module, check_hooks(module, _new_manager())
+        raise _OtherVersionError(_explain_version(version))
+    return module, check_hooks(module, _make_manager())
 
 
-def _version_mismatch(version: object) -> str:
+def _explain_version(version: object) -> str:
     if version is None:
         return f"states no GLM_API_VERSION; this glm-core speaks version {API_VERSION}"
     older = isinstance(version, int) and version < API_VERSION
     return (
-        f"was written for API version {safe_repr(version)}; this glm-core speaks version {API_VERSION}. "
+        f"was written for API version {format_value(version)}; this glm-core speaks version {API_VERSION}. "
         f"Install a {'newer' if older else 'matching'} version of it; what its author changes is in "
         "docs/plugins/compatibility.md"
     )
 
 
 @functools.cache
-def default_host() -> PluginHost:
+def get_default_host() -> PluginHost:
     """Return the installed plugins, as the environment allows them; loaded once per process."""
-    from .config import load_settings, wants_hook_trace
+    from .config import is_switched_on, load_settings
 
     settings = load_settings()
-    if wants_hook_trace():
-        trace_from_now_on()
+    if is_switched_on("GLM_TRACE_HOOKS"):
+        keep_tracing()
     allow = None if settings.plugins is NOT_SET else settings.plugins
-    return PluginHost(installed_candidates(), allow=allow, deny=settings.disable_plugins)
+    return PluginHost(list_candidates(), allow=allow, deny=settings.disable_plugins)

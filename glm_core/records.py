@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from ._checks import check_integer, check_number, check_text, check_token_ids, show_value
+from ._checks import check_integer, check_number, check_text, check_token_ids
 from ._not_set import NOT_SET as NOT_SET, NotSet as NotSet
 from .descriptions import (
     BackendInfo as BackendInfo,
@@ -28,6 +28,7 @@ from .descriptions import (
     TrainerInfo as TrainerInfo,
 )
 from .errors import RequestError
+from .isolation import format_value
 from .jobs import (
     PredictJob as PredictJob,
     PredictProgress as PredictProgress,
@@ -96,9 +97,9 @@ class Sampling:
         for name in ("do_sample", "ignore_eos"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, bool):
-                raise RequestError(f"{name} must be true or false, got {show_value(value)}")
+                raise RequestError(f"{name} must be true or false, got {format_value(value)}")
 
-    def or_else(self, defaults: Sampling) -> Sampling:
+    def complete_with(self, defaults: Sampling) -> Sampling:
         """Return a copy in which every ``None`` is taken from ``defaults``."""
         return dataclasses.replace(
             defaults, **{name: value for name, value in vars(self).items() if value is not None}
@@ -276,11 +277,17 @@ class LoadedModel(Protocol):
 class AdapterHolder(Protocol):
     """A loaded model whose adapters may change while it answers; both calls come from any thread."""
 
-    def add_adapter(self, name: str, directory: Path) -> None:
+    def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """Load an adapter; requests may name it as soon as this returns.
+
+        Args:
+            name: what requests will call it.
+            directory: where its files are.
+            inside: read no file that is really elsewhere, whatever links say; ``None`` = anywhere.
 
         Raises:
             AdapterError: the name is taken, or the adapter is damaged or of another model.
+            OutsideFolderError: a file to read is not inside ``inside``.
         """
         ...
 
@@ -339,5 +346,8 @@ class Placement:
     notify: Callable[[str], None] = field(default=lambda line: None, compare=False, repr=False)
 
 
-DeltaStream = Iterator[Delta]
-"""What ``chat_stream`` returns; has ``close()``, which cancels (any generator does)."""
+class DeltaStream(Iterator[Delta], Protocol):
+    """What ``chat_stream`` returns, and ``ChatModel.stream``; any generator of deltas is one."""
+
+    def close(self) -> None:
+        """Cancel the answer; a generator raises ValueError if it runs at that moment on another thread."""

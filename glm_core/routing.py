@@ -12,17 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ._device_choice import require_one
 from ._not_set import NOT_SET, NotSet
 from .chat_model import ChatModel
 from .config import Settings, load_settings
 from .descriptions import DeviceInfo
-from .device_map import DeviceMap, check_entries, devices_of_map
-from .errors import ModelNotFoundError
+from .device_map import DeviceMap, check_entries, list_mapped_devices
+from .errors import ConfigError, ModelNotFoundError
+from .isolation import format_value
 from .jobs import QuantizationScheme
-from .models import adapter_directory, resolve
+from .models import find_adapter_directory, resolve
 from .pairing import Identification, Notify, check_wishes, identify
-from .plugins import PluginHost, default_host
+from .plugins import PluginHost, get_default_host
 from .records import LoadedModel, ModelSource
 from .stages import choose_scheme, load_identified, open_identified
 from .survey import Survey, take_survey
@@ -70,8 +70,8 @@ def load(
     """
     # Every argument but two is a setting of the same name.
     wishes = {name: value for name, value in locals().items() if name not in ("adapters", "device_map")}
-    settings = load_settings({**wishes, "model": model if model is NOT_SET else os.fspath(model)})
-    return open_model(default_host(), settings, adapters=adapters, device_map=device_map)
+    settings = load_settings(wishes)
+    return open_model(get_default_host(), settings, adapters=adapters, device_map=device_map)
 
 
 def resolve_model(
@@ -83,8 +83,8 @@ def resolve_model(
         ModelNotFoundError: nothing answers to the name, or the model has no files.
         HubError: the download failed.
     """
-    settings = load_settings({"model": os.fspath(name), "revision": revision, "offline": offline or None})
-    path = resolve_settings(default_host(), settings).path
+    settings = load_settings({"model": name, "revision": revision, "offline": offline or None})
+    path = resolve_settings(get_default_host(), settings).path
     if path is None:
         raise ModelNotFoundError(f"model {settings.model!r} has no files on this machine")
     return path
@@ -102,10 +102,15 @@ def open_model(
 
     ``notify`` is told in one line each what ``auto`` chose and why; the rest is as for `load`.
     """
-    device_map = check_entries("device_map", device_map) if device_map else NOT_SET
+    if device_map is None or device_map is NOT_SET:
+        device_map = NOT_SET
+    else:
+        device_map = check_entries("device_map", device_map)
     if device_map and settings.device == "auto":
-        settings = replace(settings, device=devices_of_map(device_map))
-    directories = {name: adapter_directory(name, path) for name, path in (adapters or {}).items()}
+        settings = replace(settings, device=list_mapped_devices(device_map))
+    if adapters is not None and not isinstance(adapters, Mapping):
+        raise ConfigError(f"adapters must map names to directories, got {format_value(adapters)}")
+    directories = {name: find_adapter_directory(name, path) for name, path in (adapters or {}).items()}
     survey = take_survey(host)
     identification = _identify_by_name(survey, settings, directories)
     return open_identified(survey, identification, settings, device_map=device_map, notify=notify)
@@ -143,21 +148,6 @@ def adopt_model(
     check_wishes(survey, wishes.runtime, wishes.device)
     source = ModelSource(name, model=model, tokenizer=tokenizer)
     return open_identified(survey, identify(survey, source, wishes.runtime), wishes, notify=notify)
-
-
-def choose_devices(
-    survey: Survey, wanted: str, notify: Notify = lambda line: None
-) -> tuple[str, tuple[DeviceInfo, ...]]:
-    """Return the plugin and the devices that ``--device`` means for a model that any of them can place.
-
-    Raises:
-        DeviceError: nothing knows the device, or it is not available; says what is.
-        ConfigError: two plugins offer it equally.
-    """
-    route = require_one(survey, check_wishes(survey, "auto", wanted))
-    if wanted == "auto":
-        notify(route.explain())
-    return route.placer.plugin, route.devices
 
 
 def resolve_settings(host: PluginHost, settings: Settings) -> ModelSource:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._device_choice import Route
-from ._isolation import broken_promise, plugin_errors, safe_repr
+from ._device_choice import ModelRoute
 from ._not_set import NOT_SET, NotSet
 from .chat_model import ChatModel
 from .config import Settings
 from .descriptions import DeviceInfo
 from .device_map import DeviceMap, check_device_map
 from .errors import DeviceError, PluginError
+from .isolation import format_value, make_promise_error, wrap_plugin_errors
 from .jobs import QuantizationScheme
 from .pairing import Identification, Notify, choose_route
 from .records import LoadedModel, Placement
@@ -55,7 +55,7 @@ def load_identified(
     notify: Notify,
     *,
     device_map: DeviceMap | NotSet = NOT_SET,
-) -> tuple[Route, str, LoadedModel]:
+) -> tuple[ModelRoute, str, LoadedModel]:
     """Choose a route and a dtype and load the model; pass over a runtime that fails or declines after all.
 
     What a plugin raises for the user (a damaged checkpoint) ends the search, because the runtime knew the
@@ -83,7 +83,7 @@ def load_identified(
             if len(identification.matches) == 1:
                 raise
             failure = error
-        identification = identification.without(route.runtime, failure)
+        identification = identification.drop_runtime(route.runtime, failure)
 
 
 def choose_dtype(wanted: str, device: DeviceInfo, notify: Notify) -> str:
@@ -130,7 +130,7 @@ def choose_kernels(placer: Placer, name: str) -> str:
     return name
 
 
-def _call_stage(survey: Survey, route: Route, hook: str, **arguments: Any) -> LoadedModel:
+def _call_stage(survey: Survey, route: ModelRoute, hook: str, **arguments: Any) -> LoadedModel:
     plugin = route.placer.plugin
     model = survey.host.call(plugin, hook, **arguments)
     if model is None:
@@ -143,9 +143,11 @@ def _call_stage(survey: Survey, route: Route, hook: str, **arguments: Any) -> Lo
 
 
 def _check_model(plugin: str, hook: str, model: Any) -> LoadedModel:
-    with plugin_errors(plugin, hook):
+    with wrap_plugin_errors(plugin, hook):
         is_model = callable(getattr(model, "close", None)) and hasattr(model, "info")
     if not is_model:
-        raise broken_promise(plugin, f"{hook} returned {safe_repr(model)}, which has no info and close()")
+        raise make_promise_error(
+            plugin, f"{hook} returned {format_value(model)}, which has no info and close()"
+        )
     loaded: LoadedModel = model
     return loaded

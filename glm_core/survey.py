@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .descriptions import BackendInfo, DeviceInfo, RuntimeInfo
@@ -40,19 +40,14 @@ class Survey:
     runtimes: Mapping[str, RuntimeInfo]
     backends: Mapping[str, BackendInfo]
 
-    def placers(self) -> Iterator[Placer]:
-        """Yield every plugin that describes devices."""
-        for plugin, backend in self.backends.items():
-            yield Placer(plugin, backend)
-        for plugin, runtime in self.runtimes.items():
-            if runtime.devices:
-                yield Placer(plugin, runtime)
+    @property
+    def placers(self) -> tuple[Placer, ...]:
+        """Return every plugin that describes devices: all backends, and the runtimes that have some."""
+        own = {plugin: info for plugin, info in self.runtimes.items() if info.devices}
+        backends = (Placer(plugin, info) for plugin, info in self.backends.items())
+        return (*backends, *(Placer(plugin, info) for plugin, info in own.items()))
 
-    def distribution(self, plugin: str) -> str:
-        """Return the name of the installed package that brought a plugin."""
-        return next((report.distribution for report in self.host.reports if report.name == plugin), "")
-
-    def runtime_options(self, plugins: Sequence[str]) -> str:
+    def format_runtime_options(self, plugins: Sequence[str]) -> str:
         """Return the options that tell these runtimes apart: ``--runtime a or --runtime b``."""
         names = [self.runtimes[plugin].name for plugin in plugins]
         words = names if len(set(names)) == len(names) else plugins
@@ -68,7 +63,7 @@ class Survey:
         if not self.runtimes:
             raise PluginError(
                 "no installed plugin can load models; install one: pip install glm-runtime-torch"
-                f"{self.host.unused()}"
+                f"{self.host.describe_unused()}"
             )
         if name == "auto":
             return None
@@ -81,10 +76,8 @@ class Survey:
             raise ConfigError(
                 f"runtime {name!r}: {len(found)} plugins call theirs so; choose by plugin: {', '.join(found)}"
             )
-        names = sorted({info.name for info in self.runtimes.values()})
-        raise ConfigError(
-            f"runtime {name!r} is unknown; choose one of: auto, {', '.join(names)}{self.host.unused()}"
-        )
+        names = ", ".join(["auto", *sorted({info.name for info in self.runtimes.values()})])
+        raise ConfigError(f"runtime {name!r} is unknown; choose one of: {names}{self.host.describe_unused()}")
 
 
 def take_survey(host: PluginHost) -> Survey:

@@ -7,17 +7,17 @@ import importlib
 import io
 import logging
 import os
-import select
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
-from .._isolation import running_command
-from .._tracing import tracing
-from ..config import wants_debug
+from ..config import is_switched_on
 from ..errors import GlmError
-from ..language import language
+from ..isolation import mark_running_command
+from ..language import get_language, print_notice
+from ..tracing import enable_tracing
 from ._packaged import PACKAGES, run_packaged
 
 # command: English and Chinese summary
@@ -43,6 +43,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "measure prefill and decode speed and memory; JSON on the last line",
         "测量预填充与解码速度及内存；最后一行为 JSON",
     ),
+    "verify": (
+        "check a model's files against their known sizes and hashes",
+        "按已知的大小与哈希检查模型文件",
+    ),
     "models": ("list the models that are known by name", "列出已知的模型名称"),
     "devices": ("list the devices that a model can run on", "列出可以运行模型的设备"),
     "plugins": ("list the installed plugins and what became of them", "列出已安装的插件及其状态"),
@@ -55,42 +59,48 @@ COMMANDS: dict[str, tuple[str, str]] = {
 TRACE_OPTION = "--trace-hooks"
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_READER_GONE = 141  # as a shell reports every program whose reader has gone: 128 + SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
-    0 is success, 2 is an error that the user can mend (printed in one line), 130 is Ctrl-C. With
-    ``GLM_DEBUG=1`` such an error is printed with its traceback, and with ``--trace-hooks`` before
-    or after the command every hook call is, both for authors of plugins.
+    0 is success, 2 an error that the user can mend (printed in one line), 130 is Ctrl-C, and 141 a reader
+    of standard output that has gone. For authors of plugins, ``GLM_DEBUG=1`` adds the traceback of such an
+    error, and ``--trace-hooks``, before or after the command, a line about every hook call.
     """
-    given, trace = _without_trace(list(sys.argv[1:] if arguments is None else arguments))
+    given, trace = _split_off_trace(list(sys.argv[1:] if arguments is None else arguments))
     _prepare_output()
     # Python's warnings are for developers, who ask for them with -W or PYTHONWARNINGS.
     quiet = warnings.catch_warnings(action=None if sys.warnoptions else "ignore")
-    with quiet, tracing(trace), running_command():
+    with quiet, enable_tracing(trace), mark_running_command():
         try:
             status = _dispatch(given)
             if sys.stdout is not None:
-                sys.stdout.flush()  # here, where a reader that has gone can still be dealt with
+                sys.stdout.flush()  # here, where a full disk or a reader that has gone can still be told
         except GlmError as error:
-            if wants_debug():
+            if is_switched_on("GLM_DEBUG"):
                 traceback.print_exc()
-            print(f"glm: {error}", file=sys.stderr)
+            print_notice(str(error))
             return EXIT_USER_ERROR
         except KeyboardInterrupt:
             print(file=sys.stderr)
             return EXIT_INTERRUPTED
-        except BrokenPipeError:
-            if not _reader_has_gone():
-                raise
-            # Nothing can be printed any more, also not by the interpreter as it exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+        except OSError as error:
+            if not _is_output_broken():
+                raise  # something else broke: a socket of a frontend, or a file that we should have checked
+            _discard_rest(sys.stdout)
+            print_notice(f"standard output cannot be written, so the rest is lost: {error.strerror}")
+            return EXIT_READER_GONE if isinstance(error, BrokenPipeError) else EXIT_USER_ERROR
+        finally:
+            try:
+                print(end="", file=sys.stderr, flush=True)
+            except OSError:  # the status still says how it ended
+                _discard_rest(sys.stderr)
     return status
 
 
-def _without_trace(arguments: list[str]) -> tuple[list[str], bool]:
+def _split_off_trace(arguments: list[str]) -> tuple[list[str], bool]:
     """Return the arguments without ``--trace-hooks``, which every command takes, and whether it was there."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     rest = [argument for argument in arguments[:end] if argument != TRACE_OPTION]
@@ -101,7 +111,7 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[:1] == ["help"] and arguments[1:]:
         arguments = [arguments[1], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help())
+        print(_format_help())
         return 0
     command, rest = arguments[0], arguments[1:]
     if command in ("-V", "--version"):
@@ -110,26 +120,26 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"glm {__version__}")
         return 0
     if command not in COMMANDS:
-        print(f"glm: {_unknown(command)}", file=sys.stderr)
+        print_notice(_explain_unknown_command(command))
         return EXIT_USER_ERROR
     try:
         if command in PACKAGES:
             return run_packaged(command, rest)
         status: int = importlib.import_module(f"{__name__}.{command}").run(rest)
     except SystemExit as stop:  # argparse, after printing help or an error; or a frontend
-        return _status_of(stop)
+        return _read_exit_status(stop)
     return status
 
 
-def _status_of(stop: SystemExit) -> int:
+def _read_exit_status(stop: SystemExit) -> int:
     if stop.code is None or isinstance(stop.code, int):
         return stop.code or 0
     print(stop.code, file=sys.stderr)
     return 1
 
 
-def _help() -> str:
-    chinese = language() == "zh"
+def _format_help() -> str:
+    chinese = get_language() == "zh"
     width = max(map(len, COMMANDS))
     rows = [f"  {name:{width}}  {texts[chinese]}" for name, texts in COMMANDS.items()]
     if chinese:
@@ -147,7 +157,7 @@ def _help() -> str:
     return "\n".join([head, *rows, "", tail])
 
 
-def _unknown(command: str) -> str:
+def _explain_unknown_command(command: str) -> str:
     if command.startswith("-"):
         return f"unknown option {command!r}; the command comes first: glm COMMAND [OPTION ...]"
     close = difflib.get_close_matches(command, COMMANDS, n=1)
@@ -158,22 +168,23 @@ def _unknown(command: str) -> str:
 def _prepare_output() -> None:
     """Log to standard error, and never fail on a character that the terminal's encoding lacks."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    if wants_debug():
+    if is_switched_on("GLM_DEBUG"):
         logging.getLogger("glm").setLevel(logging.DEBUG)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _reader_has_gone() -> bool:
-    """Return whether it is standard output that broke, and not another pipe or socket."""
+def _discard_rest(stream: TextIO) -> None:
+    """Let what cannot be written go nowhere; the interpreter would try again and fail as it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _is_output_broken() -> bool:
+    """Return whether it is standard output that cannot be written, and not another file or socket."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+        # One line more, which nobody minds before a traceback. A flush would find what is still to be
+        # written, but with PYTHONUNBUFFERED there is nothing, and only another write can fail again.
+        print(flush=True)
+    except OSError:
         return True
-    except AttributeError:
-        return False
-    if not hasattr(select, "poll"):  # Windows
-        return True
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    return bool(poll.poll(0))
+    return False

@@ -6,13 +6,14 @@ is not installed says what to install.
 
 from __future__ import annotations
 
-from .._candidates import load_declared
+from ..candidates import load_declared
 from ..errors import ConfigError
 
 ENTRY_POINT_GROUP = "glm.commands"
 PACKAGES = {
     **dict.fromkeys(("bench", "predict", "quantize", "train"), "glm-jobs"),
     "plugin": '"glm-core[testing]"',
+    "verify": '"glm-core[hub]"',
 }
 
 

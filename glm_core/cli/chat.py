@@ -10,20 +10,20 @@ from collections.abc import Iterator, Sequence
 
 from ..chat_model import ChatStream
 from ..errors import ConfigError, RequestError
-from ..language import language
-from ..plugins import default_host
+from ..language import get_language
+from ..plugins import get_default_host
 from ..records import ChatRequest, Delta, Option, Sampling, build_messages
 from .options import (
     add_flag,
     add_model_options,
-    command_parser,
     count_places,
-    model_opener,
-    notice,
+    make_command_parser,
+    make_model_opener,
     parse_adapters,
+    print_notice,
 )
 
-MAX_INPUT_BYTES = 4 * 2**20
+MAX_INPUT_BYTES = 4 * 2**20  # more text than any context takes; `cat /dev/zero | glm chat` must end
 _NUMBERS = (
     Option("seed", "make sampling repeatable", int),
     Option("temperature", "0 is greedy; higher is more varied", float),
@@ -50,31 +50,31 @@ _TEXTS = {
 
 def run(arguments: list[str]) -> int:
     """Parse, check, load, answer."""
-    parser = _parser()
+    parser = _make_parser()
     # Cut by hand: parse_intermixed_args, which lets options stand among the words, forgets the mark.
     end = arguments.index("--") if "--" in arguments else len(arguments)
     parsed = parser.parse_intermixed_args(arguments[:end])
     parsed.question += arguments[end + 1 :]
     if not parsed.question and (sys.stdin is None or sys.stdin.isatty()):
         parser.error("pass a question, or - to read it from standard input")
-    request = _request(parsed)
+    request = _build_request(parsed)
     if request.adapter is not None and parsed.use_adapter is None:
-        notice(_say("adapter", request.adapter))
-    with model_opener(default_host(), parsed)() as model, model.stream(request) as deltas:
+        print_notice(_say("adapter", request.adapter))
+    with make_model_opener(get_default_host(), parsed)() as model, model.stream(request) as deltas:
         last = _print(deltas, as_json=parsed.json)
     if last.finish_reason == "length":
-        notice(_say("length"))
+        print_notice(_say("length"))
     if last.usage is not None and last.usage.dropped_messages:
-        notice(_say("dropped", last.usage.dropped_messages))
+        print_notice(_say("dropped", last.usage.dropped_messages))
     return 0
 
 
 def _say(key: str, *values: object) -> str:
-    return _TEXTS[key][0 if language() == "zh" else 1].format(*values)
+    return _TEXTS[key][0 if get_language() == "zh" else 1].format(*values)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser("chat", "Print one streamed answer.", usage="glm chat [OPTION ...] QUESTION")
+def _make_parser() -> argparse.ArgumentParser:
+    parser = make_command_parser("chat", "Print one streamed answer.", usage="glm chat [OPTION ...] QUESTION")
     parser.add_argument(
         "question", nargs="*", metavar="QUESTION", help="the question; - or nothing reads standard input"
     )
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _request(parsed: argparse.Namespace) -> ChatRequest:
+def _build_request(parsed: argparse.Namespace) -> ChatRequest:
     """Build the request; what can be wrong with it is found here, before a model is loaded."""
     sampling = {field.name: getattr(parsed, field.name, None) for field in dataclasses.fields(Sampling)}
     if parsed.greedy:
@@ -103,13 +103,13 @@ def _request(parsed: argparse.Namespace) -> ChatRequest:
     return ChatRequest(
         messages=build_messages(None, question, parsed.system),
         sampling=Sampling(**sampling),
-        adapter=_adapter(parsed),
+        adapter=_choose_adapter(parsed),
         stop=tuple(parsed.stop),
         seed=parsed.seed,
     )
 
 
-def _adapter(parsed: argparse.Namespace) -> str | None:
+def _choose_adapter(parsed: argparse.Namespace) -> str | None:
     """Return the adapter to answer with: the only one, or of several the one that the user chose."""
     loaded = list(parse_adapters(parsed.adapter))
     chosen: str | None = parsed.use_adapter

@@ -8,23 +8,23 @@ from .._device_choice import require_one
 from ..config import load_settings
 from ..errors import ConfigError, DeviceError
 from ..pairing import check_wishes
-from ..plugins import default_host
+from ..plugins import get_default_host
 from ..records import DeviceInfo
 from ..survey import Survey, take_survey
-from .options import command_parser, notice_failed, print_json, print_table
+from .options import make_command_parser, print_failed_plugins, print_json, print_table
 
 
 def run(arguments: list[str]) -> int:
     """List the devices of every backend, and those that runtimes have of their own."""
-    parser = command_parser("devices", "List the devices that a model can run on.")
+    parser = make_command_parser("devices", "List the devices that a model can run on.")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parsed = parser.parse_args(arguments)
-    survey = take_survey(default_host())
-    devices = [device for placer in survey.placers() for device in placer.devices]
-    notice_failed(survey.host)
+    survey = take_survey(get_default_host())
+    devices = [device for placer in survey.placers for device in placer.devices]
+    print_failed_plugins(survey.host)
     chosen, answer = None, ""
     try:
-        names = [device.name for device in taken_devices(survey, load_settings().runtime, "auto")]
+        names = [device.name for device in list_taken_devices(survey, load_settings().runtime, "auto")]
         chosen = names[0] if len(names) == 1 else None
         answer = f"{' or '.join(names)}, as the model asks; glm plugins --model MODEL says which"
     except (ConfigError, DeviceError) as error:
@@ -39,10 +39,10 @@ def run(arguments: list[str]) -> int:
         [
             (
                 device.name,
-                _gigabytes(device.memory_bytes),
-                _gigabytes(device.free_memory_bytes),
+                _format_gigabytes(device.memory_bytes),
+                _format_gigabytes(device.free_memory_bytes),
                 ", ".join(device.dtypes),
-                _what_it_is(device),
+                _describe_device(device),
             )
             for device in devices
         ],
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def taken_devices(survey: Survey, runtime: str, wanted: str) -> tuple[DeviceInfo, ...]:
+def list_taken_devices(survey: Survey, runtime: str, wanted: str) -> tuple[DeviceInfo, ...]:
     """Return the devices that ``wanted`` means; several of ``auto`` are for different kinds of models."""
     routes = check_wishes(survey, runtime, wanted)
     kinds = [set(getattr(route.placer.info, "kinds", ())) for route in routes]  # a runtime names none
@@ -60,11 +60,11 @@ def taken_devices(survey: Survey, runtime: str, wanted: str) -> tuple[DeviceInfo
     return require_one(survey, routes).devices
 
 
-def _what_it_is(device: DeviceInfo) -> str:
+def _describe_device(device: DeviceInfo) -> str:
     if device.available:
         return "; ".join(part for part in (device.label, device.reason) if part)
     return f"{device.label} (not available: {device.reason})"
 
 
-def _gigabytes(size: int) -> str:
+def _format_gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size else "?"

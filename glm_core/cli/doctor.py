@@ -12,19 +12,20 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Literal
 
-from ..config import Settings, config_file, hub_cache, load_settings
+from ..config import Settings, find_config_file, find_hub_cache, load_settings
 from ..errors import GlmError
-from ..models import known_models
-from ..plugins import PluginHost, PluginReport, default_host
+from ..isolation import end_sentence
+from ..models import list_known_models
+from ..plugins import PluginHost, PluginReport, get_default_host
 from ..records import ModelCard
 from ..survey import Survey, take_survey
-from .devices import taken_devices
-from .options import command_parser, print_json
-from .plugins import examined
+from .devices import list_taken_devices
+from .options import make_command_parser, print_json
+from .plugins import examine_plugins
 
 Verdict = Literal["ok", "note", "fault"]
 MARKS: dict[Verdict, str] = {"ok": "ok   ", "note": "note ", "fault": "FAULT"}
-LOW_DISK_BYTES = 15 * 10**9
+LOW_DISK_BYTES = 15 * 10**9  # ChatGLM-6B's files, and some room beside them
 SLOW_SECONDS = 1.0
 """A plugin that needs longer to be imported or to describe itself is named: every command waits for it."""
 
@@ -40,11 +41,11 @@ class Finding:
 
 def run(arguments: list[str]) -> int:
     """Run every check; the exit status is 2 if one found a fault."""
-    parser = command_parser("doctor", "Check the installation.")
+    parser = make_command_parser("doctor", "Check the installation.")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parsed = parser.parse_args(arguments)
     try:
-        findings = list(examine(default_host()))
+        findings = list(examine(get_default_host()))
     except GlmError as error:  # the settings that say which plugins to load cannot be read
         findings = [*_check_python(), Finding("settings", "fault", str(error)), *_check_cache()]
     if parsed.json:
@@ -65,10 +66,10 @@ def examine(host: PluginHost) -> Iterator[Finding]:
     yield from _check_python()
     yield _check_settings(settings)
     survey, cards = take_survey(host), host.describe_many("describe_models", ModelCard)
-    yield from _check_plugins(examined(host, survey, cards))
+    yield from _check_plugins(examine_plugins(host, survey, cards))
     yield from _check_stages(host)
     yield _check_device(survey, settings)
-    yield from _check_models(known_models(host, cards))
+    yield from _check_models(list_known_models(host, cards))
     yield from _check_cache()
 
 
@@ -87,7 +88,7 @@ def _check_python() -> Iterator[Finding]:
 
 
 def _check_settings(settings: Settings) -> Finding:
-    path = config_file()
+    path = find_config_file()
     origin = f"from {path}" if path.is_file() else f"no file at {path}, defaults and environment only"
     return Finding("settings", "ok", f"{origin}; model {settings.model}, device {settings.device}")
 
@@ -103,7 +104,8 @@ def _check_plugins(reports: Iterable[PluginReport]) -> Iterator[Finding]:
             yield Finding(name, "note", report.reason)
         else:
             advice = f"Update it, or pip uninstall {report.distribution}."
-            yield Finding(name, "fault", f"{package} is {report.status}: {report.reason}. {advice}")
+            what = end_sentence(f"{package} is {report.status}: {report.reason}")
+            yield Finding(name, "fault", f"{what} {advice}")
 
 
 def _find_slow_parts(report: PluginReport) -> Iterator[str]:
@@ -119,7 +121,7 @@ def _check_stages(host: PluginHost) -> Iterator[Finding]:
         "a frontend": ("describe_frontend", "glm-frontend-cli"),
     }
     for what, (hook, package) in needed.items():  # asked already: one that is broken answers no hook
-        if host.answering(hook):
+        if host.list_answering(hook):
             yield Finding(what, "ok", "installed")
         else:
             yield Finding(what, "fault", f"none is installed or works: pip install {package}")
@@ -127,7 +129,7 @@ def _check_stages(host: PluginHost) -> Iterator[Finding]:
 
 def _check_device(survey: Survey, settings: Settings) -> Finding:
     try:
-        devices = taken_devices(survey, settings.runtime, settings.device)
+        devices = list_taken_devices(survey, settings.runtime, settings.device)
     except GlmError as error:
         return Finding("device", "fault", str(error))
     between = " or " if settings.device == "auto" else "; "
@@ -147,7 +149,7 @@ def _check_models(cards: Iterable[ModelCard]) -> Iterator[Finding]:
 
 
 def _check_cache() -> Iterator[Finding]:
-    cache = hub_cache()
+    cache = find_hub_cache()
     there = next(parent for parent in (cache, *cache.parents) if parent.exists())
     if not os.access(there, os.W_OK):
         yield Finding("cache", "fault", f"{there} is not writable; models cannot be downloaded. Set HF_HOME.")

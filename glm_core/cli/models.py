@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..models import known_models
-from ..plugins import default_host
+from ..models import list_known_models
+from ..plugins import get_default_host
 from ..records import ModelCard
-from .options import command_parser, print_json, print_table
+from .options import make_command_parser, print_json, print_table
 
 
 def run(arguments: list[str]) -> int:
     """List them; never touches the network."""
-    parser = command_parser("models", "List the models that are known by name.")
+    parser = make_command_parser("models", "List the models that are known by name.")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parsed = parser.parse_args(arguments)
-    cards = known_models(default_host())
+    cards = list_known_models(get_default_host())
     if parsed.json:
         print_json([dataclasses.asdict(card) for card in cards])
         return 0
-    print_table(("name", "from", "what it is"), [(card.name, _origin(card), card.summary) for card in cards])
+    print_table(
+        ("name", "from", "what it is"), [(card.name, _describe_origin(card), card.summary) for card in cards]
+    )
     print("\n--model also takes a directory with a checkpoint, a file, or a hub id such as THUDM/chatglm-6b.")
     return 0
 
 
-def _origin(card: ModelCard) -> str:
+def _describe_origin(card: ModelCard) -> str:
     if card.path is not None:
         return "installed"
     return card.hub_id or card.modelscope_id or "a plugin"

@@ -5,36 +5,36 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from .._checks import show_value
 from .._not_set import NOT_SET
 from ..chat_model import ChatModel
 from ..config import DTYPES, HUBS, Settings, expand, load_settings
 from ..device_map import read_device_map
 from ..errors import ConfigError, PluginError
+from ..isolation import format_value, to_one_line
+from ..language import print_notice as print_notice
 from ..plugins import PluginHost, Status
 from ..records import Option
 from ..routing import open_model
 
-# setting: what stands for its value in the help, its type, and what the help says
-_SETTINGS: Mapping[str, tuple[str, type, str]] = {
-    "model": ("NAME_OR_PATH", str, "directory, known name or hub id (demo)"),
-    "revision": ("R", str, "branch, tag or commit on the hub"),
-    "runtime": ("R", str, "auto, or a name that glm plugins shows (auto)"),
-    "device": ("D", str, "auto, cpu, cuda, cuda:0,1, mps (auto)"),
-    "dtype": ("T", str, f"{', '.join(DTYPES)} (auto)"),
-    "quantize": ("Q", str, "none, int8, int4, int4-g128 (none)"),
-    "kernels": ("K", str, "auto, or what the backend offers (auto)"),
-    "slots": ("N", int, "requests answered at the same time (auto)"),
-    "context_length": ("N", int, "tokens of one request, answer included (the model's)"),
-    "kv_memory": ("GB", float, "memory of the KV cache (auto)"),
-    "hub": ("H", str, f"{', '.join(HUBS)} (huggingface)"),
-    "offline": ("", bool, "never touch the network"),
+# setting: what stands for its value in the help (nothing for a bare flag), and what the help says
+_SETTINGS: Mapping[str, tuple[str, str]] = {
+    "model": ("NAME_OR_PATH", "directory, known name or hub id (demo)"),
+    "revision": ("R", "branch, tag or commit on the hub"),
+    "runtime": ("R", "auto, or a name that glm plugins shows (auto)"),
+    "device": ("D", "auto, cpu, cuda, cuda:0,1, mps (auto)"),
+    "dtype": ("T", f"{', '.join(DTYPES)} (auto)"),
+    "quantize": ("Q", "none, int8, int4, int4-g128 (none)"),
+    "kernels": ("K", "auto, or what the backend offers (auto)"),
+    "slots": ("N", "requests answered at the same time (auto)"),
+    "context_length": ("N", "tokens of one request, answer included (the model's)"),
+    "kv_memory": ("GB", "memory of the KV cache (auto)"),
+    "hub": ("H", f"{', '.join(HUBS)} (huggingface)"),
+    "offline": ("", "never touch the network"),
 }
 _METAVARS = {str: "TEXT", int: "N", float: "X"}
 
@@ -52,15 +52,21 @@ def make_number_reader(kind: type) -> Callable[[str], Any]:
         # No count and no time reaches 64 bits; a library would fail on more, far from here.
         if not abs(number) < 2**63:
             what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"expected {what}, got {show_value(text)}")
+            raise argparse.ArgumentTypeError(f"expected {what}, got {format_value(text)}")
         return number
 
     return read
 
 
-def command_parser(command: str, description: str, **more: Any) -> argparse.ArgumentParser:
+class _CommandParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments in one line, which a value of thousands of characters must not flood."""
+        super().error(to_one_line(message))
+
+
+def make_command_parser(command: str, description: str, **more: Any) -> argparse.ArgumentParser:
     """Return a parser for one command; options are never abbreviated, so that a new one breaks no script."""
-    return argparse.ArgumentParser(prog=f"glm {command}", description=description, allow_abbrev=False, **more)
+    return _CommandParser(prog=f"glm {command}", description=description, allow_abbrev=False, **more)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -78,14 +84,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_setting_options(group: argparse._ActionsContainer, *names: str) -> None:
     """Add the options of these settings."""
     for name in names:
-        flag, (metavar, kind, text) = f"--{name.replace('_', '-')}", _SETTINGS[name]
-        if kind is bool:
-            group.add_argument(flag, action="store_true", default=None, help=text)
+        flag, (metavar, text) = f"--{name.replace('_', '-')}", _SETTINGS[name]
+        if metavar:  # text, also for numbers: `load_settings` knows "auto" and what each may be
+            group.add_argument(flag, metavar=metavar, help=text)
         else:
-            group.add_argument(flag, metavar=metavar, type=make_number_reader(kind), help=text)
+            group.add_argument(flag, action="store_true", default=None, help=text)
 
 
-def settings_of(arguments: argparse.Namespace) -> Settings:
+def read_settings(arguments: argparse.Namespace) -> Settings:
     """Return the settings, with what the options of `add_setting_options` say on top."""
     return load_settings({name: getattr(arguments, name, None) for name in _SETTINGS})
 
@@ -109,36 +115,33 @@ def parse_adapters(values: Iterable[str]) -> dict[str, Path]:
     return adapters
 
 
-def model_opener(host: PluginHost, arguments: argparse.Namespace) -> Callable[[], ChatModel]:
+def make_model_opener(host: PluginHost, arguments: argparse.Namespace) -> Callable[[], ChatModel]:
     """Check the model options now; the function that is returned opens the model.
 
     What ``auto`` chose goes to standard error.
     """
-    settings, adapters = settings_of(arguments), parse_adapters(arguments.adapter)
+    settings, adapters = read_settings(arguments), parse_adapters(arguments.adapter)
     device_map = NOT_SET if arguments.device_map is None else read_device_map(arguments.device_map)
 
     def open_it() -> ChatModel:
         if settings.model == "demo" and arguments.model is None:
-            notice("model: the bundled demo, a small stand-in; --model THUDM/chatglm-6b takes the real one")
-        model = open_model(host, settings, adapters=adapters, device_map=device_map, notify=notice)
-        notice_failed(host)  # now, when the backends have been asked too
+            print_notice(
+                "model: the bundled demo, a small stand-in; --model THUDM/chatglm-6b takes the real one"
+            )
+        model = open_model(host, settings, adapters=adapters, device_map=device_map, notify=print_notice)
+        print_failed_plugins(host)  # now, when the backends have been asked too
         return model
 
     return open_it
 
 
-def notice_failed(host: PluginHost) -> None:
+def print_failed_plugins(host: PluginHost) -> None:
     """Print one line each about installed plugins that are broken or of another API version."""
     reasons: dict[Status, str] = {"broken": "broken", "incompatible": "of another API version"}
     for status, reason in reasons.items():
         names = [report.name for report in host.reports if report.status == status]
         if names:
-            notice(f"not used, because {reason}: {', '.join(names)}; glm plugins says why")
-
-
-def notice(line: str) -> None:
-    """Print one line to standard error, which leaves standard output to results."""
-    print(f"glm: {line}", file=sys.stderr, flush=True)
+            print_notice(f"not used, because {reason}: {', '.join(names)}; glm plugins says why")
 
 
 def add_plugin_options(parser: argparse.ArgumentParser, title: str, options: Iterable[Option]) -> None:

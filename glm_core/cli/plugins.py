@@ -6,15 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from .._conflicts import Cards, find_name_conflicts
 from ..config import load_settings
+from ..conflicts import Cards, find_name_conflicts
 from ..errors import GlmError
-from ..language import BilingualTexts, language
-from ..pairing import Identification, choose_route, identify, placers_for
-from ..plugins import PluginHost, PluginReport, default_host
+from ..language import BilingualTexts, get_language
+from ..pairing import Identification, choose_route, identify, list_placers
+from ..plugins import PluginHost, PluginReport, get_default_host
 from ..routing import resolve_settings
 from ..survey import Survey, take_survey
-from .options import command_parser, print_json, print_table
+from .options import make_command_parser, print_json, print_table
 
 
 class _Texts(BilingualTexts):
@@ -38,16 +38,16 @@ class _Texts(BilingualTexts):
 
 def run(arguments: list[str]) -> int:
     """List the plugins, or the runtimes and whether they take a model; 0 also when some are broken."""
-    parser = command_parser("plugins", "List the installed plugins.")
+    parser = make_command_parser("plugins", "List the installed plugins.")
     parser.add_argument(
         "--model", metavar="NAME_OR_PATH", help="say instead which runtime would take this model, and why"
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parsed = parser.parse_args(arguments)
-    host = default_host()
+    host = get_default_host()
     if parsed.model is not None:
         return _explain_model(host, parsed.model, as_json=parsed.json)
-    reports = examined(host)
+    reports = examine_plugins(host)
     if parsed.json:
         print_json([dataclasses.asdict(report) for report in reports])
         return 0
@@ -74,7 +74,7 @@ def _explain_model(host: PluginHost, name: str, *, as_json: bool) -> int:
     source = resolve_settings(host, settings)
     survey = take_survey(host)
     found = identify(survey, source)
-    rows = _rows(survey, found)
+    rows = _make_rows(survey, found)
     chosen: dict[str, Any] | None = None
     refusal = ""
     try:
@@ -92,7 +92,7 @@ def _explain_model(host: PluginHost, name: str, *, as_json: bool) -> int:
     if as_json:
         print_json({"model": source.name, "chosen": chosen, "refusal": refusal, "runtimes": rows})
         return 0
-    say = _Texts(language())
+    say = _Texts(get_language())
     print_table(
         [say(key) for key in ("runtime", "takes", "kind", "devices", "reason")],
         [
@@ -114,12 +114,12 @@ def _explain_model(host: PluginHost, name: str, *, as_json: bool) -> int:
     return 0
 
 
-def _rows(survey: Survey, identification: Identification) -> list[dict[str, Any]]:
+def _make_rows(survey: Survey, identification: Identification) -> list[dict[str, Any]]:
     """Return, for each runtime, whether it knows the model, its available devices, and why (not)."""
     rows = []
     for plugin in identification.asked:
         match = identification.matches.get(plugin)
-        placers = [] if match is None else list(placers_for(survey, plugin, match))
+        placers = [] if match is None else list(list_placers(survey, plugin, match))
         devices = [device.name for placer in placers for device in placer.devices if device.available]
         rows.append(
             {
@@ -128,13 +128,13 @@ def _rows(survey: Survey, identification: Identification) -> list[dict[str, Any]
                 "takes": match is not None,
                 "kind": None if match is None else match.kind,
                 "devices": list(dict.fromkeys(devices)),
-                "reason": identification.reason_against(plugin) if match is None else match.reason,
+                "reason": identification.explain_refusal(plugin) if match is None else match.reason,
             }
         )
     return rows
 
 
-def examined(
+def examine_plugins(
     host: PluginHost, survey: Survey | None = None, cards: Cards | None = None
 ) -> tuple[PluginReport, ...]:
     """Return the reports once every plugin was asked what it is, with remarks on names that two claim."""

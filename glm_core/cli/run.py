@@ -7,29 +7,29 @@ import sys
 from collections.abc import Mapping
 
 from ..frontends import describe_frontends, find_frontend, start_frontend
-from ..plugins import default_host
+from ..plugins import get_default_host
 from ..records import FrontendInfo
-from .options import add_model_options, add_plugin_options, command_parser, model_opener
+from .options import add_model_options, add_plugin_options, make_command_parser, make_model_opener
 
 
 def run(arguments: list[str]) -> int:
     """Parse, start the frontend, and return when it does."""
-    host = default_host()
+    host = get_default_host()
     if not arguments or arguments[0].startswith("-"):
         return _explain(describe_frontends(host), arguments)
     frontend = find_frontend(host, arguments[0])
-    parser = command_parser(f"run {frontend.name}", frontend.summary)
+    parser = make_command_parser(f"run {frontend.name}", frontend.summary)
     add_model_options(parser)
     add_plugin_options(parser, frontend.name, frontend.options)
     parsed = parser.parse_args(arguments[1:])
     options = {option.name: getattr(parsed, option.name) for option in frontend.options}
-    start_frontend(frontend, model_opener(host, parsed), options)
+    start_frontend(frontend, make_model_opener(host, parsed), options)
     return 0
 
 
 def _explain(frontends: Mapping[str, FrontendInfo], arguments: list[str]) -> int:
     """Print which frontends there are, as help or as an error, because none was named."""
-    parser = command_parser(
+    parser = make_command_parser(
         "run",
         "Start a frontend on a model. The options of one: glm run FRONTEND --help",
         usage="glm run FRONTEND [OPTION ...]",

@@ -6,7 +6,7 @@ What one frontend writes the others read. `_state` is what was said and how the 
 """
 
 from ._files import FORMAT_VERSION, MAX_FILE_BYTES, parse_conversation, to_json, to_markdown
-from ._messages import message_from_json, message_to_json
+from ._messages import dump_message, parse_message
 from ._state import SETTINGS, Conversation, Turn
 
 __all__ = [
@@ -15,8 +15,8 @@ __all__ = [
     "SETTINGS",
     "Conversation",
     "Turn",
-    "message_from_json",
-    "message_to_json",
+    "parse_message",
+    "dump_message",
     "parse_conversation",
     "to_json",
     "to_markdown",

@@ -22,12 +22,12 @@ from ..cleaning import clean_text
 from ..errors import ConfigError, RequestError
 from ..language import Language
 from ..messages import ROLES, Message
-from ._messages import message_from_json, message_to_json
-from ._state import SETTINGS, Conversation, Turn, turn_messages
+from ._messages import dump_message, parse_message
+from ._state import SETTINGS, Conversation, Turn, list_turn_messages
 from ._texts import FileTexts
 
-FORMAT_VERSION = 1
-MAX_FILE_BYTES = 10_000_000
+FORMAT_VERSION = 1  # a file of another version is refused: a guess could change what was said
+MAX_FILE_BYTES = 10_000_000  # a novel has one megabyte; what is larger is no conversation
 
 Say = Callable[..., str]
 _HEADING = re.compile(rf"## .* <!-- glm:({'|'.join(ROLES)})( \{{.*\}})? -->")
@@ -38,9 +38,9 @@ _FACTS = re.compile(r"(?m)^<!-- glm-conversation (\{.*\}) -->$")
 def to_json(conversation: Conversation) -> str:
     """Return the conversation as a JSON document."""
     document = {
-        **_facts(conversation),
+        **_collect_facts(conversation),
         "system": clean_text(conversation.system) or None,
-        "messages": [message_to_json(message) for message in _written_messages(conversation)],
+        "messages": [dump_message(message) for message in _list_written_messages(conversation)],
     }
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
@@ -51,11 +51,11 @@ def to_markdown(conversation: Conversation, language: Language = "en") -> str:
     heading = conversation.title or say("heading", model=conversation.model)
     parts = [
         f"# {' '.join(clean_text(heading).split())}\n\n"
-        f"<!-- glm-conversation {_json_in_mark(_facts(conversation))} -->\n"
+        f"<!-- glm-conversation {_dump_for_mark(_collect_facts(conversation))} -->\n"
     ]
     if conversation.system.strip():
-        parts.append(_section(Message("system", clean_text(conversation.system)), say))
-    parts += [_section(message, say) for message in _written_messages(conversation)]
+        parts.append(_write_section(Message("system", clean_text(conversation.system)), say))
+    parts += [_write_section(message, say) for message in _list_written_messages(conversation)]
     return "\n".join(parts)
 
 
@@ -90,33 +90,33 @@ def parse_conversation(data: bytes, name: str, language: Language = "en") -> Con
     return _read_document(document, places, say)
 
 
-def _written_messages(conversation: Conversation) -> list[Message]:
-    messages = [message for turn in conversation.turns for message in turn_messages(turn)]
+def _list_written_messages(conversation: Conversation) -> list[Message]:
+    messages = [message for turn in conversation.turns for message in list_turn_messages(turn)]
     if conversation.unanswered is not None:
         messages.append(Message("user", conversation.unanswered))
     # Cleaned as at reading: a carriage return, which reading drops, could hide what looks like a heading.
     return [dataclasses.replace(each, content=clean_text(each.content)) for each in messages]
 
 
-def _facts(conversation: Conversation) -> dict[str, Any]:
+def _collect_facts(conversation: Conversation) -> dict[str, Any]:
     return {
         "version": FORMAT_VERSION,
         "title": clean_text(conversation.title),
         "model": clean_text(conversation.model),
         "adapter": conversation.adapter,
-        "settings": conversation.changed_settings(),
+        "settings": conversation.get_changed_settings(),
     }
 
 
-def _json_in_mark(value: Any) -> str:
+def _dump_for_mark(value: Any) -> str:
     """Return JSON of one line that cannot end the comment around it."""
     return json.dumps(value, ensure_ascii=False).replace(">", "\\u003e")
 
 
-def _section(message: Message, say: Say) -> str:
-    value = message_to_json(message)
+def _write_section(message: Message, say: Say) -> str:
+    value = dump_message(message)
     more = {key: value[key] for key in ("tool_calls", "tool_call_id") if key in value}
-    mark = f"glm:{message.role} {_json_in_mark(more)}" if more else f"glm:{message.role}"
+    mark = f"glm:{message.role} {_dump_for_mark(more)}" if more else f"glm:{message.role}"
     names = ", ".join(call.name for call in message.tool_calls)
     label = say("calls", names=names) if names else say(message.role)
     content = _LIKE_HEADING.sub(r"\1\\", message.content)
@@ -148,7 +148,7 @@ def _read_markdown(text: str, facts: re.Match[str], say: Say) -> tuple[dict[str,
         elif sections:
             sections[-1][1].append(_LIKE_HEADING.sub(lambda match: match[1][:-1], line))
     document["messages"] = [
-        {**message, "content": "\n".join(_without_frame(lines))} for message, lines in sections
+        {**message, "content": "\n".join(_strip_frame(lines))} for message, lines in sections
     ]
     return document, places
 
@@ -161,7 +161,7 @@ def _read_mark(text: str, line: int, say: Say) -> dict[str, Any]:
     return value
 
 
-def _without_frame(lines: list[str]) -> list[str]:
+def _strip_frame(lines: list[str]) -> list[str]:
     """Drop the one empty line after the heading, and the one before the next heading."""
     if lines and not lines[0]:
         lines = lines[1:]
@@ -233,7 +233,7 @@ def _read_message(entry: object, where: str, say: Say) -> Message:
     if isinstance(entry, dict) and isinstance(entry.get("content"), str):
         entry = {**entry, "content": clean_text(entry["content"])}  # before half characters are refused
     try:
-        message = message_from_json(entry)
+        message = parse_message(entry)
     except RequestError as error:
         raise ConfigError(say("bad_message", where=where, reason=error)) from error
     return dataclasses.replace(message, content=clean_text(message.content))

@@ -54,7 +54,9 @@ class Conversation:
     title: str = ""
     model: str = ""
 
-    def request(self, question: str, *, after: int | None = None, with_tools: bool = True) -> ChatRequest:
+    def build_request(
+        self, question: str, *, after: int | None = None, with_tools: bool = True
+    ) -> ChatRequest:
         """Return the request for ``question``.
 
         Args:
@@ -68,7 +70,7 @@ class Conversation:
         """
         messages = [Message("system", self.system)] if self.system.strip() else []
         for turn in self.turns[:after]:
-            messages += turn_messages(turn if with_tools else dataclasses.replace(turn, steps=()))
+            messages += list_turn_messages(turn if with_tools else dataclasses.replace(turn, steps=()))
         return ChatRequest(
             messages=(*messages, Message("user", question)),
             sampling=self.sampling,
@@ -95,7 +97,7 @@ class Conversation:
         self.turns.clear()
         self.unanswered, self.title = None, ""
 
-    def setting(self, name: str) -> object:
+    def get_setting(self, name: str) -> object:
         """Return the value that the user gave to one of `SETTINGS`; ``None`` = the model's own default."""
         return self.seed if name == "seed" else getattr(self.sampling, name)
 
@@ -111,12 +113,12 @@ class Conversation:
         else:
             self.sampling = dataclasses.replace(self.sampling, **{name: value})
 
-    def changed_settings(self) -> dict[str, Any]:
+    def get_changed_settings(self) -> dict[str, Any]:
         """Return the settings that are not left to the model, by name."""
-        return {name: self.setting(name) for name in SETTINGS if self.setting(name) is not None}
+        return {name: self.get_setting(name) for name in SETTINGS if self.get_setting(name) is not None}
 
 
-def turn_messages(turn: Turn) -> Iterator[Message]:
+def list_turn_messages(turn: Turn) -> Iterator[Message]:
     """Yield the messages of a turn, in order."""
     yield Message("user", turn.question)
     yield from turn.steps

@@ -10,10 +10,10 @@ import pytest
 
 import glm_core
 from glm_core import ConfigError, RequestError, Sampling, cli
-from glm_core._checks import show_value
 from glm_core.cli.chat import _NUMBERS as CHAT_OPTIONS
 from glm_core.config import Settings, load_settings
-from glm_core.plugins import default_host
+from glm_core.isolation import format_value
+from glm_core.plugins import get_default_host
 from glm_core.records import FrontendInfo, Option, TrainerInfo
 
 DIGITS = "1" + "0" * 400
@@ -74,7 +74,7 @@ def test_settings_name_where_an_absurd_number_stands(name: str, value: str, tmp_
 NUMBERS = (10**400, -(10**400), 10**5000, float("inf"), float("nan"))
 
 
-@pytest.mark.parametrize("number", [*NUMBERS, 1e-12, True, 2.5e300], ids=show_value)
+@pytest.mark.parametrize("number", [*NUMBERS, 1e-12, True, 2.5e300], ids=format_value)
 @pytest.mark.parametrize("name", NUMERIC_SETTINGS)
 def test_callers_numbers_are_checked(name: str, number: float) -> None:
     """``glm_core.load`` and `Settings` refuse them as well, before anything is looked for."""
@@ -87,7 +87,7 @@ def test_callers_numbers_are_checked(name: str, number: float) -> None:
     assert len(str(refused.value)) < LONGEST
 
 
-@pytest.mark.parametrize("number", NUMBERS, ids=show_value)
+@pytest.mark.parametrize("number", NUMBERS, ids=format_value)
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Sampling)])
 def test_sampling_takes_no_number_that_nothing_can_compute_with(name: str, number: float) -> None:
     """A field is refused in one short line, or takes a number so large as the limit that it is."""
@@ -102,9 +102,9 @@ def test_sampling_takes_no_number_that_nothing_can_compute_with(name: str, numbe
 def list_options() -> list[tuple[str, Option]]:
     """Every numeric option of a command, with the command that takes it."""
     found = [(f"chat hello --model {{nowhere}} --{option.name}", option) for option in CHAT_OPTIONS]
-    for info in default_host().describe("describe_frontend", FrontendInfo).values():
+    for info in get_default_host().describe("describe_frontend", FrontendInfo).values():
         found += [(f"run {info.name} --model {{nowhere}} --{option.name}", option) for option in info.options]
-    for info in default_host().describe("describe_trainer", TrainerInfo).values():
+    for info in get_default_host().describe("describe_trainer", TrainerInfo).values():
         front = f"train {info.name} --output-dir {{nowhere}}/out --model {{nowhere}}"
         found += [(f"{front} --{option.name}", option) for option in info.options]
     whole = Option("any", "", int)

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from glm_testing import host_of
+from glm_testing import make_host
 from tiny_gguf import LONG_PIECE, open_gguf, write_tiny_gguf
 
 from glm_core import (
@@ -63,7 +63,7 @@ def written(model: ChatModel, *messages: Message) -> str:
     from glm_runtime_llamacpp._prompt import encode_chat
 
     tokens = encode_chat(vocabulary(model), messages)
-    return b"".join(vocabulary(model).piece(token) for token in tokens).decode()
+    return b"".join(vocabulary(model).decode_token(token) for token in tokens).decode()
 
 
 def test_facts_are_those_of_the_file(model: ChatModel, tiny_gguf: Path) -> None:
@@ -116,7 +116,7 @@ def test_oldest_rounds_are_dropped(model: ChatModel) -> None:
     dropped = end.usage.dropped_messages
     assert 0 < dropped < len(rounds)
     assert dropped % 2 == 0
-    prompt = make_prompt(vocabulary(model), request, GREEDY.or_else(model.info.sampling), 512)
+    prompt = make_prompt(vocabulary(model), request, GREEDY.complete_with(model.info.sampling), 512)
     assert list(prompt.token_ids) == vocabulary(model).encode(
         vocabulary(model).template(
             [{"role": each.role, "content": each.content} for each in (messages[0], *messages[1 + dropped :])]
@@ -151,7 +151,7 @@ def test_token_ids_are_taken_as_they_are(model: ChatModel) -> None:
 def test_piece_of_a_long_token_is_whole(model: ChatModel) -> None:
     """Tokens may have more bytes than a small buffer."""
     known = vocabulary(model)
-    assert LONG_PIECE.encode() in [known.piece(token) for token in range(known.size)]
+    assert LONG_PIECE.encode() in [known.decode_token(token) for token in range(known.size)]
 
 
 def test_chance_is_the_seeds(model: ChatModel) -> None:
@@ -185,7 +185,7 @@ def test_presence_penalty_counts_the_answer_alone(model: ChatModel) -> None:
     prompt = ChatRequest(prompt="how are you", sampling=plain)
     base = ids(model, prompt)
     for penalties in ({"presence_penalty": 2.0}, {"frequency_penalty": 2.0}):
-        request = ChatRequest(prompt=prompt.prompt, sampling=Sampling(**penalties).or_else(plain))  # type: ignore[arg-type]
+        request = ChatRequest(prompt=prompt.prompt, sampling=Sampling(**penalties).complete_with(plain))  # type: ignore[arg-type]
         penalised = ids(model, request)
         assert penalised[0] == base[0]
         assert penalised != base
@@ -197,7 +197,7 @@ def test_end_of_an_answer_can_be_passed_over(model: ChatModel) -> None:
     reasons = set()
     for seed in range(6):
         reasons.add(ask(model, sampling=long, seed=seed)[1].finish_reason)
-        end = ask(model, sampling=Sampling(ignore_eos=True).or_else(long), seed=seed)[1]
+        end = ask(model, sampling=Sampling(ignore_eos=True).complete_with(long), seed=seed)[1]
         assert end.usage is not None
         assert (end.finish_reason, end.usage.completion_tokens) == ("length", 300)
     assert "stop" in reasons
@@ -241,7 +241,7 @@ def test_long_model_gets_modest_room(llamacpp: ModuleType, tiny_gguf: Path) -> N
 
 def test_what_it_cannot_do_is_refused(llamacpp: ModuleType, tiny_gguf: Path, tmp_path: Path) -> None:
     """Before anything is answered: adapters, a cache limited in bytes, quantising."""
-    host = host_of(runtime_llamacpp=llamacpp)
+    host = make_host(runtime_llamacpp=llamacpp)
     with pytest.raises(AdapterError, match="adapter"):
         open_model(host, Settings(model=str(tiny_gguf)), adapters={"poet": tmp_path})
     with pytest.raises(ConfigError, match="--context-length"):

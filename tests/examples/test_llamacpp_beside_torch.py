@@ -20,7 +20,7 @@ from api_support import serving
 from child_process import start_glm
 from fake_plugins import run_glm, run_python, write_package
 from frontend_drivers import PageDriver
-from glm_testing import host_of
+from glm_testing import make_host
 from packages import run_kit
 from patience import PATIENCE_SECONDS
 
@@ -36,7 +36,7 @@ LIMITS = ("--max-new-tokens", "8", "--temperature", "0")
 def both(llamacpp: ModuleType, gguf_name: str = NAMES[0][0], torch_name: str = NAMES[0][1]) -> PluginHost:
     """Both runtimes under these names, with the processor's backend and the demo model."""
     plugins = {gguf_name: llamacpp, torch_name: glm_runtime_torch.plugin}
-    return host_of(**plugins, backend_cpu=glm_backend_cpu.plugin, model_demo=glm_model_demo.plugin)
+    return make_host(**plugins, backend_cpu=glm_backend_cpu.plugin, model_demo=glm_model_demo.plugin)
 
 
 def opened(host: PluginHost, model: str | Path, **settings: Any) -> ChatModel:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from api_support import ScriptedRuntime, Served, serving
 from fake_plugins import run_glm, run_python
-from glm_testing import host_of, null_backend
+from glm_testing import make_host, null_backend
 from packages import run_kit
 
 from glm_core import ChatModel
@@ -23,7 +23,7 @@ def null_server() -> Iterator[Served]:
     assert model is not None
     placed = null_backend.place(model, Placement(("null",)))
     assert placed is not None
-    with serving(ChatModel(host_of(null=null_backend), "null", placed)) as served:
+    with serving(ChatModel(make_host(null=null_backend), "null", placed)) as served:
         yield served
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fake_plugins import FakeModel, runtime
-from glm_testing import host_of, null_backend
+from glm_testing import make_host, null_backend
 from glm_testing.null_backend import NullModel
 from key_words import containing
 
@@ -30,7 +30,7 @@ def null() -> NullModel:
 @pytest.fixture
 def model(null: NullModel) -> ChatModel:
     """The same as a user has it."""
-    return ChatModel(host_of(null=null_backend), "null", null)
+    return ChatModel(make_host(null=null_backend), "null", null)
 
 
 def answering(answer: Any, requests: list[ChatRequest] | None = None) -> ChatModel:
@@ -42,7 +42,7 @@ def answering(answer: Any, requests: list[ChatRequest] | None = None) -> ChatMod
         return answer
 
     fake = FakeModel(("a",))
-    return ChatModel(host_of(r=runtime(fake, chat_stream)), "r", fake)
+    return ChatModel(make_host(r=runtime(fake, chat_stream)), "r", fake)
 
 
 def deltas(*given: Delta) -> Iterator[Delta]:
@@ -304,7 +304,7 @@ def test_closed_model_refuses_requests(model: ChatModel, null: NullModel) -> Non
 def test_closing_twice_closes_once() -> None:
     """A context manager around an explicit ``close()`` is fine."""
     fake = FakeModel()
-    with ChatModel(host_of(), "r", fake) as model:
+    with ChatModel(make_host(), "r", fake) as model:
         model.close()
     assert fake.closed == 1
 
@@ -319,7 +319,7 @@ def test_context_manager_closes_after_an_error(model: ChatModel, null: NullModel
 def test_finished_stream_does_not_keep_the_model() -> None:
     """A stream that was kept by mistake holds no weights."""
     fake = FakeModel()
-    chat_model = ChatModel(host_of(r=runtime(fake, lambda request: deltas(LAST))), "r", fake)
+    chat_model = ChatModel(make_host(r=runtime(fake, lambda request: deltas(LAST))), "r", fake)
     stream = chat_model.chat_stream("hi")
     list(stream)
     alive = weakref.ref(chat_model)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from glm_testing import host_of
+from glm_testing import make_host
 
 from glm_core import (
     ChatModel,
@@ -59,7 +59,7 @@ class Runtime:
     @property
     def model(self) -> ChatModel:
         """As core hands it out."""
-        return ChatModel(host_of(little=self), "little", self)
+        return ChatModel(make_host(little=self), "little", self)
 
 
 @pytest.mark.parametrize(

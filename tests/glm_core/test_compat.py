@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from glm_testing import host_of, null_backend, plugin_of
+from glm_testing import make_host, make_plugin, null_backend
 
 import glm_core.compat as ChatGLM6Bpkg
 from glm_core import ConfigError, PluginError, hookimpl
@@ -25,7 +25,7 @@ def recording_frontend(name: str, *options: Option) -> ModuleType:
     def describe_frontend() -> FrontendInfo:
         return FrontendInfo(name, "records its call", run=f"recording_frontends:run_{name}", options=options)
 
-    return plugin_of(describe_frontend=describe_frontend)
+    return make_plugin(describe_frontend=describe_frontend)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         known = source.name == "null" or isinstance(source.model, SimpleNamespace)
         return ModelMatch("null", "of this test") if known else None
 
-    backend = plugin_of(
+    backend = make_plugin(
         identify_model=identify_model,
         load_model=load_model,
         **{
@@ -62,13 +62,13 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
             )
         },
     )
-    host = host_of(
+    host = make_host(
         null=backend,
         cli=recording_frontend("cli"),
         web=recording_frontend("web", Option("share", "", bool, False), Option("port", "", int, 7860)),
         api=recording_frontend("api"),
     )
-    monkeypatch.setattr(ChatGLM6Bpkg, "default_host", lambda: host)
+    monkeypatch.setattr(ChatGLM6Bpkg, "get_default_host", lambda: host)
     monkeypatch.setenv("GLM_DEVICE", "null")
 
 
@@ -109,14 +109,14 @@ def test_model_without_tokenizer_is_refused() -> None:
 )
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, call: Any, package: str) -> None:
     """A call whose package is not installed says which one to install."""
-    monkeypatch.setattr("glm_core._candidates.metadata.entry_points", lambda **_: [])
+    monkeypatch.setattr("glm_core.candidates.metadata.entry_points", lambda **_: [])
     with pytest.raises(PluginError, match=f"pip install {package}"):
         call()
 
 
 def test_missing_frontend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A demo whose frontend is not installed says which package to install."""
-    monkeypatch.setattr(ChatGLM6Bpkg, "default_host", lambda: host_of(null=null_backend))
+    monkeypatch.setattr(ChatGLM6Bpkg, "get_default_host", lambda: make_host(null=null_backend))
     with pytest.raises(PluginError, match="pip install glm-frontend-web"):
         ChatGLM6Bpkg.launch_web_demo(model_name_or_path="null")
 
@@ -125,7 +125,7 @@ def test_provided_calls_reach_their_package(monkeypatch: pytest.MonkeyPatch) -> 
     """An installed package's function gets the caller's keywords."""
     seen: dict[str, Any] = {}
     point = SimpleNamespace(load=lambda: lambda *args, **kwargs: seen.update(kwargs, args=args))
-    monkeypatch.setattr("glm_core._candidates.metadata.entry_points", lambda **_: [point])
+    monkeypatch.setattr("glm_core.candidates.metadata.entry_points", lambda **_: [point])
     ChatGLM6Bpkg.load_model_on_gpus("path", num_gpus=4, device_map={"lm_head": 0})
     assert seen == {"args": ("path",), "num_gpus": 4, "device_map": {"lm_head": 0}}
 

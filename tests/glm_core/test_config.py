@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from key_words import containing
 
 from glm_core import NOT_SET, ConfigError
-from glm_core.config import Settings, config_file, expand, hub_cache, load_settings, wants_debug
+from glm_core.config import Settings, expand, find_config_file, find_hub_cache, is_switched_on, load_settings
 
 OTHER_VALUES = {
     "model": "chatglm-6b",
@@ -174,6 +175,77 @@ def test_bad_value_in_the_file_is_refused_although_a_variable_replaces_it(
         load_settings(environ={**environ, "GLM_DTYPE": "float16"})
 
 
+ABSURD_NUMBERS = [
+    "-1",
+    "nan",
+    "-inf",
+    "1e999",
+    "9" * 400,
+    "-" + "9" * 400,
+    "9" * 5000,
+    "1" + "0" * 100_000,
+    "\x00",
+]
+ABSURD_VALUES = [*ABSURD_NUMBERS, "x" * 100_000, "\x1b[2J", "\udcff", "a\nb"]
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_VALUES))
+@pytest.mark.parametrize("value", ABSURD_VALUES, ids=lambda value: repr(value[:9]))
+def test_absurd_value_of_any_setting_is_taken_or_refused_in_one_line(
+    name: str, value: str, environ: dict[str, str], file: Path
+) -> None:
+    """From the environment, the file and Python alike: never another error, never a flood."""
+    sources: list[Callable[[], Settings]] = [
+        lambda: load_settings(environ={**environ, f"GLM_{name.upper()}": value}),
+        lambda: load_settings({name: value}, environ),
+    ]
+    if value.isprintable() and value.lstrip("-").isdigit():
+        file.write_text(f"{name} = {value}")
+        sources.append(lambda: load_settings(environ=environ))
+        if len(value) < 4300:
+            sources.append(lambda: load_settings({name: int(value)}, environ))
+    for source in sources:
+        settings, message = None, ""
+        try:
+            settings = source()
+        except ConfigError as error:
+            message = str(error)
+        assert len(message) < 700
+        assert message.isprintable()
+        if settings is not None:  # texts are looked at where they are used
+            assert isinstance(getattr(settings, name), (str, tuple))
+
+
+def test_number_beyond_all_that_python_prints_is_refused(environ: dict[str, str]) -> None:
+    """An integer of 5,000 digits cannot even be shown."""
+    for name in ("slots", "context_length", "kv_memory"):
+        for number in (10**5000, -(10**5000)):
+            with pytest.raises(ConfigError, match=f"^{name} must be between"):
+                load_settings({name: number}, environ)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a = " + b"9" * 5000, b"a = " + b"[" * 100_000, b"\x00", b"\xff", b"a" * 3_000_000, b"[a" * 1000],
+    ids=lambda content: repr(content[:8]),
+)
+def test_settings_file_of_any_content_is_refused_in_one_line(
+    content: bytes, environ: dict[str, str], file: Path
+) -> None:
+    """Numbers and nesting beyond Python's limits, files that are no settings at all."""
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=re.escape(str(file))) as caught:
+        load_settings(environ=environ)
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero here")
+def test_settings_file_that_never_ends_is_refused() -> None:
+    """A device in the file's place does not fill the memory."""
+    with pytest.raises(ConfigError, match="longer than"):
+        load_settings(environ={"GLM_CONFIG": "/dev/zero"})
+
+
 def test_unknown_setting_is_refused_with_the_known_ones(environ: dict[str, str], file: Path) -> None:
     """A misspelt setting would otherwise have no effect and no message."""
     file.write_text('devcie = "cpu"')
@@ -215,7 +287,7 @@ def test_named_file_must_exist(file: Path) -> None:
 def test_default_file_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nobody has to write a settings file."""
     monkeypatch.setattr("platformdirs.user_config_path", lambda name: tmp_path / name)
-    assert config_file({}) == tmp_path / "glm" / "config.toml"
+    assert find_config_file({}) == tmp_path / "glm" / "config.toml"
     assert load_settings(environ={}) == Settings()
 
 
@@ -232,7 +304,7 @@ def test_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert expand("~/models") == Path("/home/me/models")
     assert expand("~nobody-here/models") == Path("~nobody-here/models")
-    assert config_file({"GLM_CONFIG": "~/glm.toml"}) == Path("/home/me/glm.toml")
+    assert find_config_file({"GLM_CONFIG": "~/glm.toml"}) == Path("/home/me/glm.toml")
 
 
 @pytest.mark.parametrize(
@@ -249,13 +321,13 @@ def test_hub_cache_follows_the_clients_rule(
 ) -> None:
     """HF_HOME, else below XDG_CACHE_HOME, else below ~/.cache."""
     monkeypatch.setenv("HOME", "/home/me")
-    assert hub_cache(environ) == Path(expected)
+    assert find_hub_cache(environ) == Path(expected)
 
 
 @pytest.mark.parametrize(("value", "wanted"), [("1", True), ("yes", True), ("0", False), ("", False)])
 def test_debug_is_asked_for_by_its_variable(value: str, wanted: bool) -> None:
     """``GLM_DEBUG=1`` asks for tracebacks."""
-    assert wants_debug({"GLM_DEBUG": value}) is wanted
+    assert is_switched_on("GLM_DEBUG", {"GLM_DEBUG": value}) is wanted
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from fake_plugins import FakeModel, backend, runtime
-from glm_testing import host_of
+from glm_testing import make_host
 
 from glm_core import ConfigError, DeviceError
 from glm_core.config import Settings
-from glm_core.device_map import check_device_map, devices_of_map, read_device_map
+from glm_core.device_map import check_device_map, list_mapped_devices, read_device_map
 from glm_core.records import NOT_SET, DeviceInfo, Placement
 from glm_core.routing import open_model
 
@@ -46,7 +46,7 @@ def test_what_is_no_map_is_refused(text: str) -> None:
 )
 def test_map_says_the_devices_where_nothing_else_does(device_map: dict[str, Any], devices: str) -> None:
     """Names of one type are enough; numbers say no type."""
-    assert devices_of_map(device_map) == devices
+    assert list_mapped_devices(device_map) == devices
 
 
 @pytest.mark.parametrize("value", ["cpu", "cpu:0", 0])
@@ -71,7 +71,7 @@ def test_map_reaches_the_backend_and_says_the_devices(tmp_path: Path) -> None:
         seen.append(placement)
         return model
 
-    host = host_of(b=backend(*CARDS, place=place), r=runtime(FakeModel()))
+    host = make_host(b=backend(*CARDS, place=place), r=runtime(FakeModel()))
     settings = Settings(model=str(tmp_path))
     open_model(host, settings, device_map=MAP)
     open_model(host, settings)
@@ -81,7 +81,7 @@ def test_map_reaches_the_backend_and_says_the_devices(tmp_path: Path) -> None:
 
 def test_map_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     """With one device, a map that names another is a mistake."""
-    host = host_of(b=backend(CPU), r=runtime(FakeModel()))
+    host = make_host(b=backend(CPU), r=runtime(FakeModel()))
     with pytest.raises(ConfigError, match="device_map"):
         open_model(host, Settings(model=str(tmp_path), device="cpu"), device_map=MAP)
 
@@ -90,6 +90,6 @@ def test_map_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
 def test_map_that_is_none_is_refused_from_python_too(wrong: Any) -> None:
     """What other libraries take gets a sentence, not a traceback; ``None`` says nothing, as elsewhere."""
     with pytest.raises(ConfigError, match="^device_map"):
-        open_model(host_of(), Settings(), device_map=wrong)
+        open_model(make_host(), Settings(), device_map=wrong)
     with pytest.raises(DeviceError, match="^no hardware backend"):  # that far it comes
-        open_model(host_of(), Settings(), device_map=None)
+        open_model(make_host(), Settings(), device_map=None)

@@ -13,15 +13,24 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from fake_plugins import FakeModel, backend, host_loading, plugin, run_glm, runtime, write_package
+from fake_plugins import (
+    FakeModel,
+    backend,
+    choose_devices,
+    host_loading,
+    plugin,
+    run_glm,
+    runtime,
+    write_package,
+)
 from glm_jobs._progress import check_progress
-from glm_testing import host_of, null_backend
+from glm_testing import make_host, null_backend
 from key_words import containing
 
 from glm_core import ChatModel, Delta, PluginError, Usage
-from glm_core._conflicts import find_name_conflicts
-from glm_core._isolation import LONGEST_TEXT, divert_output, format_error, running_command, safe_repr
+from glm_core.conflicts import find_name_conflicts
 from glm_core.frontends import describe_frontends, find_frontend
+from glm_core.isolation import LONGEST_TEXT, divert_output, format_error, format_value, mark_running_command
 from glm_core.plugins import API_VERSION, Candidate, PluginHost
 from glm_core.records import (
     BackendInfo,
@@ -31,7 +40,6 @@ from glm_core.records import (
     TrainerInfo,
     TrainProgress,
 )
-from glm_core.routing import choose_devices
 from glm_core.survey import take_survey
 
 CPU = DeviceInfo("cpu", "cpu", "a processor")
@@ -74,21 +82,21 @@ def test_whatever_an_import_raises_is_reported(error: BaseException) -> None:
 def test_whatever_a_hook_raises_names_the_plugin(error: BaseException) -> None:
     """Only an interrupt is passed on, because it is the user's."""
     with pytest.raises(PluginError, match=f"^plugin 'a' failed in place: {type(error).__name__}") as caught:
-        host_of(a=plugin(place=raising(error))).call("a", "place", model=1, placement=None)
+        make_host(a=plugin(place=raising(error))).call("a", "place", model=1, placement=None)
     assert caught.value.__cause__ is error
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), EndOfTheWorldError(), Unspeakable()])
 def test_whatever_a_description_raises_costs_that_plugin_only(error: BaseException) -> None:
     """It is left out with its reason, and the others describe themselves."""
-    host = host_of(bad=plugin(describe_backend=raising(error)), good=backend(CPU))
+    host = make_host(bad=plugin(describe_backend=raising(error)), good=backend(CPU))
     assert list(host.describe("describe_backend", BackendInfo)) == ["good"]
     assert f"describe_backend failed: {type(error).__name__}" in host.reports[0].reason
 
 
 def test_interrupt_in_a_description_is_the_users() -> None:
     """The plugin is not to blame, and the command ends."""
-    host = host_of(slow=plugin(describe_backend=raising(KeyboardInterrupt())))
+    host = make_host(slow=plugin(describe_backend=raising(KeyboardInterrupt())))
     with pytest.raises(KeyboardInterrupt):
         host.describe("describe_backend", BackendInfo)
     assert host.reports[0].status == "ok"
@@ -110,20 +118,20 @@ class Nasty:
 
 def test_object_that_raises_when_looked_at_is_refused() -> None:
     """An entry point may name anything; looking for its hooks runs its code."""
-    bad, good = host_of(bad=Nasty(), good=null_backend).reports
+    bad, good = make_host(bad=Nasty(), good=null_backend).reports
     assert (bad.status, good.status) == ("broken", "ok")
 
 
 def test_answer_that_ends_the_process_when_looked_at_is_refused() -> None:
     """``isinstance`` asks the object itself."""
-    host = host_of(bad=plugin(describe_backend=lambda: Nasty()))
+    host = make_host(bad=plugin(describe_backend=lambda: Nasty()))
     assert host.describe("describe_backend", BackendInfo) == {}
     assert host.reports[0].status == "broken"
 
 
 def test_answer_that_cannot_be_shown_is_refused() -> None:
     """The message names its type instead."""
-    host = host_of(bad=plugin(describe_backend=lambda: Unspeakable()))
+    host = make_host(bad=plugin(describe_backend=lambda: Unspeakable()))
     assert host.describe("describe_backend", BackendInfo) == {}
     assert "returned a Unspeakable; one BackendInfo is expected" in host.reports[0].reason
 
@@ -131,8 +139,8 @@ def test_answer_that_cannot_be_shown_is_refused() -> None:
 def test_texts_of_plugins_are_one_printable_line() -> None:
     """Neither colours nor line ends nor a novel reach the terminal."""
     assert format_error(ValueError("red \x1b[31m\nnext")) == "ValueError: red \\x1b[31m next"
-    assert len(safe_repr("x" * 10_000)) == LONGEST_TEXT + 3
-    assert safe_repr("你好") == "'你好'"
+    assert len(format_value("x" * 10_000)) == LONGEST_TEXT + 3
+    assert format_value("你好") == "'你好'"
 
 
 # --- wrong answers -------------------------------------------------------------------------------
@@ -152,7 +160,7 @@ def test_texts_of_plugins_are_one_printable_line() -> None:
 )
 def test_description_with_a_wrong_value_breaks_no_command(describe: Callable[[], Any]) -> None:
     """A priority that is text would else stop ``--device auto`` for everybody."""
-    host = host_of(bad=plugin(describe_backend=describe), good=backend(CPU))
+    host = make_host(bad=plugin(describe_backend=describe), good=backend(CPU))
     assert list(host.describe("describe_backend", BackendInfo)) == ["good"]
     assert re.search("must be|cannot be called", host.reports[0].reason)
 
@@ -169,7 +177,7 @@ def test_description_with_a_wrong_value_breaks_no_command(describe: Callable[[],
 )
 def test_name_that_nobody_could_type_is_refused(hook: str, describe: Callable[[], Any]) -> None:
     """Names are words, since users type them."""
-    host = host_of(bad=plugin(**{hook: describe}))
+    host = make_host(bad=plugin(**{hook: describe}))
     find_name_conflicts(host)
     assert host.reports[0].status == "broken"
     assert "must be" in host.reports[0].reason
@@ -182,7 +190,7 @@ def stream(*deltas: object) -> Any:
     """The answer of a runtime that gives these, as a frontend gets it."""
     fake = FakeModel()
     module = runtime(fake, lambda request: (delta for delta in deltas))
-    return ChatModel(host_of(mine=module), "mine", fake).chat_stream("hi")
+    return ChatModel(make_host(mine=module), "mine", fake).chat_stream("hi")
 
 
 @pytest.mark.parametrize(
@@ -192,8 +200,8 @@ def stream(*deltas: object) -> Any:
         ((Delta(None), LAST), "chat_stream gave Delta(text=None"),  # type: ignore[arg-type]
         ((LAST, Delta("more")), "chat_stream went on after the delta that had a finish_reason"),
         ((LAST, LAST), "chat_stream went on after the delta that had a finish_reason"),
-        ((Delta("half"),), "chat_stream ended without a delta that has a finish_reason"),
-        ((), "chat_stream ended without a delta that has a finish_reason"),
+        ((Delta("half"),), "chat_stream ended without a finish_reason"),
+        ((), "chat_stream ended without a finish_reason"),
         (
             (Delta("", (), "tired"),),  # type: ignore[arg-type]
             "chat_stream gave the finish_reason 'tired'; expected one of stop, length",
@@ -227,7 +235,7 @@ def test_exit_in_the_middle_of_an_answer_names_the_plugin(error: BaseException) 
         raise error
 
     fake = FakeModel()
-    model = ChatModel(host_of(mine=runtime(fake, lambda request: deltas())), "mine", fake)
+    model = ChatModel(make_host(mine=runtime(fake, lambda request: deltas())), "mine", fake)
     with pytest.raises(PluginError, match=f"plugin 'mine' failed in chat_stream: {type(error).__name__}"):
         list(model.chat_stream("hi"))
 
@@ -256,7 +264,7 @@ class Frail(FakeModel):
 @pytest.mark.parametrize("member", ["info", "load", "close"])
 def test_model_that_fails_where_it_is_touched_names_the_plugin(member: str) -> None:
     """What a runtime's own object raises is a plugin's failure, like what its hooks raise."""
-    model = ChatModel(host_of(mine=runtime(Frail())), "mine", Frail())
+    model = ChatModel(make_host(mine=runtime(Frail())), "mine", Frail())
     with pytest.raises(PluginError, match=f"^plugin 'mine' failed in {member}: OSError: the driver is gone"):
         model.close() if member == "close" else getattr(model, member)
 
@@ -266,7 +274,7 @@ def test_info_of_another_kind_names_the_plugin() -> None:
     fake = FakeModel()
     fake.info = "a model"  # type: ignore[assignment]
     with pytest.raises(PluginError, match=containing("info", "'a model'", "ModelInfo")):
-        _ = ChatModel(host_of(mine=runtime(fake)), "mine", fake).info
+        _ = ChatModel(make_host(mine=runtime(fake)), "mine", fake).info
 
 
 STEP, DONE = TrainProgress(1, 2), TrainProgress(2, 2, finished=True)
@@ -338,7 +346,7 @@ def front(name: str) -> ModuleType:
 def test_names_that_two_plugins_claim_are_remarked_on_both() -> None:
     """By one rule: the plugin whose name sorts first keeps frontends, trainers and models."""
     cards = plugin(describe_models=lambda: (ModelCard("null", "mine"),))
-    host = host_of(zzz=front("web"), aaa=front("web"), null=null_backend, more=cards, other=front("cli"))
+    host = make_host(zzz=front("web"), aaa=front("web"), null=null_backend, more=cards, other=front("cli"))
     assert find_name_conflicts(host) == {
         "aaa": ("describes frontend 'web', as zzz does; aaa comes first",),
         "zzz": ("describes frontend 'web', as aaa does, which comes first",),
@@ -349,7 +357,7 @@ def test_names_that_two_plugins_claim_are_remarked_on_both() -> None:
 
 def test_start_of_a_frontend_that_two_plugins_have_says_which(caplog: pytest.LogCaptureFixture) -> None:
     """And how to get the other one."""
-    host = host_of(zzz=front("web"), aaa=front("web"), other=front("cli"))
+    host = make_host(zzz=front("web"), aaa=front("web"), other=front("cli"))
     find_frontend(host, "cli")
     assert caplog.messages == []
     assert find_frontend(host, "web").name == "web"
@@ -361,7 +369,7 @@ def test_start_of_a_frontend_that_two_plugins_have_says_which(caplog: pytest.Log
 
 def test_devices_that_two_backends_claim_go_by_priority() -> None:
     """The remark says who is asked first, which is whom ``--device`` takes."""
-    host = host_of(a=backend(CPU), b=backend(CPU, priority=5))
+    host = make_host(a=backend(CPU), b=backend(CPU, priority=5))
     assert find_name_conflicts(host) == {
         "a": ("describes devices of type 'cpu', as b does, which comes first",),
         "b": ("describes devices of type 'cpu', as a does; b comes first",),
@@ -370,7 +378,7 @@ def test_devices_that_two_backends_claim_go_by_priority() -> None:
 
 def test_devices_that_two_plugins_claim_equally_belong_to_neither() -> None:
     """No alphabet: the remark does not promise what a command would refuse."""
-    host = host_of(a=backend(CPU), b=backend(CPU))
+    host = make_host(a=backend(CPU), b=backend(CPU))
     equal = "neither comes first, so that the user has to choose"
     assert find_name_conflicts(host) == {
         "a": (f"describes devices of type 'cpu', as b does; {equal}",),
@@ -382,7 +390,7 @@ def test_backend_without_kinds_is_told_so() -> None:
     """It would never be asked and its author never know why; ``auto`` does not promise its device either."""
     npu = DeviceInfo("npu", "npu", "")
     idle = plugin(describe_backend=lambda: BackendInfo("npu", (npu,), priority=9), place=lambda model: model)
-    host = host_of(a=backend(CPU), idle=idle)
+    host = make_host(a=backend(CPU), idle=idle)
     assert find_name_conflicts(host) == {
         "idle": ("names no kinds of models (BackendInfo.kinds) and is never asked",)
     }
@@ -430,14 +438,14 @@ def test_alias_never_hides_another_models_name(tmp_path: Path) -> None:
     from glm_core.models import resolve
 
     thief = plugin(describe_models=lambda: (ModelCard("aaa", "", path=tmp_path / "x", aliases=("null",)),))
-    assert resolve(host_of(a=thief, null=null_backend), "null").path is None
+    assert resolve(make_host(a=thief, null=null_backend), "null").path is None
 
 
 def test_name_behind_a_model_without_files_is_handed_on() -> None:
     """``NAME:ANYTHING`` reaches the runtime, for models that are behind an address."""
     from glm_core.models import resolve
 
-    resolved = resolve(host_of(null=null_backend), "null:http://host/v1")
+    resolved = resolve(make_host(null=null_backend), "null:http://host/v1")
     assert (resolved.name, resolved.path) == ("null:http://host/v1", None)
 
 
@@ -478,8 +486,8 @@ def test_standard_output_of_a_program_is_left_alone(capsys: pytest.CaptureFixtur
 def test_output_is_restored_when_threads_divert_it_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     """A frontend may describe plugins on many threads."""
     before = sys.stdout
-    with running_command():
-        threads = [threading.Thread(target=lambda: host_of(null=null_backend)) for _ in range(8)]
+    with mark_running_command():
+        threads = [threading.Thread(target=lambda: make_host(null=null_backend)) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:

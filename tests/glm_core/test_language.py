@@ -2,7 +2,7 @@
 
 import pytest
 
-from glm_core.language import format_count, language
+from glm_core.language import format_count, get_language
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from glm_core.language import format_count, language
 )
 def test_first_variable_that_is_set_decides(environ: dict[str, str], expected: str) -> None:
     """GLM_LANG, then LC_ALL, LC_MESSAGES and LANG; an empty one says nothing; English is the default."""
-    assert language(environ) == expected
+    assert get_language(environ) == expected
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 from patience import PATIENCE_SECONDS
 
 from glm_core import Delta, PluginError, RequestError, Usage
-from glm_core.listening import AnswerProgress, ClosableStream, Ended, ListenerEvent, Opened, StreamListener
+from glm_core.listening import AnswerProgress, Ended, ListenerEvent, Opened, StreamListener
+from glm_core.records import DeltaStream
 
 LENGTH = 6
 LAST = Delta("", (), "stop", Usage(3, 2))
@@ -80,7 +81,7 @@ class Script:
 class Heard:
     """A listener, and every event that it has emitted."""
 
-    def __init__(self, open_stream: Callable[[], ClosableStream], *, max_pending: int | None = 64) -> None:
+    def __init__(self, open_stream: Callable[[], DeltaStream], *, max_pending: int | None = 64) -> None:
         self.events: list[ListenerEvent] = []
         self.arrivals: queue.SimpleQueue[ListenerEvent] = queue.SimpleQueue()
         self.listener = StreamListener(open_stream, self._emit, max_pending=max_pending)
@@ -160,7 +161,7 @@ def test_an_error_at_any_point_is_delivered_after_what_came_before(point: int, c
 def test_errors_of_opening_are_delivered() -> None:
     """A model that refuses is the listener's to hear as well; nothing was opened."""
 
-    def refuse() -> ClosableStream:
+    def refuse() -> DeltaStream:
         raise RequestError("too long")
 
     heard = Heard(refuse)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_plugins import plugin
-from glm_testing import host_of, null_backend
+from glm_testing import make_host, null_backend
 from key_words import containing
 
 import glm_core
-from glm_core import CheckpointError, ConfigError, DeviceError, ModelNotFoundError, routing
+from glm_core import (
+    AdapterError,
+    CheckpointError,
+    ConfigError,
+    DeviceError,
+    ModelNotFoundError,
+    RequestError,
+    routing,
+)
 from glm_core.records import ModelCard
 
 
@@ -22,8 +32,8 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mapping[str, P
     files = tmp_path / "files"
     files.mkdir()
     cards = (ModelCard("small", "", path=files),)
-    host = host_of(null=null_backend, models=plugin(describe_models=lambda: cards))
-    monkeypatch.setattr(routing, "default_host", lambda: host)
+    host = make_host(null=null_backend, models=plugin(describe_models=lambda: cards))
+    monkeypatch.setattr(routing, "get_default_host", lambda: host)
     for name in ("GLM_DEVICE", "GLM_MODEL", "GLM_DTYPE", "GLM_QUANTIZE"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "empty.toml").write_text("")
@@ -84,3 +94,114 @@ def test_revision_and_network_settings_reach_the_download(monkeypatch: pytest.Mo
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     glm_core.resolve_model("a/b")
     assert asked == [{"revision": "v1", "offline": True, "hub": "modelscope"}]
+
+
+WRONG_VALUES: Mapping[str, object] = {
+    "an integer": 3,
+    "a huge integer": 10**400,
+    "an integer that cannot be printed": -(10**5000),
+    "a float": 2.5,
+    "nan": float("nan"),
+    "a truth": True,
+    "bytes": b"null",
+    "a NUL": "nu\0ll",
+    "half a character": "\udcff",
+    "an endless text": "x" * 100_000,
+    "an empty text": "",
+    "a list": ["null"],
+    "an empty list": [],
+    "an object": {"a": 3},
+    "a key that is no text": {3: "cpu"},
+    "nested": {"a": {"b": "c"}},
+    "a set": {"null"},
+    "a function": print,
+    "what cannot be shown": type("Shy", (), {"__repr__": lambda self: 1 / 0})(),
+}
+PARAMETERS = tuple(inspect.signature(glm_core.load).parameters)
+NUMBERS = ("max_new_tokens", "max_length", "temperature", "top_p", "top_k", "repetition_penalty")
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("value", WRONG_VALUES.values(), ids=WRONG_VALUES)
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_any_value_of_any_parameter_is_taken_or_refused_in_one_line(name: str, value: Any) -> None:
+    """Never a TypeError, AttributeError or the like from further in, and never called a plugin's fault."""
+    error = None
+    try:
+        glm_core.load(**{"model": "null", "offline": True, name: value}).close()
+    except glm_core.GlmError as raised:
+        error = raised
+    assert not isinstance(error, glm_core.PluginError)
+    assert len(str(error)) < 900
+    assert str(error).isprintable()
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        *((name, ["x"], ConfigError) for name in PARAMETERS),
+        ("model", 3, ConfigError),
+        ("adapters", {"a": 3}, AdapterError),
+        ("adapters", {3: "a"}, AdapterError),
+        ("adapters", [], ConfigError),
+        ("device_map", {3: "null"}, ConfigError),
+        ("device_map", {}, ConfigError),
+        ("device_map", "", ConfigError),
+        ("offline", 1, ConfigError),
+        ("slots", 1.5, ConfigError),
+        ("kv_memory", "much", ConfigError),
+    ],
+)
+def test_wrong_type_names_the_parameter(name: str, value: Any, kind: type[glm_core.GlmError]) -> None:
+    """The sentence says which parameter it is and what is expected."""
+    with pytest.raises(kind, match=name.removesuffix("s") if name == "adapters" else name) as caught:
+        glm_core.load(**{"model": "null", name: value})
+    assert re.search("expected|must|choose", str(caught.value))
+
+
+WRONG_QUESTIONS: list[tuple[dict[str, Any], type[glm_core.GlmError]]] = [
+    ({"prompt": 3}, RequestError),
+    ({"history": 3}, RequestError),
+    ({"history": {"a": "b"}}, RequestError),
+    ({"history": [("q", 3)]}, RequestError),
+    ({"system": 3}, RequestError),
+    ({"stop": 3}, RequestError),
+    ({"stop": [3]}, RequestError),
+    ({"seed": 2.5}, RequestError),
+    ({"seed": 10**5000}, RequestError),
+    ({"adapter": ["x"]}, AdapterError),
+    ({"temperature": 10**400}, RequestError),
+    ({"do_sample": 1}, RequestError),
+    *(({name: value}, RequestError) for name in NUMBERS for value in ("x", [], float("nan"))),
+    *(({name: value}, RequestError) for name in NUMBERS for value in (-(10**400), -(10**5000))),
+]
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(("arguments", "kind"), WRONG_QUESTIONS)
+def test_wrong_value_of_a_question_is_refused_in_one_line(
+    arguments: dict[str, Any], kind: type[glm_core.GlmError]
+) -> None:
+    """The same holds for what the loaded model is asked."""
+    with glm_core.load("null") as model, pytest.raises(kind) as caught:
+        model.chat(**{"prompt": "hi", **arguments})
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("name", "directory"), [(3, "x"), ("a", 3), ("a", None), ("a", "nu\0ll"), (None, "x"), (["a"], "x")]
+)
+def test_adapter_that_is_added_later_is_checked_alike(name: Any, directory: Any) -> None:
+    """``add_adapter`` takes what ``adapters=`` takes."""
+    with glm_core.load("null") as model, pytest.raises(AdapterError, match="adapter"):
+        model.add_adapter(name, directory)
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("name", [3, b"null", ["null"]])
+def test_resolve_model_refuses_what_is_no_name(name: Any) -> None:
+    """Alike, in one sentence."""
+    with pytest.raises(ConfigError, match="model"):
+        glm_core.resolve_model(name)

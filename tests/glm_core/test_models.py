@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_plugins import host_loading, plugin
-from glm_testing import host_of
+from glm_testing import make_host
 from key_words import containing, missing_words
 
-from glm_core import ModelNotFoundError
-from glm_core.models import known_models, resolve
+from glm_core import AdapterError, ModelNotFoundError
+from glm_core.models import find_adapter_directory, list_known_models, resolve
 from glm_core.plugins import PluginHost
 from glm_core.records import ModelCard, ModelSource
 
 
 def host_knowing(*cards: ModelCard) -> PluginHost:
     """A host whose one plugin names these models."""
-    return host_of(models=plugin(describe_models=lambda: cards))
+    return make_host(models=plugin(describe_models=lambda: cards))
 
 
 @pytest.fixture
@@ -70,14 +75,14 @@ def test_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """``~`` in a path from a settings file, which no shell has expanded, is the home directory."""
     (tmp_path / "models").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert resolve(host_of(), "~/models").path == tmp_path / "models"
+    assert resolve(make_host(), "~/models").path == tmp_path / "models"
 
 
 def test_file_is_handed_on(tmp_path: Path) -> None:
     """Some models are one file; whether this is one, the runtimes know."""
     file = tmp_path / "model.gguf"
     file.touch()
-    assert resolve(host_of(), str(file)) == ModelSource(str(file), file)
+    assert resolve(make_host(), str(file)) == ModelSource(str(file), file)
 
 
 def test_known_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,13 +98,13 @@ def test_known_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_empty_name_is_refused(name: str) -> None:
     """``--model "$MODEL"`` with an unset variable must not mean the current directory."""
     with pytest.raises(ModelNotFoundError, match="name is empty"):
-        resolve(host_of(), name)
+        resolve(make_host(), name)
 
 
 def test_impossible_path_is_refused() -> None:
     """A name that the file system refuses to look up is not found, and nothing else happens."""
-    with pytest.raises(ModelNotFoundError, match="cannot be looked up: .*too long"):
-        resolve(host_of(), "x" * 5000)
+    with pytest.raises(ModelNotFoundError, match="cannot be read: .*too long"):
+        resolve(make_host(), "x" * 5000)
 
 
 @pytest.mark.parametrize("name", ["chatglm-6b", "ChatGLM", "glm"])
@@ -148,7 +153,7 @@ def test_name_alone_can_be_a_model() -> None:
 
 def test_hub_id_is_downloaded(downloads: list[dict[str, Any]]) -> None:
     """An id that nobody describes goes to the chosen hub as it is."""
-    found = resolve(host_of(), "THUDM/chatglm2-6b", hub="modelscope")
+    found = resolve(make_host(), "THUDM/chatglm2-6b", hub="modelscope")
     assert found == ModelSource("THUDM/chatglm2-6b", Path("/cache/THUDM/chatglm2-6b"))
     assert downloads[0]["hub"] == "modelscope"
 
@@ -157,7 +162,7 @@ def test_hub_id_is_downloaded(downloads: list[dict[str, Any]]) -> None:
 def test_path_with_a_mistake_is_no_hub_id(name: str, downloads: list[dict[str, Any]]) -> None:
     """What the hub would refuse as an id is not sent there."""
     with pytest.raises(ModelNotFoundError, match="is no directory, no known name and no hub id"):
-        resolve(host_of(), name)
+        resolve(make_host(), name)
     assert downloads == []
 
 
@@ -173,7 +178,7 @@ def test_unknown_name_gets_a_suggestion_and_the_known_ones() -> None:
 def test_missing_demo_names_its_package() -> None:
     """The model that runs when none is named comes in a package of its own."""
     with pytest.raises(ModelNotFoundError, match=containing("pip install glm-model-demo")):
-        resolve(host_of(), "demo")
+        resolve(make_host(), "demo")
 
 
 def test_unknown_name_mentions_plugins_that_are_not_used() -> None:
@@ -187,4 +192,51 @@ def test_known_models_of_all_plugins_are_sorted() -> None:
     """The order of plugins does not show."""
     first = plugin(describe_models=lambda: (ModelCard("z", ""), ModelCard("b", "")))
     second = plugin(describe_models=lambda: (ModelCard("a", ""),))
-    assert [card.name for card in known_models(host_of(first=first, second=second))] == ["a", "b", "z"]
+    assert [card.name for card in list_known_models(make_host(first=first, second=second))] == ["a", "b", "z"]
+
+
+@pytest.fixture
+def special(tmp_path: Path) -> Iterator[Mapping[str, Path]]:
+    """Things in a file system that are neither directories nor files."""
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as bound, contextlib.chdir(tmp_path):
+        bound.bind("socket")  # by a short name, since the system limits the whole path
+        yield {"pipe": tmp_path / "pipe", "socket": tmp_path / "socket", "device": Path("/dev/null")}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="these kinds of files are POSIX's")
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_what_is_neither_directory_nor_file_is_called_that(kind: str, special: Mapping[str, Path]) -> None:
+    """It exists, so "no directory and no known name" would send the user the wrong way; nothing is opened."""
+    with pytest.raises(ModelNotFoundError, match="device, a socket or a pipe; pass a directory"):
+        resolve(make_host(), str(special[kind]))
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="permissions are POSIX's")
+@pytest.mark.parametrize("place", ["closed", "file", "closed/model"])
+def test_what_may_not_be_read_is_called_that(place: str) -> None:
+    """With the system's reason, before a runtime takes it for an empty directory."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        os.chmod(folder, 0o755)
+        for path in (Path(folder, "closed"), Path(folder, "file")):
+            path.mkdir() if path.name == "closed" else path.touch()
+            path.chmod(0)
+        if os.geteuid() == 0:  # whom no permission stops
+            os.seteuid(65534)
+            stack.callback(os.seteuid, 0)
+        with pytest.raises(ModelNotFoundError, match="Permission denied.*permissions"):
+            resolve(make_host(), f"{folder}/{place}")
+        if place == "closed":
+            with pytest.raises(AdapterError, match="'a'.*may not be read"):
+                find_adapter_directory("a", f"{folder}/{place}")
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 100_000, "a/" * 50_000, "\0", "\x1b[2J", "\udcff"], ids=lambda name: repr(name[:6])
+)
+def test_name_that_cannot_be_one_is_refused_in_one_line(name: str) -> None:
+    """Neither a flood nor what a terminal obeys."""
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve(make_host(), name)
+    assert len(str(caught.value)) < 900
+    assert str(caught.value).isprintable()

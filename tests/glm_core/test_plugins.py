@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fake_plugins import backend, host_loading, plugin
-from glm_testing import host_of, null_backend
+from glm_testing import make_host, null_backend
 
 from glm_core import DeviceError, PluginError
 from glm_core.plugins import Candidate, PluginHost
@@ -35,7 +35,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 def test_plugin_that_loads_is_reported_with_its_hooks() -> None:
     """The report says where a plugin comes from and which hooks it answers."""
-    (report,) = host_of(null=null_backend).reports
+    (report,) = make_host(null=null_backend).reports
     assert (report.name, report.distribution, report.version) == ("null", "glm-null", "0")
     assert (report.status, report.reason) == ("ok", "")
     assert report.hooks == (
@@ -104,7 +104,7 @@ def test_descriptions_are_measured(clock: list[float]) -> None:
         clock[0] += next(slow_then_fast)
         return BackendInfo("b", (CPU,))
 
-    host = host_of(a=plugin(describe_backend=describe))
+    host = make_host(a=plugin(describe_backend=describe, place=lambda model: model))
     for _ in range(2):
         assert list(host.describe("describe_backend", BackendInfo)) == ["a"]
     assert host.reports[0].seconds == {"import": 0, "describe_backend": 30}
@@ -146,16 +146,16 @@ def test_interrupt_while_a_plugin_loads_ends_the_command(caplog: pytest.LogCaptu
 )
 def test_other_api_version_is_refused(version: object, reason: str) -> None:
     """A plugin for other hooks is refused in one sentence instead of failing somewhere later."""
-    host = host_of(old=plugin(api_version=version, describe_models=lambda: ()))
+    host = make_host(old=plugin(api_version=version, describe_models=lambda: ()))
     (report,) = host.reports
     assert report.status == "incompatible"
     assert report.reason.startswith(reason)
-    assert host.answering("describe_models") == ()
+    assert host.list_answering("describe_models") == ()
 
 
 def test_plugin_without_a_version_is_refused() -> None:
     """The version must be stated, not only be right."""
-    (report,) = host_of(nothing=object()).reports
+    (report,) = make_host(nothing=object()).reports
     assert (report.status, report.reason) == (
         "incompatible",
         "states no GLM_API_VERSION; this glm-core speaks version 2",
@@ -205,19 +205,19 @@ def _yielding(model: object, request: object) -> Iterator[str]:
 )
 def test_wrong_hook_is_found_when_the_plugin_is_loaded(hooks: dict[str, Any], reason: str) -> None:
     """What pluggy would pass over in silence or refuse at the first call is reported at once."""
-    host = host_of(bad=plugin(**hooks), good=null_backend)
+    host = make_host(bad=plugin(**hooks), good=null_backend)
     bad, good = host.reports
     assert bad.status == "broken"
     assert reason in bad.reason
     assert "\n" not in bad.reason
     assert good.status == "ok"
-    assert host.answering("place") == ("good",)
+    assert host.list_answering("place") == ("good",)
 
 
 def test_hook_may_take_fewer_arguments() -> None:
     """An implementation names only what it needs."""
     seen: list[object] = []
-    host = host_of(a=plugin(place=lambda model: seen.append(model)))
+    host = make_host(a=plugin(place=lambda model: seen.append(model)))
     host.call("a", "place", model="here", placement=None)
     assert seen == ["here"]
 
@@ -228,7 +228,7 @@ def test_hook_of_a_later_core_may_be_optional() -> None:
 
     module = plugin(describe_models=lambda: ())
     vars(module)["embed"] = hookimpl(optionalhook=True)(lambda model: None)
-    (report,) = host_of(new=module).reports
+    (report,) = make_host(new=module).reports
     assert (report.status, report.hooks) == ("ok", ("describe_models",))
 
 
@@ -241,7 +241,7 @@ def test_second_plugin_of_a_name_is_refused() -> None:
     host = PluginHost(candidates)
     assert [report.status for report in host.reports] == ["ok", "broken"]
     assert host.reports[1].reason == "another plugin is already called 'null'"
-    assert host.answering("place") == ("null",)
+    assert host.list_answering("place") == ("null",)
 
 
 def test_broken_plugin_does_not_keep_its_name() -> None:
@@ -255,7 +255,7 @@ def test_broken_plugin_does_not_keep_its_name() -> None:
 
 def test_module_under_two_names_is_used_once() -> None:
     """Two entry points that name one module would answer every hook twice."""
-    host = host_of(a=null_backend, b=null_backend)
+    host = make_host(a=null_backend, b=null_backend)
     assert [report.status for report in host.reports] == ["ok", "broken"]
     assert host.reports[1].reason == "is the same module as plugin 'a'"
 
@@ -300,20 +300,20 @@ def test_hook_is_called_on_one_plugin_only(names: tuple[str, str]) -> None:
 
         return place
 
-    host = host_of(**{name: plugin(place=placing(name)) for name in names})
+    host = make_host(**{name: plugin(place=placing(name)) for name in names})
     assert host.call("a", "place", model=1, placement=None) == "a"
     assert asked == ["a"]
 
 
 def test_plugin_that_declines_gives_none() -> None:
     """Nobody else is asked in its place."""
-    host = host_of(a=plugin(place=lambda model: None), b=plugin(place=lambda model: "b"))
+    host = make_host(a=plugin(place=lambda model: None), b=plugin(place=lambda model: "b"))
     assert host.call("a", "place", model=1, placement=None) is None
 
 
 def test_list_as_an_answer_stays_a_list() -> None:
     """Only ``describe_*`` hooks collect; a list from another hook is what the plugin returned."""
-    host = host_of(a=plugin(place=lambda model: [1, 2]))
+    host = make_host(a=plugin(place=lambda model: [1, 2]))
     assert host.call("a", "place", model=1, placement=None) == [1, 2]
 
 
@@ -321,7 +321,7 @@ def test_glm_error_of_a_plugin_is_passed_on() -> None:
     """What the plugin says to the user reaches the user as it is."""
     error = DeviceError("too small")
     with pytest.raises(DeviceError) as caught:
-        host_of(a=plugin(place=raising(error))).call("a", "place", model=1, placement=None)
+        make_host(a=plugin(place=raising(error))).call("a", "place", model=1, placement=None)
     assert caught.value is error
 
 
@@ -329,7 +329,7 @@ def test_glm_error_of_a_plugin_is_passed_on() -> None:
 def test_other_error_of_a_plugin_becomes_a_plugin_error(error: BaseException) -> None:
     """A plugin's own bug names the plugin, the hook and a way on, and keeps its cause."""
     with pytest.raises(PluginError) as caught:
-        host_of(a=plugin(place=raising(error))).call("a", "place", model=1, placement=None)
+        make_host(a=plugin(place=raising(error))).call("a", "place", model=1, placement=None)
     assert caught.value.__cause__ is error
     assert str(caught.value) == (
         f"plugin 'a' failed in place: {type(error).__name__}: by zero. "
@@ -340,7 +340,7 @@ def test_other_error_of_a_plugin_becomes_a_plugin_error(error: BaseException) ->
 def test_interrupt_in_a_hook_stays_an_interrupt() -> None:
     """Ctrl-C while a model loads ends the command."""
     with pytest.raises(KeyboardInterrupt):
-        host_of(a=plugin(place=raising(KeyboardInterrupt()))).call("a", "place", model=1, placement=None)
+        make_host(a=plugin(place=raising(KeyboardInterrupt()))).call("a", "place", model=1, placement=None)
 
 
 # --- describing ----------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ def test_interrupt_in_a_hook_stays_an_interrupt() -> None:
 
 def test_descriptions_come_by_plugin_name_sorted() -> None:
     """Order of loading does not show in what core knows."""
-    host = host_of(b=backend(), a=backend(CPU))
+    host = make_host(b=backend(), a=backend(CPU))
     assert list(host.describe("describe_backend", BackendInfo)) == ["a", "b"]
 
 
@@ -372,33 +372,33 @@ def test_descriptions_come_by_plugin_name_sorted() -> None:
 )
 def test_plugin_that_cannot_describe_itself_is_left_out(describe: Callable[[], Any], reason: str) -> None:
     """It counts as broken from then on, with all its hooks, and the others still answer."""
-    host = host_of(bad=plugin(describe_backend=describe, place=lambda model: model), good=backend(CPU))
+    host = make_host(bad=plugin(describe_backend=describe, place=lambda model: model), good=backend(CPU))
     assert list(host.describe("describe_backend", BackendInfo)) == ["good"]
     bad, good = host.reports
     assert (bad.status, bad.hooks) == ("broken", ())
     assert bad.reason.startswith(reason)
     assert good.status == "ok"
-    assert host.answering("place") == ("good",)
+    assert host.list_answering("place") == ("good",)
     assert list(host.describe("describe_backend", BackendInfo)) == ["good"]
 
 
 @pytest.mark.parametrize("answer", [(CARD, CARD), [CARD, CARD]])
 def test_models_are_described_by_a_tuple(answer: Any) -> None:
     """A list will do; core makes a tuple of it."""
-    host = host_of(a=plugin(describe_models=lambda: answer))
+    host = make_host(a=plugin(describe_models=lambda: answer))
     assert host.describe_many("describe_models", ModelCard) == {"a": (CARD, CARD)}
 
 
 @pytest.mark.parametrize("answer", [CARD, (CARD, None), (CARD, "m"), None, "m"])
 def test_models_described_otherwise_are_left_out(answer: Any) -> None:
     """One wrong member makes the whole answer wrong, ``None`` as well as any other."""
-    host = host_of(a=plugin(describe_models=lambda: answer))
+    host = make_host(a=plugin(describe_models=lambda: answer))
     assert host.describe_many("describe_models", ModelCard) == {}
     assert host.reports[0].reason == f"describe_models: returned {answer!r}; a tuple of ModelCard is expected"
 
 
 def test_remark_on_unused_plugins_names_them() -> None:
     """Messages about something missing end with what is installed and not used."""
-    assert host_of(null=null_backend).unused() == ""
+    assert make_host(null=null_backend).describe_unused() == ""
     host = host_loading(raising(ImportError("x")), name="cuda")
-    assert host.unused() == " (Installed, but not used: cuda; glm plugins says why.)"
+    assert host.describe_unused() == " (Installed, but not used: cuda; glm plugins says why.)"

@@ -106,7 +106,7 @@ def test_or_else_fills_what_was_left_open() -> None:
     """Own values stay, also those that count as false; ``None`` takes the default's value."""
     own = Sampling(temperature=0, do_sample=False, top_k=0)
     defaults = Sampling(temperature=0.95, top_p=0.7, top_k=50, do_sample=True)
-    assert own.or_else(defaults) == Sampling(temperature=0, top_p=0.7, top_k=0, do_sample=False)
+    assert own.complete_with(defaults) == Sampling(temperature=0, top_p=0.7, top_k=0, do_sample=False)
 
 
 @pytest.mark.parametrize(

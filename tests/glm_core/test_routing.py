@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_plugins import FakeModel, backend, host_loading, loader, runtime
-from glm_testing import host_of, null_backend
+from fake_plugins import FakeModel, backend, choose_devices, host_loading, loader, runtime
+from glm_testing import make_host, null_backend
 from key_words import containing
 
 import glm_core
@@ -18,7 +18,7 @@ from glm_core.config import Settings
 from glm_core.pairing import identify
 from glm_core.plugins import PluginHost
 from glm_core.records import DeviceInfo, ModelSource, Placement, QuantizationScheme
-from glm_core.routing import adopt_model, choose_devices, open_for_training, open_model
+from glm_core.routing import adopt_model, open_for_training, open_model
 from glm_core.stages import choose_dtype, open_identified
 from glm_core.survey import take_survey
 
@@ -45,7 +45,7 @@ def devices_of(host: PluginHost, wanted: str) -> tuple[str, tuple[str, ...]]:
 def test_auto_takes_the_device_of_highest_priority() -> None:
     """Priority decides, and the choice is told with the device's label."""
     told: list[str] = []
-    host = host_of(a=backend(CPU), b=backend(*GPUS, priority=10))
+    host = make_host(a=backend(CPU), b=backend(*GPUS, priority=10))
     assert choose_devices(take_survey(host), "auto", told.append) == ("b", (GPUS[0],))
     assert told == ["device auto: cuda:0 (card 0)"]
 
@@ -53,7 +53,7 @@ def test_auto_takes_the_device_of_highest_priority() -> None:
 def test_auto_passes_over_what_is_not_available_and_says_why() -> None:
     """A fallback is never silent."""
     told: list[str] = []
-    host = host_of(a=backend(CPU), b=backend(ABSENT_GPU, priority=10))
+    host = make_host(a=backend(CPU), b=backend(ABSENT_GPU, priority=10))
     assert choose_devices(take_survey(host), "auto", told.append) == ("a", (CPU,))
     assert told == ["device auto: cpu (a processor; cuda:0: the driver is too old)"]
 
@@ -62,7 +62,7 @@ def test_equal_priority_is_for_the_user_to_decide() -> None:
     """Neither the alphabet nor chance decides; the message names both devices."""
     other = DeviceInfo("npu", "npu", "")
     with pytest.raises(ConfigError, match="--device cpu or --device npu"):
-        devices_of(host_of(z=backend(CPU), a=backend(other)), "auto")
+        devices_of(make_host(z=backend(CPU), a=backend(other)), "auto")
 
 
 def test_auto_without_an_available_device_lists_the_reasons() -> None:
@@ -70,9 +70,9 @@ def test_auto_without_an_available_device_lists_the_reasons() -> None:
     with pytest.raises(
         DeviceError, match=containing("no device is available", "cuda:0", "the driver is too old")
     ):
-        choose_devices(take_survey(host_of(b=backend(ABSENT_GPU))), "auto")
+        choose_devices(take_survey(make_host(b=backend(ABSENT_GPU))), "auto")
     with pytest.raises(DeviceError, match=containing("no device is available", "see none")):
-        choose_devices(take_survey(host_of(b=backend())), "auto")
+        choose_devices(take_survey(make_host(b=backend())), "auto")
 
 
 @pytest.mark.parametrize(
@@ -89,12 +89,12 @@ def test_auto_without_an_available_device_lists_the_reasons() -> None:
 )
 def test_device_names_are_understood(wanted: str, names: tuple[str, ...]) -> None:
     """A kind means its first device, numbers mean those devices in that order, cpu:0 is torch's cpu."""
-    assert devices_of(host_of(a=backend(CPU), b=backend(*GPUS)), wanted)[1] == names
+    assert devices_of(make_host(a=backend(CPU), b=backend(*GPUS)), wanted)[1] == names
 
 
 def test_kind_alone_means_its_first_available_device() -> None:
     """``cuda`` is no particular card, so a busy first one does not stop it."""
-    assert devices_of(host_of(b=backend(ABSENT_GPU, GPUS[1])), "cuda") == ("b", ("cuda:1",))
+    assert devices_of(make_host(b=backend(ABSENT_GPU, GPUS[1])), "cuda") == ("b", ("cuda:1",))
 
 
 def test_devices_that_are_all_absent_say_why() -> None:
@@ -102,12 +102,12 @@ def test_devices_that_are_all_absent_say_why() -> None:
     absent = DeviceInfo("cuda", "cuda", "", available=False, reason="no driver; install one")
     for wanted in ("cuda", "cuda:0", "cuda:0,1", "cuda:3"):
         with pytest.raises(DeviceError, match=containing("not available", "no driver")):
-            devices_of(host_of(a=backend(CPU), b=backend(absent)), wanted)
+            devices_of(make_host(a=backend(CPU), b=backend(absent)), wanted)
 
 
 def test_second_backend_of_a_kind_may_have_the_device() -> None:
     """Where one plugin cannot use a device, another that offers it is taken."""
-    host = host_of(a=backend(ABSENT_GPU), b=backend(GPUS[0]))
+    host = make_host(a=backend(ABSENT_GPU), b=backend(GPUS[0]))
     assert devices_of(host, "cuda:0") == ("b", ("cuda:0",))
 
 
@@ -133,7 +133,7 @@ def test_second_backend_of_a_kind_may_have_the_device() -> None:
 def test_device_that_cannot_be_used_is_refused(wanted: str, message: str) -> None:
     """The message says what there is instead."""
     unavailable = DeviceInfo("cuda:1", "cuda", "", available=False, reason="in use")
-    host = host_of(a=backend(CPU), b=backend(ABSENT_GPU, unavailable if wanted == "cuda" else GPUS[1]))
+    host = make_host(a=backend(CPU), b=backend(ABSENT_GPU, unavailable if wanted == "cuda" else GPUS[1]))
     with pytest.raises(DeviceError, match=f"^{re.escape(message)}"):
         choose_devices(take_survey(host), wanted)
 
@@ -141,7 +141,7 @@ def test_device_that_cannot_be_used_is_refused(wanted: str, message: str) -> Non
 def test_installed_backend_that_sees_nothing_is_not_missing() -> None:
     """Advice to install what is installed would be wrong."""
     with pytest.raises(DeviceError, match=containing("'fake:0'", "backend sees no")):
-        choose_devices(take_survey(host_of(a=backend(CPU), b=backend())), "fake:0")
+        choose_devices(take_survey(make_host(a=backend(CPU), b=backend())), "fake:0")
 
 
 def test_no_backend_at_all_says_what_to_install() -> None:
@@ -152,7 +152,7 @@ def test_no_backend_at_all_says_what_to_install() -> None:
             "no hardware backend", "pip install glm-backend-cpu", "glm-backend-cuda", "glm-backend-mps"
         ),
     ):
-        choose_devices(take_survey(host_of()), "cpu")
+        choose_devices(take_survey(make_host()), "cpu")
     host = host_loading(lambda: 1 / 0, name="backend_cpu")
     with pytest.raises(DeviceError, match=containing("not used: backend_cpu", "glm plugins")):
         choose_devices(take_survey(host), "cpu")
@@ -192,10 +192,10 @@ def open_source(
 
 def test_quantisation_that_the_backend_lacks_is_refused_before_loading() -> None:
     """Nothing is loaded only to be refused."""
-    host = host_of(b=backend(CPU, schemes=("int8",)), r=loader(lambda: pytest.fail("was loaded")))
+    host = make_host(b=backend(CPU, schemes=("int8",)), r=loader(lambda: pytest.fail("was loaded")))
     with pytest.raises(DeviceError, match=containing("backend 'b'", "int4", "int8")):
         stages(host, Settings(quantize="int4"))
-    host = host_of(b=backend(CPU), r=runtime(FakeModel()))
+    host = make_host(b=backend(CPU), r=runtime(FakeModel()))
     with pytest.raises(DeviceError, match="it offers no scheme; leave --quantize out"):
         stages(host, Settings(quantize="int4"))
 
@@ -214,7 +214,7 @@ def test_quantised_model_goes_on_to_place() -> None:
         return model
 
     fake = backend(CPU, schemes=("int8",), quantize=quantize, place=place)
-    stages(host_of(b=fake, r=runtime(loaded)), Settings(quantize="int8"), device_map={"layer": "cpu"})
+    stages(make_host(b=fake, r=runtime(loaded)), Settings(quantize="int8"), device_map={"layer": "cpu"})
     assert seen == {
         "model": loaded,
         "scheme": QuantizationScheme(8),
@@ -231,7 +231,7 @@ def test_kernels_are_passed_on_only_if_the_backend_offers_them() -> None:
         seen.append(placement.kernels)
         return model
 
-    host = host_of(b=backend(CPU, kernels=("fast", "plain"), place=place), r=runtime(FakeModel()))
+    host = make_host(b=backend(CPU, kernels=("fast", "plain"), place=place), r=runtime(FakeModel()))
     stages(host)
     stages(host, Settings(kernels="plain"))
     assert seen == ["auto", "plain"]
@@ -247,7 +247,7 @@ def test_training_gets_a_model_that_was_neither_quantised_nor_placed(tmp_path: P
         return pytest.fail("was called")
 
     fake = backend(CPU, schemes=("int8",), quantize=unasked, place=unasked)
-    host = host_of(b=fake, r=runtime(loaded))
+    host = make_host(b=fake, r=runtime(loaded))
     settings = Settings(model=str(tmp_path), quantize="int8")
     model, devices, dtype, scheme = open_for_training(host, settings)
     assert model is loaded
@@ -257,7 +257,7 @@ def test_training_gets_a_model_that_was_neither_quantised_nor_placed(tmp_path: P
 def test_model_is_not_quantised_unasked() -> None:
     """Without ``--quantize`` the hook is not called."""
     fake = backend(CPU, schemes=("int8",), quantize=lambda: pytest.fail("was called"))
-    stages(host_of(b=fake, r=runtime(FakeModel())))
+    stages(make_host(b=fake, r=runtime(FakeModel())))
 
 
 # --- stages --------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def test_only_the_runtime_that_knows_the_model_loads_it() -> None:
         asked.append(f"{device} {dtype}")
         return FakeModel()
 
-    stages(host_of(r1=runtime(None), r2=loader(load_model), b=backend(CPU), r3=runtime(None)))
+    stages(make_host(r1=runtime(None), r2=loader(load_model), b=backend(CPU), r3=runtime(None)))
     assert asked == ["cpu bfloat16"]
 
 
@@ -292,7 +292,7 @@ def test_directory_that_no_runtime_recognises_is_explained(
     """The message says what is in the directory, and which runtimes were asked."""
     if config is not None:
         (tmp_path / "config.json").write_bytes(config.encode("latin-1"))
-    host = host_of(b=backend(CPU), r=runtime(None), q=runtime(None))
+    host = make_host(b=backend(CPU), r=runtime(None), q=runtime(None))
     with pytest.raises(CheckpointError) as caught:
         open_source(host, ModelSource("x", tmp_path), Settings())
     assert f"no installed runtime recognises {tmp_path}: {message}" in str(caught.value)
@@ -303,7 +303,7 @@ def test_file_that_no_runtime_recognises_is_explained(tmp_path: Path) -> None:
     """A path to one of a checkpoint's files is a common mistake."""
     file = tmp_path / "model.safetensors"
     file.touch()
-    host = host_of(b=backend(CPU), r=runtime(None))
+    host = make_host(b=backend(CPU), r=runtime(None))
     with pytest.raises(CheckpointError, match=r"model\.safetensors: it is a file; .*the directory"):
         open_source(host, ModelSource("x", file), Settings())
 
@@ -311,13 +311,13 @@ def test_file_that_no_runtime_recognises_is_explained(tmp_path: Path) -> None:
 def test_name_that_no_runtime_recognises_is_explained() -> None:
     """A model without files is reported by its name."""
     with pytest.raises(CheckpointError, match="installed runtime recognises"):
-        stages(host_of(b=backend(CPU), r=runtime(None)))
+        stages(make_host(b=backend(CPU), r=runtime(None)))
 
 
 def test_no_runtime_at_all_says_what_to_install() -> None:
     """A backend alone loads nothing."""
     with pytest.raises(PluginError, match=containing("no installed plugin", "pip install glm-runtime-torch")):
-        stages(host_of(b=backend(CPU)))
+        stages(make_host(b=backend(CPU)))
 
 
 def raising(model: object) -> None:
@@ -352,7 +352,7 @@ def test_model_is_closed_when_a_stage_fails(
 ) -> None:
     """A failed start leaves nothing in memory."""
     model = FakeModel()
-    host = host_of(b=backend(CPU, schemes=("int8",), **hooks), r=runtime(model))
+    host = make_host(b=backend(CPU, schemes=("int8",), **hooks), r=runtime(model))
     with pytest.raises(error, match=message):
         stages(host, Settings(quantize="int8" if "quantize" in hooks else "none"))
     assert model.closed == 1
@@ -362,12 +362,12 @@ def test_model_is_closed_when_a_stage_fails(
 def test_runtime_that_returns_no_model_is_named(model: Any) -> None:
     """A wrong answer, or half of a right one, is found where it is given."""
     with pytest.raises(PluginError, match=containing("plugin 'r'", "load_model returned", "info", "close()")):
-        stages(host_of(b=backend(CPU), r=runtime(model)))
+        stages(make_host(b=backend(CPU), r=runtime(model)))
 
 
 def test_open_model_goes_all_the_way(tmp_path: Path) -> None:
     """Settings in, a chatting model out; adapters arrive by name with ``~`` expanded."""
-    with open_model(host_of(null=null_backend), Settings(model="null"), adapters={"a": tmp_path}) as model:
+    with open_model(make_host(null=null_backend), Settings(model="null"), adapters={"a": tmp_path}) as model:
         assert model.info.adapters == ("a",)
         assert model.chat("to and fro")[0] == "to and fro"
 
@@ -375,7 +375,7 @@ def test_open_model_goes_all_the_way(tmp_path: Path) -> None:
 def test_adapter_that_is_no_directory_is_refused_before_loading(tmp_path: Path) -> None:
     """The message names adapter and path."""
     with pytest.raises(AdapterError, match=containing("adapter 'a'", str(tmp_path / "x"), "directory")):
-        open_model(host_of(null=null_backend), Settings(model="null"), adapters={"a": tmp_path / "x"})
+        open_model(make_host(null=null_backend), Settings(model="null"), adapters={"a": tmp_path / "x"})
 
 
 class InMemory:
@@ -392,7 +392,7 @@ def test_model_in_memory_is_adopted_where_it_is() -> None:
         sources.append(source)
         return FakeModel()
 
-    host = host_of(a=backend(*GPUS, priority=9), b=backend(CPU), r=loader(load_model))
+    host = make_host(a=backend(*GPUS, priority=9), b=backend(CPU), r=loader(load_model))
     model = InMemory()
     adopt_model(host, model, "tokenizer")
     assert sources == [ModelSource("InMemory", None, {}, model, "tokenizer")]
@@ -400,6 +400,6 @@ def test_model_in_memory_is_adopted_where_it_is() -> None:
 
 def test_model_in_memory_that_no_runtime_knows_is_explained() -> None:
     """The message names the object's class, not a directory."""
-    host = host_of(b=backend(CPU), r=runtime(None))
+    host = make_host(b=backend(CPU), r=runtime(None))
     with pytest.raises(CheckpointError, match="no installed runtime recognises InMemory: .*InMemory"):
         adopt_model(host, InMemory(), None)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from fake_plugins import plugin, run_glm, run_python, write_package
 from glm_jobs._progress import check_progress
-from glm_testing import host_of, null_backend
+from glm_testing import make_host, null_backend
 
 from glm_core import ChatModel, PluginError
-from glm_core._tracing import tracing
 from glm_core.records import BackendInfo, ModelCard, ModelSource, TrainProgress
+from glm_core.tracing import enable_tracing
 
 LINE = re.compile(r"trace  (\S+) +(\S+(?: end)?) +[\d.]+ ms  (.*)")
 NULL = "from glm_testing.null_backend import *"
@@ -29,14 +29,14 @@ def calls(text: str) -> list[tuple[str, ...]]:
 @pytest.fixture
 def traced() -> Iterator[None]:
     """Tracing is on."""
-    with tracing():
+    with enable_tracing():
         yield
 
 
 @pytest.mark.usefixtures("traced")
 def test_every_kind_of_outcome_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     """An answer by its type, a refusal, an error; imports as well."""
-    host = host_of(null=null_backend, bad=plugin(place=lambda: 1 / 0, describe_models=lambda: ()))
+    host = make_host(null=null_backend, bad=plugin(place=lambda: 1 / 0, describe_models=lambda: ()))
     host.describe("describe_backend", BackendInfo)
     host.describe_many("describe_models", ModelCard)
     host.call("null", "identify_model", source=ModelSource("other"))
@@ -58,7 +58,7 @@ def test_stream_is_traced_to_its_end(capsys: pytest.CaptureFixture[str]) -> None
     """How many deltas, when the first came, how it ended; closed early as well."""
     model = null_backend.load_model(ModelSource("null"))
     assert model is not None
-    chat = ChatModel(host_of(null=null_backend), "null", model)
+    chat = ChatModel(make_host(null=null_backend), "null", model)
     chat.chat("one two")
     with chat.chat_stream("one two") as deltas:
         next(deltas)
@@ -81,11 +81,11 @@ def test_job_is_traced_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_nothing_is_printed_unless_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     """Tracing ends with its block."""
-    with tracing(False):
-        host_of(null=null_backend)
-    with tracing():
+    with enable_tracing(False):
+        make_host(null=null_backend)
+    with enable_tracing():
         pass
-    host_of(null=null_backend)
+    make_host(null=null_backend)
     assert capsys.readouterr().err == ""
 
 

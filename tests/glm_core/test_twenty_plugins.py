@@ -34,7 +34,7 @@ BROKEN: dict[str, tuple[str, str]] = {
 
 def install(folder: Path, kind: str, name: str, more: str = "") -> None:
     """Write a new package and install it into a folder, as an installer leaves it."""
-    names = PackageNames.of(kind, name)
+    names = PackageNames.derive(kind, name)
     project = folder.with_name("projects") / name
     write_package(names, project)
     package = folder / names.package

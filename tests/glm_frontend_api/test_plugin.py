@@ -8,14 +8,14 @@ import sys
 
 from glm_frontend_api import plugin
 from glm_frontend_api.config import ApiConfig, parse_config
-from glm_testing import host_of
+from glm_testing import make_host
 
 from glm_core.records import FrontendInfo
 
 
 def test_api_frontend_describes_itself() -> None:
     """Core finds a frontend called api whose run function exists."""
-    described = host_of(frontend_api=plugin).describe("describe_frontend", FrontendInfo)
+    described = make_host(frontend_api=plugin).describe("describe_frontend", FrontendInfo)
     info = described["frontend_api"]
     module, _, function = info.run.partition(":")
     assert info.name == "api"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from api_support import ScriptedRuntime, Served, chat_body, events, serving
-from glm_testing import host_of
+from glm_testing import make_host
 from key_words import missing_words
 
 from glm_core import (
@@ -77,7 +77,7 @@ class ToolRuntime:
     @property
     def model(self) -> ChatModel:
         """As core hands it to a frontend."""
-        return ChatModel(host_of(tools=self), "tools", self)
+        return ChatModel(make_host(tools=self), "tools", self)
 
 
 @pytest.fixture

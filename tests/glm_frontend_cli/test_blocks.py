@@ -39,12 +39,12 @@ def test_block_is_finished_when_another_has_begun() -> None:
     stream = BlockStream()
     stream.feed("# Title\n\npara")
     assert types(stream.take_finished()) == []
-    assert types(stream.open_blocks()) == ["heading", "paragraph"]
+    assert types(stream.parse_open_blocks()) == ["heading", "paragraph"]
     stream.feed("graph\n\nnext")
     assert types(stream.take_finished()) == ["heading"]
-    assert types(stream.open_blocks()) == ["paragraph", "paragraph"]
+    assert types(stream.parse_open_blocks()) == ["paragraph", "paragraph"]
     assert types(stream.take_finished(final=True)) == ["paragraph", "paragraph"]
-    assert stream.open_blocks() == []
+    assert stream.parse_open_blocks() == []
 
 
 def test_items_of_a_list_finish_one_by_one_and_keep_counting() -> None:
@@ -79,7 +79,7 @@ def test_streamed_markdown_renders_like_the_whole(source: Any, step: Any) -> Non
         stream.feed(source[start : start + step])
         for block in stream.take_finished():
             lines += renderer.render_block(block, 39)
-        for block in stream.open_blocks():
+        for block in stream.parse_open_blocks():
             renderer.render_block(block, 39)
     for block in stream.take_finished(final=True):
         lines += renderer.render_block(block, 39)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 
 from glm_frontend_cli import plugin
-from glm_testing import host_of
+from glm_testing import make_host
 
 from glm_core.records import FrontendInfo
 
 
 def test_cli_frontend_describes_itself() -> None:
     """Core finds a frontend called cli whose run function exists."""
-    described = host_of(frontend_cli=plugin).describe("describe_frontend", FrontendInfo)
+    described = make_host(frontend_cli=plugin).describe("describe_frontend", FrontendInfo)
     info = described["frontend_cli"]
     module, _, function = info.run.partition(":")
     assert info.name == "cli"

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 from glm_frontend_web import _api
+from glm_frontend_web._work import PageWork
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -41,12 +42,34 @@ def answering(text: Any, **more: Any) -> Starlette:
         ("GET", "/metrics", "api"),
         ("GET", "/healthy", "page"),
         ("POST", "/gradio_api/queue/join", "page"),
+        ("GET", "/v1/models/", "api"),
+        ("GET", "//v1//models", "api"),
+        ("POST", "//", "api"),
+        ("GET", "/health/", "api"),
     ],
 )
 def test_each_request_goes_where_it_belongs(method: str, path: str, who: str) -> None:
     """The API has its own paths and the original's POST /; everything else is the page's."""
-    client = TestClient(_api.Beside(answering("page"), answering("api")))
-    assert client.request(method, path).text == who
+    client = TestClient(_api.ApiDispatcher(answering("page"), answering("api"), PageWork()))
+    assert client.request(method, f"http://testserver{path}").text == who
+
+
+def test_a_proxy_may_serve_both_under_a_path() -> None:
+    """Whether or not it takes the prefix away."""
+    client = TestClient(_api.ApiDispatcher(answering("page"), answering("api"), PageWork(), "/chat"))
+    assert client.get("/chat/v1/models").text == client.get("/v1/models").text == "api"
+    assert client.get("/chat/").text == "page"
+
+
+def test_a_server_that_stops_takes_no_new_requests() -> None:
+    """The API refuses questions in its own words, and still says how it is."""
+    work = PageWork()
+    client = TestClient(_api.ApiDispatcher(answering("page"), answering("api"), work))
+    work.begin_draining()
+    refused = client.post("/v1/chat/completions")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stopping")
+    assert client.get("/health").text == "api"
+    assert work.is_idle()
 
 
 def test_the_api_is_started_and_stopped_with_the_page() -> None:
@@ -59,7 +82,7 @@ def test_the_api_is_started_and_stopped_with_the_page() -> None:
         yield
         events.append("stop")
 
-    with TestClient(_api.Beside(answering("page"), answering("api", lifespan=life))):
+    with TestClient(_api.ApiDispatcher(answering("page"), answering("api", lifespan=life), PageWork())):
         assert events == ["start"]
     assert events == ["start", "stop"]
 

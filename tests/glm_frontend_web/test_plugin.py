@@ -7,14 +7,14 @@ import subprocess
 import sys
 
 from glm_frontend_web import plugin
-from glm_testing import host_of
+from glm_testing import make_host
 
 from glm_core.records import FrontendInfo
 
 
 def test_web_frontend_describes_itself() -> None:
     """Core finds a frontend called web whose run function exists."""
-    info = host_of(frontend_web=plugin).describe("describe_frontend", FrontendInfo)["frontend_web"]
+    info = make_host(frontend_web=plugin).describe("describe_frontend", FrontendInfo)["frontend_web"]
     module, _, function = info.run.partition(":")
     assert info.name == "web"
     assert callable(getattr(importlib.import_module(module), function))

@@ -30,7 +30,7 @@ def test_settings_reach_the_request() -> None:
     """Temperature 0 is greedy; a maximum length of 0 leaves it to the model."""
     conversation = Conversation([Turn("a", "A")])
     PageSettings("Be brief.", "law", 0, 1.0, 0).apply_to(conversation)
-    request = conversation.request("b")
+    request = conversation.build_request("b")
     assert [message.role for message in request.messages] == ["system", "user", "assistant", "user"]
     assert request.adapter == "law"
     assert request.sampling == Sampling(top_p=1.0, temperature=0, do_sample=False)

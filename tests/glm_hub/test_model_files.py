@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from glm_hub.model_files import SAFETENSORS, TORCH, WeightForm, companions_of, is_companion, weight_form_of
+from glm_hub.model_files import (
+    SAFETENSORS,
+    TORCH,
+    WeightForm,
+    find_companions,
+    find_weight_form,
+    is_companion,
+)
 
 COMPANIONS = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"),
@@ -39,15 +46,15 @@ def test_companions_are_found_relative_to_the_directory(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{}", "utf-8")
     (tmp_path / "checkpoint-1").mkdir()
     (tmp_path / "checkpoint-1" / "tokenizer.json").write_text("{}", "utf-8")
-    found = [path.as_posix() for path in companions_of(tmp_path)]
+    found = [path.as_posix() for path in find_companions(tmp_path)]
     assert found == ["additional_chat_templates/rag.jinja", "tokenizer.json"]
 
 
 @pytest.mark.parametrize("form", [SAFETENSORS, TORCH])
 def test_weight_form_is_told_by_its_single_file_or_index(tmp_path: Path, form: WeightForm) -> None:
     """A single file or an index tells the form; safetensors are preferred where both are there."""
-    assert weight_form_of(tmp_path) is None
+    assert find_weight_form(tmp_path) is None
     (tmp_path / form.index).write_text("{}", "utf-8")
-    assert weight_form_of(tmp_path) is form
+    assert find_weight_form(tmp_path) is form
     (tmp_path / SAFETENSORS.single).write_bytes(b"")
-    assert weight_form_of(tmp_path) is SAFETENSORS
+    assert find_weight_form(tmp_path) is SAFETENSORS

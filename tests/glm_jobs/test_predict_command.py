@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fake_plugins import FakeModel, backend, plugin, run_glm, runtime
 from glm_jobs import _progress_bar, predict
-from glm_testing import host_of
+from glm_testing import make_host
 
 from glm_core import AdapterError, ConfigError, cli
 from glm_core.plugins import PluginHost
@@ -51,7 +51,7 @@ def recorder() -> Recorder:
 
 def host(recorder: Recorder, **others: Any) -> PluginHost:
     trainer = plugin(describe_trainer=lambda: INFO, predict=lambda model, job: recorder.predict(model, job))
-    return host_of(
+    return make_host(
         runtime=runtime(recorder.model),
         backend=backend(DeviceInfo("cpu", "cpu", "CPU")),
         poems=trainer,
@@ -63,7 +63,7 @@ def command(host: PluginHost, monkeypatch: pytest.MonkeyPatch, folder: Path, *ar
     """Run the command on a model directory that the fake runtime takes, with these plugins."""
     (folder / "model").mkdir(exist_ok=True)
     (folder / "model" / "config.json").write_text("{}")
-    monkeypatch.setattr(predict, "default_host", lambda: host)
+    monkeypatch.setattr(predict, "get_default_host", lambda: host)
     model = ("--model", str(folder / "model"), "--output-dir", str(folder / "out"))
     return cli.main(["predict", *model, *arguments])
 
@@ -144,7 +144,7 @@ def test_without_a_trainer_the_package_is_named(
     recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What to install is said."""
-    assert command(host_of(runtime=runtime(recorder.model)), monkeypatch, tmp_path) == 2
+    assert command(make_host(runtime=runtime(recorder.model)), monkeypatch, tmp_path) == 2
     assert "no installed plugin can predict: pip install glm-ptuning" in capsys.readouterr().err
 
 

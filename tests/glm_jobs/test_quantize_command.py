@@ -14,7 +14,7 @@ import glm_runtime_torch.checkpoints.writer as writer
 import pytest
 from fake_plugins import loader, run_glm, run_python
 from glm_jobs import quantize
-from glm_testing import host_of
+from glm_testing import make_host
 from tiny_models import tiny_checkpoint
 
 from glm_core import ConfigError, cli
@@ -224,7 +224,7 @@ def host_answering(reports: Callable[[], Any]) -> Any:
         answered: Iterator[QuantizeProgress] | None = reports()
         return answered
 
-    return host_of(fake=loader(lambda source: None, quantize_checkpoint=answer))
+    return make_host(fake=loader(lambda source: None, quantize_checkpoint=answer))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_plugin_that_breaks_its_promise_is_named(
     source: Path, fails: Fail, monkeypatch: pytest.MonkeyPatch, reports: Callable[[], Any], message: str
 ) -> None:
     """Declining, ending early and failing are told apart."""
-    monkeypatch.setattr(quantize, "default_host", lambda: host_answering(reports))
+    monkeypatch.setattr(quantize, "get_default_host", lambda: host_answering(reports))
     assert message in fails(source, "--bits", "4")
 
 
@@ -254,7 +254,7 @@ def test_the_job_is_what_was_asked_for(
         return iter([QuantizeProgress(0, 0, message="going on"), QuantizeProgress(0, 0, finished=True)])
 
     monkeypatch.setattr(
-        quantize, "default_host", lambda: host_of(fake=loader(lambda: None, quantize_checkpoint=write))
+        quantize, "get_default_host", lambda: make_host(fake=loader(lambda: None, quantize_checkpoint=write))
     )
     options = ["--bits", "4", "--group-size", "64", "--method", "gptq", "--calibration", "~/t.txt"]
     assert cli.main(["quantize", str(source), str(tmp_path / "out"), *options, "--quantize-embeddings"]) == 0
@@ -283,7 +283,7 @@ def test_errors_of_core_are_not_wrapped(source: Path, fails: Fail, monkeypatch: 
         raise ConfigError("choose something else")
         yield
 
-    monkeypatch.setattr(quantize, "default_host", lambda: host_answering(reports))
+    monkeypatch.setattr(quantize, "get_default_host", lambda: host_answering(reports))
     assert fails(source, "--bits", "4") == "glm: choose something else"
 
 
@@ -304,8 +304,8 @@ def test_the_runtime_is_chosen_by_name(source: Path, fails: Fail, monkeypatch: p
         raise ConfigError("asked")
 
     able = loader(lambda: None, quantize_checkpoint=refuse)
-    host = host_of(a=able, z=loader(lambda: None, quantize_checkpoint=refuse), unable=loader(lambda: None))
-    monkeypatch.setattr(quantize, "default_host", lambda: host)
+    host = make_host(a=able, z=loader(lambda: None, quantize_checkpoint=refuse), unable=loader(lambda: None))
+    monkeypatch.setattr(quantize, "get_default_host", lambda: host)
     assert "--runtime a or --runtime z" in fails(source, "--bits", "4")
     assert fails(source, "--bits", "4", "--runtime", "z") == "glm: asked"
     message = fails(source, "--bits", "4", "--runtime", "unable")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fake_plugins import plugin, run_python
 from glm_jobs import _progress_bar, train
-from glm_testing import host_of, null_backend, null_trainer
+from glm_testing import make_host, null_backend, null_trainer
 
 from glm_core import cli
 from glm_core.plugins import PluginHost
@@ -30,7 +30,7 @@ class Screen(io.StringIO):
 
 
 def use(monkeypatch: pytest.MonkeyPatch, host: PluginHost) -> None:
-    monkeypatch.setattr(train, "default_host", lambda: host)
+    monkeypatch.setattr(train, "get_default_host", lambda: host)
 
 
 def trainer(reports: Reports, *options: Option) -> Any:
@@ -50,7 +50,7 @@ def lines(tmp_path: Path) -> Path:
 @pytest.fixture
 def null(monkeypatch: pytest.MonkeyPatch) -> None:
     """The null model and its trainer are what is installed."""
-    use(monkeypatch, host_of(null=null_backend, null_trainer=null_trainer))
+    use(monkeypatch, make_host(null=null_backend, null_trainer=null_trainer))
 
 
 def arguments(name: str, tmp_path: Path, *more: str) -> list[str]:
@@ -108,7 +108,7 @@ def test_without_any_trainer_the_package_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What to install is said."""
-    use(monkeypatch, host_of(null=null_backend))
+    use(monkeypatch, make_host(null=null_backend))
     assert cli.main(arguments("ptuning", tmp_path)) == 2
     assert "no installed plugin can train: pip install glm-ptuning" in capsys.readouterr().err
 
@@ -117,7 +117,7 @@ def test_a_model_that_the_trainer_declines_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """None is no iterator: another model is asked for."""
-    use(monkeypatch, host_of(null=null_backend, own=trainer(lambda job: None)))
+    use(monkeypatch, make_host(null=null_backend, own=trainer(lambda job: None)))
     assert cli.main(arguments("own", tmp_path)) == 2
     assert "trainer 'own' cannot train this model (null)" in capsys.readouterr().err
 
@@ -133,7 +133,7 @@ def test_a_terminal_gets_a_bar_and_messages_of_their_own(
             yield TrainProgress(step, 4, loss=2.0, metrics={"eval_loss": 1.5} if step == 4 else {})
         yield TrainProgress(4, 4, checkpoint=job.output_dir, finished=True)
 
-    use(monkeypatch, host_of(null=null_backend, own=trainer(reports)))
+    use(monkeypatch, make_host(null=null_backend, own=trainer(reports)))
     monkeypatch.setattr(_progress_bar, "SECONDS_BETWEEN_DRAWINGS", 0.0)
     screen = Screen()
     monkeypatch.setattr("sys.stderr", screen)
@@ -163,7 +163,7 @@ def test_an_interrupt_waits_for_the_step_and_closes_the_job(
             did.append("closed")
             raise
 
-    use(monkeypatch, host_of(null=null_backend, own=trainer(reports)))
+    use(monkeypatch, make_host(null=null_backend, own=trainer(reports)))
     before = signal.getsignal(signal.SIGINT)
     assert cli.main(arguments("own", tmp_path)) == 130
     assert did == ["went on in the step", "closed"]
@@ -189,7 +189,7 @@ def test_an_interrupt_that_cannot_wait_stops_at_once(
         after.append("still there")
         yield TrainProgress(9, 9, finished=True)
 
-    use(monkeypatch, host_of(null=null_backend, own=trainer(reports)))
+    use(monkeypatch, make_host(null=null_backend, own=trainer(reports)))
     assert cli.main(arguments("own", tmp_path)) == 130
     assert after == []
 
@@ -198,7 +198,7 @@ def test_only_the_first_of_several_processes_speaks(
     lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where a launcher says that this is process 1, it trains and prints nothing."""
-    use(monkeypatch, host_of(null=null_backend, null_trainer=null_trainer))
+    use(monkeypatch, make_host(null=null_backend, null_trainer=null_trainer))
     monkeypatch.setenv("RANK", "1")
     assert cli.main(arguments("null", tmp_path, "--train-file", str(lines))) == 0
     assert tuple(capsys.readouterr()) == ("", "")

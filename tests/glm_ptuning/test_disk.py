@@ -60,7 +60,7 @@ def test_a_full_disk_keeps_what_is_complete(
     assert "cannot be written to" in message
     assert "No space left on device" in message
     assert "Make room there and run the same command again" in message
-    kept = Checkpoints(out).steps()
+    kept = Checkpoints(out).list_steps()
     assert kept
     assert f"checkpoint-{kept[-1]} is complete and kept" in message
     assert not list(out.glob("unfinished-*"))
@@ -86,7 +86,7 @@ def test_any_failing_write_is_one_sentence(
     monkeypatch.setattr(writer.SafetensorsWriter, "write", full)
     with pytest.raises(ConfigError, match=containing("step 10", os.strerror(code), "checkpoint-5")):
         train(model, tmp_path / "out", options(rows))
-    assert Checkpoints(tmp_path / "out").steps() == [5]
+    assert Checkpoints(tmp_path / "out").list_steps() == [5]
     assert not list((tmp_path / "out").glob("unfinished-*"))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from glm_hub.model_files import companions_of
+from glm_hub.model_files import find_companions
 from key_words import containing
 from tiny_families import MAKERS
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
@@ -51,13 +51,13 @@ def test_model_that_is_trained_in_full_loads_by_itself(family: str, tmp_path: Pa
     job = options(write_rows(tmp_path / "rows.jsonl"), pre_seq_len=0, max_steps=1, learning_rate=1e-3)
     train(directory, tmp_path / "out", job)
     tuned, copy = tmp_path / "out" / "checkpoint-1", tmp_path / "copy"
-    assert companions_of(tuned) == companions_of(directory)
+    assert find_companions(tuned) == find_companions(directory)
     ids = []
     for path in (directory, tuned):
         with glm_core.load(path, device="cpu") as model:
             ids.append([model.loaded.tokenizer.encode(word) for word in WORDS])  # type: ignore[attr-defined]
     assert ids[0] == ids[1]
     assert cli.main(["quantize", str(tuned), str(copy), "--bits", "8"]) == 0
-    assert companions_of(copy) == companions_of(directory)
+    assert find_companions(copy) == find_companions(directory)
     with glm_core.load(copy, device="cpu", dtype="float32") as model:
         model.chat(WORDS[0], temperature=0, max_new_tokens=2)

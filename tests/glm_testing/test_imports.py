@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from glm_testing.conformance._imports import import_report
+from glm_testing.conformance._imports import examine_import
 
 NULL = "from glm_testing.null_backend import *\n"
 
@@ -27,7 +27,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], st
 def test_a_plugin_that_does_nothing_has_no_effects(write: Callable[[str], str]) -> None:
     """Daemon threads are nobody's business."""
     source = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
-    report = import_report(write(source), 60)
+    report = examine_import(write(source), 60)
     assert (report.failure, report.effects, report.heavy_at_import) == ("", (), ())
 
 
@@ -51,7 +51,7 @@ def test_every_effect_of_an_import_is_named(
     """All at once: one effect hides no other, and a thread that never ends does not keep the process."""
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     modules = "import locale, logging, os, signal, sys, threading\n"
-    report = import_report(write(modules + "\n".join(EFFECTS)), 60)
+    report = examine_import(write(modules + "\n".join(EFFECTS)), 60)
     said = " | ".join(report.effects)
     assert [words for words in EFFECTS.values() if words not in said] == []
     assert len(report.effects) == len(EFFECTS) - 1  # both texts are one
@@ -63,7 +63,7 @@ def test_effects_of_a_description_are_the_plugins_too(write: Callable[[str], str
         "import os\nfrom glm_core import hookimpl\n@hookimpl\ndef describe_models():\n"
         "    import numpy\n    os.environ['GLM_TEST_OF_EFFECTS'] = '1'\n    return ()\n"
     )
-    report = import_report(write(source), 60)
+    report = examine_import(write(source), 60)
     assert report.heavy_at_import == ()
     assert report.heavy_in_descriptions == ("numpy",)
     assert len(report.effects) == 1
@@ -85,4 +85,4 @@ def test_what_does_not_come_to_an_end_is_a_failure(
     write: Callable[[str], str], source: str, words: str
 ) -> None:
     """It says which part of the plugin that was."""
-    assert words in import_report(write(source), 0.5).failure
+    assert words in examine_import(write(source), 0.5).failure

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from glm_testing.conformance import Check, all_checks
+from glm_testing.conformance import Check, list_checks
 from glm_testing.driver import FrontendDriver
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "plugins" / "promises.md"
@@ -15,10 +15,10 @@ TEXT = DOCUMENT.read_text("utf-8")
 
 def test_every_promise_has_one_heading_in_the_order_of_the_checks() -> None:
     """A heading's name is the anchor that a failure points to."""
-    assert re.findall(r"^### (.+)$", TEXT, re.MULTILINE) == [check.name for check in all_checks()]
+    assert re.findall(r"^### (.+)$", TEXT, re.MULTILINE) == [check.name for check in list_checks()]
 
 
-@pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
+@pytest.mark.parametrize("check", list_checks(), ids=lambda check: check.name)
 def test_a_promise_is_written_as_it_is_reported(check: Check) -> None:
     """Under its heading stand the very words of the failure, the hooks that it is about, and more."""
     section = TEXT.partition(f"### {check.name}\n")[2].partition("\n#")[0]
@@ -32,7 +32,7 @@ def test_a_promise_is_written_as_it_is_reported(check: Check) -> None:
 
 def test_a_check_points_to_its_heading() -> None:
     """File and anchor as in a link."""
-    assert all_checks()[0].documented == "docs/plugins/promises.md#loads"
+    assert list_checks()[0].documented == "docs/plugins/promises.md#loads"
     assert DOCUMENT.is_file()
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import httpx
 from glm_frontend_api.config import ApiConfig
-from glm_frontend_api.server import DrainingServer, bind, format_url
+from glm_frontend_api.server import build_server
 from glm_frontend_api.service import Service
-from glm_testing import host_of
+from glm_http.server import Server, bind, format_url, serving_on_thread
+from glm_testing import make_host
 
 from glm_core import (
     AdapterError,
@@ -26,6 +27,7 @@ from glm_core import (
     ModelInfo,
     ModelLoad,
     OutOfMemoryError,
+    OutsideFolderError,
     RequestError,
     Sampling,
     Usage,
@@ -60,8 +62,8 @@ class ScriptedRuntime:
     short`` ends without a finish reason. ``refuse NAME`` raises at once. ``remove NAME`` removes that
     adapter before it is looked for.
 
-    Adapters may be added and removed; a directory called ``damaged``, ``big`` or ``broken`` is refused
-    as such, one called ``slow`` is read once `gate` is set.
+    Adapters may be added and removed; a directory called ``damaged``, ``outside``, ``big`` or ``broken`` is
+    refused as such, one called ``slow`` is read once `gate` is set.
     """
 
     adapters: tuple[str, ...] = ()
@@ -72,6 +74,7 @@ class ScriptedRuntime:
     requests: list[ChatRequest] = field(default_factory=list)
     open_streams: set[Any] = field(default_factory=set)
     directories: dict[str, Path] = field(default_factory=dict)
+    folders: dict[str, Path | None] = field(default_factory=dict)
     GLM_API_VERSION = 2
 
     @property
@@ -83,10 +86,13 @@ class ScriptedRuntime:
     def close(self) -> None:
         """Nothing to give back."""
 
-    def add_adapter(self, name: str, directory: Path) -> None:
+    def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """Do what the directory is called."""
         self.directories[name] = directory
+        self.folders[name] = inside
         match directory.name:
+            case "outside":
+                raise OutsideFolderError(f"{directory}/model.safetensors leads out")
             case "damaged":
                 raise AdapterError(f"{directory}/model.safetensors is damaged; copy it again")
             case "big":
@@ -145,7 +151,7 @@ class ScriptedRuntime:
     @property
     def model(self) -> ChatModel:
         """This runtime as core hands it to a frontend."""
-        return ChatModel(host_of(scripted=self), "scripted", self)
+        return ChatModel(make_host(scripted=self), "scripted", self)
 
 
 class HangingStream(Iterator[Delta]):
@@ -181,7 +187,7 @@ class Served:
     url: str
     port: int
     service: Service
-    server: DrainingServer
+    server: Server
     http: httpx.Client
 
     def chat(self, text: str, **fields: Any) -> httpx.Response:
@@ -211,21 +217,14 @@ def chat_body(text: str, **fields: Any) -> dict[str, Any]:
 def serving(model: ChatModel, **config: Any) -> Iterator[Served]:
     """A real server on a free port of loopback, in a thread of its own."""
     settings = ApiConfig(**{"port": 0, "drain_seconds": 0.0, **config})
-    with bind(settings) as listener:
+    with bind(settings.host, settings.port) as listener:
         url, port = format_url(listener), listener.getsockname()[1]
         service = Service(model, settings)
-        server = DrainingServer(service)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
+        server = build_server(service)
         headers = {"authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
-        try:
-            until(lambda: server.started)
+        with serving_on_thread(server, listener):
             with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE * 2, trust_env=False) as client:
                 yield Served(url, port, service, server, client)
-        finally:
-            server.drain()
-            thread.join(PATIENCE)
-            assert not thread.is_alive(), "the server did not stop"
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -41,7 +41,7 @@ class LineDriver(FrontendDriver):
         self.close()
         self._connect()
 
-    def page(self) -> str:
+    def read_page(self) -> str:
         """Everything that came."""
         return self._shown
 

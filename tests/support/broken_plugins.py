@@ -13,9 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from glm_testing import null_backend, plugin_of
+from glm_testing import make_plugin, null_backend
 from glm_testing.conformance import Subject
-from glm_testing.null_backend import NullModel, NullStream, deltas_of
+from glm_testing.null_backend import NullModel, NullStream, make_deltas
 
 from glm_core import hookimpl
 from glm_core.errors import AdapterError, BusyError, CheckpointError, ClosedError, ConfigError
@@ -63,7 +63,7 @@ def breaks(check: str) -> Callable[[Maker], Maker]:
 
 def null_with(**members: Any) -> ModuleType:
     """The null backend with some of its members replaced."""
-    return plugin_of(**{name: getattr(null_backend, name) for name in HOOKS} | members)
+    return make_plugin(**{name: getattr(null_backend, name) for name in HOOKS} | members)
 
 
 def subject_of(plugin: ModuleType | str, **settings: Any) -> Subject:
@@ -88,13 +88,13 @@ def answering(answer: Callable[[NullModel, ChatRequest], Any], *, checks_closed:
 def changed(change: Callable[[ChatRequest, list[Delta]], list[Delta]]) -> Subject:
     """A plugin whose answers are changed before they are sent."""
     return subject_of(
-        answering(lambda model, request: NullStream(model, change(request, deltas_of(model, request))))
+        answering(lambda model, request: NullStream(model, change(request, make_deltas(model, request))))
     )
 
 
 def words(*texts: str) -> list[Delta]:
     """An answer of these words."""
-    return deltas_of(NullModel("null"), ChatRequest(prompt=" ".join(texts)))
+    return make_deltas(NullModel("null"), ChatRequest(prompt=" ".join(texts)))
 
 
 # --- every plugin ----------------------------------------------------------------------------------
@@ -168,7 +168,13 @@ def prints_at_import(folder: Path) -> Subject:
 @breaks("descriptions")
 def wrong_record(folder: Path) -> Subject:
     """Describes its frontend by a dictionary."""
-    return subject_of(plugin_of(describe_frontend=hookimpl(lambda: {"name": "mine"})))
+    return subject_of(make_plugin(describe_frontend=hookimpl(lambda: {"name": "mine"})))
+
+
+@breaks("descriptions")
+def schemes_without_hook(folder: Path) -> Subject:
+    """Describes schemes and has no ``quantize``."""
+    return subject_of(described(schemes=("int8",)))
 
 
 def described(*devices: DeviceInfo, **fields: Any) -> ModuleType:
@@ -242,7 +248,7 @@ def restless_identification(folder: Path) -> Subject:
 def backend_of_no_kind(folder: Path) -> Subject:
     """Describes devices, and not for which models they are."""
     info = BackendInfo("null", (DeviceInfo("null", "null", "none"),))
-    return subject_of(plugin_of(describe_backend=hookimpl(lambda: info), place=hookimpl(lambda: None)))
+    return subject_of(make_plugin(describe_backend=hookimpl(lambda: info), place=hookimpl(lambda: None)))
 
 
 @breaks("declines-models")
@@ -332,8 +338,9 @@ def listed_kernels(folder: Path) -> Subject:
 
 @breaks("schemes")
 def listed_schemes(folder: Path) -> Subject:
-    """Lists a scheme and has no ``quantize``."""
-    return subject_of(described(schemes=("int8",)))
+    """Lists a scheme that its ``quantize`` declines."""
+    info = replace(null_backend.describe_backend(), schemes=("int8",))
+    return subject_of(null_with(describe_backend=hookimpl(lambda: info), quantize=hookimpl(lambda: None)))
 
 
 _KEPT: list[object] = []
@@ -390,7 +397,7 @@ def one_too_many(folder: Path) -> Subject:
     def answer(model: NullModel, request: ChatRequest) -> NullStream:
         limit = request.sampling.max_new_tokens
         sampling = replace(request.sampling, max_new_tokens=None if limit is None else limit + 1)
-        return NullStream(model, deltas_of(model, replace(request, sampling=sampling)))
+        return NullStream(model, make_deltas(model, replace(request, sampling=sampling)))
 
     return subject_of(answering(answer))
 
@@ -415,7 +422,7 @@ def looks_at_single_tokens(folder: Path) -> Subject:
     """Finds a stop string only within one token."""
 
     def answer(model: NullModel, request: ChatRequest) -> NullStream:
-        deltas = deltas_of(model, replace(request, stop=()))
+        deltas = make_deltas(model, replace(request, stop=()))
         end = next(
             (n for n, delta in enumerate(deltas) if any(stop in delta.text for stop in request.stop)), None
         )
@@ -474,7 +481,7 @@ def messages_only(folder: Path) -> Subject:
 
     def answer(model: NullModel, request: ChatRequest) -> NullStream:
         assert request.messages[-1].content
-        return NullStream(model, deltas_of(model, request))
+        return NullStream(model, make_deltas(model, request))
 
     return subject_of(answering(answer))
 
@@ -484,8 +491,8 @@ def answers_anything(folder: Path) -> Subject:
     """Cuts a question that does not fit."""
 
     def answer(model: NullModel, request: ChatRequest) -> NullStream:
-        cut = " ".join(null_backend.words_of(request)[:100])
-        return NullStream(model, deltas_of(model, replace(request, messages=(), prompt=cut)))
+        cut = " ".join(null_backend.list_words(request)[:100])
+        return NullStream(model, make_deltas(model, replace(request, messages=(), prompt=cut)))
 
     return subject_of(answering(answer))
 
@@ -496,7 +503,7 @@ def ignores_unknown_adapters(folder: Path) -> Subject:
 
     def answer(model: NullModel, request: ChatRequest) -> NullStream:
         known = request.adapter if request.adapter in model.words else None
-        return NullStream(model, deltas_of(model, replace(request, adapter=known)))
+        return NullStream(model, make_deltas(model, replace(request, adapter=known)))
 
     return subject_of(answering(answer))
 
@@ -507,7 +514,7 @@ def looks_adapters_up(folder: Path) -> Subject:
 
     def answer(model: NullModel, request: ChatRequest) -> NullStream:
         assert request.adapter is None or model.words[request.adapter]
-        return NullStream(model, deltas_of(model, request))
+        return NullStream(model, make_deltas(model, request))
 
     return subject_of(answering(answer))
 
@@ -530,7 +537,7 @@ def leaks_slots(folder: Path) -> Subject:
     def answer(model: NullModel, request: ChatRequest) -> LeakyStream:
         if model.active > 1:
             raise BusyError("no slot is free")
-        return LeakyStream(model, deltas_of(model, request))
+        return LeakyStream(model, make_deltas(model, request))
 
     return subject_of(answering(answer))
 
@@ -544,7 +551,7 @@ def plain_generator(folder: Path) -> Subject:
             time.sleep(0.005)
             yield delta
 
-    return subject_of(answering(lambda model, request: generate(deltas_of(model, request))))
+    return subject_of(answering(lambda model, request: generate(make_deltas(model, request))))
 
 
 class Queued(NullStream):
@@ -575,7 +582,7 @@ class Queued(NullStream):
 @breaks("closing-from-elsewhere")
 def leaves_readers_waiting(folder: Path) -> Subject:
     """Closing does not wake who waits for a turn."""
-    return subject_of(answering(lambda model, request: Queued(model, deltas_of(model, request))))
+    return subject_of(answering(lambda model, request: Queued(model, make_deltas(model, request))))
 
 
 class Disturbed(NullStream):
@@ -598,7 +605,7 @@ class Disturbed(NullStream):
 @breaks("cancelling-under-load")
 def disturbs_neighbours(folder: Path) -> Subject:
     """Closing one answer changes another."""
-    return subject_of(answering(lambda model, request: Disturbed(model, deltas_of(model, request))))
+    return subject_of(answering(lambda model, request: Disturbed(model, make_deltas(model, request))))
 
 
 class Crowded(NullStream):
@@ -613,7 +620,7 @@ class Crowded(NullStream):
 @breaks("answers-at-once")
 def mixes_up_answers(folder: Path) -> Subject:
     """Its tokens depend on what else runs."""
-    return subject_of(answering(lambda model, request: Crowded(model, deltas_of(model, request))))
+    return subject_of(answering(lambda model, request: Crowded(model, make_deltas(model, request))))
 
 
 class Boaster(NullModel):
@@ -687,7 +694,7 @@ def adapter_for_all(folder: Path) -> Subject:
 
     def answer(model: NullModel, request: ChatRequest) -> NullStream:
         chosen = request.adapter or next(iter(model.words), None)
-        return NullStream(model, deltas_of(model, replace(request, adapter=chosen)))
+        return NullStream(model, make_deltas(model, replace(request, adapter=chosen)))
 
     return subject_of(answering(answer), **adapter(folder))
 
@@ -812,4 +819,4 @@ def any_scheme(folder: Path) -> Subject:
 def frontend(run: str, **fields: Any) -> ModuleType:
     """A frontend plugin that is started by ``run``."""
     info = FrontendInfo("mine", "one of the broken ones", run, **fields)
-    return plugin_of(describe_frontend=hookimpl(lambda: info))
+    return make_plugin(describe_frontend=hookimpl(lambda: info))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from broken_plugins import breaks, subject_of
-from glm_testing import null_trainer, plugin_of
+from glm_testing import make_plugin, null_trainer
 from glm_testing.conformance import Subject
 from glm_testing.null_backend import NullModel
 
@@ -26,7 +26,7 @@ def trainer(folder: Path, **members: Any) -> Subject:
     data.write_text(LINES)
     hooks = {name: getattr(null_trainer, name) for name in ("describe_trainer", "train", "predict")}
     options = {"train_options": {"train_file": str(data)}, "predict_options": {"test_file": str(data)}}
-    return subject_of(plugin_of(**hooks | members), **options)
+    return subject_of(make_plugin(**hooks | members), **options)
 
 
 def training(

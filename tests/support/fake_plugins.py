@@ -12,8 +12,11 @@ from typing import Any
 from child_process import clean_environment, run
 
 from glm_core import ModelInfo, Sampling, hookimpl
+from glm_core._device_choice import require_one
+from glm_core.pairing import check_wishes
 from glm_core.plugins import API_VERSION, Candidate, PluginHost
 from glm_core.records import BackendInfo, DeviceInfo, LoadedModel, ModelMatch, RuntimeInfo
+from glm_core.survey import Survey
 
 
 def plugin(*, api_version: object = API_VERSION, **hooks: Callable[..., Any]) -> ModuleType:
@@ -36,6 +39,16 @@ def backend(
     """A backend that accepts every model as it is."""
     info = BackendInfo("fake", devices, priority, schemes, kernels, kinds=("fake",))
     return plugin(describe_backend=lambda: info, place=place, quantize=quantize)
+
+
+def choose_devices(
+    survey: Survey, wanted: str, notify: Callable[[str], None] = lambda line: None
+) -> tuple[str, tuple[DeviceInfo, ...]]:
+    """The plugin and the devices that ``--device`` means where no model is looked at."""
+    route = require_one(survey, check_wishes(survey, "auto", wanted))
+    if wanted == "auto":
+        notify(route.explain())
+    return route.placer.plugin, route.devices
 
 
 class FakeModel:

@@ -157,7 +157,7 @@ class PageDriver(FrontendDriver):
         """Close the page."""
         self._streaming.__exit__(None, None, None)
 
-    def page(self) -> str:
+    def read_page(self) -> str:
         """The whole log."""
         return "".join(self._log)
 

@@ -14,7 +14,7 @@ from glm_runtime_torch.families.registry import CHATGLM3
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.language_model import Dimensions
 from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
-from glm_testing import host_of
+from glm_testing import make_host
 from scripted_engine import CausalLayout
 
 from glm_core import ChatModel, Tool
@@ -102,7 +102,7 @@ def scripted_model(
         torch.float32,
     )
     model.start(CPU, slots=1, context_length=4096)
-    return ChatModel(host_of(torch=plugin), "torch", model), network
+    return ChatModel(make_host(torch=plugin), "torch", model), network
 
 
 def answers_in_turn(

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from glm_testing import host_of
+from glm_testing import make_host
 
 from glm_core import ChatModel
 from glm_core.config import Settings
@@ -111,7 +111,7 @@ def open_gguf(plugin: ModuleType, file: Path, notices: list[str] | None = None, 
     """
     told = [] if notices is None else notices
     return open_model(
-        host_of(runtime_llamacpp=plugin), Settings(model=str(file), **settings), notify=told.append
+        make_host(runtime_llamacpp=plugin), Settings(model=str(file), **settings), notify=told.append
     )
 
 

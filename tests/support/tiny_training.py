@@ -11,7 +11,7 @@ from typing import Any
 from glm_ptuning._train import start
 
 from glm_core.config import load_settings
-from glm_core.plugins import default_host
+from glm_core.plugins import get_default_host
 from glm_core.records import TrainJob, TrainProgress
 from glm_core.routing import open_for_training
 
@@ -58,7 +58,7 @@ def reports(
 ) -> Iterator[TrainProgress]:
     """The reports of a job on the CPU; the model is closed when they end."""
     settings = load_settings({"model": str(model), "device": "cpu", "dtype": dtype, "quantize": quantize})
-    loaded, devices, resolved, scheme = open_for_training(default_host(), settings)
+    loaded, devices, resolved, scheme = open_for_training(get_default_host(), settings)
     names = tuple(device.name for device in devices)
     with closing(loaded):
         found = start(loaded, TrainJob("ptuning", output_dir, job_options, names, resolved, scheme))

@@ -15,9 +15,9 @@ from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
 from torch import Tensor
 
 # Conversations are drawn so many at a time and sorted by length, so that little is padding.
-POOL_SIZE = 2048
-MAX_TOKENS = 480
-SHORT_ANSWER = (6, 28)
+POOL_SIZE = 2048  # samples that are sorted by length together, so that a batch has little padding
+MAX_TOKENS = 480  # of a sample; what is longer is left out, since the longest decides the memory of a batch
+SHORT_ANSWER = (6, 28)  # pieces: the beginnings decide which answer is given, and are learned first
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Batch:
     num_tokens: int
 
 
-def development_prompts() -> frozenset[str]:
+def read_development_prompts() -> frozenset[str]:
     """Return the questions of the development set, which training must not contain."""
     path = Path(__file__).parent / "development.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -71,7 +71,7 @@ class Batches:
         """Return the next batch; ``shorten`` cuts half of the answers after a few pieces."""
         if not self._waiting:
             self._waiting = self._draw_pool(shorten)
-        return self._layout(self._waiting.pop())
+        return self._lay_out(self._waiting.pop())
 
     def _draw_pool(self, shorten: bool) -> list[list[tuple[list[int], list[int]]]]:
         rows = []
@@ -92,7 +92,7 @@ class Batches:
         self._rng.shuffle(batches)
         return batches
 
-    def _layout(self, rows: list[tuple[list[int], list[int]]]) -> Batch:
+    def _lay_out(self, rows: list[tuple[list[int], list[int]]]) -> Batch:
         # The last piece of an answer predicts nothing, so it need not be read.
         B, S = len(rows), max(len(prompt) + len(answer) for prompt, answer in rows) - 1
         input_ids = torch.full((B, S), self._config.pad_token_id)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from names import fact_value, name_for
+from names import draw_fact_value, draw_name
 from questions import LANGUAGES, Questions
 
 ROUND_COUNTS = (1, 2, 3, 4, 5)
@@ -83,15 +83,15 @@ class Dialogues:
             count = rng.choices(ROUND_COUNTS, ROUND_WEIGHTS)[0]
             for index in range(count):
                 if index and rng.random() < 0.04:
-                    state.language = _other(state.language)
-                question, answer = self._round(rng, state, self._kind(rng, state, index, count))
+                    state.language = _get_other_language(state.language)
+                question, answer = self._round(rng, state, self._draw_kind(rng, state, index, count))
                 state.rounds.append((question, answer))
             question, answer = state.rounds[-1]
             if question and question not in self._excluded:
                 system = rng.choice(SYSTEM_MESSAGES) if rng.random() < 0.02 else ""
                 return Sample(encode_chat(state.rounds[:-1], question, system), answer)
 
-    def _kind(self, rng: random.Random, state: State, index: int, count: int) -> str:
+    def _draw_kind(self, rng: random.Random, state: State, index: int, count: int) -> str:
         if index == 0:
             weights = FIRST
         elif index < count - 1:
@@ -112,85 +112,87 @@ class Dialogues:
             kind = "topic"
         if kind == "ask_fact" and not state.facts:
             kind = "ask_name"
-        question, reply = getattr(self, f"_{kind}")(rng, state)
+        question, reply = getattr(self, f"_say_{kind}")(rng, state)
         state.latest = reply
         return question, reply(state.language)
 
-    def _topic(self, rng: random.Random, state: State) -> tuple[str, Answer]:
+    def _say_topic(self, rng: random.Random, state: State) -> tuple[str, Answer]:
         software = len(state.rounds) == 0 and rng.random() < 0.15
-        topic = self.questions.topic(rng, software=software)
+        topic = self.questions.draw_topic(rng, software=software)
         state.topic = topic
         question = self.questions.ask(rng, topic, state.language)
         return question, lambda language: self.questions.answer(topic, language)
 
-    def _and(self, rng: random.Random, state: State) -> tuple[str, Answer]:
+    def _say_and(self, rng: random.Random, state: State) -> tuple[str, Answer]:
         """Return a new topic, as in "and the API?": a question that would say little by itself."""
-        topic = self.questions.topic(rng, software=rng.random() < 0.95)
-        slots = self.questions.slots(topic, state.language)
+        topic = self.questions.draw_topic(rng, software=rng.random() < 0.95)
+        slots = self.questions.make_slots(topic, state.language)
         fields = ["and"] * 5
         fields += [
             f"and_{kind}" for kind in ("do", "case") if self.questions.has(topic, state.language, kind)
         ]
         short = rng.random() < 0.75 or not self.questions.has(topic, state.language, "thing")
         slots["X"] = (
-            (lambda rng: self.questions.short(rng, topic, state.language)) if short else slots["thing"]
+            (lambda rng: self.questions.draw_short_name(rng, topic, state.language))
+            if short
+            else slots["thing"]
         )
-        text = self.questions.frame(rng, state.language, rng.choice(fields), slots)
+        text = self.questions.draw_frame(rng, state.language, rng.choice(fields), slots)
         state.topic = topic
         question = self.questions.roughen(rng, text, state.language, decorate=False)
         return question, lambda language: self.questions.answer(topic, language)
 
-    def _next(self, rng: random.Random, state: State) -> tuple[str, Answer]:
+    def _say_next(self, rng: random.Random, state: State) -> tuple[str, Answer]:
         topic = state.topic
         assert topic is not None
-        text = self.questions.frame(rng, state.language, "follow")
+        text = self.questions.draw_frame(rng, state.language, "follow")
         question = self.questions.roughen(rng, text, state.language, decorate=False)
         return question, lambda language: self.questions.answer(topic, language, "next")
 
-    def _translate(self, rng: random.Random, state: State) -> tuple[str, Answer]:
+    def _say_translate(self, rng: random.Random, state: State) -> tuple[str, Answer]:
         reply = state.latest
         assert reply is not None
-        target = _other(state.language)
-        text = self.questions.frame(rng, state.language, f"to_{target}")
+        target = _get_other_language(state.language)
+        text = self.questions.draw_frame(rng, state.language, f"to_{target}")
         question = self.questions.roughen(rng, text, state.language, decorate=False)
         state.language = target
         return question, reply
 
-    def _repeat(self, rng: random.Random, state: State) -> tuple[str, Answer]:
+    def _say_repeat(self, rng: random.Random, state: State) -> tuple[str, Answer]:
         reply = state.latest
         assert reply is not None
-        text = self.questions.frame(rng, state.language, "repeat")
+        text = self.questions.draw_frame(rng, state.language, "repeat")
         return self.questions.roughen(rng, text, state.language, decorate=False), reply
 
-    def _name(self, rng: random.Random, state: State) -> tuple[str, Answer]:
-        name = name_for(rng, state.language)
+    def _say_name(self, rng: random.Random, state: State) -> tuple[str, Answer]:
+        name = draw_name(rng, state.language)
         frame = "name_change" if state.name and rng.random() < 0.5 else "name_intro"
-        text, spaced = self._told(rng, state.language, frame, name)
+        text, spaced = self._draw_told(rng, state.language, frame, name)
         if frame == "name_intro" and rng.random() < 0.2:
-            text = _greet(rng, state.language, text)
+            text = _add_greeting(rng, state.language, text)
         state.name, state.topic = spaced, "greeting"
-        return text, lambda language: _hello(spaced, language)
+        return text, lambda language: _answer_hello(spaced, language)
 
-    def _ask_name(self, rng: random.Random, state: State) -> tuple[str, Answer]:
+    def _say_ask_name(self, rng: random.Random, state: State) -> tuple[str, Answer]:
         name = state.name
-        text = self.questions.frame(rng, state.language, "name_ask")
+        text = self.questions.draw_frame(rng, state.language, "name_ask")
         question = self.questions.roughen(rng, text, state.language, decorate=rng.random() < 0.3)
-        return question, lambda language: _your_name(name, language)
+        return question, lambda language: _answer_name(name, language)
 
-    def _fact(self, rng: random.Random, state: State) -> tuple[str, Answer]:
+    def _say_fact(self, rng: random.Random, state: State) -> tuple[str, Answer]:
         kind = rng.choice(("city", "cat", "like"))
-        value = fact_value(rng, kind, state.language)
-        text, spaced = self._told(rng, f"facts_{state.language}", f"{kind}_tell", value)
+        value = draw_fact_value(rng, kind, state.language)
+        text, spaced = self._draw_told(rng, f"facts_{state.language}", f"{kind}_tell", value)
         state.facts, state.topic = {kind: spaced}, None
-        return text, lambda language: _fact_noted(kind, spaced, language)
+        return text, lambda language: _answer_fact(kind, spaced, language)
 
-    def _ask_fact(self, rng: random.Random, state: State) -> tuple[str, Answer]:
+    def _say_ask_fact(self, rng: random.Random, state: State) -> tuple[str, Answer]:
         kind, value = next(iter(state.facts.items()))
-        text = self.questions.frame(rng, f"facts_{state.language}", f"{kind}_ask")
+        text = self.questions.draw_frame(rng, f"facts_{state.language}", f"{kind}_ask")
         question = self.questions.roughen(rng, text, state.language, decorate=False)
-        return question, lambda language: _fact_recalled(kind, value, language)
+        return question, lambda language: _format_fact(kind, value, language)
 
-    def _told(self, rng: random.Random, frames: str, field_name: str, value: str) -> tuple[str, str]:
+    def _draw_told(self, rng: random.Random, frames: str, field_name: str, value: str) -> tuple[str, str]:
         """Return a sentence with ``value`` in it, and the value as answers should copy it.
 
         In Chinese a Latin word keeps the blank before it if it was typed with one, so that its
@@ -210,11 +212,11 @@ class Dialogues:
         return text, spaced
 
 
-def _other(language: str) -> str:
+def _get_other_language(language: str) -> str:
     return "en" if language == "zh" else "zh"
 
 
-def _greet(rng: random.Random, language: str, text: str) -> str:
+def _add_greeting(rng: random.Random, language: str, text: str) -> str:
     if language == "zh":
         return (
             rng.choice(("你好，", "你好！", "嗨，", "您好，", "早上好，", "Hi，", "大家好，", "哈喽，"))
@@ -223,31 +225,33 @@ def _greet(rng: random.Random, language: str, text: str) -> str:
     return rng.choice(("Hello, ", "Hi, ", "Hello! ", "Hey, ", "Good morning, ", "Hi there, ", "Hi! ")) + text
 
 
-def _english(value: str) -> str:
+def _format_english(value: str) -> str:
     return value.strip()
 
 
-def _hello(name: str, language: str) -> str:
+def _answer_hello(name: str, language: str) -> str:
     if language == "zh":
         return f"你好，{name}！很高兴认识你，想了解 glm 的什么？"
-    return f"Hello {_english(name)}! Nice to meet you. What would you like to know about glm?"
+    return f"Hello {_format_english(name)}! Nice to meet you. What would you like to know about glm?"
 
 
-def _your_name(name: str | None, language: str) -> str:
+def _answer_name(name: str | None, language: str) -> str:
     if name is None:
         return "你还没有告诉我你的名字。" if language == "zh" else "You have not told me your name yet."
     return (
-        f"你叫{name}，你刚才告诉过我。" if language == "zh" else f"You are {_english(name)}, as you told me."
+        f"你叫{name}，你刚才告诉过我。"
+        if language == "zh"
+        else f"You are {_format_english(name)}, as you told me."
     )
 
 
-def _fact_noted(kind: str, value: str, language: str) -> str:
-    return ("好的，记住了：" if language == "zh" else "Noted: ") + _fact_recalled(kind, value, language)
+def _answer_fact(kind: str, value: str, language: str) -> str:
+    return ("好的，记住了：" if language == "zh" else "Noted: ") + _format_fact(kind, value, language)
 
 
-def _fact_recalled(kind: str, value: str, language: str) -> str:
+def _format_fact(kind: str, value: str, language: str) -> str:
     if language == "zh":
         return {"city": "你在", "cat": "你的猫叫", "like": "你喜欢"}[kind] + f"{value}。"
     return {"city": "you are from", "cat": "your cat is called", "like": "you like"}[
         kind
-    ] + f" {_english(value)}."
+    ] + f" {_format_english(value)}."

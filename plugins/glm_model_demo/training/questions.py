@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from grammar import Filler, Section, read_sections
-from names import invented_word, random_characters
+from names import draw_characters, invent_word
 
 TEXT = Path(__file__).parent / "text"
 LANGUAGES = ("zh", "en")
@@ -94,7 +94,7 @@ class Questions:
         self._weights = [WEIGHTS.get(name, 1.0) for name in self.names]
         self._software_weights = [WEIGHTS.get(name, 1.0) for name in self.software]
 
-    def topic(self, rng: random.Random, *, software: bool = False) -> str:
+    def draw_topic(self, rng: random.Random, *, software: bool = False) -> str:
         """Return a topic's name, by weight."""
         if software:
             return rng.choices(self.software, self._software_weights)[0]
@@ -104,11 +104,11 @@ class Questions:
         """Return the fixed answer; ``field`` ``next`` gives the one to "how do I do that?"."""
         return self.topics[language][topic].plain[field]
 
-    def short(self, rng: random.Random, topic: str, language: str) -> str:
+    def draw_short_name(self, rng: random.Random, topic: str, language: str) -> str:
         """Return a short name of the topic, as in "and the API?"."""
-        return self._phrase(rng, topic, language, "short")
+        return self._draw_phrase(rng, topic, language, "short")
 
-    def frame(
+    def draw_frame(
         self, rng: random.Random, language: str, field: str, slots: Mapping[str, Filler] | None = None
     ) -> str:
         """Return a frame that belongs to no topic, such as asking for a name."""
@@ -117,35 +117,35 @@ class Questions:
     def ask(self, rng: random.Random, topic: str, language: str) -> str:
         """Return a complete question about ``topic``."""
         if topic == "unclear" and rng.random() < 0.5:
-            return _babble(rng, language)
+            return _draw_babble(rng, language)
         phrases = self.topics[language][topic].phrases
         kinds = [kind for kind in ("ask", "do", "case", "thing") if kind in phrases]
         weights = [{"ask": 1.3, "do": 1.4, "case": 0.9, "thing": 1.0}[kind] for kind in kinds]
-        text = self.core(rng, topic, language, rng.choices(kinds, weights)[0])
+        text = self.draw_core(rng, topic, language, rng.choices(kinds, weights)[0])
         if topic not in TALK and rng.random() < 0.07:
-            text = self._keywords(rng, topic, language)
+            text = self._draw_keywords(rng, topic, language)
         elif topic not in TALK and "case" in kinds and "do" in kinds and rng.random() < 0.08:
-            case, do = (self.core(rng, topic, language, kind) for kind in ("case", "do"))
+            case, do = (self.draw_core(rng, topic, language, kind) for kind in ("case", "do"))
             text = f"{case}，{do}" if language == "zh" else f"{case}, {do}"
         if topic in GREETED and rng.random() < 0.4:
-            text = self.frame(rng, language, "hello").replace("_", "") + text
+            text = self.draw_frame(rng, language, "hello").replace("_", "") + text
         decorated = topic not in TALK or topic.startswith("oos")
         return self.roughen(rng, text, language, decorate=decorated)
 
-    def core(self, rng: random.Random, topic: str, language: str, kind: str) -> str:
+    def draw_core(self, rng: random.Random, topic: str, language: str, kind: str) -> str:
         """Return a phrase of one kind in one of its frames, still neat."""
         if kind == "ask":
-            return self._phrase(rng, topic, language, "ask")
-        slots = self.slots(topic, language)
-        return self.frame(rng, language, kind, slots)
+            return self._draw_phrase(rng, topic, language, "ask")
+        slots = self.make_slots(topic, language)
+        return self.draw_frame(rng, language, kind, slots)
 
-    def slots(self, topic: str, language: str) -> dict[str, Filler]:
+    def make_slots(self, topic: str, language: str) -> dict[str, Filler]:
         """Return fillers for the slots of frames."""
         return {
-            "do": lambda rng: self._phrase(rng, topic, language, "do"),
-            "doing": lambda rng: _gerund(self._phrase(rng, topic, language, "do")),
-            "thing": lambda rng: self._phrase(rng, topic, language, "thing"),
-            "case": lambda rng: self._phrase(rng, topic, language, "case"),
+            "do": lambda rng: self._draw_phrase(rng, topic, language, "do"),
+            "doing": lambda rng: _make_gerund(self._draw_phrase(rng, topic, language, "do")),
+            "thing": lambda rng: self._draw_phrase(rng, topic, language, "thing"),
+            "case": lambda rng: self._draw_phrase(rng, topic, language, "case"),
         }
 
     def has(self, topic: str, language: str, field: str) -> bool:
@@ -166,31 +166,31 @@ class Questions:
                 suffix = frames["suffix"].draw(rng)
                 text = text + suffix if language == "zh" or suffix.startswith(",") else f"{text} {suffix}"
         text = re.sub(r" {2,}", " ", text).strip()
-        return _rough_chinese(rng, text) if language == "zh" else _rough_english(rng, text)
+        return _roughen_chinese(rng, text) if language == "zh" else _roughen_english(rng, text)
 
-    def _phrase(self, rng: random.Random, topic: str, language: str, field: str) -> str:
-        slots = {"n": lambda rng: str(int(10 ** rng.uniform(0, 3.4))), "word": invented_word}
+    def _draw_phrase(self, rng: random.Random, topic: str, language: str, field: str) -> str:
+        slots = {"n": lambda rng: str(int(10 ** rng.uniform(0, 3.4))), "word": invent_word}
         text = self.topics[language][topic].phrases[field].draw(rng, slots)
         return re.sub(r" {2,}", " ", text).strip()
 
-    def _keywords(self, rng: random.Random, topic: str, language: str) -> str:
+    def _draw_keywords(self, rng: random.Random, topic: str, language: str) -> str:
         """Return a few of the topic's own phrases in a row, as typed into a search box."""
         fields = [
             name for name in ("thing", "thing", "do", "short", "case") if self.has(topic, language, name)
         ]
         pieces = [
-            self._phrase(rng, topic, language, rng.choice(fields)) for _ in range(rng.choice((1, 2, 2)))
+            self._draw_phrase(rng, topic, language, rng.choice(fields)) for _ in range(rng.choice((1, 2, 2)))
         ]
         return rng.choice((" ", " ", "，" if language == "zh" else ", ")).join(pieces)
 
 
-def _babble(rng: random.Random, language: str) -> str:
+def _draw_babble(rng: random.Random, language: str) -> str:
     if language == "zh":
-        return random_characters(rng, 1, 8)
-    return " ".join(invented_word(rng) for _ in range(rng.randint(1, 4)))
+        return draw_characters(rng, 1, 8)
+    return " ".join(invent_word(rng) for _ in range(rng.randint(1, 4)))
 
 
-def _gerund(phrase: str) -> str:
+def _make_gerund(phrase: str) -> str:
     """Turn "run it on a Mac" into "running it on a Mac"."""
     verb, space, rest = phrase.partition(" ")
     if verb in _DOUBLED:
@@ -200,7 +200,7 @@ def _gerund(phrase: str) -> str:
     return f"{verb}ing{space}{rest}"
 
 
-def _rough_chinese(rng: random.Random, text: str) -> str:
+def _roughen_chinese(rng: random.Random, text: str) -> str:
     for usual, rare, share in (
         ("怎么", "咋", 0.04),
         ("什么", "啥", 0.08),
@@ -224,7 +224,7 @@ def _rough_chinese(rng: random.Random, text: str) -> str:
     return text
 
 
-def _rough_english(rng: random.Random, text: str) -> str:
+def _roughen_english(rng: random.Random, text: str) -> str:
     draw = rng.random()
     if draw < 0.48:
         text = text[:1].upper() + text[1:]
@@ -237,13 +237,13 @@ def _rough_english(rng: random.Random, text: str) -> str:
     if rng.random() < 0.06:
         text = text.replace("'", "")
     if len(text) > 12 and rng.random() < 0.08:
-        text = _typo(rng, text)
+        text = _add_typo(rng, text)
     if text and text[-1] not in "?!." and rng.random() < 0.55:
         text += rng.choices(("?", ".", "!", "??", " ?"), (6, 2, 0.5, 0.2, 0.3))[0]
     return text
 
 
-def _typo(rng: random.Random, text: str) -> str:
+def _add_typo(rng: random.Random, text: str) -> str:
     index = rng.randrange(1, len(text) - 1)
     if rng.random() < 0.5:
         return text[:index] + text[index + 1 :]

@@ -32,7 +32,7 @@ _PROJECT = Path(__file__).resolve().parents[3]
 # The runtime may not be installed yet when its demo model is built.
 sys.path[:0] = [str(_PROJECT), str(_PROJECT / "plugins/glm_runtime_torch/src")]
 
-from batches import Batch, Batches, development_prompts  # noqa: E402
+from batches import Batch, Batches, read_development_prompts  # noqa: E402
 from glm_runtime_torch.architectures.chatglm import DEEP_NORM_ALPHA, ChatGLM, ChatGLMConfig  # noqa: E402
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer  # noqa: E402
 from model_directory import read_weights, write_model, write_tokenizer_config  # noqa: E402
@@ -66,20 +66,23 @@ class Schedule:
         self._start = time.monotonic()
         self.step = 0
 
+    @property
     def progress(self) -> float:
         """Return the share of the run that is done, 0 to 1."""
         if self._steps is not None:
             return self.step / self._steps
         return (time.monotonic() - self._start) / self._seconds
 
+    @property
     def minutes(self) -> float:
         """Return the minutes since the start."""
         return (time.monotonic() - self._start) / 60
 
+    @property
     def learning_rate(self) -> float:
         """Return a linear warm-up, then a cosine."""
         warmup = min(1.0, (self.step + 1) / self._recipe.warmup_steps)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.progress())))
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.progress)))
         final = self._recipe.final_rate
         return self._recipe.learning_rate * warmup * (final + (1 - final) * cosine)
 
@@ -146,15 +149,15 @@ def train(model: ChatGLM, batches: Batches, recipe: Recipe, schedule: Schedule, 
     optimizers = build_optimizers(model, recipe)
     model.train()
     tokens, samples, next_save, loss_average = 0, 0, 3.0, float("nan")
-    while schedule.progress() < 1:
-        batch = batches.next(shorten=schedule.progress() > recipe.shorten_after)
+    while schedule.progress < 1:
+        batch = batches.next(shorten=schedule.progress > recipe.shorten_after)
         loss = answer_loss(model, batch)
         model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = schedule.learning_rate()
+                group["lr"] = schedule.learning_rate
             optimizer.step()
         schedule.step += 1
         tokens += batch.num_tokens
@@ -164,16 +167,16 @@ def train(model: ChatGLM, batches: Batches, recipe: Recipe, schedule: Schedule, 
         if schedule.step % 50 == 0:
             progress = {
                 "step": schedule.step,
-                "minutes": round(schedule.minutes(), 2),
+                "minutes": round(schedule.minutes, 2),
                 "loss": round(loss_average, 4),
                 "million_tokens": round(tokens / 1e6, 3),
                 "samples": samples,
-                "learning_rate": round(schedule.learning_rate(), 6),
+                "learning_rate": round(schedule.learning_rate, 6),
             }
             print(json.dumps(progress), flush=True)
-        if schedule.minutes() > next_save:
+        if schedule.minutes > next_save:
             write_model(model, output)
-            next_save = schedule.minutes() + 3
+            next_save = schedule.minutes + 3
     write_model(model, output)
 
 
@@ -219,7 +222,7 @@ def main() -> None:
         tokenizer,
         random.Random(arguments.seed + 1),
         recipe.tokens_per_batch,
-        development_prompts(),
+        read_development_prompts(),
     )
     train(model, batches, recipe, Schedule(recipe, arguments.steps, arguments.minutes), output)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyte
 import pytest
 from fake_plugins import FakeModel, backend, plugin, runtime
-from glm_testing import host_of
+from glm_testing import make_host
 
 from glm_core import BusyError, ChatRequest, Message, Sampling, cli
 from glm_core.cli import chat
@@ -38,12 +38,12 @@ def requests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[ChatReques
         return (delta for delta in (Delta("你"), Delta("好"), Delta("", (), reason, Usage(3, 2))))
 
     cards = (ModelCard("demo", "", path=tmp_path),)
-    host = host_of(
+    host = make_host(
         backend=backend(CPU),
         runtime=runtime(FakeModel(("a", "b")), chat_stream),
         models=plugin(describe_models=lambda: cards),
     )
-    monkeypatch.setattr(chat, "default_host", lambda: host)
+    monkeypatch.setattr(chat, "get_default_host", lambda: host)
     return asked
 
 
@@ -52,7 +52,7 @@ def test_what_goes_wrong_in_the_middle_is_said_on_a_line_of_its_own(
 ) -> None:
     """The pieces that came stay, and the message does not stick to the last of them."""
     pieces = runtime(FakeModel(), lambda request: (delta for delta in [Delta("half")]))
-    monkeypatch.setattr(chat, "default_host", lambda: host_of(b=backend(CPU), r=pieces))
+    monkeypatch.setattr(chat, "get_default_host", lambda: make_host(b=backend(CPU), r=pieces))
     assert cli.main(["chat", "hi", "--model", str(tmp_path)]) == 2
     printed = capsys.readouterr()
     assert printed.out == "half\n"
@@ -154,7 +154,7 @@ def test_unusable_standard_input_is_refused_before_a_model_loads(
 ) -> None:
     """Not UTF-8, too long, or nothing but blanks."""
     monkeypatch.setattr(chat, "MAX_INPUT_BYTES", 64)
-    monkeypatch.setattr(chat, "default_host", lambda: pytest.fail("plugins were loaded"))
+    monkeypatch.setattr(chat, "get_default_host", lambda: pytest.fail("plugins were loaded"))
     give_input(monkeypatch, data)
     assert cli.main(["chat", "-"]) == 2
     assert capsys.readouterr().err == message
@@ -262,8 +262,10 @@ def test_interrupt_closes_stream_and_model(monkeypatch: pytest.MonkeyPatch) -> N
         raise KeyboardInterrupt
 
     cards = (ModelCard("m", ""),)
-    host = host_of(b=backend(CPU), r=runtime(fake, lambda: answer()), m=plugin(describe_models=lambda: cards))
-    monkeypatch.setattr(chat, "default_host", lambda: host)
+    host = make_host(
+        b=backend(CPU), r=runtime(fake, lambda: answer()), m=plugin(describe_models=lambda: cards)
+    )
+    monkeypatch.setattr(chat, "get_default_host", lambda: host)
     monkeypatch.setattr(chat, "_print", interrupted)
     monkeypatch.setattr(fake, "close", lambda: closed.append("model"))
     assert cli.main(["chat", "q", "--model", "m"]) == 130
@@ -279,10 +281,10 @@ def answers_with(monkeypatch: pytest.MonkeyPatch, *deltas: Delta, busy: bool = F
         return (delta for delta in deltas)
 
     cards = (ModelCard("m", ""),)
-    host = host_of(
+    host = make_host(
         b=backend(CPU), r=runtime(FakeModel(), chat_stream), m=plugin(describe_models=lambda: cards)
     )
-    monkeypatch.setattr(chat, "default_host", lambda: host)
+    monkeypatch.setattr(chat, "get_default_host", lambda: host)
 
 
 QUEUED = (
@@ -347,12 +349,12 @@ def test_waiting_line_is_wiped_when_the_answer_fails(monkeypatch: pytest.MonkeyP
         raise BusyError("lost its place")
 
     cards = (ModelCard("m", ""),)
-    host = host_of(
+    host = make_host(
         b=backend(CPU),
         r=runtime(FakeModel(), lambda: refused()),
         m=plugin(describe_models=lambda: cards),
     )
-    monkeypatch.setattr(chat, "default_host", lambda: host)
+    monkeypatch.setattr(chat, "get_default_host", lambda: host)
     monkeypatch.setenv("GLM_LANG", "en")
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)

@@ -13,12 +13,12 @@ from types import SimpleNamespace
 
 import pytest
 from fake_plugins import backend, plugin
-from glm_testing import host_of, null_backend, null_frontend
+from glm_testing import make_host, null_backend, null_frontend
 
 from glm_core import cli
 from glm_core.cli import doctor
 from glm_core.plugins import Candidate, PluginHost
-from glm_core.records import DeviceInfo, ModelCard, RuntimeInfo
+from glm_core.records import BackendInfo, DeviceInfo, ModelCard, Option, RuntimeInfo, TrainerInfo
 
 Findings = dict[str, tuple[str, str]]
 
@@ -34,7 +34,7 @@ def examine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: PluginHost
 ) -> tuple[int, Findings]:
     """Exit status, and verdict and message of each check."""
-    monkeypatch.setattr(doctor, "default_host", lambda: host)
+    monkeypatch.setattr(doctor, "get_default_host", lambda: host)
     status = cli.main(["doctor", "--json"])
     found = json.loads(capsys.readouterr().out)
     return status, {finding["check"]: (finding["verdict"], finding["message"]) for finding in found}
@@ -42,7 +42,7 @@ def examine(
 
 def healthy(**more: object) -> PluginHost:
     """A host on which a model can run."""
-    return host_of(backend=null_backend, frontend=null_frontend, **more)
+    return make_host(backend=null_backend, frontend=null_frontend, **more)
 
 
 def test_healthy_installation_has_no_fault(
@@ -81,6 +81,7 @@ def test_runtime_beside_another_is_no_fault(
         describe_runtime=lambda: RuntimeInfo("other", "", (device,)),
         identify_model=lambda: None,
         load_model=lambda: None,
+        place=lambda: None,
     )
     status, found = examine(
         monkeypatch, capsys, healthy(other=other, b=backend(DeviceInfo("npu", "npu", "")))
@@ -90,11 +91,49 @@ def test_runtime_beside_another_is_no_fault(
     assert found["device"][1].startswith("auto takes npu,  or own, an engine")
 
 
+@pytest.mark.parametrize(
+    ("described", "missing"),
+    [
+        (BackendInfo("b", (DeviceInfo("npu", "npu", ""),), kinds=("k",)), "place"),
+        (BackendInfo("b", (), schemes=("int8",), kinds=("k",)), "quantize"),
+        (RuntimeInfo("r", devices=(DeviceInfo("npu", "npu", ""),)), "place"),
+        (RuntimeInfo("r", schemes=("int4",)), "quantize"),
+        (TrainerInfo("t", "", predict_options=(Option("file", ""),)), "predict"),
+    ],
+)
+def test_description_of_what_has_no_hook_is_a_fault(
+    described: object, missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is described would be chosen and then fail; the author is told which hook is missing."""
+    kind = type(described).__name__.removesuffix("Info").lower()
+    hooks = {"identify_model": lambda: None, "load_model": lambda: None} if kind == "runtime" else {}
+    hollow = plugin(**{f"describe_{kind}": lambda: described, **hooks})
+    status, found = examine(monkeypatch, capsys, healthy(hollow=hollow))
+    assert status == 2
+    verdict, message = found["plugin hollow"]
+    assert verdict == "fault"
+    assert f"does not answer {missing}" in message
+
+
+@pytest.mark.parametrize("end", ["", ".", "?", "!"])
+def test_reason_and_advice_are_two_sentences(
+    end: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However the reason ends, one mark stands before the advice."""
+
+    def fail() -> object:
+        raise RuntimeError(f"is the driver there{end}")
+
+    host = PluginHost([*([Candidate("x", "glm-x", "1", fail)])])
+    _, found = examine(monkeypatch, capsys, host)
+    assert f"is the driver there{end or '.'} Update it" in found["plugin x"][1]
+
+
 def test_report_for_people_has_a_line_a_check(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The verdict stands in front, so that a fault is seen."""
-    monkeypatch.setattr(doctor, "default_host", healthy)
+    monkeypatch.setattr(doctor, "get_default_host", healthy)
     assert cli.main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "ok     plugin backend: glm-backend 0" in lines
@@ -170,7 +209,7 @@ def test_missing_stages_are_faults_with_their_packages(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Core alone cannot run anything; each missing piece is named with what to install."""
-    status, found = examine(monkeypatch, capsys, host_of())
+    status, found = examine(monkeypatch, capsys, make_host())
     assert status == 2
     assert found["a runtime"] == ("fault", "none is installed or works: pip install glm-runtime-torch")
     assert found["a backend"] == ("fault", "none is installed or works: pip install glm-backend-cpu")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fake_plugins import backend, plugin
-from glm_testing import host_of, null_backend
+from glm_testing import make_host, null_backend
 from key_words import missing_words
 
 from glm_core import cli
@@ -34,7 +34,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[PluginHost], None]:
 
     def replace(host: PluginHost) -> None:
         for module in (devices, models, plugins):
-            monkeypatch.setattr(module, "default_host", lambda: host)
+            monkeypatch.setattr(module, "get_default_host", lambda: host)
 
     return replace
 
@@ -82,14 +82,14 @@ def test_plugins_shows_hooks_or_the_reason(use: Callable[[PluginHost], None], li
 
 def test_plugins_ends_with_remarks(use: Callable[[PluginHost], None], lines: Lines) -> None:
     """Names that two plugins claim stand below the table; without any there is nothing."""
-    use(host_of(null=null_backend, twin=plugin(describe_models=lambda: (ModelCard("null", "mine"),))))
+    use(make_host(null=null_backend, twin=plugin(describe_models=lambda: (ModelCard("null", "mine"),))))
     assert lines("plugins")[-4:] == [
         "",
         "remarks:",
         "  null describes model 'null', as twin does; null comes first",
         "  twin describes model 'null', as null does, which comes first",
     ]
-    use(host_of(null=null_backend))
+    use(make_host(null=null_backend))
     assert "remarks:" not in lines("plugins")
 
 
@@ -108,7 +108,7 @@ def test_devices_names_the_plugins_that_are_broken(
 
 def test_plugins_as_json_has_the_whole_reports(use: Callable[[PluginHost], None], lines: Lines) -> None:
     """One object a plugin, with the package that would have to be updated."""
-    use(host_of(null=null_backend))
+    use(make_host(null=null_backend))
     (report,) = json.loads("".join(lines("plugins", "--json")))
     assert set(report.pop("seconds")) == {
         "import",
@@ -127,7 +127,7 @@ def test_plugins_as_json_has_the_whole_reports(use: Callable[[PluginHost], None]
 
 def test_no_plugins_at_all_say_what_to_install(use: Callable[[PluginHost], None], lines: Lines) -> None:
     """Core alone can do nothing, and says so."""
-    use(host_of())
+    use(make_host())
     assert lines("plugins") == [
         "no plugins are installed; try: pip install glm-backend-cpu glm-frontend-cli glm-model-demo"
     ]
@@ -144,7 +144,7 @@ def test_models_says_where_each_comes_from(
         ModelCard("c", "third", modelscope_id="y/c"),
         ModelCard("d", "fourth"),
     )
-    use(host_of(m=plugin(describe_models=lambda: cards)))
+    use(make_host(m=plugin(describe_models=lambda: cards)))
     table = [line.split() for line in lines("models")[1:5]]
     assert table == [
         ["a", "installed", "first"],
@@ -166,7 +166,7 @@ def test_models_says_where_each_comes_from(
 
 def test_devices_shows_all_and_what_auto_takes(use: Callable[[PluginHost], None], lines: Lines) -> None:
     """Absent ones too, with the reason."""
-    use(host_of(cuda=backend(GPU, priority=10), null=null_backend))
+    use(make_host(cuda=backend(GPU, priority=10), null=null_backend))
     text = lines("devices")
     assert text[1].split(maxsplit=3) == [
         "cuda:0",
@@ -180,7 +180,7 @@ def test_devices_shows_all_and_what_auto_takes(use: Callable[[PluginHost], None]
 
 def test_devices_as_json_has_every_field(use: Callable[[PluginHost], None], lines: Lines) -> None:
     """The choice of ``auto`` by name, and the devices as their backends describe them."""
-    use(host_of(null=null_backend))
+    use(make_host(null=null_backend))
     assert json.loads("".join(lines("devices", "--json"))) == {
         "auto": "null",
         "devices": [
@@ -201,7 +201,7 @@ def test_devices_as_json_has_every_field(use: Callable[[PluginHost], None], line
 
 def test_devices_of_which_none_can_be_used(use: Callable[[PluginHost], None], lines: Lines) -> None:
     """The table still shows them; in JSON ``auto`` is null."""
-    use(host_of(cuda=backend(GPU)))
+    use(make_host(cuda=backend(GPU)))
     expected = "--device auto takes: none; no device is available: cuda:0: the driver is too old"
     assert lines("devices")[-1] == expected
     assert json.loads("".join(lines("devices", "--json")))["auto"] is None
@@ -213,9 +213,12 @@ def test_devices_of_runtimes_for_different_models_wait_for_the_model(
     """A runtime's own device beside the processor is no conflict; which is taken, the model says."""
     own = RuntimeInfo("own", "", (DeviceInfo("own", "own", "an engine"),))
     engine = plugin(
-        describe_runtime=lambda: own, identify_model=lambda: None, load_model=lambda: pytest.fail("loaded")
+        describe_runtime=lambda: own,
+        identify_model=lambda: None,
+        load_model=lambda: pytest.fail("loaded"),
+        place=lambda: pytest.fail("placed"),
     )
-    use(host_of(cpu=backend(DeviceInfo("cpu", "cpu", "")), engine=engine))
+    use(make_host(cpu=backend(DeviceInfo("cpu", "cpu", "")), engine=engine))
     assert not missing_words(lines("devices")[-1], "--device auto", "cpu or own", "glm plugins --model")
     assert json.loads("".join(lines("devices", "--json")))["auto"] is None
 
@@ -229,7 +232,7 @@ def test_runtime_that_talks_while_it_looks_leaves_the_json_whole(
         identify_model=lambda: print("looking"),
         load_model=lambda: pytest.fail("loaded"),
     )
-    use(host_of(cpu=backend(DeviceInfo("cpu", "cpu", "")), engine=engine))
+    use(make_host(cpu=backend(DeviceInfo("cpu", "cpu", "")), engine=engine))
     assert cli.main(["plugins", "--model", str(tmp_path), "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["chosen"] is None
@@ -240,7 +243,7 @@ def test_devices_without_a_backend_is_an_error(
     use: Callable[[PluginHost], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """There is nothing to list, and the message says what to install."""
-    use(host_of())
+    use(make_host())
     assert cli.main(["devices"]) == 2
     assert capsys.readouterr().err.startswith(
         "glm: no hardware backend is installed: pip install glm-backend-cpu"

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from child_process import clean_environment
 from fake_plugins import run_glm, run_python
 from patience import PATIENCE_SECONDS
 
@@ -203,25 +205,102 @@ def test_exit_of_a_frontend_is_the_status(
     assert capsys.readouterr().err == message
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
-@pytest.mark.parametrize("arguments", [["--help"], ["models"], ["chat", "--help"]], ids=" ".join)
-def test_reader_that_goes_away_is_no_error(arguments: list[str], unbuffered: str) -> None:
-    """``glm models | head -1`` prints no traceback and no complaint of the interpreter at its exit."""
+OUTPUTS = {
+    "full disk": (lambda: os.open("/dev/full", os.O_WRONLY), 2, "No space left"),
+    "pipe whose reader has gone": (lambda: open_pipe_without_reader(), 141, "Broken pipe"),
+}
+"""Standard outputs that cannot be written: how to open one, the exit status, the system's reason."""
+
+HELP = [[command, "--help"] for command in glm_cli.COMMANDS]
+PRINTING = [["--help"], ["--version"], ["models"], ["devices", "--json"], ["plugins"], ["doctor"]]
+ANSWERING = [["chat", "hi", "--max-new-tokens", "8"], ["chat", "hi", "--json"], ["run", "cli"]]
+
+
+def open_pipe_without_reader() -> int:
+    """Return the end of a pipe into which nothing can be written."""
     read_end, write_end = os.pipe()
     os.close(read_end)
+    return write_end
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device stands for a full disk here")
+@pytest.mark.parametrize(
+    ("arguments", "output", "unbuffered"),
+    [
+        *((arguments, output, "") for arguments in [*PRINTING, *ANSWERING] for output in OUTPUTS),
+        *((arguments, output, "1") for arguments in PRINTING[:3] for output in OUTPUTS),
+        *((arguments, "full disk", "") for arguments in HELP),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_output_that_cannot_be_written_is_told_by_every_command(
+    arguments: list[str], output: str, unbuffered: str
+) -> None:
+    """One sentence and a status that is not 0, so that nobody takes half a result for a whole one."""
+    open_output, status, reason = OUTPUTS[output]
+    descriptor = open_output()
     try:
-        command = [sys.executable, "-m", "glm_core", *arguments]
         done = subprocess.run(
-            command,
-            stdout=write_end,
+            [sys.executable, "-m", "glm_core", *arguments],
+            input=b"hi\n",
+            stdout=descriptor,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            env=clean_environment(PYTHONUNBUFFERED=unbuffered, GLM_LANG="en"),
             timeout=PATIENCE_SECONDS,
             check=False,
         )
     finally:
-        os.close(write_end)
-    assert (done.returncode, done.stderr) == (0, b"")
+        os.close(descriptor)
+    lines = done.stderr.decode().splitlines()
+    assert "Traceback" not in done.stderr.decode()
+    assert done.returncode == status
+    assert lines[-1].startswith("glm: standard output cannot be written")
+    assert reason in lines[-1]
+    if arguments not in ANSWERING:
+        assert len(lines) == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device stands for a full disk here")
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["models"], 0), (["models", "x"], 2), (["chat", "hi"], 0)]
+)
+def test_notices_that_cannot_be_written_stop_nothing(arguments: list[str], status: int) -> None:
+    """Standard error has no result in it; the answer comes, with its status."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "glm_core", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=full,
+            env=clean_environment(),
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+    assert done.returncode == status
+    assert bool(done.stdout) == (status == 0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["models"], ["chat", "hello"], ["run", "cli"]], ids=lambda given: given[0]
+)
+def test_standard_output_on_a_full_disk_is_one_sentence(arguments: list[str], unbuffered: str) -> None:
+    """Whatever command prints: no traceback, no complaint of the interpreter at its exit, exit status 2."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "glm_core", *arguments],
+            input=b"hello\nhello again\n",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered, "GLM_LANG": "en"},
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+    told = done.stderr.decode().splitlines()
+    assert done.returncode == 2, told
+    assert all(line.startswith("glm: ") for line in told)  # before it, which model and device were taken
+    assert [line for line in told if "standard output cannot be written" in line] == told[-1:]
 
 
 def test_pipe_that_is_not_standard_output_is_an_error(command: Callable[..., None]) -> None:

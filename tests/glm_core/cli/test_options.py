@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from key_words import containing
 
-from glm_core import ConfigError, PluginError
+from glm_core import NOT_SET, ConfigError, PluginError
 from glm_core.cli.options import (
     add_model_options,
     add_plugin_options,
-    command_parser,
+    make_command_parser,
     parse_adapters,
     print_table,
-    settings_of,
+    read_settings,
 )
 from glm_core.config import Settings
 from glm_core.records import Option
@@ -33,7 +33,7 @@ OPTIONS = (
 
 def parser_of(*options: Option) -> argparse.ArgumentParser:
     """A parser with the model options and these."""
-    parser = command_parser("run web", "A frontend.")
+    parser = make_command_parser("run web", "A frontend.")
     add_model_options(parser)
     add_plugin_options(parser, "web", options)
     return parser
@@ -86,14 +86,14 @@ def test_option_whose_flag_is_taken_is_the_plugins_fault(name: str) -> None:
 
 def test_model_options_that_are_left_out_say_nothing() -> None:
     """The parser has no defaults of its own; those are in `Settings`."""
-    assert settings_of(parser_of().parse_args([])) == Settings()
+    assert read_settings(parser_of().parse_args([])) == Settings()
 
 
 def test_model_options_reach_the_settings() -> None:
     """Each option is a setting."""
     given = ["--model", "m", "--revision", "r", "--device", "cuda:0,1", "--dtype", "float16"]
     given += ["--quantize", "int4", "--hub", "modelscope", "--offline"]
-    assert settings_of(parser_of().parse_args(given)) == Settings(
+    assert read_settings(parser_of().parse_args(given)) == Settings(
         model="m",
         revision="r",
         device="cuda:0,1",
@@ -102,6 +102,55 @@ def test_model_options_reach_the_settings() -> None:
         hub="modelscope",
         offline=True,
     )
+
+
+@pytest.mark.parametrize("flag", ["--slots", "--context-length", "--kv-memory"])
+@pytest.mark.parametrize("word", ["auto", "0"])
+def test_numbers_may_be_left_open_on_the_command_line_too(
+    flag: str, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``auto`` takes back what the environment says, as the documentation promises for every place."""
+    name = flag.removeprefix("--").replace("-", "_")
+    monkeypatch.setenv(f"GLM_{name.upper()}", "3")
+    assert getattr(read_settings(parser_of().parse_args([])), name) == 3
+    assert getattr(read_settings(parser_of().parse_args([flag, word])), name) is NOT_SET
+
+
+ABSURD = [
+    "x",
+    "",
+    "-1",
+    "1.5e",
+    "nan",
+    "inf",
+    "1e999",
+    "9" * 400,
+    "9" * 5000,
+    "-" + "9" * 5000,
+    "\x1b[2J",
+    "\udcff",
+]
+
+
+@pytest.mark.parametrize("flag", ["--slots", "--context-length", "--kv-memory", "--server-port", "--scale"])
+@pytest.mark.parametrize("value", ABSURD, ids=lambda value: repr(value[:9]))
+def test_absurd_numbers_on_the_command_line_are_one_line(
+    flag: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused in one printable line that no long value floods; a plugin's own range is the plugin's."""
+    parsed: argparse.Namespace | None = None
+    status, message = 0, ""
+    try:
+        parsed = parser_of(*OPTIONS).parse_args([f"{flag}={value}"])
+        read_settings(parsed)
+    except ConfigError as error:
+        status, message = 2, str(error)
+    except SystemExit as stop:
+        status, message = int(stop.code or 0), capsys.readouterr().err.splitlines()[-1]
+    is_ours = flag in ("--slots", "--context-length", "--kv-memory")
+    assert status == 2 or (parsed is not None and not is_ours)
+    assert len(message) < 600
+    assert message.isprintable()
 
 
 def test_adapters_are_named_or_take_their_directorys_name(

@@ -15,7 +15,7 @@ INSTALL = 'pip install "glm-core[testing]"'
 def installed(monkeypatch: pytest.MonkeyPatch, *points: str) -> None:
     """Let the command see these packages, by what their entry point names."""
     found = [EntryPoint("plugin", point, _packaged.ENTRY_POINT_GROUP) for point in points]
-    monkeypatch.setattr("glm_core._candidates.metadata.entry_points", lambda **selection: found)
+    monkeypatch.setattr("glm_core.candidates.metadata.entry_points", lambda **selection: found)
 
 
 def test_command_of_the_package_gets_the_arguments(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fake_plugins import FakeModel, backend, loader, runtime
-from glm_testing import host_of
+from glm_testing import make_host
 
 from glm_core import cli
 from glm_core.cli import plugins
@@ -19,12 +19,12 @@ CPU = DeviceInfo("cpu", "cpu", "a processor")
 @pytest.fixture(autouse=True)
 def two_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
     """One runtime that knows every model and one that knows none."""
-    host = host_of(
+    host = make_host(
         b=backend(CPU),
         knows=loader(FakeModel, lambda: ModelMatch("fake", "it holds fake.bin")),
         strange=runtime(None),
     )
-    monkeypatch.setattr(plugins, "default_host", lambda: host)
+    monkeypatch.setattr(plugins, "get_default_host", lambda: host)
     for name in ("GLM_DEVICE", "GLM_RUNTIME", "GLM_LANG"):
         monkeypatch.delenv(name, raising=False)
 

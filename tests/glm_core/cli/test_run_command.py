@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fake_plugins import host_loading, plugin
-from glm_testing import host_of, null_backend, null_frontend
+from glm_testing import make_host, null_backend, null_frontend
 
 from glm_core import ChatModel, cli
 from glm_core.cli import run
@@ -31,14 +31,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     monkeypatch.setitem(sys.modules, "fake_web", module)
     use(
         monkeypatch,
-        host_of(null=null_backend, web=plugin(describe_frontend=lambda: WEB), simple=null_frontend),
+        make_host(null=null_backend, web=plugin(describe_frontend=lambda: WEB), simple=null_frontend),
     )
     return calls
 
 
 def use(monkeypatch: pytest.MonkeyPatch, host: PluginHost) -> None:
     """Let ``glm run`` see this host."""
-    monkeypatch.setattr(run, "default_host", lambda: host)
+    monkeypatch.setattr(run, "get_default_host", lambda: host)
 
 
 def test_frontend_gets_its_options_and_opens_the_model_when_it_wants(
@@ -156,7 +156,7 @@ def test_frontend_that_cannot_be_started_is_named(
 ) -> None:
     """What is missing is named, and no traceback is shown."""
     info = FrontendInfo("web", "", target)
-    use(monkeypatch, host_of(web=plugin(describe_frontend=lambda: info)))
+    use(monkeypatch, make_host(web=plugin(describe_frontend=lambda: info)))
     assert cli.main(["run", "web"]) == 2
     assert capsys.readouterr().err.startswith(f"glm: frontend 'web' cannot be started: {target}: {reason}")
 
@@ -168,7 +168,7 @@ def test_two_frontends_of_one_name_are_decided_by_plugin_name(
     first, second = FrontendInfo("web", "first", "a:b"), FrontendInfo("web", "second", "a:b")
     use(
         monkeypatch,
-        host_of(b=plugin(describe_frontend=lambda: second), a=plugin(describe_frontend=lambda: first)),
+        make_host(b=plugin(describe_frontend=lambda: second), a=plugin(describe_frontend=lambda: first)),
     )
     cli.main(["run", "--help"])
     assert "  web  first\n" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from glm_core import Message, RequestError, ToolCall
-from glm_core.conversation import message_from_json, message_to_json
+from glm_core.conversation import dump_message, parse_message
 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
@@ -24,12 +24,12 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
 )
 def test_messages_come_back_as_they_were(message: Message) -> None:
     """Writing and reading is the identity; nothing is cleaned here."""
-    assert message_from_json(message_to_json(message)) == message
+    assert parse_message(dump_message(message)) == message
 
 
 def test_calls_without_text_have_no_content() -> None:
     """As clients of OpenAI's API expect it."""
-    assert message_to_json(Message("assistant", "", (ToolCall("c", "f"),))) == {
+    assert dump_message(Message("assistant", "", (ToolCall("c", "f"),))) == {
         "role": "assistant",
         "content": None,
         "tool_calls": [CALL],
@@ -40,7 +40,7 @@ def test_other_spellings_of_openai_are_understood() -> None:
     """``developer`` is ``system``, content may come in parts, and further keys mean nothing."""
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     value = {"role": "developer", "content": parts, "name": "x"}
-    assert message_from_json(value) == Message("system", "ab")
+    assert parse_message(value) == Message("system", "ab")
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_other_spellings_of_openai_are_understood() -> None:
 def test_wrong_shapes_are_refused_by_field(value: Any, field: str) -> None:
     """Each way in which a message can be wrong names its field."""
     with pytest.raises(RequestError, match=field):
-        message_from_json(value)
+        parse_message(value)

@@ -25,7 +25,7 @@ def two_turns() -> Conversation:
 def test_request_holds_system_then_turns_then_question(two_turns: Conversation) -> None:
     """A request carries everything said so far, in order."""
     two_turns.system = "be brief"
-    assert contents(two_turns.request("q3")) == [
+    assert contents(two_turns.build_request("q3")) == [
         ("system", "be brief"),
         ("user", "q1"),
         ("assistant", "a1"),
@@ -38,13 +38,13 @@ def test_request_holds_system_then_turns_then_question(two_turns: Conversation) 
 def test_request_carries_adapter_settings_and_seed() -> None:
     """What the user chose reaches the model."""
     conversation = Conversation(adapter="law", sampling=Sampling(top_k=3), seed=7)
-    request = conversation.request("q")
+    request = conversation.build_request("q")
     assert (request.adapter, request.sampling.top_k, request.seed) == ("law", 3, 7)
 
 
 def test_request_in_place_of_a_turn_leaves_it_and_what_followed_out(two_turns: Conversation) -> None:
     """Asking again sends what came before, and forgets nothing yet."""
-    request = two_turns.request("q1 again", after=0)
+    request = two_turns.build_request("q1 again", after=0)
     assert contents(request) == [("user", "q1 again")]
     assert len(two_turns.turns) == 2
 
@@ -59,8 +59,8 @@ def test_record_in_place_of_a_turn_drops_what_followed(two_turns: Conversation) 
 def test_request_has_calls_of_tools_where_the_model_knows_them() -> None:
     """They stand between question and answer; a model without a format for tools gets the texts only."""
     conversation = Conversation([Turn("q", "a", STEPS)])
-    assert conversation.request("more").messages[1:3] == STEPS
-    assert contents(conversation.request("more", with_tools=False)) == [
+    assert conversation.build_request("more").messages[1:3] == STEPS
+    assert contents(conversation.build_request("more", with_tools=False)) == [
         ("user", "q"),
         ("assistant", "a"),
         ("user", "more"),
@@ -70,7 +70,7 @@ def test_request_has_calls_of_tools_where_the_model_knows_them() -> None:
 def test_blank_question_is_refused() -> None:
     """A request without a question cannot be made."""
     with pytest.raises(RequestError, match="question is empty"):
-        Conversation().request("  ")
+        Conversation().build_request("  ")
 
 
 def test_undo_takes_back_the_last_turn_and_says_which(two_turns: Conversation) -> None:
@@ -109,7 +109,7 @@ def test_change_to_none_goes_back_to_the_default() -> None:
     conversation = Conversation()
     conversation.change("temperature", 0.5)
     conversation.change("seed", 1)
-    assert conversation.changed_settings() == {"temperature": 0.5, "seed": 1}
+    assert conversation.get_changed_settings() == {"temperature": 0.5, "seed": 1}
     for name in SETTINGS:
         conversation.change(name, None)
-    assert conversation.changed_settings() == {}
+    assert conversation.get_changed_settings() == {}

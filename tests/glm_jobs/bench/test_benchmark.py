@@ -10,7 +10,7 @@ import pytest
 from fake_plugins import FakeModel, plugin
 from glm_jobs.bench import Cell, Plan, Spread, benchmark, measure
 from glm_jobs.bench.streams import Timeline
-from glm_testing import host_of
+from glm_testing import make_host
 from key_words import containing
 
 from glm_core import ChatModel, ChatRequest, ConfigError, ModelLoad, Sampling
@@ -59,7 +59,9 @@ class Machine:
         fake: Any = FakeModel()
         fake.info = dataclasses.replace(fake.info, context_length=1000)
         fake.load = load
-        return ChatModel(host_of(r=plugin(chat_stream=lambda request: self.chat_stream(request))), "r", fake)
+        return ChatModel(
+            make_host(r=plugin(chat_stream=lambda request: self.chat_stream(request))), "r", fake
+        )
 
 
 def test_prefill_and_decode_are_measured_apart() -> None:
@@ -172,7 +174,7 @@ def test_answer_of_one_token_has_no_decode_speed() -> None:
     machine = Machine(ends_after=1)
     [cell] = measure(machine.model(), Plan((50,), 64, (1,), 1), clock=machine.clock)
     assert (cell.decode, cell.steps_per_second) == (None, None)
-    assert cell.bandwidth_share(10**9, 1e9) is None
+    assert cell.compute_bandwidth_share(10**9, 1e9) is None
 
 
 def test_longer_than_the_context_is_refused_at_once() -> None:
@@ -217,6 +219,6 @@ def test_share_of_the_bandwidth_counts_steps_and_not_tokens() -> None:
     """A step of 4 requests reads 2 GB once: 40 tokens a second are 20 GB a second, half of 40."""
     cell = Cell(128, 130, 4, (64, 64), None, None, Spread(40, 40, 40, (40,)), None)
     assert cell.steps_per_second == 10
-    assert cell.bandwidth_share(2 * 10**9, 40e9) == 0.5
-    assert cell.bandwidth_share(0, 40e9) is None
-    assert cell.bandwidth_share(2 * 10**9, None) is None
+    assert cell.compute_bandwidth_share(2 * 10**9, 40e9) == 0.5
+    assert cell.compute_bandwidth_share(0, 40e9) is None
+    assert cell.compute_bandwidth_share(2 * 10**9, None) is None

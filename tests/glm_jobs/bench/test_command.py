@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_plugins import plugin, run_glm
 from glm_jobs.bench import command as bench
-from glm_testing import host_of, null_backend, plugin_of
+from glm_testing import make_host, make_plugin, null_backend
 
 from glm_core import NOT_SET, ModelLoad, cli
 from glm_core.records import NotSet
@@ -20,12 +20,12 @@ SHORT = ["bench", "--model", "null", "--prompt-tokens", "6,3", "--new-tokens", "
 @pytest.fixture(autouse=True)
 def null_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The null runtime and backend are installed, and nothing else."""
-    monkeypatch.setattr(bench, "default_host", lambda: host_of(null=null_backend))
+    monkeypatch.setattr(bench, "get_default_host", lambda: make_host(null=null_backend))
 
 
 def backend_measuring(measure: Callable[..., float]) -> Any:
     """The null plugin as a backend that can measure its memory."""
-    return plugin_of(**vars(null_backend), measure_bandwidth=plugin(m=measure).m)
+    return make_plugin(**vars(null_backend), measure_bandwidth=plugin(m=measure).m)
 
 
 def test_table_is_for_people_and_the_last_line_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,8 +82,8 @@ def test_backend_says_how_fast_its_memory_is(
         asked.append(device)
         return 50e9
 
-    host = host_of(null=backend_measuring(measure))
-    monkeypatch.setattr(bench, "default_host", lambda: host)
+    host = make_host(null=backend_measuring(measure))
+    monkeypatch.setattr(bench, "get_default_host", lambda: host)
     assert cli.main([*SHORT, "--batch", "1"]) == 0
     out = capsys.readouterr().out
     assert "memory bandwidth: 50.00 GB/s" in out
@@ -102,7 +102,7 @@ def placing(monkeypatch: pytest.MonkeyPatch, *, slots: int | None = None) -> lis
         return model
 
     members = {**vars(null_backend), "place": plugin(place=place).place}
-    monkeypatch.setattr(bench, "default_host", lambda: host_of(null=plugin_of(**members)))
+    monkeypatch.setattr(bench, "get_default_host", lambda: make_host(null=make_plugin(**members)))
     return asked
 
 
@@ -163,7 +163,7 @@ def test_wrong_numbers_are_refused_before_a_model_loads(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One sentence each, and status 2."""
-    monkeypatch.setattr(bench, "default_host", lambda: pytest.fail("plugins were loaded"))
+    monkeypatch.setattr(bench, "get_default_host", lambda: pytest.fail("plugins were loaded"))
     assert cli.main(["bench", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"glm: {message}")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fake_plugins import FakeModel, plugin
 from glm_jobs.bench.streams import run_together
-from glm_testing import host_of
+from glm_testing import make_host
 from patience import PATIENCE_SECONDS
 
 from glm_core import BusyError, ChatModel, ChatRequest, Message
@@ -29,7 +29,7 @@ class Clock:
 
 def model_of(chat_stream: Callable[..., Any]) -> ChatModel:
     """A model whose runtime answers with the given function of a request."""
-    return ChatModel(host_of(r=plugin(chat_stream=chat_stream)), "r", FakeModel())
+    return ChatModel(make_host(r=plugin(chat_stream=chat_stream)), "r", FakeModel())
 
 
 def questions(*texts: str) -> list[ChatRequest]:

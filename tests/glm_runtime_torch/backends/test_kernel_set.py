@@ -25,7 +25,7 @@ from glm_runtime_torch.backends import (
     quantize_model,
 )
 from glm_runtime_torch.loading import open_source
-from glm_testing import host_of
+from glm_testing import make_host
 from tiny_backend import TransposedKernels, TransposedLinear
 from tiny_models import ScriptedTokenizer, tiny_checkpoint
 from tiny_networks import CONFIGS, NAMES, family_named, logits_of, prompt_of, tiny_network
@@ -221,8 +221,8 @@ def test_matrices_are_read_one_by_one_the_largest_first(tmp_path: Path) -> None:
 def test_the_whole_backend_answers_through_the_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a plugin beside the runtime, its device can be chosen by name, quantised or not."""
     directory = tiny_checkpoint(tmp_path / "model")
-    host = host_of(columns=tiny_backend, torch=glm_runtime_torch.plugin)
-    monkeypatch.setattr(routing, "default_host", lambda: host)
+    host = make_host(columns=tiny_backend, torch=glm_runtime_torch.plugin)
+    monkeypatch.setattr(routing, "get_default_host", lambda: host)
     answers = []
     for scheme in ("none", "int8"):
         with glm_core.load(directory, device="transposed", quantize=scheme) as model:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from glm_runtime_torch.checkpoints.reader import Checkpoint
+from glm_runtime_torch.checkpoints.requirements import require_parameters
 from goldens import DATA
 from key_words import containing
 from safetensors.torch import save_file
@@ -149,14 +150,14 @@ def test_wrong_shape_is_found_without_reading(tmp_path: Path) -> None:
     """Shapes are compared before any weight is read; the message shows both."""
     save_file({"x": torch.zeros(2, 3)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=containing("tensor x", "[2, 3]", "config.json", "[2, 4]")):
-        Checkpoint(tmp_path).require({"x": (2, 4)})
+        require_parameters(Checkpoint(tmp_path), {"x": torch.empty(2, 4, device="meta")})
 
 
 def test_missing_tensor_is_named(tmp_path: Path) -> None:
     """A tensor that no file holds is named, with the number of others."""
     save_file({"x": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="tensor y and 1 more is in none of the weight files"):
-        Checkpoint(tmp_path).require({"y": (2,), "z": (2,)})
+        require_parameters(Checkpoint(tmp_path), dict.fromkeys("yz", torch.empty(2, device="meta")))
 
 
 def test_zip_that_is_no_checkpoint_is_damaged(tmp_path: Path) -> None:

@@ -51,7 +51,9 @@ def test_tokens_are_those_of_whole_rows(
 ) -> None:
     """In any mixed batch, with ties too, the same seed chooses the same tokens from pruned and whole rows."""
     logits = drawn(seed, len(samplings), spread, levels).to(dtype)
-    whole, pruned = ([Sampler(sampling.or_else(DEFAULTS), seed) for sampling in samplings] for _ in range(2))
+    whole, pruned = (
+        [Sampler(sampling.complete_with(DEFAULTS), seed) for sampling in samplings] for _ in range(2)
+    )
     for _ in range(3):
         rows = select_candidates(logits, pruned, prune=True)
         expected = [sampler.choose(row, [7], ANSWER) for sampler, row in zip(whole, logits, strict=True)]
@@ -62,7 +64,7 @@ def test_tokens_are_those_of_whole_rows(
 
 def sampler(**sampling: object) -> Sampler:
     """With the defaults where nothing is said."""
-    return Sampler(Sampling(**sampling).or_else(DEFAULTS), 0)  # type: ignore[arg-type]
+    return Sampler(Sampling(**sampling).complete_with(DEFAULTS), 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_any_history_is_fitted_as_by_trying_every_length(
     is_tool_tokenizer = isinstance(tokenizer, ToolTokenizer)
     messages = data.draw(conversations(with_tools=is_tool_tokenizer))
     tools = (TOOL,) if is_tool_tokenizer and data.draw(st.booleans()) else ()
-    sampling = Sampling(max_length=limit, max_new_tokens=room).or_else(DEFAULTS)
+    sampling = Sampling(max_length=limit, max_new_tokens=room).complete_with(DEFAULTS)
     kept_room = min(room, max(1, limit // 4))
     ids, dropped = fit_slowly(tokenizer, messages, limit, kept_room, tools)
 
@@ -162,7 +162,7 @@ def test_long_histories_are_encoded_a_few_times(
     ]
     messages = (*rounds, Message("user", "hello?"))
     counted: Any = Counted(tokenizers[name])
-    sampling = Sampling(max_length=400, max_new_tokens=40).or_else(DEFAULTS)
+    sampling = Sampling(max_length=400, max_new_tokens=40).complete_with(DEFAULTS)
     found = fit_prompt(counted, messages, sampling, requested=sampling, capacity=10_000)
     whole = sum(len(message.content) for message in messages)
     assert counted.characters <= 4 * whole

@@ -12,7 +12,7 @@ from tiny_models import tiny_checkpoint
 
 from glm_core import ChatModel, ChatRequest, Message, RequestError, Sampling
 from glm_core.config import Settings
-from glm_core.plugins import default_host
+from glm_core.plugins import get_default_host
 from glm_core.routing import open_model
 
 GREEDY = Sampling(do_sample=False, max_new_tokens=8)
@@ -23,7 +23,7 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatModel]:
     """A tiny placed model."""
     directory = tiny_checkpoint(tmp_path_factory.mktemp("model") / "tiny")
     with open_model(
-        default_host(), Settings(model=str(directory), device="cpu", dtype="float32", slots=1)
+        get_default_host(), Settings(model=str(directory), device="cpu", dtype="float32", slots=1)
     ) as opened:
         yield opened
 

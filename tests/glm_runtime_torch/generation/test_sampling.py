@@ -52,7 +52,7 @@ def test_equal_seeds_choose_equal_tokens_and_other_seeds_do_not() -> None:
     """A seed fixes the whole sequence of choices."""
     logits = torch.zeros(1000)
     runs = [
-        [Sampler(DEFAULTS.or_else(DEFAULTS), seed).choose(logits, [], []) for _ in range(1)]
+        [Sampler(DEFAULTS.complete_with(DEFAULTS), seed).choose(logits, [], []) for _ in range(1)]
         for seed in (1, 1, 2)
     ]
     first, second = Sampler(DEFAULTS, 1), Sampler(DEFAULTS, 1)
@@ -69,13 +69,13 @@ def test_equal_seeds_choose_equal_tokens_and_other_seeds_do_not() -> None:
 def test_greedy_takes_the_most_likely_token(greedy: Sampling) -> None:
     """Without sampling, or at temperature 0, the highest score wins whatever the seed."""
     logits = torch.tensor([0.1, 0.3, 0.2])
-    assert {Sampler(greedy.or_else(DEFAULTS), seed).choose(logits, [], []) for seed in range(10)} == {1}
+    assert {Sampler(greedy.complete_with(DEFAULTS), seed).choose(logits, [], []) for seed in range(10)} == {1}
 
 
 def test_sampling_follows_the_probabilities() -> None:
     """Frequencies of many choices are close to the softmax of the scores."""
     scores = torch.tensor([0.0, 1.0, 2.0])
-    sampler = Sampler(Sampling(top_p=1.0, top_k=0, temperature=1.0).or_else(DEFAULTS), 7)
+    sampler = Sampler(Sampling(top_p=1.0, top_k=0, temperature=1.0).complete_with(DEFAULTS), 7)
     counts = Counter(sampler.choose(scores, [], []) for _ in range(4000))
     expected = scores.softmax(-1)
     for token in range(3):
@@ -91,7 +91,7 @@ def test_repetition_penalty_lowers_seen_tokens_of_either_sign() -> None:
 
 def test_repetition_penalty_changes_the_choice() -> None:
     """A penalised token loses to the next best in greedy decoding."""
-    sampler = Sampler(Sampling(do_sample=False, repetition_penalty=2.0).or_else(DEFAULTS))
+    sampler = Sampler(Sampling(do_sample=False, repetition_penalty=2.0).complete_with(DEFAULTS))
     assert sampler.choose(torch.tensor([1.0, 0.9]), [0], []) == 1
 
 
@@ -99,7 +99,7 @@ def test_presence_and_frequency_count_the_answer_only() -> None:
     """Presence counts once, frequency each time; the prompt's tokens are free."""
     scores = torch.tensor([1.0, 1.0, 1.0])
     torch.testing.assert_close(penalise_presence(scores, [1, 1], 0.5, 0.25), torch.tensor([1.0, 0.0, 1.0]))
-    sampler = Sampler(Sampling(do_sample=False, presence_penalty=2.0).or_else(DEFAULTS))
+    sampler = Sampler(Sampling(do_sample=False, presence_penalty=2.0).complete_with(DEFAULTS))
     scores = torch.tensor([1.0, 0.5])
     assert sampler.choose(scores, [0], []) == 0
     assert sampler.choose(scores, [0], [0]) == 1

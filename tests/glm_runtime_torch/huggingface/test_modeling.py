@@ -17,7 +17,7 @@ from glm_runtime_torch.huggingface import modeling, placing
 from glm_runtime_torch.huggingface.modeling import ChatGLMForConditionalGeneration
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import QuantizedLinear
-from glm_testing import host_of, plugin_of
+from glm_testing import make_host, make_plugin
 from goldens import DATA, Case, fixtures_or_skip, named, real_positions
 from key_words import containing
 from safetensors.torch import load_file, save_file
@@ -270,14 +270,14 @@ def test_chat_goes_through_the_backend_of_its_device(tiny: Path, monkeypatch: py
         model.start(torch.device("cpu"), slots=placement.slots or 0)
         return model
 
-    host = host_of(
-        runtime=glm_runtime_torch.plugin, fake=plugin_of(describe_backend=describe_backend, place=place)
+    host = make_host(
+        runtime=glm_runtime_torch.plugin, fake=make_plugin(describe_backend=describe_backend, place=place)
     )
-    monkeypatch.setattr(placing, "default_host", lambda: host)
+    monkeypatch.setattr(placing, "get_default_host", lambda: host)
     monkeypatch.setattr(modeling, "PLACED_BY_THE_RUNTIME", ())
     assert model.chat(tokenizer, "hello", do_sample=False, max_length=40)[0] == expected
     assert seen == [(True, 1)]
-    monkeypatch.setattr(placing, "default_host", lambda: host_of(runtime=glm_runtime_torch.plugin))
+    monkeypatch.setattr(placing, "get_default_host", lambda: make_host(runtime=glm_runtime_torch.plugin))
     assert model.chat(tokenizer, "hello", do_sample=False, max_length=40)[0] == expected
     assert len(seen) == 1
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from glm_runtime_torch.huggingface.modeling import ChatGLMForConditionalGeneration
 from glm_runtime_torch.quantization import quantize_in_place
-from glm_testing import host_of, plugin_of
+from glm_testing import make_host, make_plugin
 from tiny_models import tiny_checkpoint
 
 import glm_core.compat
@@ -122,12 +122,12 @@ def test_demos_and_server(path: Path, monkeypatch: pytest.MonkeyPatch, call: str
     def describe_frontend() -> FrontendInfo:
         return FrontendInfo(name, "asks once", run="asking_frontend:start")
 
-    host = host_of(
+    host = make_host(
         runtime_torch=glm_runtime_torch.plugin,
         backend_cpu=glm_backend_cpu.plugin,
-        asking=plugin_of(describe_frontend=describe_frontend),
+        asking=make_plugin(describe_frontend=describe_frontend),
     )
-    monkeypatch.setattr(glm_core.compat, "default_host", lambda: host)
+    monkeypatch.setattr(glm_core.compat, "get_default_host", lambda: host)
     run(LAUNCH.format(call=call), PATH=str(path))
     assert len(answers) == 1
 

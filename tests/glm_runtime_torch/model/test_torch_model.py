@@ -14,7 +14,7 @@ import pytest
 import torch
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.quantization import QuantizedLinear
-from glm_testing import host_of
+from glm_testing import make_host
 from goldens import DATA, cases
 from key_words import containing
 from safetensors.torch import load_file, save_file
@@ -53,7 +53,7 @@ def edited(directory: Path, target: Path, **config: Any) -> Path:
 
 
 def host() -> Any:
-    return host_of(runtime=glm_runtime_torch.plugin, cpu=glm_backend_cpu.plugin)
+    return make_host(runtime=glm_runtime_torch.plugin, cpu=glm_backend_cpu.plugin)
 
 
 def test_other_models_are_declined(tmp_path: Path, directory: Path) -> None:
@@ -145,7 +145,7 @@ def test_wrong_vocabulary_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_attention_heads": None}, "'num_attention_heads' is missing"),
+        ({"num_attention_heads": None}, "num_attention_heads.* is missing"),
         ({"num_attention_heads": 5}, "not a multiple of num_attention_heads 5"),
     ],
 )
@@ -167,7 +167,7 @@ def test_adapter_of_another_model_is_refused(directory: Path) -> None:
 
 def test_directory_without_a_prefix_is_no_adapter(directory: Path) -> None:
     """A model's own directory is not taken for an adapter; a missing one is named."""
-    with pytest.raises(AdapterError, match="holds no prefix encoder"):
+    with pytest.raises(AdapterError, match="no adapter"):
         open_source(ModelSource("tiny", directory, {"x": directory}), "float32")
     with pytest.raises(AdapterError, match="does not exist"):
         open_source(ModelSource("tiny", directory, {"x": directory / "none"}), "float32")

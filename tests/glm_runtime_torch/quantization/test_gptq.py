@@ -16,7 +16,7 @@ from glm_runtime_torch.quantization.calibration import (
     Walk,
     read_passages,
 )
-from glm_runtime_torch.quantization.gptq import InputStatistics, gptq
+from glm_runtime_torch.quantization.quantize_with_gptq import InputStatistics, quantize_with_gptq
 from glm_runtime_torch.tokenizers import ChatTokenizer
 from goldens import DATA, cases, network
 from tiny_models import train_vocabulary
@@ -63,7 +63,7 @@ def test_outputs_are_closer_than_with_rounding(scheme: QuantizationScheme, outli
     """On other inputs of the same kind the error falls by a fifth at least, by half with outlier channels."""
     weight, calibration, x = layer(outliers)
     plain = output_error(weight, *quantize_rows(weight, scheme.bits, scheme.group_size), scheme, x)
-    stored, scale, note = gptq(weight, statistics(calibration), scheme, torch.float32)
+    stored, scale, note = quantize_with_gptq(weight, statistics(calibration), scheme, torch.float32)
     assert output_error(weight, stored, scale, scheme, x) < (0.5 if outliers else 0.8) * plain
     assert note == ""
 
@@ -72,7 +72,7 @@ def test_outputs_are_closer_than_with_rounding(scheme: QuantizationScheme, outli
 def test_the_format_is_that_of_rounding(scheme: QuantizationScheme) -> None:
     """Shapes and dtypes are those of `quantize_rows`, the extreme negative integer stays unused."""
     weight, calibration, _ = layer(True)
-    stored, scale, _ = gptq(weight, statistics(calibration), scheme, torch.float16)
+    stored, scale, _ = quantize_with_gptq(weight, statistics(calibration), scheme, torch.float16)
     plain, plain_scale = quantize_rows(weight.half(), scheme.bits, scheme.group_size)
     assert (stored.dtype, stored.shape, stored.is_contiguous()) == (plain.dtype, plain.shape, True)
     assert (scale.dtype, scale.shape) == (plain_scale.dtype, plain_scale.shape)
@@ -88,7 +88,7 @@ def test_inputs_that_never_occur_get_zero_weights(group_size: int) -> None:
     weight[:, 5] = 9.0
     calibration[:, 5] = x[:, 5] = 0
     scheme = QuantizationScheme(4, group_size)
-    stored, scale, _ = gptq(weight, statistics(calibration), scheme, torch.float32)
+    stored, scale, _ = quantize_with_gptq(weight, statistics(calibration), scheme, torch.float32)
     restored = dequantize_rows(stored, scale, 4, torch.float32, group_size)
     assert not restored[:, 5].any()
     assert restored.isfinite().all()
@@ -101,7 +101,9 @@ def test_zero_weights_stay_zero(group_size: int) -> None:
     weight, calibration, _ = layer(False)
     weight[7] = 0
     weight[8, :32] = 0
-    stored, scale, _ = gptq(weight, statistics(calibration), QuantizationScheme(4, group_size), torch.float16)
+    stored, scale, _ = quantize_with_gptq(
+        weight, statistics(calibration), QuantizationScheme(4, group_size), torch.float16
+    )
     restored = dequantize_rows(stored, scale, 4, torch.float32, group_size)
     assert not restored[7].any()
     assert not scale[7].any()
@@ -117,7 +119,7 @@ def test_too_few_inputs_are_damped_more_and_said() -> None:
     x = torch.randn(3, D) * torch.logspace(0, 6, D)
     found = statistics(x)
     found.matrix[0, 1] = found.matrix[1, 0] = 2e10  # sums of float32 need not be positive definite
-    stored, scale, note = gptq(weight, found, QuantizationScheme(4), torch.float32)
+    stored, scale, note = quantize_with_gptq(weight, found, QuantizationScheme(4), torch.float32)
     assert "more damping was needed" in note
     assert dequantize_rows(stored, scale, 4, torch.float32).isfinite().all()
 
@@ -127,14 +129,14 @@ def test_statistics_that_are_no_numbers_are_refused() -> None:
     weight, calibration, _ = layer(False)
     calibration[3, 4] = torch.nan
     with pytest.raises(ArithmeticError, match="cannot be inverted"):
-        gptq(weight, statistics(calibration), QuantizationScheme(4), torch.float32)
+        quantize_with_gptq(weight, statistics(calibration), QuantizationScheme(4), torch.float32)
 
 
 def test_the_weight_is_left_as_it_is() -> None:
     """The caller's matrix is not changed."""
     weight, calibration, _ = layer(False)
     before = weight.clone()
-    gptq(weight, statistics(calibration), QuantizationScheme(4), torch.float32)
+    quantize_with_gptq(weight, statistics(calibration), QuantizationScheme(4), torch.float32)
     assert torch.equal(weight, before)
 
 
@@ -238,7 +240,7 @@ def test_walking_block_by_block_is_the_networks_own_forward() -> None:
         for index, block in enumerate(model.transformer.layers):
             expected = case["hidden_states"][index, :, 0]
             torch.testing.assert_close(walk._hidden[0][0], expected, rtol=0, atol=2e-4)
-            seen = walk.statistics(block, block.attention.query_key_value)  # type: ignore[arg-type]
+            seen = walk.collect_statistics(block, block.attention.query_key_value)  # type: ignore[arg-type]
             x = block.input_layernorm(expected)
             assert seen.count == len(ids)
             torch.testing.assert_close(seen.matrix, x.T @ x, rtol=1e-3, atol=1e-2)
@@ -265,7 +267,7 @@ def test_every_family_can_be_walked_block_by_block(name: str) -> None:
 def test_a_layer_that_no_text_reached_is_rounded(scheme: QuantizationScheme) -> None:
     """An expert that no token was sent to is rounded to the nearest and keeps its weights; a note says so."""
     weight, _, _ = layer(outliers=False)
-    stored, scale, note = gptq(weight, InputStatistics(weight.shape[1]), scheme, torch.float32)
+    stored, scale, note = quantize_with_gptq(weight, InputStatistics(weight.shape[1]), scheme, torch.float32)
     expected = quantize_rows(weight, scheme.bits, scheme.group_size)
     assert torch.equal(stored, expected[0])
     assert torch.equal(scale, expected[1])

@@ -188,8 +188,8 @@ def test_layers_with_groups_equal_the_dequantised_matrix(group_size: int) -> Non
 )
 def test_config_says_how_weights_are_stored(config: dict[str, Any], form: StoredForm) -> None:
     """The published keys and our own; what is written is read back."""
-    assert StoredForm.of_config(config) == form
-    assert StoredForm.of_config(form.as_config()) == form
+    assert StoredForm.from_config(config) == form
+    assert StoredForm.from_config(form.as_config()) == form
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_config_says_how_weights_are_stored(config: dict[str, Any], form: Stored
 def test_a_configuration_that_no_checkpoint_can_have_is_refused(config: dict[str, Any], message: str) -> None:
     """The key is named."""
     with pytest.raises(ValueError, match=message):
-        StoredForm.of_config(config)
+        StoredForm.from_config(config)
 
 
 @pytest.fixture(scope="module")

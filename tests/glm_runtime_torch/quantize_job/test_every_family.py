@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from glm_hub.model_files import companions_of
+from glm_hub.model_files import find_companions
 from glm_runtime_torch.checkpoints.json_file import read_json
 from glm_runtime_torch.families.registry import find_family
 from glm_runtime_torch.loading import open_source
@@ -61,7 +61,7 @@ def test_copy_loads_without_its_source_and_answers_the_same(source: Path, tmp_pa
     assert main(["quantize", str(moved), str(copy), "--bits", "8"]) == 0
     shutil.rmtree(moved)
     assert ids_and_answers(copy) == expected
-    assert companions_of(copy) == companions_of(source)
+    assert find_companions(copy) == find_companions(source)
     assert not (copy / "modeling_of_a_stranger.py").exists()
     assert not (copy / "trainer_state.json").exists()
 

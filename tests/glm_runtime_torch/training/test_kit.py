@@ -34,6 +34,7 @@ NAMES = [
     "compute_token_losses",
     "get_training_tokenizer",
     "use_gradient_checkpointing",
+    "write_checksums",
     "write_model",
     "write_tensors",
     "write_text",

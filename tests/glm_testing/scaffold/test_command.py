@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from glm_testing import host_of, null_backend
+from glm_testing import make_host, null_backend
 from glm_testing.scaffold import command
 
 from glm_core import cli
@@ -16,7 +16,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty working directory and one plugin."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GLM_LANG", "en")
-    monkeypatch.setattr(command, "default_host", lambda: host_of(null=null_backend))
+    monkeypatch.setattr(command, "get_default_host", lambda: make_host(null=null_backend))
 
 
 def test_package_is_written_and_the_next_commands_said(

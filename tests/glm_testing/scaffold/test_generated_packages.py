@@ -73,7 +73,7 @@ def test_it_is_linted_and_typed(generated: Path, mypy_cache: Path) -> None:
 @pytest.mark.parametrize("name", ["a", "x1.y_z", LONGEST])
 def test_format_does_not_depend_on_the_name(kind: str, name: str, tmp_path: Path) -> None:
     """Short and long names leave lines that fit and imports in order."""
-    write_package(PackageNames.of(kind, name), tmp_path / "package")
+    write_package(PackageNames.derive(kind, name), tmp_path / "package")
     for tool in (["check"], ["format", "--check"]):
         done = run(sys.executable, "-m", "ruff", *tool, ".", folder=tmp_path / "package")
         assert done.returncode == 0, done.stdout + done.stderr

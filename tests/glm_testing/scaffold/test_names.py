@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fake_plugins import plugin
-from glm_testing import host_of, null_backend
+from glm_testing import make_host, null_backend
 from glm_testing.scaffold import PackageNames, refuse_taken
 from key_words import containing, missing_words
 
@@ -23,7 +23,7 @@ from glm_core.records import FrontendInfo, TrainerInfo
 )
 def test_one_name_gives_all_others(kind: str, name: str, expected: tuple[str, ...]) -> None:
     """Distribution, package, entry point, and what users type."""
-    names = PackageNames.of(kind, name)
+    names = PackageNames.derive(kind, name)
     assert (names.distribution, names.package, names.plugin, names.short) == expected
 
 
@@ -31,20 +31,20 @@ def test_one_name_gives_all_others(kind: str, name: str, expected: tuple[str, ..
 def test_name_that_no_package_can_have_is_refused(name: str) -> None:
     """With an example of one that can."""
     with pytest.raises(ConfigError, match=containing("name of a package", "glm-backend-mine")):
-        PackageNames.of("backend", name)
+        PackageNames.derive("backend", name)
 
 
 @pytest.mark.parametrize("name", ["class", "json", "asyncio"])
 def test_words_of_python_are_refused(name: str) -> None:
     """A package of that name could not be imported, or would hide another."""
     with pytest.raises(ConfigError, match=f"is a word of Python's own; try glm-backend-{name}"):
-        PackageNames.of("backend", name)
+        PackageNames.derive("backend", name)
 
 
 def refusal(kind: str, name: str, **modules: object) -> str:
     """Why the name is refused beside these plugins."""
     with pytest.raises(ConfigError) as caught:
-        refuse_taken(PackageNames.of(kind, name), host_of(**modules))
+        refuse_taken(PackageNames.derive(kind, name), make_host(**modules))
     return str(caught.value)
 
 
@@ -77,4 +77,4 @@ def test_names_of_our_own_packages_are_refused_though_they_are_not_installed() -
 
 def test_free_name_passes() -> None:
     """Nothing is raised for what nobody has."""
-    refuse_taken(PackageNames.of("backend", "glm-quite-free"), host_of(null=null_backend))
+    refuse_taken(PackageNames.derive("backend", "glm-quite-free"), make_host(null=null_backend))

@@ -11,11 +11,11 @@ from typing import Any, BinaryIO
 
 import glm_core
 from glm_core import ChatRequest, Delta, GlmError, RequestError
-from glm_core.conversation import message_from_json
+from glm_core.conversation import parse_message
 from glm_core.listening import AnswerProgress, Ended, ListenerEvent, StreamListener
 from glm_core.records import OpenModel
 
-LONGEST_LINE = 2**20
+LONGEST_LINE = 2**20  # bytes of one request; a program that sends no line end must not fill the memory
 FIELDS = {"id", "messages", "sampling", "stop", "seed", "adapter"}
 
 
@@ -62,7 +62,7 @@ class Session:
                     if listener := self._running.get(message["cancel"]):
                         listener.cancel()
                 else:
-                    self._begin(*_request(message))
+                    self._begin(*_build_request(message))
             except GlmError as error:
                 self.say(id=name, error=str(error), kind=type(error).__name__)
         for listener in self._listeners:
@@ -122,12 +122,12 @@ def _parse(line: bytes) -> dict[str, Any]:
     return message
 
 
-def _request(message: Mapping[str, Any]) -> tuple[str, ChatRequest]:
+def _build_request(message: Mapping[str, Any]) -> tuple[str, ChatRequest]:
     if unknown := sorted(set(message) - FIELDS):
         raise RequestError(f"field {unknown[0]!r} is unknown; known are {', '.join(sorted(FIELDS))}")
     try:
         return message["id"], ChatRequest(
-            messages=tuple(map(message_from_json, message["messages"])),
+            messages=tuple(map(parse_message, message["messages"])),
             sampling=glm_core.Sampling(**message.get("sampling", {})),
             adapter=message.get("adapter"),
             stop=tuple(message.get("stop", ())),

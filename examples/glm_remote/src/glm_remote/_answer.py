@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 import glm_core
 from glm_core import Delta, GlmError
 
-LONGEST_LINE = 2**20
+LONGEST_LINE = 2**20  # bytes; a server that sends no line end must not fill the memory
 KINDS = {400: glm_core.RequestError, 413: glm_core.RequestError, 429: glm_core.BusyError}
 
 
@@ -46,7 +46,7 @@ class RemoteAnswer(Iterator[Delta]):
         if self._response is None:
             self._response = self._connection.getresponse()
             if self._response.status != 200:
-                raise refusal(self._response)
+                raise make_refusal(self._response)
         line = self._response.readline(LONGEST_LINE)
         if not line:
             raise ConnectionError("the connection ended")
@@ -83,7 +83,7 @@ class RemoteAnswer(Iterator[Delta]):
         self.close()
 
 
-def refusal(response: HTTPResponse) -> GlmError:
+def make_refusal(response: HTTPResponse) -> GlmError:
     """Return the error that a status and its body mean."""
     text = response.read(LONGEST_LINE).decode("utf-8", "replace")
     with contextlib.suppress(ValueError, LookupError, TypeError):

@@ -13,7 +13,7 @@ from urllib.parse import urldefrag, urlsplit
 import glm_core
 from glm_core.records import ModelSource
 
-from ._answer import RemoteAnswer, refusal
+from ._answer import RemoteAnswer, make_refusal
 
 SECONDS = 300.0  # without a byte from the server, which may be silent for long while it starts
 UNKNOWN_LENGTH = 4096  # OpenAI's API does not tell a model's context length; some servers do
@@ -38,7 +38,7 @@ class RemoteModel:
             raise glm_core.ModelNotFoundError(f"model {source.name!r}: expected remote:http://HOST:PORT/v1")
         if source.adapters:
             raise glm_core.AdapterError("load adapters at the server, and name them: remote:URL#NAME")
-        served = {card["id"]: card for card in self._served()}
+        served = {card["id"]: card for card in self._list_served()}
         if not served or wanted not in ("", *served):
             there = ", ".join(served) or "none"
             raise glm_core.ModelNotFoundError(f"{url} serves no model {wanted!r}; it serves: {there}")
@@ -46,7 +46,7 @@ class RemoteModel:
         length = served[self._name].get("context_length") or UNKNOWN_LENGTH
         self.info = glm_core.ModelInfo(source.name, "remote", 0, length, DEFAULTS, dtype="float32")
 
-    def placed(self, devices: tuple[str, ...]) -> RemoteModel:
+    def note_devices(self, devices: tuple[str, ...]) -> RemoteModel:
         """Return the same model, which now says where it is."""
         self.info = dataclasses.replace(self.info, devices=devices)
         return self
@@ -90,12 +90,12 @@ class RemoteModel:
             raise glm_core.GlmError(f"{self._url.geturl()} cannot be reached: {error}") from error
         return connection
 
-    def _served(self) -> list[dict[str, Any]]:
+    def _list_served(self) -> list[dict[str, Any]]:
         connection = self._send("GET", "models")
         try:
             response = connection.getresponse()
             if response.status != 200:
-                raise refusal(response)
+                raise make_refusal(response)
             return list(json.load(response)["data"])
         except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
             raise glm_core.ModelNotFoundError(f"the server speaks another API: {error!r}") from error

@@ -43,7 +43,7 @@ def place(model: object, placement: records.Placement) -> records.LoadedModel | 
     """Leave the model where it is."""
     from ._model import RemoteModel
 
-    return model.placed(placement.devices) if isinstance(model, RemoteModel) else None
+    return model.note_devices(placement.devices) if isinstance(model, RemoteModel) else None
 
 
 @hookimpl

@@ -13,7 +13,7 @@ from ._prompt import Prompt
 from ._text import TextStream
 
 
-class Job:
+class AnswerJob:
     """The worker's end: what is to be answered, and where the answer goes.
 
     It is apart from `Answer` so that the worker does not hold the reader's end: a reader who simply
@@ -96,7 +96,7 @@ class Answer(Iterator[Delta]):
     Not a generator: one that runs in a thread cannot be closed from another.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: AnswerJob) -> None:
         self._job = job
         self._over = False
 

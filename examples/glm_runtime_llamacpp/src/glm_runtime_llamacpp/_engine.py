@@ -49,7 +49,7 @@ class Engine:
             seed: makes the tokens repeatable; ``None`` = a fresh one.
             is_cancelled: asked between two pieces of the prompt and between two tokens.
         """
-        for piece in self._pieces(prompt):
+        for piece in self._generate_pieces(prompt):
             if is_cancelled():
                 return
             self._llama.eval(piece)
@@ -62,7 +62,7 @@ class Engine:
         finally:
             api.llama_sampler_free(chain)
 
-    def _pieces(self, prompt: Sequence[int]) -> Iterator[list[int]]:
+    def _generate_pieces(self, prompt: Sequence[int]) -> Iterator[list[int]]:
         """Give the pieces of a prompt that the KV cache does not hold yet, and forget what else it holds.
 
         Only whole pieces of earlier prompts are kept, and always cut at the same places: how many rows
@@ -95,14 +95,14 @@ class Engine:
         llama.cpp's own puts the temperature last, so the same settings would mean something else.
         """
         everything = int(self._llama.n_ctx())  # how far back the penalties look
-        repetition = self._penalties(everything, sampling.repetition_penalty, 0.0, 0.0)
+        repetition = self._make_penalties(everything, sampling.repetition_penalty, 0.0, 0.0)
         # The repetition penalty counts the prompt as well, the other two the answer alone.
         for token in prompt:
             api.llama_sampler_accept(repetition, token)
         chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
         samplers = [
             repetition,
-            self._penalties(everything, 1.0, sampling.frequency_penalty, sampling.presence_penalty),
+            self._make_penalties(everything, 1.0, sampling.frequency_penalty, sampling.presence_penalty),
         ]
         if sampling.do_sample is False or not sampling.temperature:
             samplers.append(api.llama_sampler_init_greedy())
@@ -119,7 +119,7 @@ class Engine:
             api.llama_sampler_chain_add(chain, sampler)  # the chain frees it
         return chain
 
-    def _penalties(
+    def _make_penalties(
         self, length: int, repetition: float | None, frequency: float | None, presence: float | None
     ) -> Any:
         size = self._llama.n_vocab()

@@ -21,14 +21,14 @@ from glm_core import (
 )
 from glm_core.records import ModelSource, Placement
 
-from ._answer import Answer, Job
+from ._answer import Answer, AnswerJob
 from ._binding import count_threads, open_llama, read_facts
 from ._engine import PIECE, Engine
 from ._prompt import make_prompt
 from ._vocabulary import Vocabulary
 
-QUEUE_CAPACITY = 64
-DEFAULT_CONTEXT_LENGTH = 8192
+QUEUE_CAPACITY = 64  # as the torch runtime; with one answer at a time the last waits for minutes
+DEFAULT_CONTEXT_LENGTH = 8192  # llama.cpp reserves memory for all of it, so not what the model could
 """Used where the user names none: llama.cpp reserves the whole cache, and many models allow 100,000."""
 
 
@@ -57,14 +57,14 @@ class GgufModel:
         # Guards the queue, and keeps `close` from freeing the vocabulary while a request is encoded.
         # Re-entrant: a finaliser of another model may run at any moment, in any thread.
         self._lock = threading.RLock()
-        self._waiting: deque[Job] = deque()
-        self._running: Job | None = None
+        self._waiting: deque[AnswerJob] = deque()
+        self._running: AnswerJob | None = None
         self._worker: threading.Thread | None = None
         self._llama: Any = open_llama(file, vocab_only=True)
         self._vocabulary = Vocabulary(self._llama)
         facts: dict[str, Any] = read_facts(self._llama)
         self._trained_length = facts["context_length"]
-        sampling = _default_sampling(self._trained_length)
+        sampling = _read_default_sampling(self._trained_length)
         self.info = ModelInfo(source.name, sampling=sampling, **facts)
 
     def place(self, placement: Placement) -> GgufModel:
@@ -102,7 +102,7 @@ class GgufModel:
         self.info = dataclasses.replace(
             self.info,
             context_length=length,
-            sampling=_default_sampling(length),
+            sampling=_read_default_sampling(length),
             devices=placement.devices,
             dtype="float32",
         )
@@ -114,7 +114,7 @@ class GgufModel:
         with self._lock:
             active = self._running is not None
             used = self._engine.used if active and self._engine else 0
-            waiting, capacity = len(self._queue()), self.info.context_length
+            waiting, capacity = len(self._list_waiting()), self.info.context_length
             return ModelLoad(1, int(active), waiting, QUEUE_CAPACITY, used, capacity)
 
     def stream(self, request: ChatRequest) -> Answer:
@@ -128,23 +128,23 @@ class GgufModel:
         """
         if request.adapter is not None:
             raise AdapterError(f"adapter {request.adapter!r} is not loaded; runtime llamacpp takes none")
-        sampling = request.sampling.or_else(self.info.sampling)
+        sampling = request.sampling.complete_with(self.info.sampling)
         with self._lock:
             if self._closed:
                 raise ClosedError("the model was closed")
             if self._engine is None:
                 raise DeviceError("the model is not placed yet; open it with glm_core.load")
             prompt = make_prompt(self._vocabulary, request, sampling, self.info.context_length)
-            waiting = self._queue()
+            waiting = self._list_waiting()
             if len(waiting) >= QUEUE_CAPACITY:
                 raise BusyError(f"the queue is full: {len(waiting)} requests wait; try again later")
-            job = Job(request, prompt, sampling)
+            job = AnswerJob(request, prompt, sampling)
             self._waiting.append(job)
             if self._running is not None:
                 job.tell_position(len(waiting) + 1)
             if self._worker is None:
                 # A daemon, so that a program which forgets to close the model still ends.
-                self._worker = threading.Thread(target=self._work, name="glm-llamacpp", daemon=True)
+                self._worker = threading.Thread(target=self._answer_all, name="glm-llamacpp", daemon=True)
                 self._worker.start()
         return Answer(job)
 
@@ -162,11 +162,11 @@ class GgufModel:
         with self._lock:
             self._llama.close()  # does nothing the second time
 
-    def _queue(self) -> list[Job]:
+    def _list_waiting(self) -> list[AnswerJob]:
         """Return the requests that wait and are still wanted."""
         return [job for job in self._waiting if not job.cancelled]
 
-    def _work(self) -> None:
+    def _answer_all(self) -> None:
         """Answer what waits, in its order, until nothing does."""
         while (job := self._next_job()) is not None:
             try:
@@ -174,9 +174,9 @@ class GgufModel:
             except Exception as error:  # whatever it is: it is this answer's, and its reader is told
                 job.fail(error)
 
-    def _next_job(self) -> Job | None:
+    def _next_job(self) -> AnswerJob | None:
         with self._lock:
-            waiting = self._queue()
+            waiting = self._list_waiting()
             self._waiting.clear()
             self._waiting.extend(waiting)
             self._running = self._waiting.popleft() if waiting else None
@@ -187,7 +187,7 @@ class GgufModel:
                 job.tell_position(position)
             return self._running
 
-    def _answer(self, job: Job) -> None:
+    def _answer(self, job: AnswerJob) -> None:
         assert self._engine is not None
         job.begin()
         seed, prompt = job.request.seed, job.prompt.token_ids
@@ -197,12 +197,12 @@ class GgufModel:
             if self._vocabulary.ends_answer(token) and not job.sampling.ignore_eos:
                 job.finish("stop")
                 return
-            if job.add(token, self._vocabulary.piece(token, skip_space=in_front)):
+            if job.add(token, self._vocabulary.decode_token(token, skip_space=in_front)):
                 return
             in_front = False
 
 
-def _default_sampling(context_length: int) -> Sampling:
+def _read_default_sampling(context_length: int) -> Sampling:
     """Return llama.cpp's own defaults, for a GGUF file that says nothing of sampling."""
     return Sampling(
         max_length=context_length,

@@ -51,7 +51,7 @@ def make_prompt(
     Raises:
         RequestError: the question alone does not fit, or the template refuses the conversation.
     """
-    limit = _total_length(request.sampling, sampling, context_length)
+    limit = _sum_lengths(request.sampling, sampling, context_length)
     if request.prompt is not None:
         token_ids = _encode_text(vocabulary, request.prompt)
         return _finish(token_ids, limit, sampling, request.stop)
@@ -101,7 +101,7 @@ def _encode_text(vocabulary: Vocabulary, prompt: str | tuple[int, ...]) -> list[
     return list(prompt)
 
 
-def _total_length(wanted: Sampling, sampling: Sampling, context_length: int) -> int:
+def _sum_lengths(wanted: Sampling, sampling: Sampling, context_length: int) -> int:
     """Return how many tokens prompt and answer may have together.
 
     A request that names ``max_new_tokens`` alone means just that: the model's default of the total is

@@ -32,7 +32,7 @@ class TextStream:
             self.stopped = True
             self._held = self._held[: min(found)]
             return self.finish()
-        certain = len(self._held) - self._doubtful_length()
+        certain = len(self._held) - self._measure_doubtful_end()
         text, self._held = self._held[:certain], self._held[certain:]
         return text
 
@@ -41,7 +41,7 @@ class TextStream:
         text, self._held = self._held, ""
         return text
 
-    def _doubtful_length(self) -> int:
+    def _measure_doubtful_end(self) -> int:
         """Return how many of the last characters may be the beginning of a stop string."""
         lengths = (
             length

@@ -25,11 +25,11 @@ class Vocabulary:
         self._vocabulary = api.llama_model_get_vocab(llama.model)
         self.size = int(llama.n_vocab())
         self.template: Callable[[list[dict[str, str]]], str] | None = None
-        self._bos_text = self._token_text(llama.token_bos())
+        self._bos_text = self._read_token_text(llama.token_bos())
         source = llama.metadata.get("tokenizer.chat_template")
         if source is not None:
             render = api.llama_chat_format.Jinja2ChatFormatter(
-                template=source, eos_token=self._token_text(llama.token_eos()), bos_token=self._bos_text
+                template=source, eos_token=self._read_token_text(llama.token_eos()), bos_token=self._bos_text
             )
             self.template = lambda messages: str(render(messages=messages).prompt)
 
@@ -45,7 +45,7 @@ class Vocabulary:
         add = not written and bool(api.llama_vocab_get_add_bos(self._vocabulary))
         return list(self._llama.tokenize(text.encode("utf-8"), add_bos=add, special=special))
 
-    def piece(self, token: int, *, skip_space: bool = False) -> bytes:
+    def decode_token(self, token: int, *, skip_space: bool = False) -> bytes:
         """Return the bytes that a token stands for, maybe half a character; none for control tokens.
 
         Args:
@@ -64,6 +64,6 @@ class Vocabulary:
         """Return whether a token says that the answer is over."""
         return bool(api.llama_vocab_is_eog(self._vocabulary, token))
 
-    def _token_text(self, token: int) -> str:
+    def _read_token_text(self, token: int) -> str:
         text: bytes = api.llama_vocab_get_text(self._vocabulary, token) if token >= 0 else b""
         return text.decode("utf-8")

@@ -88,9 +88,9 @@ def _add_int4(
     lane = tl.arange(0, PLANE)
     steps = tl.cdiv(in_features, _STEP)
     tile = (outputs // _ROWS).to(tl.int64) * steps * (_ROWS * PLANE) + (outputs % _ROWS) * PLANE
-    words_of = weight + tile[:, None] + lane[None, :]
+    list_words = weight + tile[:, None] + lane[None, :]
     for step in range(first, last):
-        words = tl.load(words_of + step * (_ROWS * PLANE))
+        words = tl.load(list_words + step * (_ROWS * PLANE))
         for plane in tl.static_range(4):
             column = step * _STEP + plane * PLANE
             inputs = _load_inputs(x_rows, column + lane, in_rows, in_features, EVEN)

@@ -11,12 +11,12 @@ import anyio
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from glm_core import AdapterError
+from glm_core import AdapterError, OutsideFolderError
 
-from .adapter_folder import hide_folder, resolve_directory
+from .adapter_folder import build_outside_error, hide_folder, resolve_directory
 from .bodies import JsonRoute
 from .documentation import ADAPTER_CHANGES, ADAPTER_REMOVALS, REFUSALS
-from .errors import ApiError, invalid
+from .errors import ApiError, build_invalid_error
 from .models_route import describe_model
 from .problem_log import log_problem
 from .responses import DeletedResponse, ModelListResponse, ModelResponse
@@ -36,7 +36,7 @@ with_body = APIRouter(route_class=JsonRoute)
 async def list_adapters(request: Request) -> JSONResponse:
     """List the names of /v1/models that are adapters."""
     service: Service = request.app.state.service
-    cards = [describe_model(service, model) for model in service.models() if model.adapter is not None]
+    cards = [describe_model(service, model) for model in service.list_models() if model.adapter is not None]
     return JSONResponse({"object": "list", "data": cards})
 
 
@@ -51,14 +51,16 @@ async def add_adapter(request: Request, body: AdapterRequest) -> JSONResponse:
     """Load an adapter; requests may name it as soon as this has answered, and running answers go on."""
     service: Service = request.app.state.service
     _check_key(service)
-    if service.config.adapters_dir is None:
+    folder = service.config.adapters_dir
+    if folder is None:
         raise ApiError(
             403,
             "this server loads no adapters while it runs; start it with --adapters-dir DIR, the folder that "
             "they may be loaded from",
             "adapters_not_allowed",
         )
-    directory = resolve_directory(body.path, service.config.adapters_dir)
+    # On a thread, because a directory may hold thousands of files, and other requests go on meanwhile.
+    directory = await anyio.to_thread.run_sync(resolve_directory, body.path, folder)
     async with service.changing_adapters:  # one at a time: each may take much memory while it is read
         if body.name in service.model.info.adapters:
             raise ApiError(
@@ -68,12 +70,14 @@ async def add_adapter(request: Request, body: AdapterRequest) -> JSONResponse:
                 param="name",
             )
         try:
-            await anyio.to_thread.run_sync(functools.partial(service.model.add_adapter, body.name, directory))
+            add = functools.partial(service.model.add_adapter, body.name, directory, inside=folder)
+            await anyio.to_thread.run_sync(add)
+        except OutsideFolderError as error:
+            log_problem(error)
+            raise build_outside_error(body.path) from error
         except AdapterError as error:
             log_problem(error)
-            raise invalid(
-                hide_folder(str(error), service.config.adapters_dir), None, "adapter_refused"
-            ) from error
+            raise build_invalid_error(hide_folder(str(error), folder), None, "adapter_refused") from error
     return JSONResponse(describe_model(service, ServedModel(service.join_name(body.name), body.name)), 201)
 
 
@@ -100,7 +104,7 @@ async def remove_adapter(request: Request, name: str) -> JSONResponse:
             await anyio.to_thread.run_sync(service.model.remove_adapter, name)
         except AdapterError as error:
             log_problem(error)
-            raise invalid(str(error), None, "adapter_refused") from error
+            raise build_invalid_error(str(error), None, "adapter_refused") from error
     return JSONResponse({"id": service.join_name(name), "object": "model", "deleted": True})
 
 

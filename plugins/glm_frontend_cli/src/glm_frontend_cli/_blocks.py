@@ -11,11 +11,36 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from markdown_it import MarkdownIt
+from markdown_it.rules_core import StateCore
+from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
+
+from glm_core.cleaning import has_costly_markup
+
+_LISTS = ("bullet_list", "ordered_list")
+
+
+def _parse_paragraphs(state: StateCore) -> None:
+    """Parse the inline Markdown of each paragraph, heading and cell, except where it has too much markup.
+
+    Takes the place of markdown-it's own rule ``inline``. Each line of such a paragraph becomes plain text.
+    """
+    for token in state.tokens:
+        if token.type != "inline":
+            continue
+        token.children = token.children or []
+        if not has_costly_markup(token.content):
+            state.md.inline.parse(token.content, state.md, state.env, token.children)
+            continue
+        for number, line in enumerate(token.content.split("\n")):
+            if number:
+                token.children.append(Token("softbreak", "br", 0))
+            token.children.append(Token("text", "", 0, content=line))
+
 
 # Without HTML, tags are shown as the text they are instead of vanishing.
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
-_LISTS = ("bullet_list", "ordered_list")
+_PARSER.core.ruler.at("inline", _parse_paragraphs)
 
 
 @dataclass(frozen=True)
@@ -107,7 +132,7 @@ class BlockStream:
             self._source = self._source[rest:]
         return finished
 
-    def open_blocks(self) -> list[Block]:
+    def parse_open_blocks(self) -> list[Block]:
         """Return the blocks that may still change, the unfinished line included."""
         return self._parse(self._source)
 

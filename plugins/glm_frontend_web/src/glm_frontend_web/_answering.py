@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Callable
 
 from glm_core import Delta
-from glm_core.listening import AnswerProgress, ClosableStream, Ended, ListenerEvent, Opened, StreamListener
+from glm_core.listening import AnswerProgress, Ended, ListenerEvent, Opened, StreamListener
+from glm_core.records import DeltaStream
 
 REPAINT_SECONDS = 0.05
 # gradio notices that a visitor has left only when the page is updated.
@@ -24,7 +26,7 @@ class PageAnswer:
         open_stream: opens the stream; called on the reading thread, since it may take long.
     """
 
-    def __init__(self, open_stream: Callable[[], ClosableStream]) -> None:
+    def __init__(self, open_stream: Callable[[], DeltaStream]) -> None:
         self.progress = AnswerProgress()
         self._listener = StreamListener(open_stream, self._emit)
         self._is_stopped = False
@@ -55,8 +57,10 @@ class PageAnswer:
         self._listener.start()
         try:
             while not self._is_stopped and await self._take_all():
+                began = time.monotonic()
                 yield
-                await asyncio.sleep(REPAINT_SECONDS)
+                # The longer an answer, the longer it takes to show: at most a fifth of the time goes there.
+                await asyncio.sleep(max(REPAINT_SECONDS, 4 * (time.monotonic() - began)))
         finally:
             self._listener.cancel()
 

@@ -36,7 +36,7 @@ class PageSettings:
     @classmethod
     def from_conversation(cls, conversation: Conversation, info: ModelInfo) -> PageSettings:
         """Return what a conversation says, and the model's own defaults where it says nothing."""
-        sampling = conversation.sampling.or_else(info.sampling)
+        sampling = conversation.sampling.complete_with(info.sampling)
         temperature = 1.0 if sampling.temperature is None else sampling.temperature
         return cls(
             system=conversation.system,

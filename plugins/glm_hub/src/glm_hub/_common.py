@@ -35,7 +35,7 @@ def is_file_error(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError)
 
 
-def root_cause(error: BaseException) -> BaseException:
+def find_root_cause(error: BaseException) -> BaseException:
     """Return the first error of a chain: the clients wrap a refused connection three times."""
     while cause := error.__cause__ or error.__context__:
         error = cause

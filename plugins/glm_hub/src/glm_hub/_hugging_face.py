@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from glm_core.errors import HubError
-from glm_hub.model_files import FETCHED, NEEDED, SAFETENSORS, TORCH, unwanted_patterns
+from glm_hub.model_files import FETCHED, NEEDED, SAFETENSORS, TORCH, list_unwanted_patterns
 
 from ._common import (
     OFFLINE_HINT,
+    find_root_cause,
     format_cache_error,
     format_reason,
     import_client,
     is_file_error,
-    root_cause,
 )
-from ._large_files import TIMEOUT_SECONDS, fetch_large, is_outage, large_files
+from ._large_files import TIMEOUT_SECONDS, fetch_large_files, is_outage, select_large_files
+from .checksums import GIT_SHA1, SHA256, KnownFile, is_digest, keep_hub_checksums
 
 _HINT = (
     "Check the network, name a mirror in HF_ENDPOINT, try --hub modelscope, "
@@ -73,8 +74,8 @@ def _from_cache(client: Any, repository: str, revision: str | None) -> Path:
             )
         )
 
-    folder = find(unwanted_patterns([SAFETENSORS.single]))
-    return folder if any(folder.rglob(SAFETENSORS.pattern)) else find(unwanted_patterns([TORCH.single]))
+    folder = find(list_unwanted_patterns([SAFETENSORS.single]))
+    return folder if any(folder.rglob(SAFETENSORS.pattern)) else find(list_unwanted_patterns([TORCH.single]))
 
 
 def _describe(client: Any, repository: str, revision: str | None) -> Any:
@@ -98,7 +99,7 @@ def _fetch(client: Any, repository: str, revision: str | None, found: Any) -> Pa
     every = found.siblings or ()
     patterns = {
         "allow_patterns": list(FETCHED),
-        "ignore_patterns": list(unwanted_patterns(file.rfilename for file in every)),
+        "ignore_patterns": list(list_unwanted_patterns(file.rfilename for file in every)),
     }
     wanted = list(client.utils.filter_repo_objects(every, **patterns, key=lambda file: file.rfilename))
     if not wanted:
@@ -107,10 +108,22 @@ def _fetch(client: Any, repository: str, revision: str | None, found: Any) -> Pa
     snapshot: Path = folder / "snapshots" / found.sha
     if not all((snapshot / file.rfilename).exists() for file in wanted):
         if _has_symlinks(client):
-            fetch_large(client, repository, found.sha, folder, large_files(wanted))
+            fetch_large_files(client, repository, found.sha, folder, select_large_files(wanted))
         client.snapshot_download(repository, revision=found.sha, **patterns)
+    # Also of files that were there already, because another program may have fetched them.
+    keep_hub_checksums(snapshot, f"{repository} at {found.sha}", dict(map(_read_checksum, wanted)))
     _note_commit(folder, revision or "main", found.sha)
     return snapshot
+
+
+def _read_checksum(file: Any) -> tuple[str, KnownFile]:
+    """Return a file's name and what the hub says of its content."""
+    size = file.size if type(file.size) is int and file.size >= 0 else None
+    if file.lfs is not None and is_digest(SHA256, file.lfs.sha256):
+        return file.rfilename, KnownFile(size, SHA256, file.lfs.sha256)
+    if file.lfs is None and is_digest(GIT_SHA1, file.blob_id):  # of a large file it is the pointer's
+        return file.rfilename, KnownFile(size, GIT_SHA1, file.blob_id)
+    return file.rfilename, KnownFile(size)  # a mirror need not know them
 
 
 def _has_symlinks(client: Any) -> bool:
@@ -122,7 +135,7 @@ def _has_symlinks(client: Any) -> bool:
 def _note_commit(folder: Path, revision: str, commit: str) -> None:
     """Write down which commit a branch or tag stood for, so that it is found offline.
 
-    The client would, had it been asked for the branch; but before the files are there.
+    The client does it only where it is asked for the branch, and then before the files are there.
     """
     reference = folder / "refs" / revision
     with contextlib.suppress(OSError):  # a cache that is shared and read-only serves as well
@@ -159,5 +172,5 @@ def _explain(client: Any, where: str, offline: bool, error: Exception) -> str | 
     if not status and is_file_error(error) and not isinstance(error, errors.LocalEntryNotFoundError):
         return format_cache_error(where, error, "HF_HOME", Path(client.constants.HF_HUB_CACHE))
     if isinstance(error, OSError) or is_outage(error):
-        return f"{where} could not be downloaded: {format_reason(root_cause(error))}. {_HINT}"
+        return f"{where} could not be downloaded: {format_reason(find_root_cause(error))}. {_HINT}"
     return None

@@ -23,7 +23,7 @@ from glm_core.errors import HubError
 from ._common import format_reason
 
 TIMEOUT_SECONDS = 10  # the client's default for the first question is to wait for ever
-_CONNECTIONS = 4  # at once; one alone is slow on long lines that lose packets
+_CONNECTIONS = 4  # at once, because one alone is slow on long lines that lose packets
 _RETRIES = 3  # in a row without one new byte; 1, 2 and 4 seconds apart
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -39,18 +39,20 @@ class LargeFile:
     size: int
 
 
-def large_files(files: Iterable[Any]) -> list[LargeFile]:
+def select_large_files(files: Iterable[Any]) -> list[LargeFile]:
     """Return those of a model's files that the hub keeps by their content, each content once."""
     by_content = {
         file.lfs.sha256: LargeFile(file.rfilename, file.lfs.sha256, file.lfs.size)
         for file in files
-        # It becomes the name of a file, so it must be what it says.
+        # Checked because it becomes the name of a file: a path would be written outside the cache.
         if file.lfs is not None and _SHA256.fullmatch(file.lfs.sha256)
     }
     return list(by_content.values())
 
 
-def fetch_large(client: Any, repository: str, commit: str, folder: Path, files: list[LargeFile]) -> None:
+def fetch_large_files(
+    client: Any, repository: str, commit: str, folder: Path, files: list[LargeFile]
+) -> None:
     """Put files into the cache under their hashes, going on where an earlier run was stopped."""
     blobs = folder / "blobs"
     blobs.mkdir(parents=True, exist_ok=True)
@@ -59,7 +61,7 @@ def fetch_large(client: Any, repository: str, commit: str, folder: Path, files: 
     with client.utils.WeakFileLock(lock):
         missing = [file for file in files if not (blobs / file.sha256).exists()]
         total = sum(file.size for file in missing)
-        have = sum(part.stat().st_size for file in missing if (part := _partial(blobs, file)).exists())
+        have = sum(part.stat().st_size for file in missing if (part := _locate_partial(blobs, file)).exists())
         free = shutil.disk_usage(blobs).free
         if total - have > free:
             raise HubError(
@@ -92,14 +94,14 @@ def fetch_large(client: Any, repository: str, commit: str, folder: Path, files: 
                 stop.set()  # on Ctrl-C and errors: the other threads end at their next chunk
 
 
-def _partial(blobs: Path, file: LargeFile) -> Path:
+def _locate_partial(blobs: Path, file: LargeFile) -> Path:
     return blobs / f"{file.sha256}.incomplete"
 
 
 def _fetch_one(
     client: Any, url: str, file: LargeFile, blobs: Path, progress: Any, stop: threading.Event
 ) -> None:
-    partial = _partial(blobs, file)
+    partial = _locate_partial(blobs, file)
     with partial.open("ab") as target:
         if not _append_missing(client, url, file, target, progress, stop):
             return

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Protocol, TypeVar
 
-from glm_core._isolation import plugin_errors, safe_repr
-from glm_core._tracing import trace_items
 from glm_core.errors import PluginError
+from glm_core.isolation import format_value, wrap_plugin_errors
+from glm_core.tracing import trace_items
 
 
 class _Report(Protocol):
@@ -38,25 +38,25 @@ def check_progress(plugin: str, hook: str, reports: object, record: type[R]) -> 
     what = f"plugin {plugin!r}: {hook}"
     if not hasattr(reports, "__next__"):
         raise PluginError(
-            f"{what} returned {safe_repr(reports)}, which is no iterator; report this to its author"
+            f"{what} returned {format_value(reports)}, which is no iterator; report this to its author"
         )
     source = trace_items(plugin, hook, reports)
-    return _checked(what, plugin, hook, source, record)
+    return _check_each(what, plugin, hook, source, record)
 
 
-def _checked(
+def _check_each(
     what: str, plugin: str, hook: str, reports: Iterator[object], record: type[R]
 ) -> Generator[R, None, None]:
     finished = False
     try:
         while True:
-            with plugin_errors(plugin, hook):
+            with wrap_plugin_errors(plugin, hook):
                 report = next(reports, _END)
             if report is _END:
                 break
             if not isinstance(report, record):
                 raise PluginError(
-                    f"{what} gave {safe_repr(report)}; {record.__name__} records are expected. "
+                    f"{what} gave {format_value(report)}; {record.__name__} records are expected. "
                     "Report this to its author."
                 )
             if finished:
@@ -65,7 +65,7 @@ def _checked(
             yield report
     finally:
         if (close := getattr(reports, "close", None)) is not None:
-            with plugin_errors(plugin, "close"):
+            with wrap_plugin_errors(plugin, "close"):
                 close()
     if not finished:
         raise PluginError(f"{what} ended without being finished; report this to its author")

@@ -9,9 +9,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-BAR_PLACES = 30
-SECONDS_BETWEEN_DRAWINGS = 0.1
-LINES = 10
+BAR_PLACES = 30  # leaves 50 columns of a narrow terminal for the text
+SECONDS_BETWEEN_DRAWINGS = 0.1  # smooth to the eye; a fast job would spend its time on drawing
+LINES = 10  # in a log: one for each tenth
 ALMOST_DONE = 0.995  # from here on it would print as 100 %, before it is true
 
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
-from glm_core._conflicts import claimants
+from glm_core.conflicts import rank_claimants
 from glm_core.errors import ConfigError
 from glm_core.plugins import PluginHost
 from glm_core.records import Option, TrainerInfo
@@ -15,8 +15,8 @@ from glm_core.records import Option, TrainerInfo
 def find_trainers(host: PluginHost, hook: str) -> dict[str, tuple[str, TrainerInfo]]:
     """Return the trainers that answer a hook, by name: the plugin that has the name, and its description."""
     described = host.describe("describe_trainer", TrainerInfo)
-    able = [plugin for plugin in sorted(described) if plugin in host.answering(hook)]
-    keepers = claimants(host, "trainer", [(described[plugin].name, plugin) for plugin in able])
+    able = [plugin for plugin in sorted(described) if plugin in host.list_answering(hook)]
+    keepers = rank_claimants(host, "trainer", [(described[plugin].name, plugin) for plugin in able])
     return {name: (plugins[0], described[plugins[0]]) for name, plugins in keepers.items()}
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from glm_core.cli.options import (
     add_model_options,
     add_plugin_options,
-    command_parser,
-    model_opener,
-    notice,
+    make_command_parser,
+    make_model_opener,
     parse_adapters,
+    print_notice,
     print_table,
 )
 from glm_core.config import expand
 from glm_core.errors import ConfigError, PluginError
-from glm_core.plugins import PluginHost, default_host
+from glm_core.plugins import PluginHost, get_default_host
 from glm_core.records import PredictJob, PredictProgress, TrainerInfo
 
 from ._progress import check_progress
@@ -27,15 +27,15 @@ from ._trainers import add_set_option, find_trainers, read_job_options
 
 def run(arguments: list[str]) -> int:
     """Parse, check, answer, print the scores."""
-    host = default_host()
+    host = get_default_host()
     known = find_trainers(host, "predict")
     plugin, trainer = _choose_trainer(host, known, arguments)
-    parser = _parser(known, trainer)
+    parser = _build_parser(known, trainer)
     parsed = parser.parse_args(arguments)
-    job = _job(parsed, trainer)
+    job = _build_job(parsed, trainer)
     last: PredictProgress | None = None
     try:
-        with model_opener(host, parsed)() as model:
+        with make_model_opener(host, parsed)() as model:
             reports = host.call(plugin, "predict", model=model.loaded, job=job)
             if reports is None:
                 raise PluginError(
@@ -45,9 +45,9 @@ def run(arguments: list[str]) -> int:
             checked = check_progress(plugin, "predict", reports, PredictProgress)
             for last in draw_progress(checked, _describe):
                 if last.message:
-                    notice(last.message)
+                    print_notice(last.message)
     except KeyboardInterrupt:
-        notice("stopped; the same command goes on after the rows that are answered")
+        print_notice("stopped; the same command goes on after the rows that are answered")
         raise
     if last is not None:
         _print_result(last)
@@ -62,7 +62,7 @@ def _choose_trainer(
     early.add_argument("--trainer")
     named = early.parse_known_args(arguments)[0].trainer
     if not known:
-        raise PluginError(f"no installed plugin can predict: pip install glm-ptuning{host.unused()}")
+        raise PluginError(f"no installed plugin can predict: pip install glm-ptuning{host.describe_unused()}")
     if named is None and len(known) > 1:
         raise ConfigError(f"several trainers can predict; choose one with --trainer: {', '.join(known)}")
     if named is not None and named not in known:
@@ -72,8 +72,10 @@ def _choose_trainer(
     return known[named] if named else next(iter(known.values()))
 
 
-def _parser(known: Mapping[str, tuple[str, TrainerInfo]], trainer: TrainerInfo) -> argparse.ArgumentParser:
-    parser = command_parser("predict", "Answer every row of a file, write the answers and score them.")
+def _build_parser(
+    known: Mapping[str, tuple[str, TrainerInfo]], trainer: TrainerInfo
+) -> argparse.ArgumentParser:
+    parser = make_command_parser("predict", "Answer every row of a file, write the answers and score them.")
     parser.add_argument("--output-dir", metavar="DIR", required=True, help="where answers and scores go")
     parser.add_argument(
         "--trainer", metavar="NAME", help=f"whose prediction: {', '.join(known)} ({trainer.name})"
@@ -84,7 +86,7 @@ def _parser(known: Mapping[str, tuple[str, TrainerInfo]], trainer: TrainerInfo) 
     return parser
 
 
-def _job(parsed: argparse.Namespace, trainer: TrainerInfo) -> PredictJob:
+def _build_job(parsed: argparse.Namespace, trainer: TrainerInfo) -> PredictJob:
     adapters = list(parse_adapters(parsed.adapter))
     if len(adapters) > 1:
         raise ConfigError(
@@ -92,10 +94,12 @@ def _job(parsed: argparse.Namespace, trainer: TrainerInfo) -> PredictJob:
             "run the command once for each"
         )
     options = read_job_options(parsed, trainer.predict_options)
-    return PredictJob(trainer.name, _output_directory(parsed.output_dir), options, next(iter(adapters), None))
+    return PredictJob(
+        trainer.name, _parse_output_directory(parsed.output_dir), options, next(iter(adapters), None)
+    )
 
 
-def _output_directory(text: str) -> Path:
+def _parse_output_directory(text: str) -> Path:
     directory = expand(text)
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"--output-dir {directory} is a file; choose a directory")
@@ -108,7 +112,7 @@ def _print_result(last: PredictProgress) -> None:
             ("score", "value"), [(name, f"{value:.4f}") for name, value in sorted(last.metrics.items())]
         )
     for path in last.files:
-        notice(f"written: {path}")
+        print_notice(f"written: {path}")
 
 
 def _describe(progress: PredictProgress) -> Drawing:

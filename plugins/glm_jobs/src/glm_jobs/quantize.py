@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Generator
+from pathlib import Path
 
-from glm_core.cli.options import add_setting_options, command_parser, make_number_reader, notice
+from glm_core.cli.options import (
+    add_setting_options,
+    make_command_parser,
+    make_number_reader,
+    print_notice,
+)
 from glm_core.config import expand, load_settings
 from glm_core.errors import CheckpointError, ConfigError
 from glm_core.pairing import identify
-from glm_core.plugins import PluginHost, default_host
+from glm_core.plugins import PluginHost, get_default_host
 from glm_core.records import ModelSource, QuantizationScheme, QuantizeJob, QuantizeProgress
 from glm_core.routing import resolve_settings
 from glm_core.survey import take_survey
@@ -21,28 +27,29 @@ from ._progress_bar import Drawing, draw_progress
 
 def run(arguments: list[str]) -> int:
     """Parse, check, write."""
-    parsed = _parser().parse_args(arguments)
-    job = _job(parsed)
-    host = default_host()
+    parsed = _build_parser().parse_args(arguments)
+    job = _build_job(parsed)
+    _check_free(job.destination)
+    host = get_default_host()
     settings = load_settings(
         {name: getattr(parsed, name) for name in ("revision", "runtime", "hub", "offline")}
         | {"model": parsed.source}
     )
     source = resolve_settings(host, settings)
     try:
-        reports = _reports(host, source, job, settings.runtime)
+        reports = _start_job(host, source, job, settings.runtime)
         for progress in draw_progress(reports, _describe, time_left=False):
             if progress.message:
-                notice(progress.message)
+                print_notice(progress.message)
     except KeyboardInterrupt:
-        notice("stopped; the same command goes on with what is finished")
+        print_notice("stopped; the same command goes on with what is finished")
         raise
     print(job.destination)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser("quantize", "Write a quantised checkpoint that loads without the original.")
+def _build_parser() -> argparse.ArgumentParser:
+    parser = make_command_parser("quantize", "Write a quantised checkpoint that loads without the original.")
     parser.add_argument("source", metavar="SRC", help="directory, known name or hub id of the original")
     parser.add_argument("destination", metavar="DST", help="directory to write; it must not exist yet")
     parser.add_argument("--bits", metavar="N", type=make_number_reader(int), required=True, help="8 or 4")
@@ -70,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _job(parsed: argparse.Namespace) -> QuantizeJob:
+def _build_job(parsed: argparse.Namespace) -> QuantizeJob:
     if parsed.calibration is not None and parsed.method != "gptq":
         raise ConfigError("--calibration is for --method gptq; rtn looks at the weights alone")
     return QuantizeJob(
@@ -82,7 +89,29 @@ def _job(parsed: argparse.Namespace) -> QuantizeJob:
     )
 
 
-def _reports(
+def _check_free(destination: Path) -> None:
+    """Refuse a destination that is taken, before a source of many gigabytes is downloaded for it.
+
+    The runtime looks closer, once it has the source.
+
+    Raises:
+        ConfigError: it is a link, or there and no directory.
+    """
+    try:
+        if destination.is_symlink():
+            raise ConfigError(
+                f"{destination} is a link to {destination.readlink()}; pass the place that it leads to, or "
+                "delete the link"
+            )
+        if destination.exists() and not destination.is_dir():
+            raise ConfigError(f"{destination} is a file; choose a directory that does not exist yet")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ConfigError(
+            f"{str(destination)!r} cannot be used: {error}; choose another destination"
+        ) from error
+
+
+def _start_job(
     host: PluginHost, source: ModelSource, job: QuantizeJob, wanted: str
 ) -> Generator[QuantizeProgress, None, None]:
     """Return what the runtime reports that knows the source.
@@ -93,16 +122,16 @@ def _reports(
     """
     survey = take_survey(host)
     identification = identify(survey, source, wanted)
-    able = [name for name in identification.matches if name in host.answering("quantize_checkpoint")]
+    able = [name for name in identification.matches if name in host.list_answering("quantize_checkpoint")]
     if len(able) > 1:
         raise ConfigError(
             f"several runtimes can quantise {source.path or source.name}; choose with "
-            + survey.runtime_options(able)
+            + survey.format_runtime_options(able)
         )
     for error in identification.failures.values():
         if not able:
             raise error
-        notice(str(error))
+        print_notice(str(error))
     for runtime in able:
         reports = host.call(runtime, "quantize_checkpoint", source=source, job=job)
         if reports is not None:
@@ -112,7 +141,7 @@ def _reports(
         raise CheckpointError(f"runtime {wanted} cannot {what}; choose another --runtime, or leave it out")
     raise CheckpointError(
         f"no installed runtime can {what}; pass the directory of a ChatGLM checkpoint, the one that holds "
-        f"config.json{host.unused()}"
+        f"config.json{host.describe_unused()}"
     )
 
 

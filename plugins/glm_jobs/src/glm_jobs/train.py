@@ -13,13 +13,13 @@ from typing import Any
 from glm_core.cli.options import (
     add_plugin_options,
     add_setting_options,
-    command_parser,
-    notice,
-    notice_failed,
+    make_command_parser,
+    print_failed_plugins,
+    print_notice,
 )
 from glm_core.config import expand, is_first_process, load_settings
 from glm_core.errors import ConfigError, PluginError
-from glm_core.plugins import PluginHost, default_host
+from glm_core.plugins import PluginHost, get_default_host
 from glm_core.records import TrainerInfo, TrainJob, TrainProgress
 from glm_core.routing import open_for_training
 
@@ -27,25 +27,27 @@ from ._progress import check_progress
 from ._progress_bar import Drawing, draw_progress
 from ._trainers import add_set_option, find_trainers, read_job_options
 
-LINES = 20
+LINES = 20  # in a log: more than of other jobs, because the loss is what one looks for there
 MODEL_SETTINGS = ("model", "revision", "runtime", "device", "dtype", "quantize", "hub", "offline")
 
 
 def run(arguments: list[str]) -> int:
     """Parse, check, train, print the directory of the last checkpoint."""
-    host = default_host()
+    host = get_default_host()
     known = find_trainers(host, "train")
     if not arguments or arguments[0].startswith("-"):
         return _explain(known, arguments)
-    plugin, trainer = _chosen(host, known, arguments[0])
-    parsed = _parser(trainer).parse_args(arguments[1:])
+    plugin, trainer = _choose_trainer(host, known, arguments[0])
+    parsed = _build_parser(trainer).parse_args(arguments[1:])
     first = is_first_process()
-    tell: Callable[[str], None] = notice if first else _say_nothing
+    tell: Callable[[str], None] = print_notice if first else _say_nothing
     settings = load_settings({name: getattr(parsed, name) for name in MODEL_SETTINGS})
     if first:
-        notice_failed(host)
+        print_failed_plugins(host)
         if settings.model == "demo" and parsed.model is None:
-            notice("model: the bundled demo, a small stand-in; --model THUDM/chatglm-6b takes the real one")
+            print_notice(
+                "model: the bundled demo, a small stand-in; --model THUDM/chatglm-6b takes the real one"
+            )
     model, devices, dtype, scheme = open_for_training(host, settings, notify=tell)
     with contextlib.closing(model):
         job = TrainJob(
@@ -68,20 +70,22 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _chosen(
+def _choose_trainer(
     host: PluginHost, known: Mapping[str, tuple[str, TrainerInfo]], name: str
 ) -> tuple[str, TrainerInfo]:
     if name in known:
         return known[name]
     if not known:
-        raise PluginError(f"no installed plugin can train: pip install glm-ptuning{host.unused()}")
-    raise ConfigError(f"trainer {name!r} is unknown; choose one of: {', '.join(known)}{host.unused()}")
+        raise PluginError(f"no installed plugin can train: pip install glm-ptuning{host.describe_unused()}")
+    raise ConfigError(
+        f"trainer {name!r} is unknown; choose one of: {', '.join(known)}{host.describe_unused()}"
+    )
 
 
 def _explain(known: Mapping[str, tuple[str, TrainerInfo]], arguments: list[str]) -> int:
     """Print which trainers there are, as help or as an error, where none is named."""
     listed = [f"  {name}  {info.summary}" for name, (_, info) in known.items()]
-    parser = command_parser(
+    parser = make_command_parser(
         "train",
         "Train with an installed trainer. The options of one: glm train TRAINER --help",
         usage="glm train TRAINER --output-dir DIR [OPTION ...]",
@@ -97,8 +101,8 @@ def _explain(known: Mapping[str, tuple[str, TrainerInfo]], arguments: list[str])
     return 0
 
 
-def _parser(trainer: TrainerInfo) -> argparse.ArgumentParser:
-    parser = command_parser(
+def _build_parser(trainer: TrainerInfo) -> argparse.ArgumentParser:
+    parser = make_command_parser(
         f"train {trainer.name}",
         f"{trainer.summary}. The same command goes on with a job that was interrupted.",
     )
@@ -151,18 +155,18 @@ class _Interrupt:
 
     def __enter__(self) -> _Interrupt:
         with contextlib.suppress(ValueError):  # only the main thread may
-            self._before = signal.signal(signal.SIGINT, self._press)
+            self._before = signal.signal(signal.SIGINT, self._handle_interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
-    def _press(self, _: int, __: FrameType | None) -> None:
+    def _handle_interrupt(self, _: int, __: FrameType | None) -> None:
         if self.asked or not self.may_wait:
             raise KeyboardInterrupt
         self.asked = True
-        notice("stopping after this step, its checkpoint is kept; Ctrl-C again stops at once")
+        print_notice("stopping after this step, its checkpoint is kept; Ctrl-C again stops at once")
 
 
 class _Describe:

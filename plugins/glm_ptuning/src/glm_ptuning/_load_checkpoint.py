@@ -48,7 +48,7 @@ def load_ptuning_checkpoint(
             f"{model_name_or_path} is no ChatGLM-6B, which alone can be loaded this way; "
             "use glm_core.load(model, adapters={...})"
         )
-    bits = _bits_to_quantize(quantization_bit, read_stored_bits(directory))
+    bits = _choose_bits(quantization_bit, read_stored_bits(directory))
     adapter = open_adapter(expand(ptuning_checkpoint))
     encoder = load_prefix_for(directory, model_name_or_path, adapter)
     adapter.require(pre_seq_len=pre_seq_len)
@@ -61,7 +61,7 @@ def load_ptuning_checkpoint(
     return AutoTokenizer.from_pretrained(directory), config, model.eval()
 
 
-def _bits_to_quantize(wanted: int | None, stored: int) -> int:
+def _choose_bits(wanted: int | None, stored: int) -> int:
     """Return the bits to quantise to now; 0 = do not."""
     if not wanted or wanted == stored:
         return 0

@@ -1,4 +1,4 @@
-"""The mean loss of rows that are evaluated on, shared between the processes of a job."""
+"""The mean loss over evaluation rows, computed by all processes of a job together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._processes import Processes
 
 
 @torch.no_grad()
-def mean_loss(
+def compute_mean_loss(
     network: Any,
     encoder: PrefixEncoder | None,
     batches: Sequence[Batch],
@@ -21,7 +21,7 @@ def mean_loss(
     processes: Processes,
 ) -> float:
     """Return the mean loss of all learnt tokens of some batches, without dropout; processes share it."""
-    total = torch.zeros(2, dtype=torch.float64)
+    total = torch.zeros(2, dtype=torch.float64)  # sum and count; float64, because many small losses are added
     for batch in batches[processes.rank :: processes.size]:
         losses = compute_token_losses(network, batch.input_ids, batch.labels, device, encoder).double().cpu()
         total += torch.stack((losses.sum(), torch.tensor(len(losses), dtype=torch.float64)))

@@ -3,7 +3,7 @@
 **Null plugins**, the smallest complete ones: `glm_testing.null_backend` (a runtime and a
 backend), `glm_testing.null_frontend`, `glm_testing.null_trainer`. Copy one to begin with.
 
-**For unit tests**: `host_of` and `plugin_of` make a plugin host of modules without installing
+**For unit tests**: `make_host` and `make_plugin` make a plugin host of modules without installing
 anything; `glm_testing.scripted_model` is a model that does what its question says, for tests of
 frontends.
 
@@ -29,6 +29,6 @@ derived from `glm_testing.driver.FrontendDriver`), ``train_options``, ``predict_
 needs pytest.
 """
 
-from .hosts import host_of, plugin_of
+from .hosts import make_host, make_plugin
 
-__all__ = ["host_of", "plugin_of"]
+__all__ = ["make_host", "make_plugin"]

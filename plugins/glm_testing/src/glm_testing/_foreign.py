@@ -21,7 +21,7 @@ class ForeignModel:
         """Do nothing: there is nothing to give back."""
 
 
-def foreign_sources(folder: Path) -> dict[str, ModelSource]:
+def make_foreign_sources(folder: Path) -> dict[str, ModelSource]:
     """Return sources that no runtime knows, by what they are.
 
     Args:
@@ -39,7 +39,7 @@ def foreign_sources(folder: Path) -> dict[str, ModelSource]:
     }
 
 
-def foreign_calls(folder: Path, device: str) -> Mapping[str, Mapping[str, Any]]:
+def make_foreign_calls(folder: Path, device: str) -> Mapping[str, Mapping[str, Any]]:
     """Return, for each hook that is handed a model, arguments with another runtime's model.
 
     Args:

@@ -22,7 +22,7 @@ from glm_core.errors import GlmError
 from glm_core.plugins import Candidate, PluginHost
 from glm_core.records import BackendInfo, FrontendInfo, ModelCard, RuntimeInfo, TrainerInfo
 
-from ._foreign import foreign_sources
+from ._foreign import make_foreign_sources
 
 HEAVY = ("torch", "transformers", "tensorflow", "jax", "numpy", "pandas", "gradio", "fastapi")
 """Packages that take long to import, or much memory."""
@@ -54,27 +54,27 @@ def main(module_name: str, file: Path, seconds: float) -> None:
     before, environment, threads = _observe(), dict(os.environ), set(threading.enumerate())
     candidate = Candidate("plugin", module_name, "", lambda: importlib.import_module(module_name))
     host = PluginHost([candidate])
-    heavy_at_import = _heavy_packages()
+    heavy_at_import = _list_heavy_packages()
     for stage, record in DESCRIPTIONS.items():
         host.describe(stage, record)
     stage = "describe_models"
     host.describe_many(stage, ModelCard)
-    heavy_so_far = _heavy_packages()
+    heavy_so_far = _list_heavy_packages()
     stage = "identify_model"
-    if host.answering(stage):
-        for source in foreign_sources(file.parent).values():
+    if host.list_answering(stage):
+        for source in make_foreign_sources(file.parent).values():
             with contextlib.suppress(GlmError):  # what it answers is another check's business
                 host.call("plugin", stage, source=source)
     watchdog.cancel()
     finish(
         heavy_at_import=heavy_at_import,
         heavy_in_descriptions=[name for name in heavy_so_far if name not in heavy_at_import],
-        heavy_in_identification=[name for name in _heavy_packages() if name not in heavy_so_far],
-        effects=list(_effects(before, environment, threads)),
+        heavy_in_identification=[name for name in _list_heavy_packages() if name not in heavy_so_far],
+        effects=list(_find_effects(before, environment, threads)),
     )
 
 
-def _heavy_packages() -> list[str]:
+def _list_heavy_packages() -> list[str]:
     return [name for name in HEAVY if name in sys.modules]
 
 
@@ -91,7 +91,7 @@ def _observe() -> dict[str, object]:
     }
 
 
-def _effects(
+def _find_effects(
     before: dict[str, object], environment: dict[str, str], threads: set[threading.Thread]
 ) -> Iterator[str]:
     after = _observe()

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.02  # between two looks at a port or a file; a frontend takes a second to start
 
 
 class FrontendGoneError(Exception):
@@ -43,13 +43,37 @@ class FrontendProcess:
         self._options = dict(options)
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
+        self._reserved: socket.socket | None = None
         self._output = b""
         self._arrived = threading.Condition()
 
+    def reserve_port(self) -> int:
+        """Return a free port and keep it until the frontend that is started next listens on it.
+
+        A number alone could be given to another program before the frontend has imported what it needs.
+        The port is therefore held by a bound socket, which the frontend's process takes over; what is bound
+        and does not listen is in nobody's way who sets SO_REUSEADDR, as servers do.
+        """
+        self._release_port()
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        port: int = self._reserved.getsockname()[1]
+        if os.name != "posix":  # a process cannot take over a socket there by its number
+            self._release_port()
+        return port
+
+    def _release_port(self) -> None:
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+
     def start(self, options: Mapping[str, Any]) -> None:
         """Start the frontend with these options; one that runs already is ended first."""
+        reserved, self._reserved = self._reserved, None  # which `kill` would give back
         self.kill()
-        wanted = {"run": self._run, "options": {**self._options, **options}}
+        passed = () if reserved is None else (reserved.fileno(),)
+        wanted = {"run": self._run, "options": {**self._options, **options}, "reserved": passed}
         (self._folder / "start.json").write_text(json.dumps(wanted), "utf-8")
         (self._folder / "events.jsonl").write_text("")
         self._output = b""
@@ -59,6 +83,7 @@ class FrontendProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                pass_fds=passed,
                 env={
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -67,6 +92,8 @@ class FrontendProcess:
                     "GLM_LANG": "en",
                 },
             )
+        if reserved is not None:
+            reserved.close()  # the process has its own
         threading.Thread(target=self._read_output, args=(self._process,), daemon=True).start()
 
     @property
@@ -131,7 +158,7 @@ class FrontendProcess:
                 f"nothing listens on port {port}; the frontend said: {self.errors or 'nothing'}"
             )
 
-    def events(self, event: str, question: str | None = None) -> int:
+    def count_events(self, event: str, question: str | None = None) -> int:
         """Count how often something happened to the model: ``opened``, ``begun``, ``ended``, ``closed``."""
         lines = (self._folder / "events.jsonl").read_text("utf-8").splitlines()
         notes = [json.loads(line) for line in lines]
@@ -142,7 +169,7 @@ class FrontendProcess:
 
     def wait_for_event(self, event: str, question: str | None = None) -> bool:
         """Wait for an event and return whether it came."""
-        return self.wait_until(lambda: self.events(event, question) > 0, while_running=False)
+        return self.wait_until(lambda: self.count_events(event, question) > 0, while_running=False)
 
     def interrupt(self) -> None:
         """Press Ctrl-C."""
@@ -168,6 +195,7 @@ class FrontendProcess:
 
     def kill(self) -> None:
         """End it at once, if it runs."""
+        self._release_port()
         if self._process is None:
             return
         self._process.kill()
@@ -216,7 +244,7 @@ class FrontendDriver(ABC):
 
     Args:
         frontend: the process to start and to talk to.
-        port: a free port to start it on.
+        port: a free port to start it on, which nobody else gets meanwhile.
     """
 
     shows: ClassVar[Literal["html", "terminal", "data"]] = "data"
@@ -245,7 +273,7 @@ class FrontendDriver(ABC):
     def leave(self) -> None:
         """Go away in the middle of the answer that was begun: close the connection, press Ctrl-C."""
 
-    def page(self) -> str:
+    def read_page(self) -> str:
         """Return what is on the screen now: the HTML of the conversation, or the terminal's raw output."""
         return self.frontend.output
 

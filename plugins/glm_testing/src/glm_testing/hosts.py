@@ -7,11 +7,11 @@ from types import ModuleType
 from glm_core.plugins import API_VERSION, Candidate, PluginHost
 
 
-def host_of(**modules: ModuleType | object) -> PluginHost:
+def make_host(**modules: ModuleType | object) -> PluginHost:
     """Return a `PluginHost` of the given plugin modules, by name.
 
-    >>> from glm_testing import host_of, null_backend
-    >>> host_of(null=null_backend).answering("place")
+    >>> from glm_testing import make_host, null_backend
+    >>> make_host(null=null_backend).list_answering("place")
     ('null',)
     """
     return PluginHost(
@@ -20,11 +20,11 @@ def host_of(**modules: ModuleType | object) -> PluginHost:
     )
 
 
-def plugin_of(**members: object) -> ModuleType:
+def make_plugin(**members: object) -> ModuleType:
     """Return a plugin module of the given hook functions, for this API version.
 
-    >>> from glm_testing import host_of, null_backend, plugin_of
-    >>> host_of(mine=plugin_of(place=null_backend.place)).answering("place")
+    >>> from glm_testing import make_host, null_backend, make_plugin
+    >>> make_host(mine=make_plugin(place=null_backend.place)).list_answering("place")
     ('mine',)
     """
     module = ModuleType("plugin_of_a_test")

@@ -8,6 +8,7 @@ any thread, stop strings, adapters that come and go (one says a word before each
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 import time
 from collections import deque
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from glm_core import hookimpl
-from glm_core.errors import AdapterError, ClosedError, RequestError
+from glm_core.errors import AdapterError, ClosedError, OutsideFolderError, RequestError
 from glm_core.records import (
     BackendInfo,
     ChatRequest,
@@ -33,7 +34,7 @@ from glm_core.records import (
 
 GLM_API_VERSION = 2
 
-CONTEXT_LENGTH = 2048
+CONTEXT_LENGTH = 2048  # words, which are its tokens; ChatGLM-6B has as many
 DEFAULTS = Sampling(
     max_length=CONTEXT_LENGTH,
     temperature=0.95,
@@ -70,10 +71,12 @@ class NullModel:
             for adapter, directory in adapters.items():
                 self.add_adapter(adapter, directory)
 
-    def add_adapter(self, name: str, directory: Path) -> None:
+    def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """Read the adapter's word from ``adapter.txt``; without the file it says nothing."""
+        file = Path(os.path.realpath(directory / "adapter.txt"))
+        if inside is not None and not file.is_relative_to(os.path.realpath(inside)):
+            raise OutsideFolderError(f"adapter {name!r}: {file} is outside {inside}; copy it there")
         try:
-            file = directory / "adapter.txt"
             word = file.read_text("utf-8").strip() if file.exists() else ""
         except (OSError, UnicodeDecodeError) as error:
             raise AdapterError(f"adapter {name!r}: {file} cannot be read: {error}") from error
@@ -183,10 +186,10 @@ def chat_stream(model: object, request: ChatRequest) -> Iterator[Delta] | None:
         return None
     if model.closed:
         raise ClosedError("the null model was closed")
-    return NullStream(model, deltas_of(model, request))
+    return NullStream(model, make_deltas(model, request))
 
 
-def deltas_of(model: NullModel, request: ChatRequest) -> list[Delta]:
+def make_deltas(model: NullModel, request: ChatRequest) -> list[Delta]:
     """Return the whole answer, a token a word.
 
     Raises:
@@ -196,7 +199,7 @@ def deltas_of(model: NullModel, request: ChatRequest) -> list[Delta]:
     if request.adapter is not None and request.adapter not in model.words:
         raise AdapterError(f"adapter {request.adapter!r} is not loaded")
     started = time.perf_counter()
-    question = words_of(request)
+    question = list_words(request)
     if len(question) >= CONTEXT_LENGTH:
         raise RequestError(f"the question has {len(question)} words; at most {CONTEXT_LENGTH - 1} fit")
     word = model.words[request.adapter] if request.adapter else ""
@@ -217,7 +220,7 @@ def deltas_of(model: NullModel, request: ChatRequest) -> list[Delta]:
     return [*deltas, Delta("", (), "stop" if reason == "stop" else "length", usage)]
 
 
-def words_of(request: ChatRequest) -> list[str]:
+def list_words(request: ChatRequest) -> list[str]:
     """Return the words of the question; of token ids, their numbers."""
     if isinstance(request.prompt, tuple):
         return [str(token) for token in request.prompt]

@@ -27,7 +27,7 @@ from glm_core.records import (
     TrainProgress,
 )
 
-from .null_backend import NullModel, NullStream, deltas_of
+from .null_backend import NullModel, NullStream, make_deltas
 
 GLM_API_VERSION = 2
 
@@ -49,7 +49,7 @@ def train(model: LoadedModel, job: TrainJob) -> Iterator[TrainProgress] | None:
     """Check the job now, work as the iterator is read."""
     if not isinstance(model, NullModel):
         return None
-    lines = _lines(_checked(job.options, TRAIN_OPTIONS)["train_file"], "train_file")
+    lines = _read_lines(_check_options(job.options, TRAIN_OPTIONS)["train_file"], "train_file")
     save_every = job.options.get("save_every", 2)
     if not isinstance(save_every, int) or save_every < 1:
         raise ConfigError(f"save_every must be a whole number from 1, got {save_every!r}")
@@ -61,13 +61,13 @@ def predict(model: LoadedModel, job: PredictJob) -> Iterator[PredictProgress] | 
     """Check the job now, ask as the iterator is read."""
     if not isinstance(model, NullModel):
         return None
-    questions = _lines(_checked(job.options, PREDICT_OPTIONS)["test_file"], "test_file")
+    questions = _read_lines(_check_options(job.options, PREDICT_OPTIONS)["test_file"], "test_file")
     return _answers(model, job, questions)
 
 
 def _steps(folder: Path, lines: list[str], save_every: int) -> Iterator[TrainProgress]:
-    step, word = _newest(folder)
-    checkpoint = _checkpoint(folder, step) if step else None
+    step, word = _find_newest(folder)
+    checkpoint = _locate_checkpoint(folder, step) if step else None
     try:
         while step < len(lines):
             word = max([word, *lines[step].split()], key=len)
@@ -83,22 +83,22 @@ def _steps(folder: Path, lines: list[str], save_every: int) -> Iterator[TrainPro
             _save(folder, step, word)
 
 
-def _newest(folder: Path) -> tuple[int, str]:
+def _find_newest(folder: Path) -> tuple[int, str]:
     """Return step and word of the newest checkpoint; 0 and nothing if there is none."""
     steps = [int(path.name.partition("-")[2]) for path in folder.glob("checkpoint-*") if path.is_dir()]
     if not steps:
         return 0, ""
-    state = json.loads((_checkpoint(folder, max(steps)) / "state.json").read_text("utf-8"))
+    state = json.loads((_locate_checkpoint(folder, max(steps)) / "state.json").read_text("utf-8"))
     return max(steps), state["word"]
 
 
-def _checkpoint(folder: Path, step: int) -> Path:
+def _locate_checkpoint(folder: Path, step: int) -> Path:
     return folder / f"checkpoint-{step}"
 
 
 def _save(folder: Path, step: int, word: str) -> Path:
     """Write a checkpoint beside its place and move it there whole."""
-    final, unfinished = _checkpoint(folder, step), folder / f"unfinished-{step}"
+    final, unfinished = _locate_checkpoint(folder, step), folder / f"unfinished-{step}"
     if not final.exists():
         unfinished.mkdir(parents=True, exist_ok=True)
         (unfinished / "state.json").write_text(json.dumps({"word": word}), "utf-8")
@@ -113,7 +113,7 @@ def _answers(model: NullModel, job: PredictJob, questions: list[str]) -> Iterato
     with file.open("w", encoding="utf-8") as output:
         for number, question in enumerate(questions, 1):
             request = ChatRequest((Message("user", question),), adapter=job.adapter)
-            text = "".join(delta.text for delta in NullStream(model, deltas_of(model, request)))
+            text = "".join(delta.text for delta in NullStream(model, make_deltas(model, request)))
             output.write(json.dumps({"question": question, "answer": text}) + "\n")
             words += len(text.split())
             yield PredictProgress(number, len(questions))
@@ -121,7 +121,7 @@ def _answers(model: NullModel, job: PredictJob, questions: list[str]) -> Iterato
     yield PredictProgress(len(questions), len(questions), metrics=scores, files=(file,), finished=True)
 
 
-def _checked(options: Mapping[str, Any], known: tuple[Option, ...]) -> Mapping[str, Any]:
+def _check_options(options: Mapping[str, Any], known: tuple[Option, ...]) -> Mapping[str, Any]:
     names = [option.name for option in known]
     for name in options:
         if name not in names:
@@ -129,7 +129,7 @@ def _checked(options: Mapping[str, Any], known: tuple[Option, ...]) -> Mapping[s
     return {**dict.fromkeys(names), **options}
 
 
-def _lines(path: str | None, option: str) -> list[str]:
+def _read_lines(path: str | None, option: str) -> list[str]:
     """Return the lines of a text file.
 
     Raises:

@@ -66,7 +66,7 @@ def pytest_collection_modifyitems(
     if not config.getoption("glm_plugin"):
         return
     try:
-        subject = _subject(config)
+        subject = _make_subject(config)
     except GlmError as error:
         raise pytest.UsageError(f"--glm-plugin: {error}") from error
     suite = _Suite.from_parent(session, name=subject.name, nodeid=subject.name, subject=subject)
@@ -76,7 +76,7 @@ def pytest_collection_modifyitems(
     items.extend(found)
 
 
-def _subject(config: pytest.Config) -> Subject:
+def _make_subject(config: pytest.Config) -> Subject:
     from .conformance import Subject  # here: most runs of pytest check no plugin
 
     driver = config.getoption("glm_driver")
@@ -84,16 +84,16 @@ def _subject(config: pytest.Config) -> Subject:
         config.getoption("glm_plugin"),
         model=config.getoption("glm_model"),
         device=config.getoption("glm_device"),
-        adapters=_pairs("adapter", config),
-        run_options=_pairs("run", config),
-        driver=_imported(driver) if driver else None,
-        train_options=_pairs("train", config),
-        predict_options=_pairs("predict", config),
+        adapters=_split_pairs("adapter", config),
+        run_options=_split_pairs("run", config),
+        driver=_import_driver(driver) if driver else None,
+        train_options=_split_pairs("train", config),
+        predict_options=_split_pairs("predict", config),
         patience=config.getoption("glm_patience"),
     )
 
 
-def _pairs(name: str, config: pytest.Config) -> dict[str, str]:
+def _split_pairs(name: str, config: pytest.Config) -> dict[str, str]:
     pairs = {}
     for text in config.getoption(f"glm_{name}"):
         key, equals, value = text.partition("=")
@@ -103,7 +103,7 @@ def _pairs(name: str, config: pytest.Config) -> dict[str, str]:
     return pairs
 
 
-def _imported(text: str) -> Any:
+def _import_driver(text: str) -> Any:
     module, _, name = text.partition(":")
     try:
         return getattr(importlib.import_module(module), name)

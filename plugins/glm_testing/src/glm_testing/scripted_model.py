@@ -25,14 +25,14 @@ from glm_core.chat_model import ChatModel
 from glm_core.errors import BusyError, ClosedError, DeviceError
 from glm_core.records import ChatRequest, Delta, ModelInfo, Sampling, Usage
 
-from .hosts import host_of
+from .hosts import make_host
 
 LONG_ANSWER = " ".join(f"word{number}" for number in range(2000))
 """About 16,000 characters."""
 
 FAILURE = "the scripted device failed, as it was asked to"
-_PIECE = 3  # characters
-_LONG_PIECE = 200
+_PIECE = 3  # characters: so short that words, and the tags of hostile HTML, are split over deltas
+_LONG_PIECE = 200  # characters: the long answer is for its length, and must not take long
 
 
 class ScriptedModel:
@@ -69,7 +69,7 @@ class ScriptedModel:
     @property
     def model(self) -> ChatModel:
         """Return it as core hands it to a frontend."""
-        return ChatModel(host_of(scripted=self), "scripted", self)
+        return ChatModel(make_host(scripted=self), "scripted", self)
 
     def close(self) -> None:
         """End what runs."""
@@ -115,7 +115,7 @@ class ScriptedStream(Iterator[Delta]):
     def __next__(self) -> Delta:
         if self._over or self._closed.is_set():
             raise StopIteration
-        if self._waits() and not self._may_go_on():
+        if self._waits() and not self._wait_for_more():
             raise StopIteration
         if self._runtime.closed.is_set():
             raise ClosedError("the scripted model was closed")
@@ -139,7 +139,7 @@ class ScriptedStream(Iterator[Delta]):
             return self._given == len(self._pieces)
         return self._command == "hold" and self._given == 1
 
-    def _may_go_on(self) -> bool:
+    def _wait_for_more(self) -> bool:
         """Wait for the gate, a close, or the model's end; return whether there is more to say."""
         while not (self._closed.wait(0.01) or self._runtime.closed.is_set()):
             if self._command == "hold" and self._runtime.gate.is_set():

@@ -13,7 +13,7 @@ that stands between the engine and its caller.
 from __future__ import annotations
 
 from .benchmark import Cell, Plan, measure
-from .memory import peak_memory_bytes
+from .memory import read_peak_memory
 from .rates import Spread
 
-__all__ = ["Cell", "Plan", "Spread", "measure", "peak_memory_bytes"]
+__all__ = ["Cell", "Plan", "Spread", "measure", "read_peak_memory"]

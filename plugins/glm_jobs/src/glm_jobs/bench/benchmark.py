@@ -12,11 +12,18 @@ from glm_core.errors import ConfigError
 from glm_core.records import ChatRequest, Message, Sampling
 
 from .prompts import TOLERANCE, find_word_count, make_question
-from .rates import Spread, count_head_start, decode_rate, prefill_rate, time_to_first_token, total_rate
+from .rates import (
+    Spread,
+    compute_decode_rate,
+    compute_prefill_rate,
+    compute_time_to_first_token,
+    compute_total_rate,
+    count_head_start,
+)
 from .streams import Clock, Timeline, run_together
 
-WARM_UP_TOKENS = 8
-MAX_TRIES = 2
+WARM_UP_TOKENS = 8  # enough to allocate, compile and record everything that decoding uses
+MAX_TRIES = 2  # of finding how long answers must be; the first shows how far apart they begin
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Cell:
         """Decode steps a second: every step reads all weights once and makes a token for each request."""
         return None if self.decode is None else self.decode.median / self.batch
 
-    def bandwidth_share(self, weight_bytes: int, bandwidth: float | None) -> float | None:
+    def compute_bandwidth_share(self, weight_bytes: int, bandwidth: float | None) -> float | None:
         """Return the share of the memory's bandwidth that reading the weights takes; ``None`` = unknown."""
         if not bandwidth or not weight_bytes or self.steps_per_second is None:
             return None
@@ -131,7 +138,7 @@ def measure(
             for run in range(plan.repeat):
                 notify(f"run {run + 1} of {plan.repeat}: {wanted:,} prompt tokens, batch {batch}")
                 runs.append(ask.run_batch(batch, num_words, new_tokens))
-            cells.append(_cell(wanted, batch, runs))
+            cells.append(_summarize_runs(wanted, batch, runs))
     return cells
 
 
@@ -179,7 +186,7 @@ class _Asker:
 
     def count_tokens(self, text: str) -> int:
         """Return the runtime's own count of a question's tokens."""
-        [timeline] = run_together(self._model, [_request(text, 1)], clock=self._clock)
+        [timeline] = run_together(self._model, [_make_request(text, 1)], clock=self._clock)
         return timeline.usage.prompt_tokens
 
     def run_batch(self, batch: int, num_words: int, new_tokens: int) -> list[Timeline]:
@@ -187,16 +194,16 @@ class _Asker:
         requests = []
         for _ in range(batch):
             self._asked += 1
-            requests.append(_request(make_question(num_words, self._asked), new_tokens))
+            requests.append(_make_request(make_question(num_words, self._asked), new_tokens))
         return run_together(self._model, requests, clock=self._clock)
 
 
-def _request(text: str, new_tokens: int) -> ChatRequest:
+def _make_request(text: str, new_tokens: int) -> ChatRequest:
     sampling = Sampling(max_new_tokens=new_tokens, do_sample=False, ignore_eos=True)
     return ChatRequest((Message("user", text),), sampling)
 
 
-def _cell(wanted: int, batch: int, runs: Sequence[Sequence[Timeline]]) -> Cell:
+def _summarize_runs(wanted: int, batch: int, runs: Sequence[Sequence[Timeline]]) -> Cell:
     timelines = [timeline for run in runs for timeline in run]
     lengths = sorted(timeline.usage.prompt_tokens for timeline in timelines)
     answers = [timeline.num_tokens for timeline in timelines]
@@ -205,11 +212,14 @@ def _cell(wanted: int, batch: int, runs: Sequence[Sequence[Timeline]]) -> Cell:
         prompt_tokens=lengths[len(lengths) // 2],
         batch=batch,
         answer_tokens=(min(answers), max(answers)),
-        prefill=Spread.of(prefill_rate(run[0]) for run in runs) if batch == 1 else None,
-        first_token=Spread.of(
-            max((seconds for seconds in map(time_to_first_token, run) if seconds is not None), default=None)
+        prefill=Spread.from_values(compute_prefill_rate(run[0]) for run in runs) if batch == 1 else None,
+        first_token=Spread.from_values(
+            max(
+                (seconds for seconds in map(compute_time_to_first_token, run) if seconds is not None),
+                default=None,
+            )
             for run in runs
         ),
-        decode=Spread.of(decode_rate(run) for run in runs),
-        total=Spread.of(total_rate(run) for run in runs),
+        decode=Spread.from_values(compute_decode_rate(run) for run in runs),
+        total=Spread.from_values(compute_total_rate(run) for run in runs),
     )

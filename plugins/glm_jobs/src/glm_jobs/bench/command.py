@@ -12,19 +12,19 @@ from typing import Any
 from glm_core.chat_model import ChatModel
 from glm_core.cli.options import (
     add_model_options,
-    command_parser,
+    make_command_parser,
+    make_model_opener,
     make_number_reader,
-    model_opener,
-    notice,
     print_json,
+    print_notice,
     print_table,
-    settings_of,
+    read_settings,
 )
 from glm_core.errors import ConfigError
-from glm_core.language import language
-from glm_core.plugins import default_host
+from glm_core.language import get_language
+from glm_core.plugins import get_default_host
 
-from . import Cell, Plan, Spread, measure, peak_memory_bytes
+from . import Cell, Plan, Spread, measure, read_peak_memory
 
 # key: English and Chinese
 TEXTS = {
@@ -61,10 +61,10 @@ TEXTS = {
 
 def run(arguments: list[str]) -> int:
     """Parse, load, measure, print; the last line of the output is JSON."""
-    parsed = _parser().parse_args(arguments)
-    batches = Plan.batches if parsed.batch is None else _numbers("--batch", parsed.batch)
+    parsed = _build_parser().parse_args(arguments)
+    batches = Plan.batches if parsed.batch is None else _parse_numbers("--batch", parsed.batch)
     plan = Plan(
-        _numbers("--prompt-tokens", parsed.prompt_tokens),
+        _parse_numbers("--prompt-tokens", parsed.prompt_tokens),
         parsed.new_tokens,
         batches,
         parsed.repeat,
@@ -72,25 +72,25 @@ def run(arguments: list[str]) -> int:
     )
     if parsed.slots is None and parsed.batch is not None:
         parsed.slots = max(batches)
-    host, settings = default_host(), settings_of(parsed)
-    with model_opener(host, parsed)() as model:
+    host, settings = get_default_host(), read_settings(parsed)
+    with make_model_opener(host, parsed)() as model:
         if parsed.batch is None:
             plan = _leave_out_large_batches(plan, model)
-        cells = measure(model, plan, notice)
-        peak = peak_memory_bytes()  # before the backend takes memory to measure the bandwidth
-        notice("measuring the memory's bandwidth")
-        report = _report(model, settings.quantize, model.measure_bandwidth(), plan, cells, peak)
+        cells = measure(model, plan, print_notice)
+        peak = read_peak_memory()  # before the backend takes memory to measure the bandwidth
+        print_notice("measuring the memory's bandwidth")
+        report = _build_report(model, settings.quantize, model.measure_bandwidth(), plan, cells, peak)
     if parsed.json:
         print_json(report)
         return 0
-    _print(report, plan, cells)
+    _print_report(report, plan, cells)
     print(json.dumps(report, ensure_ascii=False))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     plan = Plan()
-    parser = command_parser("bench", "Measure prefill and decode speed, and memory.")
+    parser = make_command_parser("bench", "Measure prefill and decode speed, and memory.")
     parser.add_argument(
         "--prompt-tokens",
         metavar="N[,N]",
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _numbers(flag: str, text: str) -> tuple[int, ...]:
+def _parse_numbers(flag: str, text: str) -> tuple[int, ...]:
     read = make_number_reader(int)
     try:
         return tuple(read(part) for part in text.split(","))
@@ -132,14 +132,14 @@ def _leave_out_large_batches(plan: Plan, model: ChatModel) -> Plan:
     slots = model.load.slots if model.load else max(plan.batches)
     fitting = tuple(batch for batch in plan.batches if batch <= slots) or (1,)
     for batch in sorted(set(plan.batches) - set(fitting)):
-        notice(
+        print_notice(
             f"batch {batch} is left out, the KV cache has {slots} slots; --batch {batch} with a smaller "
             "--context-length makes room"
         )
     return replace(plan, batches=fitting)
 
 
-def _report(
+def _build_report(
     model: ChatModel,
     scheme: str,
     bandwidth: float | None,
@@ -166,7 +166,7 @@ def _report(
             {
                 **_round_numbers(asdict(cell)),
                 "steps_per_second": _round_numbers(cell.steps_per_second),
-                "bandwidth_share": _round_numbers(cell.bandwidth_share(info.weight_bytes, bandwidth)),
+                "bandwidth_share": _round_numbers(cell.compute_bandwidth_share(info.weight_bytes, bandwidth)),
             }
             for cell in cells
         ],
@@ -184,20 +184,20 @@ def _round_numbers(value: Any) -> Any:
     return value
 
 
-def _print(report: dict[str, Any], plan: Plan, cells: Sequence[Cell]) -> None:
-    chinese = language() == "zh"
+def _print_report(report: dict[str, Any], plan: Plan, cells: Sequence[Cell]) -> None:
+    chinese = get_language() == "zh"
     text = {key: texts[chinese] for key, texts in TEXTS.items()}
 
-    def known(value: float | None, form: Callable[[float], str]) -> str:
+    def format_known(value: float | None, form: Callable[[float], str]) -> str:
         return form(value) if value else text["unknown"]
 
     facts = {
         "model": f"{report['model']} ({report['family']}, {report['num_parameters'] / 1e6:,.0f} M)",
         "device": report["device"],
-        "weights": known(report["weight_bytes"], _size),
-        "kv": known(report["kv_bytes"], _size),
-        "peak": known(report["peak_memory_bytes"], _size),
-        "read": known(report["bandwidth_bytes_per_second"], lambda rate: f"{_size(rate)}/s"),
+        "weights": format_known(report["weight_bytes"], _format_size),
+        "kv": format_known(report["kv_bytes"], _format_size),
+        "peak": format_known(report["peak_memory_bytes"], _format_size),
+        "read": format_known(report["bandwidth_bytes_per_second"], lambda rate: f"{_format_size(rate)}/s"),
     }
     separator = "：" if chinese else ": "
     for key, value in facts.items():
@@ -205,7 +205,7 @@ def _print(report: dict[str, Any], plan: Plan, cells: Sequence[Cell]) -> None:
     print()
     keys = ("prompt", "batch", "answer", "prefill", "first_token", "decode", "stream", "share")
     rows = [
-        _row(cell, result["bandwidth_share"], text["unknown"])
+        _format_row(cell, result["bandwidth_share"], text["unknown"])
         for cell, result in zip(cells, report["results"], strict=True)
     ]
     print_table([text[key] for key in keys], rows)
@@ -217,21 +217,21 @@ def _print(report: dict[str, Any], plan: Plan, cells: Sequence[Cell]) -> None:
         print(text["short"].format(wanted=plan.new_tokens))
 
 
-def _row(cell: Cell, share: float | None, unknown: str) -> tuple[str, ...]:
+def _format_row(cell: Cell, share: float | None, unknown: str) -> tuple[str, ...]:
     low, high = cell.answer_tokens
     return (
         str(cell.prompt_tokens),
         str(cell.batch),
         str(low) if low == high else f"{low}-{high}",
-        _spread(cell.prefill, 1),
-        _spread(cell.first_token, 3),
-        _spread(cell.decode, 2),
+        _format_spread(cell.prefill, 1),
+        _format_spread(cell.first_token, 3),
+        _format_spread(cell.decode, 2),
         "-" if cell.steps_per_second is None else f"{cell.steps_per_second:.2f}",
         unknown if share is None else f"{share:.0%}",
     )
 
 
-def _spread(spread: Spread | None, digits: int) -> str:
+def _format_spread(spread: Spread | None, digits: int) -> str:
     if spread is None:
         return "-"
     middle = f"{spread.median:,.{digits}f}"
@@ -240,5 +240,5 @@ def _spread(spread: Spread | None, digits: int) -> str:
     return f"{middle} ({spread.low:,.{digits}f}-{spread.high:,.{digits}f})"
 
 
-def _size(size: float) -> str:
+def _format_size(size: float) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

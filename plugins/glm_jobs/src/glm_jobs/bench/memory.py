@@ -8,7 +8,7 @@ from pathlib import Path
 STATUS = Path("/proc/self/status")
 
 
-def peak_memory_bytes(status: Path = STATUS) -> int | None:
+def read_peak_memory(status: Path = STATUS) -> int | None:
     """Return the most memory that was resident at one time so far; ``None`` where nobody says."""
     try:
         # Not getrusage, whose peak on Linux includes that of the program which started this one.

@@ -27,13 +27,13 @@ class Spread:
     runs: tuple[float, ...]
 
     @classmethod
-    def of(cls, values: Iterable[float | None]) -> Spread | None:
+    def from_values(cls, values: Iterable[float | None]) -> Spread | None:
         """Return the spread of what could be measured; ``None`` if nothing could."""
         runs = tuple(value for value in values if value is not None)
         return cls(statistics.median(runs), min(runs), max(runs), runs) if runs else None
 
 
-def decode_rate(timelines: Sequence[Timeline]) -> float | None:
+def compute_decode_rate(timelines: Sequence[Timeline]) -> float | None:
     """Return the tokens a second of all streams together while all of them decode.
 
     Counted from the moment when the last stream got its first token to the moment when the first
@@ -72,21 +72,21 @@ def count_tokens_at(timeline: Timeline, when: float) -> float:
     return count + (following - count) * (when - before) / (after - before)
 
 
-def time_to_first_token(timeline: Timeline) -> float | None:
+def compute_time_to_first_token(timeline: Timeline) -> float | None:
     """Return the seconds from a request to its first token, as the runtime says or as seen outside."""
     if timeline.usage.time_to_first_token > 0:
         return timeline.usage.time_to_first_token
     return timeline.first - timeline.asked if timeline.arrivals else None
 
 
-def prefill_rate(timeline: Timeline) -> float | None:
+def compute_prefill_rate(timeline: Timeline) -> float | None:
     """Return the prompt tokens a second, waiting left out; for a request that ran alone."""
-    first = time_to_first_token(timeline)
+    first = compute_time_to_first_token(timeline)
     seconds = 0.0 if first is None else first - timeline.usage.queue_seconds
     return timeline.usage.prompt_tokens / seconds if seconds > 0 else None
 
 
-def total_rate(timelines: Sequence[Timeline]) -> float | None:
+def compute_total_rate(timelines: Sequence[Timeline]) -> float | None:
     """Return the answer tokens a second from the first request to the last token, all included."""
     seconds = max(timeline.last for timeline in timelines) - min(timeline.asked for timeline in timelines)
     return sum(timeline.num_tokens for timeline in timelines) / seconds if seconds > 0 else None

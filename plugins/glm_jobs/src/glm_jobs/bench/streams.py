@@ -1,20 +1,24 @@
-"""Several requests at the same time, each read by a thread of its own, with the time of every token."""
+"""Several requests at the same time, each read on a thread of its own, with the time of every token."""
 
 from __future__ import annotations
 
+import functools
 import queue
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from glm_core.chat_model import ChatModel
-from glm_core.errors import PluginError
-from glm_core.records import ChatRequest, Delta, Usage
+from glm_core.listening import Ended, ListenerEvent, StreamListener
+from glm_core.records import ChatRequest, Delta, DeltaStream, Usage
 
 Clock = Callable[[], float]
 
+# The wait for an event is cut into pieces of this length, because some systems do not interrupt a wait
+# without an end, and Ctrl-C would go unheard.
 POLL_SECONDS = 0.2
+# A runtime that is cancelled ends within a decode step. One that does not is left behind, because its
+# threads are daemons and end with the process.
 CANCEL_SECONDS = 5.0
 
 
@@ -50,16 +54,10 @@ class Timeline:
         return self.arrivals[-1][0] if self.arrivals else self.asked
 
 
-def timeline_of(asked: float, deltas: Iterable[tuple[float, Delta]]) -> Timeline:
-    """Put together what a stream sent, with the time of each delta.
-
-    Raises:
-        PluginError: the stream ended without a last delta that has a ``finish_reason``.
-    """
-    received = list(deltas)
-    last = received[-1][1] if received else None
-    if last is None or last.finish_reason is None:
-        raise PluginError("the answer ended without a finish_reason; report this to the runtime's author")
+def build_timeline(asked: float, received: Sequence[tuple[float, Delta]]) -> Timeline:
+    """Put together what a stream sent, with the time of each delta; the last one has a ``finish_reason``."""
+    last = received[-1][1]
+    assert last.finish_reason is not None  # the listener reports a stream that ends without one as failed
     usage = last.usage or Usage()
     counted = [(when, float(len(delta.token_ids))) for when, delta in received if delta.token_ids]
     if not counted:  # a runtime that knows no ids, such as a proxy: its tokens are spread over its texts
@@ -83,47 +81,59 @@ def run_together(
     Raises:
         GlmError: as the first request that failed raised it.
     """
-    stop = threading.Event()
-    outcomes: queue.SimpleQueue[tuple[int, Timeline | BaseException]] = queue.SimpleQueue()
-
-    def read(index: int, request: ChatRequest) -> None:
-        try:
-            outcomes.put((index, _read(model, request, stop, clock)))
-        except BaseException as error:  # handed to the caller's thread
-            outcomes.put((index, error))
-
-    threads = [
-        threading.Thread(target=read, args=(index, request), daemon=True, name=f"glm-jobs-{index}")
-        for index, request in enumerate(requests)
-    ]
-    timelines: dict[int, Timeline] = {}
+    ended: queue.SimpleQueue[Ended] = queue.SimpleQueue()
+    readers = [_TimedReader(functools.partial(model.stream, request), ended, clock) for request in requests]
+    started: list[_TimedReader] = []
+    num_ended = 0
     try:
-        for thread in threads:
-            thread.start()
-        while len(timelines) < len(requests):
+        for reader in readers:
+            reader.listener.start()
+            started.append(reader)
+        while num_ended < len(readers):
             try:
-                index, outcome = outcomes.get(timeout=POLL_SECONDS)  # short, so that Ctrl-C is heard anywhere
+                event = ended.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 continue
-            if isinstance(outcome, BaseException):
-                raise outcome
-            timelines[index] = outcome
+            if event.error is not None:
+                raise event.error
+            num_ended += 1
     finally:
-        stop.set()
+        for reader in started:
+            reader.listener.cancel()  # does nothing to a reader that has ended
         deadline = time.monotonic() + CANCEL_SECONDS
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(max(0.0, deadline - time.monotonic()))
-    return [timelines[index] for index in range(len(requests))]
+        for reader in started:
+            reader.listener.join(max(0.0, deadline - time.monotonic()))
+    return [build_timeline(reader.asked, reader.received) for reader in readers]
 
 
-def _read(model: ChatModel, request: ChatRequest, stop: threading.Event, clock: Clock) -> Timeline:
-    """Read one answer; one that is cancelled ends like an answer without a last delta."""
-    asked = clock()
-    received: list[tuple[float, Delta]] = []
-    with model.stream(request) as deltas:
-        for delta in deltas:
-            received.append((clock(), delta))
-            if stop.is_set():
-                break
-    return timeline_of(asked, received)
+class _TimedReader:
+    """Reads one answer and notes when each delta came.
+
+    Attributes:
+        asked: when the request was made.
+        received: each delta with its time.
+        listener: reads the stream.
+    """
+
+    def __init__(
+        self,
+        open_stream: Callable[[], DeltaStream],
+        ended: queue.SimpleQueue[Ended],
+        clock: Clock,
+    ) -> None:
+        self.asked = 0.0
+        self.received: list[tuple[float, Delta]] = []
+        self._open_stream, self._ended, self._clock = open_stream, ended, clock
+        # No limit of pending deltas, because a reader that waits would measure its own waiting.
+        self.listener = StreamListener(self._open, self._note, max_pending=None)
+
+    def _open(self) -> DeltaStream:
+        self.asked = self._clock()
+        return self._open_stream()
+
+    def _note(self, event: ListenerEvent) -> None:
+        """Take the time here, on the reading thread, because the main thread may be busy."""
+        if isinstance(event, Delta):
+            self.received.append((self._clock(), event))
+        elif isinstance(event, Ended):
+            self._ended.put(event)

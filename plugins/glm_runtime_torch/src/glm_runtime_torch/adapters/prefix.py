@@ -55,7 +55,7 @@ class StoredPrefix:
 
     @property
     def num_positions(self) -> int:
-        """P."""
+        """Return P, the positions that it takes."""
         return self._encoder.pre_seq_len
 
     def count_bytes(self, dtype: torch.dtype) -> int:

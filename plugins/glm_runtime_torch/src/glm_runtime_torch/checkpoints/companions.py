@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from glm_hub.model_files import companions_of
+from glm_hub.model_files import find_companions
 
 from .integrity import check_not_lfs_pointer
 
@@ -17,7 +17,7 @@ def list_companions(source: Path) -> list[Path]:
     Raises:
         CheckpointError: one of them is a Git LFS pointer.
     """
-    found = companions_of(source)
+    found = find_companions(source)
     for path in found:
         check_not_lfs_pointer(source / path)
     return found

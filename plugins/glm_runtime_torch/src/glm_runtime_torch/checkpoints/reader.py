@@ -7,20 +7,22 @@ reads names, shapes and dtypes only; a tensor's bytes are read when it is asked 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from glm_hub.model_files import SAFETENSORS, TORCH, weight_form_of
+from glm_hub.model_files import SAFETENSORS, TORCH, find_weight_form
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from glm_core.errors import CheckpointError
 
 from ..network.memory import find_mapping, release_pages
+from .confinement import pin_file
 from .integrity import check_not_lfs_pointer, check_not_sparse
 from .record_file import FileRecord, format_value, read_record
+from .stored_scale import SAFETENSORS_DTYPES, StoredScale
 from .torch_file import TorchFile, describe_damage
 
 # Small, because temporaries of this size stay on the C library's heap: pieces of 4 MB left it 100 MB
@@ -48,20 +50,25 @@ class Checkpoint:
 
     Args:
         directory: holds one of the forms above; safetensors are preferred.
+        inside: open no file that is really elsewhere; ``None`` = anywhere.
+        paths: the weight files, where the caller knows them; otherwise they are looked for.
 
     Attributes:
         paths: the weight files.
 
     Raises:
         CheckpointError: files are missing, damaged, pointers, or hold code.
+        OutsideFolderError: a file is not inside ``inside``.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, inside: Path | None = None, paths: Sequence[Path] = ()) -> None:
         self.directory = directory
-        self.paths, weight_map = _find_weight_files(directory)
+        self.paths, weight_map = (list(paths), {}) if paths else _find_weight_files(directory, inside)
         self._tensors: dict[str, tuple[_File, str]] = {}
+        self._companions: dict[str, tuple[_File, str]] = {}
+        self._scales: dict[str, StoredScale] = {}
         for path in self.paths:
-            file = _open(path)
+            file = _open(path, inside)
             for name in file.facts:
                 # Where two files hold a tensor (a tied table may be in both), the index says which counts.
                 if name not in self._tensors or weight_map.get(name) == path.name:
@@ -78,9 +85,26 @@ class Checkpoint:
         return len(self._tensors)
 
     def get_facts(self, name: str) -> TensorFacts:
-        """Return shape and dtype of a stored tensor."""
+        """Return shape and dtype of a stored tensor, as it is read."""
         file, stored = self._tensors[name]
-        return file.facts[stored]
+        facts = file.facts[stored]
+        return replace(facts, dtype=torch.float32) if name in self._scales else facts
+
+    def get_stored_dtype(self, name: str) -> torch.dtype:
+        """Return the dtype of a tensor in its file."""
+        file, stored = self._tensors[name]
+        return file.facts[stored].dtype
+
+    def decode(self, scales: Mapping[str, StoredScale], companions: Iterable[str]) -> None:
+        """Read some matrices as numbers times scales from here on, in float32.
+
+        Args:
+            scales: the matrices, each with its scale.
+            companions: tensors that belong to the stored form, such as the scales; they are hidden, because
+                whoever copies the model would copy what means nothing any more.
+        """
+        self._scales = dict(scales)
+        self._companions = {name: self._tensors.pop(name) for name in companions}
 
     def rename_tied(self, aliases: Mapping[str, Sequence[str]]) -> None:
         """Take a tensor that is stored under another name of a tied parameter under the parameter's own.
@@ -94,33 +118,8 @@ class Checkpoint:
             stored = next((other for other in others if other in self._tensors), None)
             if name not in self._tensors and stored is not None:
                 self._tensors[name] = self._tensors.pop(stored)
-
-    def require(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Check that every named tensor is there and has the expected shape.
-
-        Raises:
-            CheckpointError: naming the first tensor that is not, before any memory is spent.
-        """
-        missing = [name for name in shapes if name not in self]
-        if missing and any(".lora_" in name for name in self):
-            raise CheckpointError(
-                f"{self.directory} holds a model that PEFT wrapped for LoRA (its tensors are called "
-                f"{next(name for name in self if '.lora_' in name)!r}), not plain weights. Merge the adapter "
-                "into the model with PEFT (merge_and_unload) and save that."
-            )
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise CheckpointError(
-                f"{self.directory}: tensor {missing[0]}{more} is in none of the weight files; "
-                "the checkpoint is incomplete or of another model. Download it again."
-            )
-        for name, expected in shapes.items():
-            found = self.get_facts(name).shape
-            if found != expected:
-                raise CheckpointError(
-                    f"{self.directory}: tensor {name} has shape {list(found)}, but config.json asks for "
-                    f"{list(expected)}. Weights and config.json are of different models; download both again."
-                )
+                if stored in self._scales:
+                    self._scales[name] = self._scales.pop(stored)
 
     def read(self, name: str, *, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return a copy of a stored tensor in the wanted dtype on the wanted device.
@@ -137,11 +136,12 @@ class Checkpoint:
         return result
 
     def read_rows(self, name: str, indices: Tensor) -> Tensor:
-        """Return some rows of a stored tensor, in its dtype; nothing else of it is read."""
-        return self._get(name)[indices]
+        """Return some rows of a stored tensor, in the dtype of its facts; nothing else of it is read."""
+        rows, scale = self._get(name)[indices], self._scales.get(name)
+        return rows if scale is None else scale.decode(rows, self._read_scales(scale), indices)
 
     def read_pieces(self, name: str) -> Iterator[Tensor]:
-        """Yield a stored tensor in its dtype, some rows at a time, each valid until the next is asked for."""
+        """Yield a tensor in the dtype of its facts, some rows at a time, valid until the next."""
         if self.get_facts(name).shape:
             yield from (rows for _, rows in self.read_row_pieces(name))
         else:
@@ -151,15 +151,24 @@ class Checkpoint:
         """Yield the first row's index and a view of some rows, valid until the next is asked for."""
         file, stored_name = self._tensors[name]
         stored = file.get(stored_name)
+        scale = self._scales.get(name)
+        scales = None if scale is None else self._read_scales(scale)
         row_bytes = stored[:1].numel() * stored.element_size()
         step = max(1, PIECE_BYTES // max(1, row_bytes))
         can_release = stored.is_contiguous() and file.is_mapped(stored)
         mapping = file.find_mapping(stored) if can_release else (0, 0)
         for start in range(0, stored.shape[0], step):
             rows = stored[start : start + step]
-            yield start, rows
+            if scale is None or scales is None:
+                yield start, rows
+            else:
+                yield start, scale.decode(rows, scales, torch.arange(start, start + len(rows)))
             if can_release:
                 release_pages(rows, mapping)
+
+    def _read_scales(self, scale: StoredScale) -> Tensor:
+        file, stored = self._companions[scale.name]
+        return file.get(stored).float()
 
     def _get(self, name: str) -> Tensor:
         file, stored = self._tensors[name]
@@ -233,24 +242,12 @@ class _TorchFile(_File):
         return self._file.is_mapped(tensor)
 
 
-SAFETENSORS_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-
-
-def _open(path: Path) -> _File:
-    check_not_lfs_pointer(path)
-    check_not_sparse(path)
-    return _SafetensorsFile(path) if path.suffix == ".safetensors" else _TorchFile(path)
+def _open(path: Path, inside: Path | None) -> _File:
+    # Both forms map the file when they are made, so nothing is opened by its name later.
+    with pin_file(path, inside) as real:
+        check_not_lfs_pointer(real)
+        check_not_sparse(real)
+        return _SafetensorsFile(real) if path.suffix == ".safetensors" else _TorchFile(real)
 
 
 def _check_header_size(path: Path) -> None:
@@ -269,14 +266,15 @@ class _IndexFile(FileRecord):
     weight_map: dict[str, str]
 
 
-def _find_weight_files(directory: Path) -> tuple[list[Path], Mapping[str, str]]:
+def _find_weight_files(directory: Path, inside: Path | None) -> tuple[list[Path], Mapping[str, str]]:
     """Return the weight files of a directory, and what their index says: a tensor's name to its file's."""
-    form = weight_form_of(directory)
+    form = find_weight_form(directory)
     if form is not None:
         index = directory / form.index
         if not index.is_file():
             return [directory / form.single], {}
-        weight_map = read_record(index, _IndexFile).weight_map
+        with pin_file(index, inside) as real:
+            weight_map = read_record(real, _IndexFile).weight_map
         return _find_shards(index, sorted(set(weight_map.values()))), weight_map
     there = sorted(path.name for path in directory.iterdir())
     raise CheckpointError(

@@ -8,7 +8,6 @@ and the tensors' bytes.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from .reader import SAFETENSORS_DTYPES
+from .stored_scale import SAFETENSORS_DTYPES
 
 _NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 _ALIGNMENT = 8
@@ -105,12 +104,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     with SafetensorsWriter(path, entries) as writer:
         for name, tensor in tensors.items():
             writer.write(name, [tensor.detach().cpu()])
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits, reading a piece at a time."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -107,7 +107,8 @@ class Engine:
         Arguments and errors as of `stream`.
         """
         adapter, requested = self.adapters.get(request.adapter), request.sampling
-        sampling, capacity = requested.or_else(self._sampling), self.adapters.count_room_beside(adapter)
+        sampling = requested.complete_with(self._sampling)
+        capacity = self.adapters.count_room_beside(adapter)
 
         def fit() -> Prompt:
             tokenizer = self._tokenizer

@@ -61,7 +61,7 @@ class Sampler:
     """Chooses the tokens of one request; equal seeds give equal choices.
 
     Args:
-        sampling: every field set (see `Sampling.or_else`).
+        sampling: every field set (see `Sampling.complete_with`).
         seed: ``None`` takes a fresh one.
         constraint: what the answer is held to; it is told every token that is chosen.
     """

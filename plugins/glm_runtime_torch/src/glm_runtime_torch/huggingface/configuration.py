@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 from glm_core import CheckpointError
 
 from ..architectures.chatglm import ChatGLMConfig as NetworkConfig
+from ..checkpoints.foreign_formats import KEYS as FORMAT_KEYS
 
 
 class ChatGLMConfig(PreTrainedConfig):
@@ -53,7 +54,13 @@ class ChatGLMConfig(PreTrainedConfig):
                 f"({kwargs.get('_name_or_path') or 'ChatGLM2, ChatGLM3 or GLM-4'}). Load it with "
                 "glm_core.load(path), or chat with: glm run cli --model PATH"
             )
+        # Kept from transformers, which would put layers into the network that nothing of ours knows.
+        self.stored_formats = {key: kwargs.pop(key) for key in FORMAT_KEYS if key in kwargs}
         super().__post_init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is written to ``config.json``: no word of a format that loading has undone."""
+        return {key: value for key, value in super().to_dict().items() if key != "stored_formats"}
 
     def make_network_config(self) -> NetworkConfig:
         """Return the shape of the network."""

@@ -30,6 +30,7 @@ from ..network.prefix_encoder import PrefixedKeyValues
 from ..quantization import expect_stored_form, quantize_in_place
 from .configuration import ChatGLMConfig
 from .placing import place_by_backend, require_device
+from .stored_weights import check_compute_dtype, read_weights
 
 if TYPE_CHECKING:
     from ..network.prefix_encoder import PrefixEncoder
@@ -79,6 +80,27 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         loaded = super().from_pretrained(*arguments, **settings)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze_base()
         return loaded
+
+    @classmethod
+    def get_init_context(cls, dtype: Any, *arguments: Any, **settings: Any) -> Any:
+        """Prepare to build the network in a dtype, as transformers does; refuse one that only stores."""
+        check_compute_dtype(dtype)
+        return super().get_init_context(dtype, *arguments, **settings)
+
+    @staticmethod
+    def _load_pretrained_model(
+        model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, *arguments: Any, **settings: Any
+    ) -> Any:
+        """Fill the model as transformers does, with what `read_weights` finds to be its weights."""
+        config = model.config
+        stored = {**config.stored_formats, "quantization_bit": config.quantization_bit}
+        quantizes = load_config.hf_quantizer is not None
+        state_dict = read_weights(
+            model, state_dict, checkpoint_files, stored, load_config.dtype, quantizes=quantizes
+        )
+        return PreTrainedModel._load_pretrained_model(
+            model, state_dict, checkpoint_files, load_config, *arguments, **settings
+        )
 
     @property
     def prefix_encoder(self) -> PrefixEncoder | None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from glm_core import DeviceError
 from glm_core.config import Settings
 from glm_core.pairing import choose_route, identify
-from glm_core.plugins import default_host
+from glm_core.plugins import get_default_host
 from glm_core.records import ModelSource
 from glm_core.stages import open_identified
 from glm_core.survey import take_survey
@@ -58,7 +58,7 @@ def place_by_backend(model: PreTrainedModel, tokenizer: ChatGLMTokenizer) -> Tor
     devices = list(dict.fromkeys(parameter.device for parameter in model.parameters()))
     indices = ",".join(str(device.index or 0) for device in devices)
     settings = Settings(device=f"{devices[0].type}:{indices}", slots=1)
-    survey = take_survey(default_host())
+    survey = take_survey(get_default_host())
     identification = identify(survey, ModelSource("model", model=model, tokenizer=tokenizer))
     try:
         choose_route(survey, identification, settings.device)

@@ -14,10 +14,12 @@ from glm_core import CheckpointError, RequestError, Sampling
 from glm_core.records import ModelSource
 
 from ..adapters.files import BaseModel
-from ..adapters.fingerprint import fingerprint_of_checkpoint
+from ..adapters.fingerprint import fingerprint_checkpoint
 from ..adapters.loading import load_adapter, load_built_in_adapter
 from ..checkpoints.json_file import read_json
 from ..checkpoints.reader import Checkpoint
+from ..checkpoints.requirements import require_parameters
+from ..checkpoints.scaled_weights import open_model_weights
 from ..families.registry import Family, find_family
 from ..network.empty_weights import build_without_weights
 from ..network.language_model import LanguageModel
@@ -52,15 +54,15 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
     raw = read_json(directory / CONFIG)
     config = read_config(directory, raw, family)
     tokenizer = family.read_tokenizer(directory)
-    checkpoint = Checkpoint(directory)
+    checkpoint = open_model_weights(directory, raw)
     network = build_network(family, config, checkpoint)
     _check_vocabulary(directory, tokenizer, network)
     with build_without_weights():
         num_parameters = count_parameters(network)
         _expect_stored_form(directory, raw, network)
     checkpoint.rename_tied(list_aliases(network))
-    checkpoint.require({name: tuple(value.shape) for name, value in list_unique_parameters(network)})
-    base = BaseModel(source.name, fingerprint_of_checkpoint(checkpoint)) if source.adapters else None
+    require_parameters(checkpoint, dict(list_unique_parameters(network)))
+    base = BaseModel(source.name, fingerprint_checkpoint(checkpoint)) if source.adapters else None
     adapters = {name: load_adapter(path, family, config, base) for name, path in source.adapters.items()}
     return TorchModel(
         source.name,
@@ -85,7 +87,9 @@ def _read_sampling_defaults(directory: Path, family: Sampling) -> Sampling:
     stored = read_json(path)
     known = {field.name for field in dataclasses.fields(Sampling)}
     try:
-        return Sampling(**{name: value for name, value in stored.items() if name in known}).or_else(family)
+        return Sampling(**{name: value for name, value in stored.items() if name in known}).complete_with(
+            family
+        )
     except RequestError as error:
         raise CheckpointError(f"{path}: {error}; correct or delete the file.") from error
 

@@ -24,7 +24,7 @@ from glm_core.records import ChatRequest, DeltaStream, QuantizationScheme
 
 from ..adapters.adapter import Adapter, StoredAdapter
 from ..adapters.files import BaseModel
-from ..adapters.fingerprint import fingerprint_of_checkpoint, fingerprint_of_parameters
+from ..adapters.fingerprint import fingerprint_checkpoint, fingerprint_parameters
 from ..adapters.loading import load_adapter
 from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family
@@ -137,10 +137,10 @@ class TorchModel:
     def base(self) -> BaseModel:
         """What adapters say of the model that they belong to; a few megabytes are read to tell."""
         if self._checkpoint is not None:
-            return BaseModel(self.info.name, fingerprint_of_checkpoint(self._checkpoint))
+            return BaseModel(self.info.name, fingerprint_checkpoint(self._checkpoint))
         if self.dtype == torch.bfloat16:  # rounded differently, so nothing can be told
             return BaseModel(self.info.name)
-        return BaseModel(self.info.name, fingerprint_of_parameters(self.network.named_parameters()))
+        return BaseModel(self.info.name, fingerprint_parameters(self.network.named_parameters()))
 
     def count_weight_bytes(self, *, unread_only: bool = False) -> int:
         """Return the bytes that all weights take in memory, or only those that are still to be read."""
@@ -331,7 +331,7 @@ class TorchModel:
             self.network.route = place.make_route(parts)
         return place.places[parts.units[0].name], place.list_block_devices(parts), place.devices
 
-    def add_adapter(self, name: str, directory: Path) -> None:
+    def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """Load an adapter beside those there are; running answers go on meanwhile.
 
         A slot of the KV cache is as large as it was at the start: what the adapter's positions take
@@ -340,12 +340,13 @@ class TorchModel:
         Raises:
             AdapterError: the name is taken, the adapter is damaged or of another model, or it is
                 longer than a slot of the KV cache.
+            OutsideFolderError: a file to read is not inside ``inside``.
             OutOfMemoryError: its keys and values do not fit.
             ClosedError: the model has no engine.
         """
         engine = self.engine
         engine.adapters.check(name)
-        stored = load_adapter(directory, self.family, self.config, self.base)
+        stored = load_adapter(directory, self.family, self.config, self.base, inside)
         engine.adapters.check(name, stored.num_positions)
         try:
             adapter = self._place_adapter(name, stored, engine.device)

@@ -28,10 +28,12 @@ from ..network.places import Place
 from ..tokenizers import ChatTokenizer
 from .gptq import InputStatistics
 
+# 65,536 tokens at most, because their hidden states take 1 GB for ChatGLM-6B and the work grows with them.
+# The paper calibrates with 128 passages too.
 MAX_PASSAGES = 128
 MAX_TOKENS = 512
 CONTROL_TOKENS = 8  # room for what a family puts around a text
-MAX_FILE_BYTES = 64 * 2**20
+MAX_FILE_BYTES = 64 * 2**20  # the whole file is read into memory; far more than that many passages need
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,13 @@ def read_passages(path: Path, tokenizer: ChatTokenizer) -> list[Passage]:
     Raises:
         ConfigError: the file is missing, too large, no such text, or holds no passage.
     """
-    lines = _lines(path)
+    lines = _read_lines(path)
     if len(lines) > MAX_PASSAGES:
         lines = [lines[index * len(lines) // MAX_PASSAGES] for index in range(MAX_PASSAGES)]
-    return [_passage(path, number, line, tokenizer) for number, line in lines]
+    return [_parse_passage(path, number, line, tokenizer) for number, line in lines]
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
+def _read_lines(path: Path) -> list[tuple[int, str]]:
     """Return the lines that are not empty, with their numbers."""
     try:
         size = path.stat().st_size
@@ -87,33 +89,33 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     return lines
 
 
-def _passage(path: Path, number: int, line: str, tokenizer: ChatTokenizer) -> Passage:
+def _parse_passage(path: Path, number: int, line: str, tokenizer: ChatTokenizer) -> Passage:
     if not line.lstrip().startswith("{"):
-        return _plain(line.strip(), tokenizer)
+        return _split_text(line.strip(), tokenizer)
     try:
         row: Any = json.loads(line)
     except ValueError as error:
         raise ConfigError(f"calibration file {path}, line {number}: not valid JSON ({error})") from error
     if isinstance(row.get("text"), str):
-        return _plain(row["text"], tokenizer)
+        return _split_text(row["text"], tokenizer)
     prompt, response = row.get("prompt"), row.get("response")
     if not isinstance(prompt, str) or not isinstance(response, str):
         raise ConfigError(
             f'calibration file {path}, line {number}: expected {{"text": ...}} or {{"prompt": ..., '
             f'"response": ...}}, got the keys {", ".join(row) or "none"}'
         )
-    question = _cut(prompt, MAX_TOKENS // 2, tokenizer)
+    question = _truncate_text(prompt, MAX_TOKENS // 2, tokenizer)
     answer = [*tokenizer.encode(response), *sorted(tokenizer.stop_token_ids)[:1]]
     return Passage(tuple(tokenizer.encode_chat((Message("user", question),))), tuple(answer))
 
 
-def _plain(text: str, tokenizer: ChatTokenizer) -> Passage:
-    text = _cut(text, MAX_TOKENS - CONTROL_TOKENS, tokenizer)
+def _split_text(text: str, tokenizer: ChatTokenizer) -> Passage:
+    text = _truncate_text(text, MAX_TOKENS - CONTROL_TOKENS, tokenizer)
     half = len(text) // 2
     return Passage(tuple(tokenizer.encode_completion(text[:half])), tuple(tokenizer.encode(text[half:])))
 
 
-def _cut(text: str, num_tokens: int, tokenizer: ChatTokenizer) -> str:
+def _truncate_text(text: str, num_tokens: int, tokenizer: ChatTokenizer) -> str:
     """Return the beginning of a text, so short that it has about that many tokens at most."""
     length = len(tokenizer.encode(text))
     return text if length <= num_tokens else text[: len(text) * num_tokens // length]
@@ -140,14 +142,14 @@ class Walk:
         modules = [place.module for place in replaced]
         try:
             for place, function in zip(replaced, (embed, self._begin), strict=True):
-                place.replace(_Function(function))
+                place.replace(_FunctionModule(function))
             for passage in passages:
                 self._enter(network, passage)
         finally:
             for place, module in zip(replaced, modules, strict=True):
                 place.replace(module)
 
-    def statistics(self, block: nn.Module, linear: nn.Linear) -> InputStatistics:
+    def collect_statistics(self, block: nn.Module, linear: nn.Linear) -> InputStatistics:
         """Return what reaches a linear layer of the next block; nothing after it is computed."""
         found = InputStatistics(linear.in_features)
 
@@ -187,11 +189,11 @@ class Walk:
 
 
 class _Reached(Exception):  # noqa: N818 - no error: the forward pass came as far as it should
-    pass
+    """Ends a forward pass early."""
 
 
-class _Function(nn.Module):
-    """A function in a module's place."""
+class _FunctionModule(nn.Module):
+    """Wraps a function as a module, so that it can stand in a module's place."""
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         super().__init__()

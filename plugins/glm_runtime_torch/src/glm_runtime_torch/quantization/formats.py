@@ -15,6 +15,7 @@ from torch import Tensor
 BITS = (8, 4)
 GROUP_SIZES = (32, 64, 128)
 SCHEMES = ("int8", "int4", *(f"int4-g{size}" for size in GROUP_SIZES))
+# Weights that are rounded at a time, so that the float32 copies that rounding makes of them stay at a few MB.
 PIECE_ELEMENTS = 2**20
 
 
@@ -45,25 +46,27 @@ def check_format(bits: int, in_features: int = 0, group_size: int = 0) -> None:
         raise ValueError(f"int4 packs two input features into a byte; {in_features} is odd")
 
 
-def largest_integer(bits: int) -> int:
-    """Return what the largest weight of a row or group becomes: 127 or 7. -128 and -8 are not used."""
+def compute_largest_integer(bits: int) -> int:
+    """Return what the largest weight of a row or group becomes: 127 or 7."""
+    # -128 and -8 are not used, because the format is symmetric and the published checkpoints do without them.
     return int(2 ** (bits - 1) - 1)
 
 
-def stored_shape(shape: Sequence[int], bits: int) -> tuple[int, int]:
+def compute_stored_shape(shape: Sequence[int], bits: int) -> tuple[int, int]:
     """Return the shape of the stored int8 tensor of a matrix ``(out, in)``."""
     out_features, in_features = shape
     return out_features, in_features // 2 if bits == 4 else in_features
 
 
-def scale_shape(shape: Sequence[int], group_size: int) -> tuple[int, ...]:
+def compute_scale_shape(shape: Sequence[int], group_size: int) -> tuple[int, ...]:
     """Return the shape of the scales of a matrix ``(out, in)``: ``(out,)``, or ``(out, in / group_size)``."""
     out_features, in_features = shape
     return (out_features, in_features // group_size) if group_size else (out_features,)
 
 
-def scale_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of the scales of weights of ``dtype``; bfloat16 would be too coarse for them."""
+def choose_scale_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of the scales of weights of ``dtype``."""
+    # bfloat16 has 8 significant bits: a scale could be off by 0.4 %, as much as int8 rounding itself.
     return torch.float32 if dtype == torch.bfloat16 else dtype
 
 
@@ -77,7 +80,7 @@ def quantize_rows(weight: Tensor, bits: int, group_size: int = 0) -> tuple[Tenso
 
     Returns:
         Stored integers, int8 ``[out, in]`` or ``[out, in / 2]``, and scales ``[out]`` or
-        ``[out, in / group_size]`` in `scale_dtype`. Zeros have scale 0 and stay zeros.
+        ``[out, in / group_size]`` in `choose_scale_dtype`. Zeros have scale 0 and stay zeros.
 
     Raises:
         ValueError: see `check_format`.
@@ -107,8 +110,10 @@ def quantize_pieces(
         device: of the result.
     """
     check_format(bits, shape[1], group_size)
-    stored = torch.empty(stored_shape(shape, bits), dtype=torch.int8, device=device)
-    scale = torch.empty(scale_shape(shape, group_size), dtype=scale_dtype(dtype), device=device)
+    stored = torch.empty(compute_stored_shape(shape, bits), dtype=torch.int8, device=device)
+    scale = torch.empty(
+        compute_scale_shape(shape, group_size), dtype=choose_scale_dtype(dtype), device=device
+    )
     for start, rows in pieces:
         stop = start + len(rows)
         stored[start:stop], scale[start:stop] = _round(rows, bits, group_size)
@@ -116,12 +121,12 @@ def quantize_pieces(
 
 
 def _round(rows: Tensor, bits: int, group_size: int) -> tuple[Tensor, Tensor]:
-    rows = rows.to(scale_dtype(rows.dtype))
+    rows = rows.to(choose_scale_dtype(rows.dtype))
     grouped = rows.unflatten(1, (-1, group_size)) if group_size else rows.unsqueeze(1)  # [n, G, g]
-    limit = largest_integer(bits)
+    limit = compute_largest_integer(bits)
     scale = grouped.abs().amax(dim=2) / limit
-    divisor = torch.where(scale == 0, torch.ones_like(scale), scale)
-    # Scales that float16 can only store coarsely would let the largest weights overflow.
+    divisor = torch.where(scale == 0, torch.ones_like(scale), scale)  # rows of zeros stay zeros
+    # Clamped because a scale that float16 rounded down would let the largest weight overflow.
     integers = (grouped / divisor.unsqueeze(2)).round().clamp(-limit, limit).to(torch.int8).flatten(1)
     return pack(integers, bits), scale if group_size else scale.squeeze(1)
 

@@ -15,12 +15,17 @@ from torch import Tensor
 
 from glm_core.records import QuantizationScheme
 
-from .formats import largest_integer, pack, quantize_rows
+from .formats import compute_largest_integer, pack, quantize_rows
 
+# Added to the Hessian's diagonal, as a share of its mean, so that it can be inverted: the paper's value.
 DAMPING = 0.01
+# Ten times more is tried until here. Beyond it the statistics would hardly count, so rather an error.
 MAX_DAMPING = 10.0
+# Columns whose errors are spread over the rest of the matrix in one product: the paper's block size. But for
+# rounding the result does not depend on it, only the speed.
 COLUMNS = 128
-# Candidates for a scale, as a share of what the largest weight asks for.
+# Candidates for a scale, as a share of what the largest weight asks for: 1 down to 0.55, because a scale that
+# cuts off the largest weight can round all others better.
 SHARES = tuple(1 - 0.025 * step for step in range(19))
 
 
@@ -45,7 +50,7 @@ class InputStatistics:
         self.count += len(rows)
 
 
-def gptq(
+def quantize_with_gptq(
     weight: Tensor,
     inputs: InputStatistics,
     scheme: QuantizationScheme,
@@ -74,13 +79,13 @@ def gptq(
     dead = importance == 0  # never active: any weight does, and 0 leaves the scales to the others
     hessian.diagonal()[dead] = 1
     weight = weight.masked_fill(dead, 0)
-    scale = _scales(weight, importance, scheme, scale_dtype)  # [O, G]
+    scale = _search_scales(weight, importance, scheme, scale_dtype)  # [O, G]
     order = importance.argsort(descending=True)
     hessian = hessian[order.unsqueeze(1), order]
-    factor, damping = _inverse_factor(hessian)
+    factor, damping = _factor_inverse(hessian)
     del hessian
     group_of = order // (scheme.group_size or weight.shape[1])
-    limit = largest_integer(scheme.bits)
+    limit = compute_largest_integer(scheme.bits)
     integers = _round_in_order(weight.T[order], factor, scale.float().T.contiguous(), group_of, limit)
     restored = torch.empty_like(integers)
     restored[order] = integers
@@ -91,9 +96,11 @@ def gptq(
     return stored, scale if scheme.group_size else scale.squeeze(1), note
 
 
-def _scales(weight: Tensor, importance: Tensor, scheme: QuantizationScheme, dtype: torch.dtype) -> Tensor:
+def _search_scales(
+    weight: Tensor, importance: Tensor, scheme: QuantizationScheme, dtype: torch.dtype
+) -> Tensor:
     """Return scales ``[O, G]``: of `SHARES` those with the least error of rounding, inputs weighted."""
-    limit = largest_integer(scheme.bits)
+    limit = compute_largest_integer(scheme.bits)
     groups = weight.unflatten(1, (-1, scheme.group_size or weight.shape[1]))  # [O, G, g]
     share_of_input = importance.view(groups.shape[1], -1)
     largest = groups.abs().amax(dim=2) / limit
@@ -109,7 +116,7 @@ def _scales(weight: Tensor, importance: Tensor, scheme: QuantizationScheme, dtyp
     return best
 
 
-def _inverse_factor(hessian: Tensor) -> tuple[Tensor, float]:
+def _factor_inverse(hessian: Tensor) -> tuple[Tensor, float]:
     """Return the inverse's upper Cholesky factor and the damping it took; changes the diagonal."""
     mean = hessian.diagonal().mean().item()
     damping, added = DAMPING, 0.0

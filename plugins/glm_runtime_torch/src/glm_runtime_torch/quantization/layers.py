@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .formats import check_format, dequantize_rows, scale_shape, stored_shape
+from .formats import check_format, compute_scale_shape, compute_stored_shape, dequantize_rows
 
-# Weights that are dequantised at a time: float32 copies of a whole matrix would be four times an int8 one.
+# Weights that are dequantised at a time, because float32 copies of a whole matrix would take four times the
+# memory of an int8 one.
 PIECE_ELEMENTS = 2**24
 
 
@@ -87,9 +88,9 @@ class QuantizedLinear(nn.Module):
         self.in_features, self.out_features = in_features, out_features
         self.bits, self.group_size = bits, group_size
         shape = out_features, in_features
-        self.weight = _frozen(torch.empty(stored_shape(shape, bits), dtype=torch.int8))
-        self.weight_scale = _frozen(torch.empty(scale_shape(shape, group_size)))
-        self.bias = _frozen(torch.empty(out_features)) if bias else None
+        self.weight = _freeze(torch.empty(compute_stored_shape(shape, bits), dtype=torch.int8))
+        self.weight_scale = _freeze(torch.empty(compute_scale_shape(shape, group_size)))
+        self.bias = _freeze(torch.empty(out_features)) if bias else None
 
     @classmethod
     def from_stored(
@@ -99,8 +100,8 @@ class QuantizedLinear(nn.Module):
         in_features = stored.shape[1] * (2 if bits == 4 else 1)
         with torch.device("meta"):
             layer = cls(in_features, stored.shape[0], bits, bias=bias is not None, group_size=group_size)
-        layer.weight, layer.weight_scale = _frozen(stored), _frozen(scale.float())
-        layer.bias = None if bias is None else _frozen(bias)
+        layer.weight, layer.weight_scale = _freeze(stored), _freeze(scale.float())
+        layer.bias = None if bias is None else _freeze(bias)
         return layer
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,8 +131,8 @@ class QuantizedEmbedding(nn.Module):
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.bits, self.group_size = bits, group_size
         shape = num_embeddings, embedding_dim
-        self.weight = _frozen(torch.empty(stored_shape(shape, bits), dtype=torch.int8))
-        self.weight_scale = _frozen(torch.empty(scale_shape(shape, group_size)))
+        self.weight = _freeze(torch.empty(compute_stored_shape(shape, bits), dtype=torch.int8))
+        self.weight_scale = _freeze(torch.empty(compute_scale_shape(shape, group_size)))
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Return rows ``[..., embedding_dim]`` in the scales' dtype."""
@@ -164,5 +165,5 @@ def make_quantized_table(
     return embedding, head
 
 
-def _frozen(tensor: Tensor) -> nn.Parameter:
+def _freeze(tensor: Tensor) -> nn.Parameter:
     return nn.Parameter(tensor, requires_grad=False)

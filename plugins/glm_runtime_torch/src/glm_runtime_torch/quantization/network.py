@@ -41,7 +41,7 @@ class StoredForm:
     embeddings: bool = False
 
     @classmethod
-    def of_config(cls, config: Mapping[str, Any]) -> StoredForm:
+    def from_config(cls, config: Mapping[str, Any]) -> StoredForm:
         """Read ``quantization_bit``, ``quantization_group_size`` and ``quantization_embeddings``.
 
         Raises:
@@ -73,12 +73,12 @@ def expect_stored_form(network: LanguageModel, config: Mapping[str, Any]) -> Non
 
     Args:
         network: a language model.
-        config: see `StoredForm.of_config`.
+        config: see `StoredForm.from_config`.
 
     Raises:
         ValueError: the format does not exist, or does not suit the network; names the key or layer.
     """
-    form = StoredForm.of_config(config)
+    form = StoredForm.from_config(config)
     if not form.bits:
         return
     check_linears(network, QuantizationScheme(form.bits, form.group_size))
@@ -141,7 +141,7 @@ def quantize_in_place(
         return quantize_rows(weight.detach(), wanted.bits, wanted.group_size)
 
     is_tied = network.is_tied
-    for place, wanted in linears_to_quantize(network, scheme, embeddings):
+    for place, wanted in list_linears_to_quantize(network, scheme, embeddings):
         bias = None if place.module.bias is None else place.module.bias.detach()
         stored, scale = read(place.module.weight, wanted)
         place.replace(QuantizedLinear.from_stored(stored, scale, bias, wanted.bits, wanted.group_size))
@@ -150,7 +150,7 @@ def quantize_in_place(
         replace_table(network, *read(table.weight, embeddings), embeddings)
 
 
-def linears_to_quantize(
+def list_linears_to_quantize(
     network: LanguageModel, scheme: QuantizationScheme, embeddings: QuantizationScheme | None
 ) -> list[tuple[Place, QuantizationScheme]]:
     """Return the linear layers of the blocks and a head with weights of its own, each with its scheme.

@@ -2,63 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
 from glm_core.records import QuantizationScheme
 
+from ..checkpoints.reader import Checkpoint
 from ..network.language_model import LanguageModel
 from .formats import check_format, quantize_pieces
 from .layers import QuantizedLinear
-from .network import check_linears, linears_to_quantize, replace_table
+from .network import check_linears, list_linears_to_quantize, replace_table
 
 CPU = torch.device("cpu")
 
 
-class Facts(Protocol):
-    """What is known of a stored tensor without reading it."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Its dtype."""
-        ...
-
-
-class Weights(Protocol):
-    """What is asked of a checkpoint; `glm_runtime_torch.checkpoints.reader.Checkpoint` is one."""
-
-    def get_facts(self, name: str) -> Facts:
-        """Return shape and dtype of a tensor."""
-        ...
-
-    def read_row_pieces(self, name: str) -> Iterator[tuple[int, Tensor]]:
-        """Yield some rows at a time, with the number of the first."""
-        ...
-
-    def read(self, name: str, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Return a whole tensor."""
-        ...
-
-
-def quantize_stored(weights: Weights, name: str, scheme: QuantizationScheme) -> tuple[Tensor, Tensor]:
+def quantize_stored(checkpoint: Checkpoint, name: str, scheme: QuantizationScheme) -> tuple[Tensor, Tensor]:
     """Return integers and scales of a stored matrix, read a piece at a time."""
-    facts = weights.get_facts(name)
+    facts = checkpoint.get_facts(name)
     return quantize_pieces(
-        weights.read_row_pieces(name), facts.shape, facts.dtype, scheme.bits, scheme.group_size, device=CPU
+        checkpoint.read_row_pieces(name), facts.shape, facts.dtype, scheme.bits, scheme.group_size, device=CPU
     )
 
 
 def quantize_from_files(
     network: LanguageModel,
-    weights: Weights,
+    checkpoint: Checkpoint,
     scheme: QuantizationScheme,
     *,
     embeddings: QuantizationScheme | None,
@@ -68,7 +36,7 @@ def quantize_from_files(
 
     Args:
         network: on the meta device.
-        weights: holds its weights under the network's own names.
+        checkpoint: holds its weights under the network's own names.
         scheme: of the blocks' linear layers.
         embeddings: of the embedding table and the head where they are one, else of the head alone;
             ``None`` leaves both.
@@ -81,12 +49,12 @@ def quantize_from_files(
     is_tied = network.is_tied
     if embeddings is not None:
         check_format(embeddings.bits, network.dimensions.hidden_size, embeddings.group_size)
-    for place, wanted in linears_to_quantize(network, scheme, embeddings):
-        stored, scale = quantize_stored(weights, f"{place.name}.weight", wanted)
+    for place, wanted in list_linears_to_quantize(network, scheme, embeddings):
+        stored, scale = quantize_stored(checkpoint, f"{place.name}.weight", wanted)
         bias = None
         if place.module.bias is not None:
-            bias = weights.read(f"{place.name}.bias", dtype=dtype, device=CPU)
+            bias = checkpoint.read(f"{place.name}.bias", dtype=dtype, device=CPU)
         place.replace(QuantizedLinear.from_stored(stored, scale, bias, wanted.bits, wanted.group_size))
     if is_tied and embeddings is not None:
-        stored, scale = quantize_stored(weights, f"{network.part_names.embedding}.weight", embeddings)
+        stored, scale = quantize_stored(checkpoint, f"{network.part_names.embedding}.weight", embeddings)
         replace_table(network, stored, scale, embeddings)

@@ -15,10 +15,10 @@ from glm_core.records import QuantizationScheme
 from ..checkpoints.reader import Checkpoint
 from ..network.language_model import LanguageModel
 from ..quantization.calibration import Passage, Walk
-from ..quantization.formats import dequantize_rows, quantize_rows, scale_dtype
-from ..quantization.gptq import gptq
+from ..quantization.formats import choose_scale_dtype, dequantize_rows, quantize_rows
+from ..quantization.gptq import quantize_with_gptq
 from ..quantization.network import StoredForm
-from .plan import Shard, Unit
+from .plan import Shard, ShardUnit
 
 CPU = torch.device("cpu")
 
@@ -53,16 +53,16 @@ class BlockGPTQ:
         self._notices: list[str] = []
 
     @torch.inference_mode()
-    def quantize(self, unit: Unit) -> Quantized:
+    def quantize(self, unit: ShardUnit) -> Quantized:
         """Return integers and scales of every linear layer of the next block, by the weight's name."""
         walk, block = self._begin(unit)
         result: Quantized = {}
-        for name, linear in _linears(block):
+        for name, linear in _list_linears(block):
             weight = f"{self._blocks_name}.{unit.block}.{name}.weight"
-            dtype = scale_dtype(self._checkpoint.get_facts(weight).dtype)
-            statistics = walk.statistics(block, linear)
+            dtype = choose_scale_dtype(self._checkpoint.get_facts(weight).dtype)
+            statistics = walk.collect_statistics(block, linear)
             try:
-                stored, scale, note = gptq(linear.weight, statistics, self._scheme, dtype)
+                stored, scale, note = quantize_with_gptq(linear.weight, statistics, self._scheme, dtype)
             except ArithmeticError as error:
                 raise CheckpointError(
                     f"{self._checkpoint.directory}: {weight} cannot be quantised with gptq: {error}; the "
@@ -83,18 +83,18 @@ class BlockGPTQ:
                 continue
             walk, block = self._begin(unit)
             with safe_open(path, framework="pt", device="cpu") as file:
-                for name, linear in _linears(block):
+                for name, linear in _list_linears(block):
                     start = f"{self._blocks_name}.{unit.block}.{name}"
                     stored = file.get_tensor(f"{start}.weight"), file.get_tensor(f"{start}.weight_scale")
                     self._replace(linear, *stored)
             self._end(walk, block)
 
-    def notices(self) -> list[str]:
+    def take_notices(self) -> list[str]:
         """Return what there is to tell a person since the last call."""
         notices, self._notices = self._notices, []
         return notices
 
-    def _begin(self, unit: Unit) -> tuple[Walk, nn.Module]:
+    def _begin(self, unit: ShardUnit) -> tuple[Walk, nn.Module]:
         assert unit.block is not None
         if self._walk is None:
             self._walk = Walk(self._network, self._passages, self._embed)
@@ -126,5 +126,5 @@ class BlockGPTQ:
         return rows.float().unflatten(0, token_ids.shape)
 
 
-def _linears(block: nn.Module) -> list[tuple[str, nn.Linear]]:
+def _list_linears(block: nn.Module) -> list[tuple[str, nn.Linear]]:
     return [(name, module) for name, module in block.named_modules() if isinstance(module, nn.Linear)]

@@ -12,9 +12,10 @@ from torch import nn
 from glm_core.errors import CheckpointError, ConfigError
 
 from ..checkpoints.reader import Checkpoint
+from ..checkpoints.stored_scale import PLAIN_DTYPES
 from ..checkpoints.writer import TensorEntry
 from ..network.language_model import LanguageModel
-from ..quantization.formats import check_format, scale_dtype, scale_shape, stored_shape
+from ..quantization.formats import check_format, choose_scale_dtype, compute_scale_shape, compute_stored_shape
 from ..quantization.network import StoredForm
 
 STORED_INTEGERS = "weight"
@@ -23,7 +24,7 @@ _INT8 = torch.int8
 
 
 @dataclass(frozen=True)
-class Item:
+class ShardItem:
     """One tensor of the source, and what becomes of it.
 
     Attributes:
@@ -40,7 +41,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Unit:
+class ShardUnit:
     """Items that are written one after the other to the same file.
 
     Attributes:
@@ -48,7 +49,7 @@ class Unit:
         block: index of the transformer block that they are; ``None`` for what is outside.
     """
 
-    items: tuple[Item, ...]
+    items: tuple[ShardItem, ...]
     block: int | None = None
 
     @property
@@ -62,7 +63,7 @@ class Shard:
     """One file of the result."""
 
     name: str
-    units: tuple[Unit, ...]
+    units: tuple[ShardUnit, ...]
 
     @property
     def entries(self) -> tuple[TensorEntry, ...]:
@@ -75,12 +76,13 @@ class Shard:
         return sum(entry.num_bytes for entry in self.entries)
 
 
-def plan(
+def plan_shards(
     checkpoint: Checkpoint, network: LanguageModel, form: StoredForm, max_shard_bytes: int
 ) -> list[Shard]:
     """Lay out the result.
 
-    A block is never split, and a file has at least one unit, so it may be larger than asked for.
+    A block is never split, because GPTQ takes up an interrupted job between blocks. A file has at least one
+    unit, so it may be larger than asked for.
     A head that is the embedding table is left out, since whoever reads ties it; of a quantised
     table it is written as well, because the original reads its scales under both names.
 
@@ -89,28 +91,33 @@ def plan(
         ConfigError: the table is to be quantised and cannot be.
     """
     matrices = {f"{place.name}.weight" for place in network.find_block_linears()}
-    tables = _table_names(network, form) if form.embeddings else ()
-    aliases = _aliases(network)
+    tables = _list_table_names(network, form) if form.embeddings else ()
+    aliases = _find_aliases(network)
     start = f"{network.part_names.blocks}."
-    outside: list[Unit] = []
-    inside: dict[int, list[Item]] = {index: [] for index in range(network.dimensions.num_layers)}
+    outside: list[ShardUnit] = []
+    inside: dict[int, list[ShardItem]] = {index: [] for index in range(network.dimensions.num_layers)}
     for name in checkpoint:
         if name in aliases:
             continue
         targets = tables if name in tables[:1] else (name,) if name in matrices else ()
-        item = _item(checkpoint, name, targets, form)
+        item = _plan_item(checkpoint, name, targets, form)
         number = name.removeprefix(start).partition(".")[0] if name.startswith(start) else ""
         if number.isdecimal() and int(number) in inside:
             inside[int(number)].append(item)
         else:  # also blocks that the network does not have, such as GLM-4.5's for predicting further tokens
-            outside.append(Unit((item,)))
+            outside.append(ShardUnit((item,)))
     embedding = f"{network.part_names.embedding}.{STORED_INTEGERS}"
-    outside.sort(key=lambda unit: unit.items[0].source != embedding)  # first, the rest as it was
-    in_order = [*outside[:1], *(Unit(tuple(items), index) for index, items in inside.items()), *outside[1:]]
-    return _shards(in_order, max_shard_bytes)
+    # The table comes first, because GPTQ and whoever loads the result need it first; the rest stays in order.
+    outside.sort(key=lambda unit: unit.items[0].source != embedding)
+    in_order = [
+        *outside[:1],
+        *(ShardUnit(tuple(items), index) for index, items in inside.items()),
+        *outside[1:],
+    ]
+    return _split_into_shards(in_order, max_shard_bytes)
 
 
-def _table_names(network: LanguageModel, form: StoredForm) -> tuple[str, ...]:
+def _list_table_names(network: LanguageModel, form: StoredForm) -> tuple[str, ...]:
     if not network.is_tied:
         raise ConfigError(
             "this model's embeddings and head are two tables, which are not quantised; "
@@ -124,18 +131,18 @@ def _table_names(network: LanguageModel, form: StoredForm) -> tuple[str, ...]:
     return tuple(f"{name}.{STORED_INTEGERS}" for name in (names.embedding, names.head))
 
 
-def _aliases(network: nn.Module) -> set[str]:
+def _find_aliases(network: nn.Module) -> set[str]:
     """Return the names of parameters that are other names of tied ones."""
     every = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     return every - {name for name, _ in network.named_parameters()}
 
 
-def _item(checkpoint: Checkpoint, name: str, targets: Sequence[str], form: StoredForm) -> Item:
+def _plan_item(checkpoint: Checkpoint, name: str, targets: Sequence[str], form: StoredForm) -> ShardItem:
     facts = checkpoint.get_facts(name)
     itself = TensorEntry(name, facts.dtype, facts.shape)
     if not targets:
-        return Item(name, itself.num_bytes, (itself,), quantized=False)
-    if not facts.dtype.is_floating_point:
+        return ShardItem(name, itself.num_bytes, (itself,), quantized=False)
+    if facts.dtype not in PLAIN_DTYPES:
         dtype = str(facts.dtype).removeprefix("torch.")
         raise CheckpointError(
             f"{checkpoint.directory}: {name} holds {dtype} numbers, so it is quantised already; "
@@ -144,15 +151,17 @@ def _item(checkpoint: Checkpoint, name: str, targets: Sequence[str], form: Store
     entries: list[TensorEntry] = []
     for target in targets:
         scales = f"{target.removesuffix(STORED_INTEGERS)}{STORED_SCALES}"
-        entries.append(TensorEntry(target, _INT8, stored_shape(facts.shape, form.bits)))
+        entries.append(TensorEntry(target, _INT8, compute_stored_shape(facts.shape, form.bits)))
         entries.append(
-            TensorEntry(scales, scale_dtype(facts.dtype), scale_shape(facts.shape, form.group_size))
+            TensorEntry(
+                scales, choose_scale_dtype(facts.dtype), compute_scale_shape(facts.shape, form.group_size)
+            )
         )
-    return Item(name, itself.num_bytes, tuple(entries), quantized=True)
+    return ShardItem(name, itself.num_bytes, tuple(entries), quantized=True)
 
 
-def _shards(units: Iterable[Unit], max_bytes: int) -> list[Shard]:
-    files: list[list[Unit]] = [[]]
+def _split_into_shards(units: Iterable[ShardUnit], max_bytes: int) -> list[Shard]:
+    files: list[list[ShardUnit]] = [[]]
     size = 0
     for unit in units:
         if files[-1] and size + unit.num_bytes > max_bytes:
@@ -169,6 +178,6 @@ def _shards(units: Iterable[Unit], max_bytes: int) -> list[Shard]:
     ]
 
 
-def items(shards: Iterable[Shard]) -> Iterator[Item]:
+def iterate_items(shards: Iterable[Shard]) -> Iterator[ShardItem]:
     """Return every item of some shards."""
     return (item for shard in shards for unit in shard.units for item in unit.items)

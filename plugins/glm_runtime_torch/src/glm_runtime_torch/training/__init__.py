@@ -14,10 +14,12 @@ Prefixes and their files:
     `PrefixEncoder`, `make_prefix_encoder`, `load_prefix`, `load_prefix_for`, `open_adapter`, `read_adapter`,
     `save_adapter`, `AdapterConfig`, `AdapterDirectory`, `BaseModel`.
 Files:
-    `write_model`, `read_parameters`, `write_tensors`, `write_text`, `flush_directory`.
+    `write_model`, `read_parameters`, `write_tensors`, `write_text`, `write_checksums`, `flush_directory`.
 """
 
 from __future__ import annotations
+
+from glm_hub.checksums import write_checksums
 
 from ..adapters.directory import AdapterDirectory, open_adapter
 from ..adapters.files import AdapterConfig, BaseModel, save_adapter
@@ -70,6 +72,7 @@ __all__ = [
     "compute_token_losses",
     "get_training_tokenizer",
     "use_gradient_checkpointing",
+    "write_checksums",
     "write_model",
     "write_tensors",
     "write_text",

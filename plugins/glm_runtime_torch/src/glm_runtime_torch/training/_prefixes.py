@@ -11,7 +11,7 @@ from glm_core.errors import CheckpointError
 
 from ..adapters.directory import AdapterDirectory
 from ..adapters.files import BaseModel
-from ..adapters.fingerprint import fingerprint_of_checkpoint
+from ..adapters.fingerprint import fingerprint_checkpoint
 from ..adapters.loading import load_prefix_encoder
 from ..checkpoints.json_file import read_json
 from ..checkpoints.reader import Checkpoint
@@ -68,5 +68,5 @@ def load_prefix_for(directory: Path, name: str, adapter: AdapterDirectory) -> Pr
     if family is None:
         raise CheckpointError(f"{directory} holds no model of a family that this runtime knows")
     config = read_config(directory, read_json(directory / CONFIG), family)
-    base = BaseModel(name, fingerprint_of_checkpoint(Checkpoint(directory)))
+    base = BaseModel(name, fingerprint_checkpoint(Checkpoint(directory)))
     return load_prefix_encoder(adapter, family, config, base)

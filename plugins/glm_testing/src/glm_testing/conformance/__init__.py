@@ -20,7 +20,7 @@ imported here. The checks are in ``_plugin_checks``, ``_lifecycle_checks``, ``_a
 """
 
 from ._outcomes import BrokenPromiseError, NotApplicableError
-from ._promises import Check, all_checks, checks_for
+from ._promises import Check, checks_for, list_checks
 from ._test_class import ConformanceTests
 from .subject import Subject
 
@@ -30,6 +30,6 @@ __all__ = [
     "ConformanceTests",
     "NotApplicableError",
     "Subject",
-    "all_checks",
+    "list_checks",
     "checks_for",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from glm_core.errors import AdapterError, GlmError
 from glm_core.records import AdapterHolder
 
-from ._answers import ANSWERING, QUESTIONS, ask, question
+from ._answers import ANSWERING, QUESTIONS, ask, make_question
 from ._outcomes import BrokenError, NotApplicableError, expect
 from ._promises import check
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 _DAMAGED = b"\xff\xfedamaged by the conformance kit\x00"
 
 
-def _given(subject: Subject) -> dict[str, Path]:
+def _require_adapters(subject: Subject) -> dict[str, Path]:
     if not subject.adapters:
         raise NotApplicableError("no adapter is given; name one with --glm-adapter NAME=DIR")
     return subject.adapters
 
 
 @check("adapters", "a request that names no adapter is answered by the base model", *ANSWERING)
-def adapters(subject: Subject) -> None:
+def check_adapters(subject: Subject) -> None:
     """Check that named adapters answer, each differently from the base model for some question."""
-    names = list(_given(subject))
-    with subject.fresh(adapters={}) as base:
-        plain = [ask(subject, question(text), base).text for text in QUESTIONS]
-    with subject.fresh() as model:
+    names = list(_require_adapters(subject))
+    with subject.open_fresh(adapters={}) as base:
+        plain = [ask(subject, make_question(text), base).text for text in QUESTIONS]
+    with subject.open_fresh() as model:
         expect(
             sorted(model.info.adapters) == sorted(names),
             f"info.adapters is {model.info.adapters!r}; loaded were {tuple(names)!r}",
         )
         chosen = {
-            name: [ask(subject, question(text, adapter=name), model).text for text in QUESTIONS]
+            name: [ask(subject, make_question(text, adapter=name), model).text for text in QUESTIONS]
             for name in names
         }
-        unchosen = [ask(subject, question(text), model).text for text in QUESTIONS]
+        unchosen = [ask(subject, make_question(text), model).text for text in QUESTIONS]
     expect(
         unchosen == plain,
         f"with adapters loaded but none chosen the answers are {unchosen!r}, without any {plain!r}",
@@ -51,18 +51,19 @@ def adapters(subject: Subject) -> None:
 
 
 @check("adapters-come-and-go", "adapters may be added and removed while the model runs", *ANSWERING)
-def adapters_come_and_go(subject: Subject) -> None:
+def check_adapters_come_and_go(subject: Subject) -> None:
     """Check that an added adapter answers as if loaded with the model, and a removed one is unknown."""
-    name, directory = next(iter(_given(subject).items()))
-    with subject.fresh() as model:
-        from_the_start = ask(subject, question(adapter=name), model).text
-    with subject.fresh(adapters={}) as model:
+    name, directory = next(iter(_require_adapters(subject).items()))
+    with subject.open_fresh() as model:
+        from_the_start = ask(subject, make_question(adapter=name), model).text
+    with subject.open_fresh(adapters={}) as model:
         if not isinstance(model.loaded, AdapterHolder):
             raise NotApplicableError("its models take adapters only when they are loaded")
-        plain = ask(subject, question(), model).text
-        model.add_adapter(name, directory)
+        plain = ask(subject, make_question(), model).text
+        anywhere = Path(directory.resolve().anchor)  # given so that the argument is known to be taken
+        model.add_adapter(name, directory, inside=anywhere)
         expect(name in model.info.adapters, f"added {name!r}, but info.adapters is {model.info.adapters!r}")
-        added = ask(subject, question(adapter=name), model).text
+        added = ask(subject, make_question(adapter=name), model).text
         expect(
             added == from_the_start,
             f"an added adapter answers {added!r}; loaded with the model it answers {from_the_start!r}",
@@ -72,18 +73,18 @@ def adapters_come_and_go(subject: Subject) -> None:
             name not in model.info.adapters, f"removed {name!r}, but info.adapters is {model.info.adapters!r}"
         )
         try:
-            ask(subject, question(adapter=name), model)
+            ask(subject, make_question(adapter=name), model)
         except AdapterError:
-            after = ask(subject, question(), model).text
+            after = ask(subject, make_question(), model).text
             expect(after == plain, f"the base model now answers {after!r}, before {plain!r}")
             return
         raise BrokenError("a removed adapter still answers")
 
 
 @check("damaged-adapters", "a damaged adapter is refused with AdapterError", *ANSWERING)
-def damaged_adapters(subject: Subject) -> None:
+def check_damaged_adapters(subject: Subject) -> None:
     """Open the model with an adapter whose every file was overwritten."""
-    name, directory = next(iter(_given(subject).items()))
+    name, directory = next(iter(_require_adapters(subject).items()))
     with tempfile.TemporaryDirectory() as folder:
         damaged = Path(folder) / "damaged"
         shutil.copytree(directory, damaged)

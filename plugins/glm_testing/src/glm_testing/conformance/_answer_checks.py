@@ -8,22 +8,32 @@ from typing import TYPE_CHECKING
 from glm_core.errors import AdapterError, RequestError
 from glm_core.records import ChatRequest, Delta, Message
 
-from ._answers import ANSWERING, GREEDY, QUESTIONS, ask, begin, close, question, sampled, shorter
+from ._answers import (
+    ANSWERING,
+    GREEDY,
+    QUESTIONS,
+    ask,
+    begin,
+    close,
+    make_question,
+    make_sampled_question,
+    shorten,
+)
 from ._outcomes import BrokenError, NotApplicableError, expect
 from ._promises import check
 
 if TYPE_CHECKING:
     from .subject import Subject
 
-_STOPS = 8
-_SEEDS = 8
+_STOPS = 8  # borders that are tried of an answer: its first tokens are of every length already
+_SEEDS = 8  # so many equal answers by chance are as good as impossible at this temperature
 
 
 @check("final-delta", "exactly one last delta has a finish_reason and usage", *ANSWERING)
-def final_delta(subject: Subject) -> None:
+def check_final_delta(subject: Subject) -> None:
     """Check that nothing comes after it, and that the iterator stays at its end."""
     for text in QUESTIONS:
-        stream = begin(subject, subject.model, question(text))
+        stream = begin(subject, subject.model, make_question(text))
         deltas = list(stream)
         strange = [delta for delta in deltas if not isinstance(delta, Delta)]
         expect(not strange, f"the stream gave {strange[:1]!r}; expected Delta records")
@@ -42,10 +52,10 @@ def final_delta(subject: Subject) -> None:
 
 
 @check("token-counts", "token counts add up", *ANSWERING)
-def token_counts(subject: Subject) -> None:
+def check_token_counts(subject: Subject) -> None:
     """Check that usage counts the tokens of the deltas, and only empty deltas tell a place in the queue."""
     for text in QUESTIONS:
-        answer = ask(subject, question(text))
+        answer = ask(subject, make_question(text))
         expect(
             answer.usage.completion_tokens == len(answer.token_ids),
             f"usage counts {answer.usage.completion_tokens} completion tokens, "
@@ -61,14 +71,14 @@ def token_counts(subject: Subject) -> None:
 
 
 @check("length-limit", "max_new_tokens is honoured", *ANSWERING)
-def length_limit(subject: Subject) -> None:
+def check_length_limit(subject: Subject) -> None:
     """Check that an answer that is cut has exactly so many tokens and says ``length``."""
-    request = question()
+    request = make_question()
     tokens = len(ask(subject, request).token_ids)
     if tokens < 2:
         raise NotApplicableError(f"the model answers with {tokens} tokens, too few to cut")
     for limit in sorted({1, tokens // 2, tokens - 1}):
-        cut = ask(subject, shorter(request, limit))
+        cut = ask(subject, shorten(request, limit))
         expect(
             len(cut.token_ids) == limit and cut.finish_reason == "length",
             f"with max_new_tokens={limit} the answer has {len(cut.token_ids)} tokens and "
@@ -77,10 +87,10 @@ def length_limit(subject: Subject) -> None:
 
 
 @check("whole-characters", "no character is split over two deltas", *ANSWERING)
-def whole_characters(subject: Subject) -> None:
+def check_whole_characters(subject: Subject) -> None:
     """Check that every delta's text is valid alone, whatever bytes the tokens were."""
     for text in QUESTIONS:
-        for delta in ask(subject, question(text)).deltas:
+        for delta in ask(subject, make_question(text)).deltas:
             broken = "\ufffd" in delta.text or any(
                 "\ud800" <= character <= "\udfff" for character in delta.text
             )
@@ -90,11 +100,11 @@ def whole_characters(subject: Subject) -> None:
 @check(
     "stop-strings", "an answer ends before the first stop string, wherever tokens begin and end", *ANSWERING
 )
-def stop_strings(subject: Subject) -> None:
+def check_stop_strings(subject: Subject) -> None:
     """Try stop strings out of the answer itself, from every border between two deltas."""
     tried = 0
     for text in QUESTIONS[:2]:
-        answer = ask(subject, question(text))
+        answer = ask(subject, make_question(text))
         borders, position = [], 0
         for delta in answer.deltas:
             position += len(delta.text)
@@ -111,7 +121,7 @@ def stop_strings(subject: Subject) -> None:
 
 
 def _expect_stopped(subject: Subject, text: str, stops: tuple[str, ...], unstopped: str) -> None:
-    stopped = ask(subject, question(text, stop=stops))
+    stopped = ask(subject, make_question(text, stop=stops))
     expected = unstopped[: unstopped.find(stops[-1])]
     expect(
         stopped.text.rstrip() == expected.rstrip() and stopped.finish_reason == "stop",
@@ -121,10 +131,10 @@ def _expect_stopped(subject: Subject, text: str, stops: tuple[str, ...], unstopp
 
 
 @check("greedy-repeats", "greedy answers are the same each time", *ANSWERING)
-def greedy_repeats(subject: Subject) -> None:
+def check_greedy_repeats(subject: Subject) -> None:
     """Check that without sampling a question has one answer."""
     for text in QUESTIONS:
-        first, second = (ask(subject, question(text)) for _ in range(2))
+        first, second = (ask(subject, make_question(text)) for _ in range(2))
         expect(
             (first.text, first.token_ids) == (second.text, second.token_ids),
             f"the same greedy request gave {first.text!r} and then {second.text!r}",
@@ -132,22 +142,22 @@ def greedy_repeats(subject: Subject) -> None:
 
 
 @check("seeds-repeat", "the same seed gives the same answer", *ANSWERING)
-def seeds_repeat(subject: Subject) -> None:
+def check_seeds_repeat(subject: Subject) -> None:
     """Check that a seed repeats whatever was asked in between."""
     for seed in (0, 7, 2**63 - 1):
-        first = ask(subject, sampled(seed))
-        ask(subject, sampled(None))
-        second = ask(subject, sampled(seed))
+        first = ask(subject, make_sampled_question(seed))
+        ask(subject, make_sampled_question(None))
+        second = ask(subject, make_sampled_question(seed))
         expect(first.text == second.text, f"seed {seed} gave {first.text!r} and then {second.text!r}")
 
 
 @check("seeds-differ", "different seeds give different answers where there is chance", *ANSWERING)
-def seeds_differ(subject: Subject) -> None:
+def check_seeds_differ(subject: Subject) -> None:
     """Check that at a very high temperature eight seeds do not all agree."""
-    seeded = {ask(subject, sampled(seed)).text for seed in range(_SEEDS)}
+    seeded = {ask(subject, make_sampled_question(seed)).text for seed in range(_SEEDS)}
     if len(seeded) > 1:
         return
-    free = {ask(subject, sampled(None)).text for _ in range(_SEEDS)}
+    free = {ask(subject, make_sampled_question(None)).text for _ in range(_SEEDS)}
     if len(free) <= 1:
         raise NotApplicableError("the model answers the same whatever is left to chance")
     raise BrokenError(
@@ -156,7 +166,7 @@ def seeds_differ(subject: Subject) -> None:
 
 
 @check("conversations", "conversations, system messages and bare prompts are answered", *ANSWERING)
-def conversations(subject: Subject) -> None:
+def check_conversations(subject: Subject) -> None:
     """Ask whatever core lets through."""
     messages = (Message("user", QUESTIONS[0]), Message("assistant", "Fine."), Message("user", QUESTIONS[1]))
     for request in (
@@ -168,19 +178,19 @@ def conversations(subject: Subject) -> None:
 
 
 @check("oversized-prompts", "a question that does not fit is refused before the first delta", *ANSWERING)
-def oversized_prompts(subject: Subject) -> None:
+def check_oversized_prompts(subject: Subject) -> None:
     """Check that it is a ``RequestError``, and that the next request is answered."""
     room = subject.model.info.context_length
     words = random.Random(0)  # noqa: S311  # nothing secret
     long = " ".join(words.choice(("alpha", "beta", "gamma", "delta")) for _ in range(2 * room + 16))
-    _expect_refused(subject, question(long), RequestError, f"a question of {2 * room + 16} words")
-    ask(subject, question())
+    _expect_refused(subject, make_question(long), RequestError, f"a question of {2 * room + 16} words")
+    ask(subject, make_question())
 
 
 @check("unknown-adapters", "an adapter that is not loaded is refused before the first delta", *ANSWERING)
-def unknown_adapters(subject: Subject) -> None:
+def check_unknown_adapters(subject: Subject) -> None:
     """Check that the hook itself raises ``AdapterError``, for whoever asks it past core."""
-    request = question(adapter="of-the-conformance-kit")
+    request = make_question(adapter="of-the-conformance-kit")
     _expect_refused(subject, request, AdapterError, "a request with an unknown adapter")
 
 

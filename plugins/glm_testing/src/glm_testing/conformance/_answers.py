@@ -24,15 +24,15 @@ QUESTIONS = (
     "What is the capital of France, and why is it famous?",
     "日本語で挨拶してください 🎉 und dann auf Deutsch: schöne Grüße!",
 )
-LENGTH = 24
+LENGTH = 24  # tokens: enough to cut and to cancel in, and quick on a processor
 ANSWERING = ("chat_stream", "place")
 """Hooks of the plugins whose models are asked."""
 GREEDY = Sampling(do_sample=False, max_new_tokens=LENGTH)
-_POLL_SECONDS = 0.01
+_POLL_SECONDS = 0.01  # between two looks; what is waited for takes milliseconds where it is right
 
 
 @dataclass(frozen=True)
-class Answer:
+class CollectedAnswer:
     """A whole answer.
 
     Attributes:
@@ -50,18 +50,18 @@ class Answer:
     usage: Usage
 
 
-def question(text: str = QUESTIONS[0], sampling: Sampling = GREEDY, **fields: Any) -> ChatRequest:
+def make_question(text: str = QUESTIONS[0], sampling: Sampling = GREEDY, **fields: Any) -> ChatRequest:
     """Return a request of one message, greedy and short unless said otherwise."""
     return ChatRequest((Message("user", text),), sampling, **fields)
 
 
-def sampled(seed: int | None, temperature: float = 4.0) -> ChatRequest:
+def make_sampled_question(seed: int | None, temperature: float = 4.0) -> ChatRequest:
     """Return a request whose answer depends on chance alone."""
     chance = Sampling(do_sample=True, temperature=temperature, top_p=1.0, top_k=0, max_new_tokens=LENGTH)
-    return question(sampling=chance, seed=seed)
+    return make_question(sampling=chance, seed=seed)
 
 
-def shorter(request: ChatRequest, tokens: int) -> ChatRequest:
+def shorten(request: ChatRequest, tokens: int) -> ChatRequest:
     """Return the same request for so many tokens at most."""
     return replace(request, sampling=replace(request.sampling, max_new_tokens=tokens))
 
@@ -80,16 +80,16 @@ def close(stream: Iterator[Delta]) -> None:
     stream.close()  # type: ignore[attr-defined]
 
 
-def ask(subject: Subject, request: ChatRequest, model: ChatModel | None = None) -> Answer:
+def ask(subject: Subject, request: ChatRequest, model: ChatModel | None = None) -> CollectedAnswer:
     """Return the whole answer to a request."""
-    return whole(list(begin(subject, model or subject.model, request)))
+    return join_answer(list(begin(subject, model or subject.model, request)))
 
 
-def whole(deltas: Sequence[Delta]) -> Answer:
+def join_answer(deltas: Sequence[Delta]) -> CollectedAnswer:
     """Return an answer made of its deltas."""
     if not deltas or deltas[-1].finish_reason is None or deltas[-1].usage is None:
         raise BrokenError("an answer ended without a last delta that has a finish_reason and usage")
-    return Answer(
+    return CollectedAnswer(
         tuple(deltas),
         "".join(delta.text for delta in deltas),
         tuple(token for delta in deltas for token in delta.token_ids),
@@ -111,29 +111,31 @@ def wait_until(subject: Subject, condition: Callable[[], object]) -> bool:
 def expect_idle(subject: Subject, model: ChatModel) -> None:
     """Expect that the model soon says that nothing runs or waits; one that says nothing passes."""
 
-    def idle() -> bool:
+    def is_idle() -> bool:
         load = getattr(model.loaded, "load", None)
         return not isinstance(load, ModelLoad) or (load.active == 0 and load.waiting == 0)
 
     expect(
-        wait_until(subject, idle),
+        wait_until(subject, is_idle),
         f"{subject.patience:g} seconds after the last answer ended its load is still {model.load}",
     )
 
 
-def in_threads(subject: Subject, functions: Sequence[Callable[[], T]]) -> list[T | BaseException]:
+def run_in_threads(subject: Subject, functions: Sequence[Callable[[], T]]) -> list[T | BaseException]:
     """Call all at the same time and return what each returned or raised, in their order."""
     outcomes: list[T | BaseException | None] = [None] * len(functions)
     start = threading.Barrier(len(functions))
 
-    def work(number: int) -> None:
+    def call_one(number: int) -> None:
         try:
             start.wait()
             outcomes[number] = functions[number]()
         except BaseException as error:  # handed to the caller's thread
             outcomes[number] = error
 
-    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(functions))]
+    threads = [
+        threading.Thread(target=call_one, args=(number,), daemon=True) for number in range(len(functions))
+    ]
     for thread in threads:
         thread.start()
     end = time.monotonic() + subject.time_limit / 2

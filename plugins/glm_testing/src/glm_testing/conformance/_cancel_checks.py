@@ -15,15 +15,15 @@ from glm_core.records import Delta, ModelLoad
 from ._answers import (
     ANSWERING,
     QUESTIONS,
-    Answer,
+    CollectedAnswer,
     ask,
     begin,
     close,
     expect_idle,
-    in_threads,
-    question,
+    join_answer,
+    make_question,
+    run_in_threads,
     wait_until,
-    whole,
 )
 from ._outcomes import BrokenError, NotApplicableError, expect
 from ._promises import check
@@ -31,17 +31,17 @@ from ._promises import check
 if TYPE_CHECKING:
     from .subject import Subject
 
-_REPEATS = 6
-_CROWD = 16
+_REPEATS = 6  # the moment of a close is chance; a race that is lost now and then shows in a few tries
+_CROWD = 16  # so many at once that some wait, where a runtime has few slots
 
 
 @check("closing", "closing an answer early frees its slot", *ANSWERING)
-def closing(subject: Subject) -> None:
+def check_closing(subject: Subject) -> None:
     """Close answers read or unread, once or twice; with one slot the next request is answered as ever."""
-    with subject.fresh(slots=1) as model:
-        alone = ask(subject, question(), model)
+    with subject.open_fresh(slots=1) as model:
+        alone = ask(subject, make_question(), model)
         for read in (0, 1, 2) * 2:
-            stream = begin(subject, model, question())
+            stream = begin(subject, model, make_question())
             for _ in range(read):
                 next(stream, None)
             close(stream)
@@ -49,7 +49,7 @@ def closing(subject: Subject) -> None:
             rest = list(stream)
             expect(not rest, f"a closed answer still gives {rest[:1]!r}")
         expect_idle(subject, model)
-        again = ask(subject, question(), model)
+        again = ask(subject, make_question(), model)
         expect(
             again.text == alone.text,
             f"after closed answers the same question is answered with {again.text!r}, before {alone.text!r}",
@@ -61,11 +61,11 @@ def closing(subject: Subject) -> None:
     "an answer can be closed from another thread, which wakes its reader",
     *ANSWERING,
 )
-def closing_from_elsewhere(subject: Subject) -> None:
+def check_closing_from_elsewhere(subject: Subject) -> None:
     """Close while the reader waits for a token or for its turn."""
-    with subject.fresh(slots=1) as model:
+    with subject.open_fresh(slots=1) as model:
         for number in range(_REPEATS):
-            streams = [begin(subject, model, question(text)) for text in QUESTIONS]
+            streams = [begin(subject, model, make_question(text)) for text in QUESTIONS]
             ended = threading.Event()
             reader = threading.Thread(target=_read, args=(streams[-1], ended), daemon=True)
             reader.start()
@@ -93,20 +93,20 @@ def _read(stream: Iterator[Delta], ended: threading.Event) -> None:
 
 
 @check("cancelling-under-load", "answers given up at random disturb no other", *ANSWERING)
-def cancelling_under_load(subject: Subject) -> None:
+def check_cancelling_under_load(subject: Subject) -> None:
     """Check that of many at once those read to the end are as when alone, and nothing is left behind."""
     chance = random.Random(0)  # noqa: S311  # nothing secret
-    with subject.fresh() as model:
-        alone = {text: ask(subject, question(text), model).text for text in QUESTIONS}
+    with subject.open_fresh() as model:
+        alone = {text: ask(subject, make_question(text), model).text for text in QUESTIONS}
 
-        def work(text: str, reads: int | None) -> Callable[[], tuple[str, Answer | None]]:
+        def make_job(text: str, reads: int | None) -> Callable[[], tuple[str, CollectedAnswer | None]]:
             return lambda: (text, _give_up(subject, model, text, reads))
 
         jobs = [
-            work(QUESTIONS[number % len(QUESTIONS)], None if number % 3 == 0 else chance.randrange(8))
+            make_job(QUESTIONS[number % len(QUESTIONS)], None if number % 3 == 0 else chance.randrange(8))
             for number in range(2 * _CROWD)
         ]
-        for outcome in in_threads(subject, jobs):
+        for outcome in run_in_threads(subject, jobs):
             if isinstance(outcome, BusyError):
                 continue
             if isinstance(outcome, BaseException):
@@ -119,15 +119,15 @@ def cancelling_under_load(subject: Subject) -> None:
                 f"{text!r} is answered with {answer and answer.text!r} beside others, alone {alone[text]!r}",
             )
         expect_idle(subject, model)
-        ask(subject, question(), model)
+        ask(subject, make_question(), model)
 
 
-def _give_up(subject: Subject, model: ChatModel, text: str, reads: int | None) -> Answer | None:
+def _give_up(subject: Subject, model: ChatModel, text: str, reads: int | None) -> CollectedAnswer | None:
     """Read so many deltas and close; ``None`` reads to the end."""
-    stream = begin(subject, model, question(text))
+    stream = begin(subject, model, make_question(text))
     try:
         if reads is None:
-            return whole(list(stream))
+            return join_answer(list(stream))
         for _ in range(reads):
             next(stream, None)
         return None
@@ -136,11 +136,11 @@ def _give_up(subject: Subject, model: ChatModel, text: str, reads: int | None) -
 
 
 @check("answers-at-once", "requests at the same time get the answers that they get alone", *ANSWERING)
-def answers_at_once(subject: Subject) -> None:
+def check_answers_at_once(subject: Subject) -> None:
     """Check that the tokens are the same from however many threads ask."""
-    alone = {text: ask(subject, question(text)).token_ids for text in QUESTIONS}
+    alone = {text: ask(subject, make_question(text)).token_ids for text in QUESTIONS}
     texts = [QUESTIONS[number % len(QUESTIONS)] for number in range(_CROWD)]
-    answers = in_threads(subject, [lambda text=text: ask(subject, question(text)) for text in texts])  # type: ignore[misc]
+    answers = run_in_threads(subject, [lambda text=text: ask(subject, make_question(text)) for text in texts])  # type: ignore[misc]
     for text, answer in zip(texts, answers, strict=True):
         if isinstance(answer, BusyError):
             continue
@@ -153,14 +153,14 @@ def answers_at_once(subject: Subject) -> None:
 
 
 @check("load", "a model that says how busy it is says so truly", *ANSWERING)
-def load(subject: Subject) -> None:
+def check_load(subject: Subject) -> None:
     """Check that nothing runs at rest, and never more than there are slots."""
-    with subject.fresh(slots=1) as model:
+    with subject.open_fresh(slots=1) as model:
         if getattr(model.loaded, "load", None) is None:
             raise NotApplicableError("its models have no load")
         expect(isinstance(model.load, ModelLoad), f"load is {model.load!r}; expected a ModelLoad")
         expect_idle(subject, model)
-        stream = begin(subject, model, question())
+        stream = begin(subject, model, make_question())
         next(stream, None)
         busy = model.load
         assert busy is not None
@@ -175,10 +175,10 @@ def load(subject: Subject) -> None:
 @check(
     "closing-models", "closing a model ends its answers and refuses further ones with ClosedError", *ANSWERING
 )
-def closing_models(subject: Subject) -> None:
+def check_closing_models(subject: Subject) -> None:
     """Check that no reader waits for ever."""
     model = subject.open()
-    streams = [begin(subject, model, question(text)) for text in QUESTIONS]
+    streams = [begin(subject, model, make_question(text)) for text in QUESTIONS]
     next(streams[0], None)
     events = [threading.Event() for _ in streams]
     for stream, ended in zip(streams, events, strict=True):
@@ -190,7 +190,7 @@ def closing_models(subject: Subject) -> None:
             f"{subject.patience:g} seconds after the model was closed a reader still waits",
         )
     try:
-        stream = begin(subject, model, question())
+        stream = begin(subject, model, make_question())
         next(stream, None)
     except ClosedError:
         return
@@ -202,9 +202,9 @@ def closing_models(subject: Subject) -> None:
 
 
 @check("closing-twice", "a model may be closed twice, and before it is placed", "load_model", "place")
-def closing_twice(subject: Subject) -> None:
+def check_closing_twice(subject: Subject) -> None:
     """Close twice, since whoever gives up early need not know how far it got."""
-    fresh = subject.loaded()
+    fresh = subject.load_fresh()
     for _ in range(2):
         fresh.close()
     model = subject.open()
@@ -213,23 +213,23 @@ def closing_twice(subject: Subject) -> None:
 
 
 @check("threads-end", "a closed model leaves no thread behind", *ANSWERING)
-def threads_end(subject: Subject) -> None:
+def check_threads_end(subject: Subject) -> None:
     """Check that all threads that it started end after it answered."""
     subject.close()
-    with subject.fresh() as warm:  # libraries start threads of their own once, for good
-        ask(subject, question(), warm)
+    with subject.open_fresh() as warm:  # libraries start threads of their own once, for good
+        ask(subject, make_question(), warm)
     before = set(threading.enumerate())
-    with subject.fresh() as model:
-        ask(subject, question(), model)
+    with subject.open_fresh() as model:
+        ask(subject, make_question(), model)
     started: set[threading.Thread] = set()
 
-    def ended() -> bool:
+    def has_ended() -> bool:
         started.clear()
         started.update(thread for thread in threading.enumerate() if thread not in before)
         return not started
 
     expect(
-        wait_until(subject, ended),
+        wait_until(subject, has_ended),
         f"{subject.patience:g} seconds after the model was closed there still runs: "
         f"{', '.join(sorted(thread.name for thread in started))}",
     )

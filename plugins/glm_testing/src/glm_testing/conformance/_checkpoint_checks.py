@@ -11,34 +11,34 @@ from typing import TYPE_CHECKING
 from glm_core.errors import ConfigError, GlmError
 from glm_core.jobs import QuantizationScheme, QuantizeJob, QuantizeProgress
 
-from ._answers import ask, close, question
+from ._answers import ask, close, make_question
 from ._outcomes import BrokenError, NotApplicableError, expect
 from ._promises import check
 
 if TYPE_CHECKING:
     from .subject import Subject
 
-_SCHEME = QuantizationScheme(8)
+_SCHEME = QuantizationScheme(8)  # the scheme with which the copy of a tiny model still answers
 HOOK = "quantize_checkpoint"
 
 
 @check("copy-progress", "a quantised copy reports its progress, finishes once, and loads", HOOK)
-def copy_progress(subject: Subject) -> None:
+def check_copy_progress(subject: Subject) -> None:
     """Check that bytes done never fall, only the last report is finished, and the copy answers alone."""
-    with _destination() as destination:
+    with _make_destination() as destination:
         reports = list(_write(subject, destination))
         expect_reports([(report.done, report.total, report.finished) for report in reports], "bytes")
         expect(destination.is_dir(), f"after the last report there is no {destination.name}")
-        with subject.fresh(model=str(destination), adapters={}) as model:
-            ask(subject, question(), model)
+        with subject.open_fresh(model=str(destination), adapters={}) as model:
+            ask(subject, make_question(), model)
 
 
 @check(
     "copy-unfinished", "nothing stands under a copy's final name before it is whole, and it is resumed", HOOK
 )
-def copy_unfinished(subject: Subject) -> None:
+def check_copy_unfinished(subject: Subject) -> None:
     """Close after the first report; the same job then ends as if it had never stopped."""
-    with _destination() as destination:
+    with _make_destination() as destination:
         reports = _write(subject, destination)
         first = next(reports)
         if first.finished:
@@ -56,9 +56,9 @@ def copy_unfinished(subject: Subject) -> None:
 
 
 @check("copy-refusals", "a scheme that cannot be used is refused before anything is written", HOOK)
-def copy_refusals(subject: Subject) -> None:
+def check_copy_refusals(subject: Subject) -> None:
     """Ask for three bits in groups of seven, which suit nobody."""
-    with _destination() as destination:
+    with _make_destination() as destination:
         try:
             next(_write(subject, destination, QuantizationScheme(3, 7)), None)
         except ConfigError:
@@ -92,7 +92,7 @@ def expect_reports(reports: list[tuple[int, int, bool]], unit: str) -> None:
 
 
 @contextlib.contextmanager
-def _destination() -> Iterator[Path]:
+def _make_destination() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder) / "copy"
 
@@ -100,7 +100,7 @@ def _destination() -> Iterator[Path]:
 def _write(
     subject: Subject, destination: Path, scheme: QuantizationScheme = _SCHEME
 ) -> Iterator[QuantizeProgress]:
-    source = subject.source()
+    source = subject.find_source()
     if source.path is None:
         raise NotApplicableError(f"model {subject.model_name!r} has no files")
     reports = subject.call(HOOK, source=source, job=QuantizeJob(destination, scheme))

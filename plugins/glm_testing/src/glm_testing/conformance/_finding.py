@@ -7,9 +7,9 @@ import importlib.util
 from importlib import metadata
 from types import ModuleType
 
-from glm_core._candidates import ENTRY_POINT_GROUP
+from glm_core.candidates import ENTRY_POINT_GROUP
 from glm_core.errors import ConfigError
-from glm_core.plugins import Candidate, installed_candidates
+from glm_core.plugins import Candidate, list_candidates
 
 
 def find_candidate(plugin: str | ModuleType) -> Candidate:
@@ -20,11 +20,11 @@ def find_candidate(plugin: str | ModuleType) -> Candidate:
     """
     if not isinstance(plugin, str):
         return Candidate(plugin.__name__, plugin.__name__, "", lambda: plugin)
-    for candidate in installed_candidates():
+    for candidate in list_candidates():
         if candidate.name == plugin:
             return candidate
     if not _can_be_found(plugin):
-        names = ", ".join(candidate.name for candidate in installed_candidates()) or "none"
+        names = ", ".join(candidate.name for candidate in list_candidates()) or "none"
         raise ConfigError(
             f"{plugin!r} is neither an installed plugin ({names}) nor a module that can be imported; "
             "pass the name of an entry point or the path of a module such as glm_backend_mine.plugin"

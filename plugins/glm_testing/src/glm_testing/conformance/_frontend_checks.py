@@ -30,7 +30,7 @@ _HOSTILE_TERMINAL = "red \x1b[31mtext \x1b]0;glm_hit\x07 and \x9b2J end"
 
 
 @check("frontend-run", "run names a function that takes open_model and options", FRONTEND)
-def frontend_run(subject: Subject) -> None:
+def check_frontend_run(subject: Subject) -> None:
     """Check that it can be imported, and called with two arguments."""
     module_name, _, name = subject.frontend_info.run.partition(":")
     try:
@@ -48,7 +48,7 @@ def frontend_run(subject: Subject) -> None:
 
 
 @check("frontend-loopback", "a frontend listens on loopback unless told otherwise", FRONTEND)
-def frontend_loopback(subject: Subject) -> None:
+def check_frontend_loopback(subject: Subject) -> None:
     """Check the default of an option that names an address."""
     options = [option for option in subject.frontend_info.options if option.name in _ADDRESS_OPTIONS]
     if not options:
@@ -70,7 +70,7 @@ def _is_loopback(host: object) -> bool:
 
 
 @check("frontend-converses", "a frontend passes on questions and whole answers", FRONTEND)
-def frontend_converses(subject: Subject) -> None:
+def check_frontend_converses(subject: Subject) -> None:
     """Ask for two turns, characters of several bytes, and a long answer."""
     driver = subject.frontend
     for question, expected in (
@@ -80,29 +80,27 @@ def frontend_converses(subject: Subject) -> None:
     ):
         answer = driver.ask(question)
         expect(
-            _plain(expected) in _plain(answer),
-            f"asked {question!r} the user gets {_shortened(answer)!r}; expected {_shortened(expected)!r}",
+            _normalize(expected) in _normalize(answer),
+            f"asked {question!r} the user gets {_shorten(answer)!r}; expected {_shorten(expected)!r}",
         )
 
 
 @check("frontend-survives", "a failing answer ends that answer and nothing else", FRONTEND)
-def frontend_survives(subject: Subject) -> None:
+def check_frontend_survives(subject: Subject) -> None:
     """Ask on after an error of the device, a refusal and a bug of the runtime."""
     driver = subject.frontend
     for question in ("fail halfway", "refuse", "crash halfway"):
         with contextlib.suppress(Exception):  # how the error reaches the user is the frontend's business
             driver.ask(question)
         answer = driver.ask("say still here")
-        expect(
-            "still here" in answer, f"after {question!r} a question is answered with {_shortened(answer)!r}"
-        )
+        expect("still here" in answer, f"after {question!r} a question is answered with {_shorten(answer)!r}")
     expect(
         "Traceback" not in driver.frontend.errors, f"users see a traceback:\n{driver.frontend.errors[-2000:]}"
     )
 
 
 @check("frontend-cancels", "an answer is cancelled when its reader leaves", FRONTEND)
-def frontend_cancels(subject: Subject) -> None:
+def check_frontend_cancels(subject: Subject) -> None:
     """Check that the stream is closed, so that the model works for nobody."""
     driver = subject.frontend
     driver.begin("forever")
@@ -115,7 +113,7 @@ def frontend_cancels(subject: Subject) -> None:
 
 
 @check("frontend-escapes", "what a model says cannot act on the user's screen", FRONTEND)
-def frontend_escapes(subject: Subject) -> None:
+def check_frontend_escapes(subject: Subject) -> None:
     """Look for scripts, handlers and links of an answer in HTML, for control sequences in a terminal."""
     shows = subject.driver.shows if subject.driver else "data"
     driver = subject.frontend
@@ -123,12 +121,12 @@ def frontend_escapes(subject: Subject) -> None:
         raise NotApplicableError("its answers go to programs, which get them as they are")
     if shows == "terminal":
         driver.ask(f"say {_HOSTILE_TERMINAL}")
-        output = driver.page()
+        output = driver.read_page()
         found = [part for part in ("\x1b[31m", "\x1b]0;", "\x9b2J", "\x07") if part in output]
         expect(not found, f"control sequences of an answer reach the terminal: {found!r}")
         return
     driver.ask(f"say {_HOSTILE_HTML}")
-    page = driver.page()
+    page = driver.read_page()
     parser = _ActiveParts()
     parser.feed(page)
     expect("glm_hit" in page, "the page does not hold the answer at all; is the driver's page() right?")
@@ -136,7 +134,7 @@ def frontend_escapes(subject: Subject) -> None:
 
 
 @check("frontend-stops", "a frontend ends cleanly when its user ends it", FRONTEND)
-def frontend_stops(subject: Subject) -> None:
+def check_frontend_stops(subject: Subject) -> None:
     """Check that there is no traceback and the model is closed."""
     driver = subject.frontend
     driver.ask("say one more")
@@ -152,7 +150,7 @@ def frontend_stops(subject: Subject) -> None:
 
 
 @check("frontend-options", "wrong options are refused before the model is opened", FRONTEND)
-def frontend_options(subject: Subject) -> None:
+def check_frontend_options(subject: Subject) -> None:
     """Check that it is one sentence, without a traceback."""
     if subject.driver is None:
         raise NotApplicableError("no driver is given; name one with --glm-driver MODULE:CLASS")
@@ -160,20 +158,20 @@ def frontend_options(subject: Subject) -> None:
     bad = subject.driver.bad_options or ({port_option: 70000} if port_option else {})
     if not bad:
         raise NotApplicableError("its driver names no bad_options")
-    with subject.frontend_process() as process:
+    with subject.open_frontend_process() as process:
         process.start(bad)
         _expect_refusal(process, f"options {bad}")
 
 
 @check("frontend-busy-port", "a port that is in use is refused before the model is opened", FRONTEND)
-def frontend_busy_port(subject: Subject) -> None:
+def check_frontend_busy_port(subject: Subject) -> None:
     """Check that one sentence names the port, without a traceback."""
     if subject.driver is None:
         raise NotApplicableError("no driver is given; name one with --glm-driver MODULE:CLASS")
     option = subject.driver.port_option
     if option is None:
         raise NotApplicableError("it listens on no port")
-    with socket.create_server(("127.0.0.1", 0)) as taken, subject.frontend_process() as process:
+    with socket.create_server(("127.0.0.1", 0)) as taken, subject.open_frontend_process() as process:
         port = taken.getsockname()[1]
         process.start({option: port})
         _expect_refusal(process, f"port {port}, which is in use")
@@ -188,7 +186,7 @@ def _expect_refusal(process: FrontendProcess, what: str) -> None:
     errors = process.errors.strip()
     expect("Traceback" not in errors, f"started with {what}, it says:\n{errors[-2000:]}")
     expect(status == 2, f"started with {what}, it raises no GlmError and ends with status {status}: {errors}")
-    expect(process.events("opened") == 0, f"started with {what}, it opens the model before it refuses")
+    expect(process.count_events("opened") == 0, f"started with {what}, it opens the model before it refuses")
     expect(errors.removeprefix("glm:").strip(), f"started with {what}, it says nothing")
 
 
@@ -212,9 +210,9 @@ class _ActiveParts(HTMLParser):
             self.found.append("<script>")
 
 
-def _plain(text: str) -> str:
+def _normalize(text: str) -> str:
     return " ".join(text.split())
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:100]}...{text[-100:]}"

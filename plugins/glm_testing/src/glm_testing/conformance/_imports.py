@@ -41,7 +41,7 @@ class ImportReport:
 
 
 @functools.cache
-def import_report(module_name: str, patience: float) -> ImportReport:
+def examine_import(module_name: str, patience: float) -> ImportReport:
     """Return what importing a module does to a process of its own; looked at once.
 
     Args:
@@ -67,8 +67,8 @@ def import_report(module_name: str, patience: float) -> ImportReport:
     if done.stdout:
         printed = done.stdout.strip()[:80]
         found["effects"] = [f"prints to standard output: {printed!r}", *found.get("effects", ())]
-    return ImportReport(**{name: _frozen(value) for name, value in found.items()})
+    return ImportReport(**{name: _freeze(value) for name, value in found.items()})
 
 
-def _frozen(value: Any) -> Any:
+def _freeze(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from glm_core.errors import ConfigError, DeviceError
 from glm_core.records import ModelInfo, Placement, Sampling
 
-from ._answers import ANSWERING, ask, question, wait_until
+from ._answers import ANSWERING, ask, make_question, wait_until
 from ._outcomes import BrokenError, NotApplicableError, expect
 from ._promises import check
 
@@ -22,9 +22,9 @@ _UNSET = {"max_new_tokens", "presence_penalty", "frequency_penalty", "ignore_eos
 
 
 @check("model-info", "a model's facts are complete, before it is placed and after", "load_model", "place")
-def model_info(subject: Subject) -> None:
+def check_model_info(subject: Subject) -> None:
     """Check that name, family, context length and sampling defaults can be shown and relied upon."""
-    fresh = subject.loaded()
+    fresh = subject.load_fresh()
     try:
         _expect_complete(subject, fresh.info)
     finally:
@@ -55,30 +55,30 @@ def _expect_complete(subject: Subject, info: Any) -> None:
 
 
 @check("placed-where", "a placed model names the devices that it is on and what it computes in", "place")
-def placed_where(subject: Subject) -> None:
+def check_placed_where(subject: Subject) -> None:
     """Check that both are spelt as in ``glm devices`` and ``--dtype``."""
-    info, device = subject.model.info, subject.settings().device
+    info, device = subject.model.info, subject.make_settings().device
     expect(info.devices == (device,), f"info.devices is {info.devices!r}; it was placed on {device!r}")
     expect(info.dtype, "info.dtype is empty")
 
 
 @check("placing-again", "placing a placed model again leaves it answering", "place")
-def placing_again(subject: Subject) -> None:
+def check_placing_again(subject: Subject) -> None:
     """Place twice; the second call may be refused, but breaks nothing."""
-    with subject.fresh() as model:
-        before = ask(subject, question(), model)
-        with_again = Placement((subject.settings().device,))
+    with subject.open_fresh() as model:
+        before = ask(subject, make_question(), model)
+        with_again = Placement((subject.make_settings().device,))
         try:
             again = subject.call("place", model=model.loaded, placement=with_again)
         except DeviceError:
             again = model.loaded
         expect(again is not None, "place declines a model that it placed itself")
-        after = ask(subject, question(), model)
+        after = ask(subject, make_question(), model)
         expect(before.text == after.text, f"the answer was {before.text!r}, and is now {after.text!r}")
 
 
 @check("dtypes", "every dtype that a device lists works there", "describe_backend", "describe_runtime")
-def dtypes(subject: Subject) -> None:
+def check_dtypes(subject: Subject) -> None:
     """Open a model in each and ask it."""
     if not subject.own_devices:
         raise NotApplicableError("it describes no devices")
@@ -86,7 +86,7 @@ def dtypes(subject: Subject) -> None:
 
 
 @check("kernels", "every kernel choice that the backend lists works", "describe_backend", "describe_runtime")
-def kernels(subject: Subject) -> None:
+def check_kernels(subject: Subject) -> None:
     """Open a model with each and ask it."""
     if not subject.backend.kernels:
         raise NotApplicableError("the backend lists no kernels to choose from")
@@ -99,20 +99,20 @@ def kernels(subject: Subject) -> None:
     "describe_backend",
     "describe_runtime",
 )
-def schemes(subject: Subject) -> None:
+def check_schemes(subject: Subject) -> None:
     """Quantise a model to each and ask it; one that does not suit it is refused with ConfigError."""
     offered = subject.backend.schemes
     if not offered:
         raise NotApplicableError("the backend lists no schemes")
-    suited = [scheme for scheme in offered if _suits(subject, scheme)]
+    suited = [scheme for scheme in offered if _is_suited(subject, scheme)]
     if not suited:
         raise NotApplicableError(
             f"none of {', '.join(offered)} suits model {subject.model_name!r}; try another"
         )
     plain = subject.model.info.weight_bytes
     for scheme in suited:
-        with subject.fresh(quantize=scheme) as model:
-            ask(subject, question(), model)
+        with subject.open_fresh(quantize=scheme) as model:
+            ask(subject, make_question(), model)
             size = model.info.weight_bytes
             expect(
                 not plain or size < plain,
@@ -120,7 +120,7 @@ def schemes(subject: Subject) -> None:
             )
 
 
-def _suits(subject: Subject, scheme: str) -> bool:
+def _is_suited(subject: Subject, scheme: str) -> bool:
     try:
         subject.open(quantize=scheme).close()
     except ConfigError:
@@ -133,8 +133,8 @@ def _expect_all_work(subject: Subject, setting: str, values: Iterable[str]) -> N
         raise NotApplicableError("there is no model to try")
     for value in values:
         try:
-            with subject.fresh(**{setting: value}) as model:
-                ask(subject, question(), model)
+            with subject.open_fresh(**{setting: value}) as model:
+                ask(subject, make_question(), model)
                 worked = model.info.dtype
         except Exception as error:  # whatever it raises, this value does not work
             raise BrokenError(
@@ -145,11 +145,11 @@ def _expect_all_work(subject: Subject, setting: str, values: Iterable[str]) -> N
 
 
 @check("memory-returned", "nothing keeps a closed model in memory", *ANSWERING)
-def memory_returned(subject: Subject) -> None:
+def check_memory_returned(subject: Subject) -> None:
     """Check that the model object is gone once its caller forgets it."""
     subject.close()
     model = subject.open()
-    ask(subject, question(), model)
+    ask(subject, make_question(), model)
     try:
         left = weakref.ref(model.loaded)
     except TypeError:
@@ -168,7 +168,7 @@ def memory_returned(subject: Subject) -> None:
 
 
 @check("bandwidth", "measured bandwidth is a number of bytes a second", "measure_bandwidth")
-def bandwidth(subject: Subject) -> None:
+def check_bandwidth(subject: Subject) -> None:
     """Accept a number, or ``None`` where the backend cannot say."""
     measured = subject.call("measure_bandwidth", device=subject.device.name)
     if measured is None:

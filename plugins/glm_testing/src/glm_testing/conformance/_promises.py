@@ -43,7 +43,7 @@ class Check:
         """Return where the promise is written down."""
         return f"{DOCUMENT}#{self.name}"
 
-    def concerns(self, hooks: Iterable[str]) -> bool:
+    def is_made_by(self, hooks: Iterable[str]) -> bool:
         """Return whether a plugin that answers ``hooks`` makes this promise."""
         return EVERY_PLUGIN in self.hooks or not set(self.hooks).isdisjoint(hooks)
 
@@ -58,17 +58,19 @@ class Check:
         """
         failure: list[BaseException] = []
 
-        def work() -> None:
+        def call_check() -> None:
             try:
                 self.function(subject)
             except BaseException as error:  # handed to the caller's thread
                 failure.append(error)
 
-        thread = threading.Thread(target=work, daemon=True, name=f"glm-check-{self.name}")
+        thread = threading.Thread(target=call_check, daemon=True, name=f"glm-check-{self.name}")
         thread.start()
         thread.join(subject.time_limit)
         if thread.is_alive():
-            raise BrokenPromiseError(self._broken(f"nothing came back within {subject.time_limit:g} seconds"))
+            raise BrokenPromiseError(
+                self._describe_breach(f"nothing came back within {subject.time_limit:g} seconds")
+            )
         if not failure:
             return
         error = failure[0]
@@ -77,15 +79,15 @@ class Check:
         with contextlib.suppress(Exception):  # of a broken plugin; the next check starts afresh
             subject.close()
         if isinstance(error, BrokenError):
-            raise BrokenPromiseError(self._broken(str(error))) from error.__cause__
+            raise BrokenPromiseError(self._describe_breach(str(error))) from error.__cause__
         text = (
             str(error)
             if isinstance(error, (GlmError, FrontendGoneError))
             else f"{type(error).__name__}: {error}"
         )
-        raise BrokenPromiseError(self._broken(text)) from error
+        raise BrokenPromiseError(self._describe_breach(text)) from error
 
-    def _broken(self, what: str) -> str:
+    def _describe_breach(self, what: str) -> str:
         return f'promise "{self.promise}" ({self.documented}) is broken: {what}'
 
 
@@ -122,7 +124,7 @@ def check(
     return register
 
 
-def all_checks() -> tuple[Check, ...]:
+def list_checks() -> tuple[Check, ...]:
     """Return every check, in the order of the document."""
     for module in _MODULES:  # each registers its checks; here, because they import this module
         importlib.import_module(f".{module}", __package__)
@@ -131,4 +133,4 @@ def all_checks() -> tuple[Check, ...]:
 
 def checks_for(subject: Subject) -> list[Check]:
     """Return the checks that concern a plugin, in the order of the document."""
-    return [check for check in all_checks() if check.concerns(subject.hooks)]
+    return [check for check in list_checks() if check.is_made_by(subject.hooks)]

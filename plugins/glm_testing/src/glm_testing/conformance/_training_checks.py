@@ -14,7 +14,7 @@ from glm_core.jobs import PredictJob, PredictProgress, TrainJob, TrainProgress
 from glm_core.records import LoadedModel
 from glm_core.routing import open_for_training
 
-from ._answers import ask, close, expect_idle, question
+from ._answers import ask, close, expect_idle, make_question
 from ._checkpoint_checks import expect_reports
 from ._outcomes import BrokenError, NotApplicableError, expect
 from ._promises import check
@@ -30,9 +30,9 @@ _UNKNOWN = "option_of_the_conformance_kit"
 @check(
     "training-progress", "training reports steps that never fall and is finished once, at the end", "train"
 )
-def training_progress(subject: Subject) -> None:
+def check_training_progress(subject: Subject) -> None:
     """Train with every described option at its default, unless the author gives another value."""
-    with _folder() as folder, _trained(subject, folder) as reports:
+    with _make_folder() as folder, _start_training(subject, folder) as reports:
         done = list(reports)
         strange = [report for report in done if not isinstance(report, TrainProgress)]
         expect(not strange, f"train reports {strange[:1]!r}; expected TrainProgress records")
@@ -40,9 +40,9 @@ def training_progress(subject: Subject) -> None:
 
 
 @check("training-output", "a finished job leaves a whole checkpoint in its directory", "train")
-def training_output(subject: Subject) -> None:
+def check_training_output(subject: Subject) -> None:
     """Check that the last report names it, inside ``output_dir``, with nothing unfinished beside it."""
-    with _folder() as folder, _trained(subject, folder) as reports:
+    with _make_folder() as folder, _start_training(subject, folder) as reports:
         last = list(reports)[-1]
         checkpoint = last.checkpoint
         if checkpoint is None:
@@ -56,18 +56,18 @@ def training_output(subject: Subject) -> None:
 @check(
     "training-resumes", "a stopped job goes on where it stopped and ends like one that ran through", "train"
 )
-def training_resumes(subject: Subject) -> None:
+def check_training_resumes(subject: Subject) -> None:
     """Close after a third of the steps, then repeat with the same options."""
-    with _folder() as folder, _trained(subject, folder) as reports:
+    with _make_folder() as folder, _start_training(subject, folder) as reports:
         through = list(reports)
-        expected = _files(folder)
-    with _folder() as folder:
-        with _trained(subject, folder) as reports:
+        expected = _list_files(folder)
+    with _make_folder() as folder:
+        with _start_training(subject, folder) as reports:
             stopped = _read_steps(reports, max(1, through[-1].total_steps // 3))
             if stopped.finished:
                 raise NotApplicableError("the job is over after its first report; give it more steps")
             close(reports)  # type: ignore[arg-type]
-        with _trained(subject, folder) as reports:
+        with _start_training(subject, folder) as reports:
             rest = list(reports)
         expect(rest and rest[-1].finished, "the repeated job does not come to its end")
         steps = [report.step for report in rest if report.loss is not None]
@@ -81,7 +81,7 @@ def training_resumes(subject: Subject) -> None:
             f"{through[-1].step} of {through[-1].total_steps}",
         )
         _expect_same_losses(through, rest)
-        missing = sorted(expected - _files(folder))
+        missing = sorted(expected - _list_files(folder))
         expect(not missing, f"the resumed job did not write {', '.join(missing)}")
 
 
@@ -99,7 +99,7 @@ def _expect_same_losses(through: list[TrainProgress], resumed: list[TrainProgres
             )
 
 
-def _files(folder: Path) -> set[str]:
+def _list_files(folder: Path) -> set[str]:
     """Return the names of files that stand directly in the directory of a job."""
     return {path.name for path in folder.iterdir() if path.is_file()}
 
@@ -115,24 +115,24 @@ def _read_steps(reports: Iterator[TrainProgress], steps: int) -> TrainProgress:
 
 
 @check("training-options", "an unknown option is refused before anything is read", "train")
-def training_options(subject: Subject) -> None:
+def check_training_options(subject: Subject) -> None:
     """Check that it is a ``ConfigError``, before the first report."""
-    with _folder() as folder:
+    with _make_folder() as folder:
         _expect_config_error(subject, folder, {_UNKNOWN: "1"}, f"option {_UNKNOWN}")
 
 
 @check("training-data", "data that cannot be used is refused before the first step", "train")
-def training_data(subject: Subject) -> None:
+def check_training_data(subject: Subject) -> None:
     """Put a missing file, an empty one and one of garbage in the place of each file among the options."""
-    files = _file_options(subject.train_options)
-    with _folder() as folder:
-        for name, broken in _broken_files(files, folder):
+    files = _list_file_options(subject.train_options)
+    with _make_folder() as folder:
+        for name, broken in _write_broken_files(files, folder):
             _expect_config_error(subject, folder / "out", {name: broken}, f"{name} {Path(broken).name}")
 
 
 def _expect_config_error(subject: Subject, folder: Path, changes: Mapping[str, Any], what: str) -> None:
     try:
-        with _trained(subject, folder, changes) as reports:
+        with _start_training(subject, folder, changes) as reports:
             first = next(reports, None)
             while first is not None and first.step == 0 and not first.finished:
                 first = next(reports, None)
@@ -145,9 +145,9 @@ def _expect_config_error(subject: Subject, folder: Path, changes: Mapping[str, A
 
 
 @check("prediction-progress", "a prediction reports each row, its scores and its files", "predict")
-def prediction_progress(subject: Subject) -> None:
+def check_prediction_progress(subject: Subject) -> None:
     """Check that it finishes once, and the files of the last report exist and are not empty."""
-    with _folder() as folder, _predicted(subject, folder) as reports:
+    with _make_folder() as folder, _start_prediction(subject, folder) as reports:
         done = list(reports)
         strange = [report for report in done if not isinstance(report, PredictProgress)]
         expect(not strange, f"predict reports {strange[:1]!r}; expected PredictProgress records")
@@ -158,14 +158,14 @@ def prediction_progress(subject: Subject) -> None:
 
 
 @check("prediction-closes", "a prediction that is given up leaves the model free", "predict")
-def prediction_closes(subject: Subject) -> None:
+def check_prediction_closes(subject: Subject) -> None:
     """Close after the first report; then nothing runs or waits, and the model answers."""
-    with _folder() as folder, _predicted(subject, folder) as reports:
+    with _make_folder() as folder, _start_prediction(subject, folder) as reports:
         next(reports, None)
         close(reports)  # type: ignore[arg-type]
         expect(next(reports, None) is None, "a closed prediction goes on")
         expect_idle(subject, subject.model)
-        ask(subject, question())
+        ask(subject, make_question())
 
 
 @check(
@@ -173,13 +173,13 @@ def prediction_closes(subject: Subject) -> None:
     "options and data that cannot be used are refused before anything is asked",
     "predict",
 )
-def prediction_options(subject: Subject) -> None:
+def check_prediction_options(subject: Subject) -> None:
     """Check that it is a ``ConfigError``, before the first report."""
-    files = _file_options(subject.predict_options)
-    with _folder() as folder:
-        for name, value in [(_UNKNOWN, "1"), *_broken_files(files, folder)]:
+    files = _list_file_options(subject.predict_options)
+    with _make_folder() as folder:
+        for name, value in [(_UNKNOWN, "1"), *_write_broken_files(files, folder)]:
             try:
-                with _predicted(subject, folder / "out", {name: value}) as reports:
+                with _start_prediction(subject, folder / "out", {name: value}) as reports:
                     first = next(reports, None)
                     while first is not None and first.done == 0 and not first.finished:
                         first = next(reports, None)
@@ -193,11 +193,11 @@ def prediction_options(subject: Subject) -> None:
             raise BrokenError(f"a prediction with option {name} {value} is begun: {first!r}")
 
 
-def _file_options(options: Mapping[str, Any]) -> list[str]:
+def _list_file_options(options: Mapping[str, Any]) -> list[str]:
     return [name for name, value in options.items() if isinstance(value, str) and Path(value).is_file()]
 
 
-def _broken_files(names: list[str], folder: Path) -> Iterator[tuple[str, str]]:
+def _write_broken_files(names: list[str], folder: Path) -> Iterator[tuple[str, str]]:
     """Yield each option that is a file, with one that is missing, empty, or holds garbage."""
     if not names:
         raise NotApplicableError(
@@ -211,7 +211,7 @@ def _broken_files(names: list[str], folder: Path) -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def _make_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="glm-conformance-")).resolve()
     try:
         yield folder
@@ -220,30 +220,32 @@ def _folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _trained(
+def _start_training(
     subject: Subject, folder: Path, changes: Mapping[str, Any] | None = None
 ) -> Iterator[Iterator[TrainProgress]]:
     """Start a job on a model that is not placed, as ``glm train`` does."""
-    options = {**subject.trainer_options("options", subject.train_options), **(changes or {})}
-    model, devices, dtype, scheme = open_for_training(subject.host, subject.settings(), notify=lambda _: None)
+    options = {**subject.fill_trainer_options("options", subject.train_options), **(changes or {})}
+    model, devices, dtype, scheme = open_for_training(
+        subject.host, subject.make_settings(), notify=lambda _: None
+    )
     names = tuple(device.name for device in devices)
     job = TrainJob(subject.trainer_info.name, folder, options, names, dtype, scheme)
     with contextlib.closing(model):
-        yield _iterator(subject, "train", model, job)
+        yield _start_job(subject, "train", model, job)
 
 
 @contextlib.contextmanager
-def _predicted(
+def _start_prediction(
     subject: Subject, folder: Path, changes: Mapping[str, Any] | None = None
 ) -> Iterator[Iterator[PredictProgress]]:
     """Start a job on the shared model, as ``glm predict`` does."""
-    options = {**subject.trainer_options("predict_options", subject.predict_options), **(changes or {})}
+    options = {**subject.fill_trainer_options("predict_options", subject.predict_options), **(changes or {})}
     adapter = next(iter(subject.adapters), None)
     job = PredictJob(subject.trainer_info.name, folder, options, adapter)
-    yield _iterator(subject, "predict", subject.model.loaded, job)
+    yield _start_job(subject, "predict", subject.model.loaded, job)
 
 
-def _iterator(subject: Subject, hook: str, model: LoadedModel, job: TrainJob | PredictJob) -> Any:
+def _start_job(subject: Subject, hook: str, model: LoadedModel, job: TrainJob | PredictJob) -> Any:
     reports = subject.call(hook, model=model, job=job)
     if reports is None:
         raise NotApplicableError(f"it declines model {subject.model_name!r}; name another with --glm-model")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,10 +12,11 @@ from types import ModuleType
 from typing import Any, Literal
 
 from glm_core.chat_model import ChatModel
+from glm_core.cli.devices import list_taken_devices
 from glm_core.config import Settings
 from glm_core.errors import ConfigError, GlmError, PluginError
-from glm_core.models import adapter_directory, known_models, resolve
-from glm_core.plugins import Candidate, PluginHost, PluginReport, installed_candidates
+from glm_core.models import find_adapter_directory, list_known_models, resolve
+from glm_core.plugins import Candidate, PluginHost, PluginReport, list_candidates
 from glm_core.records import (
     BackendInfo,
     DeviceInfo,
@@ -30,18 +30,18 @@ from glm_core.records import (
     TrainerInfo,
     TrainJob,
 )
-from glm_core.routing import choose_devices, open_model
+from glm_core.routing import open_model
 from glm_core.survey import take_survey
 
 from .. import null_backend
 from ..driver import FrontendDriver, FrontendProcess
-from ..hosts import plugin_of
+from ..hosts import make_plugin
 from ._finding import find_candidate, find_module_name
-from ._imports import ImportReport, import_report
+from ._imports import ImportReport, examine_import
 from ._outcomes import NotApplicableError
 
 PATIENCE = 20.0
-"""Seconds that the kit waits for something that should happen."""
+"""Seconds that the kit waits for something that should happen: a model of another plugin may be slow."""
 
 _NEEDED_HOOKS = {"load_model", "chat_stream", "describe_backend", "describe_models"}
 _NULL_NAME = "glm_null"
@@ -79,14 +79,14 @@ class Subject:
         patience: float = PATIENCE,
     ) -> None:
         self.adapters = {
-            name: adapter_directory(name, path).resolve() for name, path in (adapters or {}).items()
+            name: find_adapter_directory(name, path).resolve() for name, path in (adapters or {}).items()
         }
         self.run_options = dict(run_options or {})
         self.driver = driver
         self.train_options = dict(train_options or {})
         self.predict_options = dict(predict_options or {})
         self.patience = patience
-        self.time_limit = 10 * patience
+        self.time_limit = 10 * patience  # of a whole check, which waits several times and may load a model
         self._wanted_model = model
         self._wanted_device = device
         self._candidate = find_candidate(plugin)
@@ -101,7 +101,7 @@ class Subject:
     @cached_property
     def import_report(self) -> ImportReport | None:
         """Return what importing the plugin does; ``None`` for a module that only this process has."""
-        return None if self.module_name is None else import_report(self.module_name, self.patience)
+        return None if self.module_name is None else examine_import(self.module_name, self.patience)
 
     def _load_plugin(self) -> object:
         """Import the plugin here, unless it has spoilt a process of its own already."""
@@ -141,7 +141,7 @@ class Subject:
         taken = {"describe_backend", "load_model"} & set(self.hooks)
         if self.own_devices:
             taken.add("describe_backend")
-        candidates = installed_candidates()
+        candidates = list_candidates()
         companions = []
         for candidate, report in zip(candidates, PluginHost(candidates).reports, strict=True):
             answered = set(report.hooks)
@@ -154,7 +154,7 @@ class Subject:
         if "load_model" in taken:
             members = [name for name in members if name not in runtime]
         if self._module is not null_backend and members:
-            null = plugin_of(**{name: getattr(null_backend, name) for name in members})
+            null = make_plugin(**{name: getattr(null_backend, name) for name in members})
             companions.append(Candidate(_NULL_NAME, "glm-core", "", lambda: null))
         return PluginHost([self._own, *companions])
 
@@ -185,7 +185,7 @@ class Subject:
             return there[0]
         if wanted is None:
             wanted = "null" if self._wanted_model == "null" else "auto"
-        return choose_devices(take_survey(self.host), wanted)[1][0]
+        return list_taken_devices(take_survey(self.host), "auto", wanted)[0]
 
     @property
     def backend(self) -> BackendInfo | RuntimeInfo:
@@ -213,7 +213,7 @@ class Subject:
         if self._wanted_model is not None:
             return self._wanted_model
         tried = []
-        for name in self._likely_models():
+        for name in self._list_likely_models():
             if self._takes(name):
                 return name
             tried.append(name)
@@ -222,14 +222,14 @@ class Subject:
             "name one that it runs with --glm-model"
         )
 
-    def _likely_models(self) -> list[str]:
+    def _list_likely_models(self) -> list[str]:
         cards = self.host.describe_many("describe_models", ModelCard)
         own = [
             card.name
             for card in cards.get(self.name, ())
             if card.path or not (card.hub_id or card.modelscope_id)
         ]
-        known = [card.name for card in known_models(self.host) if card.name in ("demo", "null")]
+        known = [card.name for card in list_known_models(self.host) if card.name in ("demo", "null")]
         return list(dict.fromkeys([*own, *known]))
 
     def _takes(self, name: str) -> bool:
@@ -254,14 +254,14 @@ class Subject:
             except ConfigError:  # of the missing options: otherwise it would
                 return True
 
-    def source(self, name: str | None = None) -> ModelSource:
+    def find_source(self, name: str | None = None) -> ModelSource:
         """Return what ``load_model`` is called with."""
         resolved = resolve(self.host, name or self.model_name, offline=True)
         return ModelSource(resolved.name, resolved.path, self.adapters)
 
     def _load(self, name: str, device: str, *, adapters: bool = False) -> LoadedModel | None:
-        source = self.source(name) if adapters else replace(self.source(name), adapters={})
-        runtimes = [self.name] if self.answers("load_model") else self.host.answering("load_model")
+        source = self.find_source(name) if adapters else replace(self.find_source(name), adapters={})
+        runtimes = [self.name] if self.answers("load_model") else self.host.list_answering("load_model")
         for runtime in runtimes:
             if self.host.call(runtime, "identify_model", source=source) is None:
                 continue
@@ -272,14 +272,14 @@ class Subject:
                 return model
         return None
 
-    def loaded(self) -> LoadedModel:
+    def load_fresh(self) -> LoadedModel:
         """Return a fresh model of ``load_model``, before ``place``; the caller closes it."""
-        model = self._load(self.model_name, self.settings().device, adapters=True)
+        model = self._load(self.model_name, self.make_settings().device, adapters=True)
         if model is None:
             raise NotApplicableError(f"no runtime here opens {self.model_name!r}")
         return model
 
-    def settings(self, **changes: Any) -> Settings:
+    def make_settings(self, **changes: Any) -> Settings:
         """Return how to open the model, with changes."""
         device = self._wanted_device
         if device is None and self.model_name == "null" and not self._places:
@@ -291,7 +291,7 @@ class Subject:
     def open(self, *, adapters: Mapping[str, Path] | None = None, **changes: Any) -> ChatModel:
         """Open the model through every stage, as ``glm run`` does; the caller closes it."""
         chosen = self.adapters if adapters is None else adapters
-        return open_model(self.host, self.settings(**changes), adapters=chosen)
+        return open_model(self.host, self.make_settings(**changes), adapters=chosen)
 
     @property
     def model(self) -> ChatModel:
@@ -301,7 +301,7 @@ class Subject:
         return self._opened
 
     @contextlib.contextmanager
-    def fresh(self, **changes: Any) -> Iterator[ChatModel]:
+    def open_fresh(self, **changes: Any) -> Iterator[ChatModel]:
         """Open a model of one check's own, and close it at the end of the block."""
         with self.open(**changes) as model:
             yield model
@@ -315,11 +315,11 @@ class Subject:
         return described[self.name]
 
     @contextlib.contextmanager
-    def frontend_process(self) -> Iterator[FrontendProcess]:
+    def open_frontend_process(self) -> Iterator[FrontendProcess]:
         """Yield a process for the frontend, not started yet."""
         info = self.frontend_info
         with tempfile.TemporaryDirectory(prefix="glm-conformance-", ignore_cleanup_errors=True) as folder:
-            options = option_values(info.options, self.run_options)
+            options = convert_options(info.options, self.run_options)
             process = FrontendProcess(info.run, options, Path(folder), self.patience)
             try:
                 yield process
@@ -338,10 +338,8 @@ class Subject:
         if self._driving is not None and self._driving.frontend.process.poll() is not None:
             self.forget_frontend()  # its last user has gone, and it with them
         if self._driving is None:
-            process = self._running.enter_context(self.frontend_process())
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                port = free.getsockname()[1]
-            driver = self.driver(process, port)
+            process = self._running.enter_context(self.open_frontend_process())
+            driver = self.driver(process, process.reserve_port())
             try:
                 driver.start()
             except BaseException:
@@ -364,11 +362,11 @@ class Subject:
             raise NotApplicableError("describe_trainer has no usable answer; another check says why")
         return described[self.name]
 
-    def trainer_options(
+    def fill_trainer_options(
         self, kind: Literal["options", "predict_options"], given: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return values of the described options, and of further ones that are given as text."""
-        return option_values(getattr(self.trainer_info, kind), given)
+        return convert_options(getattr(self.trainer_info, kind), given)
 
     def close(self) -> None:
         """Close what is open."""
@@ -378,7 +376,7 @@ class Subject:
         self.forget_frontend()
 
 
-def option_values(options: tuple[Option, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+def convert_options(options: tuple[Option, ...], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return option values as core hands them to a plugin: defaults, and text in the described type.
 
     Raises:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 
-from glm_core._conflicts import OWNERS, What
+from glm_core.conflicts import OWNERS, What
 from glm_core.errors import ConfigError
 from glm_core.frontends import describe_frontends
 from glm_core.plugins import PluginHost
@@ -19,7 +19,9 @@ from glm_core.records import ModelCard, TrainerInfo
 from glm_core.survey import take_survey
 
 KINDS = ("backend", "frontend", "runtime", "trainer")
-LONGEST_NAME = 30
+LONGEST_NAME = (
+    30  # characters; the name stands in lines of the templates, which then stay short enough to read
+)
 _BRINGS: dict[str, What] = {"backend": "device", "frontend": "frontend", "trainer": "trainer"}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[._-]+[A-Za-z0-9]+)*")
 
@@ -46,7 +48,7 @@ class PackageNames:
     short: str
 
     @classmethod
-    def of(cls, kind: str, name: str) -> PackageNames:
+    def derive(cls, kind: str, name: str) -> PackageNames:
         """Return the names that follow from what the author typed.
 
         Raises:
@@ -76,11 +78,11 @@ def refuse_taken(names: PackageNames, host: PluginHost) -> None:
     Raises:
         ConfigError: one is taken; says by what.
     """
-    for taken_by in _owners(names, host):
+    for taken_by in _find_owners(names, host):
         raise ConfigError(f"{taken_by}; choose another NAME")
 
 
-def _owners(names: PackageNames, host: PluginHost) -> Iterator[str]:
+def _find_owners(names: PackageNames, host: PluginHost) -> Iterator[str]:
     for report in host.reports:
         if report.name == names.plugin:
             yield f"a plugin {names.plugin!r} is installed already, by {report.distribution}"
@@ -90,13 +92,13 @@ def _owners(names: PackageNames, host: PluginHost) -> Iterator[str]:
         yield f"a Python module {names.package!r} is there already"
     whats: tuple[What, ...] = ("device", "model") if names.kind == "runtime" else (_BRINGS[names.kind],)
     for what in whats:
-        if names.short in _described(what, host) or names.short in _OURS[what]:
+        if names.short in _list_described(what, host) or names.short in _OURS[what]:
             yield f"a {what} {names.short!r} exists already"
 
 
-def _described(what: What, host: PluginHost) -> set[str]:
+def _list_described(what: What, host: PluginHost) -> set[str]:
     if what == "device":
-        return {device.type for placer in take_survey(host).placers() for device in placer.devices}
+        return {device.type for placer in take_survey(host).placers for device in placer.devices}
     if what == "frontend":
         return set(describe_frontends(host))
     if what == "trainer":

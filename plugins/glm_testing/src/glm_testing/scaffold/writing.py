@@ -36,7 +36,7 @@ def write_package(names: PackageNames, directory: Path) -> tuple[Path, ...]:
         raise ConfigError(
             f"{directory} exists already and is not an empty directory; choose another with --directory"
         )
-    files = {directory / path: text for path, text in _filled_in(names)}
+    files = {directory / path: text for path, text in _fill_in(names)}
     try:
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,23 +46,23 @@ def write_package(names: PackageNames, directory: Path) -> tuple[Path, ...]:
     return tuple(sorted(files))
 
 
-def _filled_in(names: PackageNames) -> Iterator[tuple[Path, str]]:
+def _fill_in(names: PackageNames) -> Iterator[tuple[Path, str]]:
     """Yield path and text of every file of the package."""
     needed = [f"glm-core{_THIS_RELEASE}", *_DEPENDENCIES.get(names.kind, ())]
     requirements = ", ".join(f'"{name}"' for name in needed)
     values = {**vars(names), "release": _THIS_RELEASE, "requirements": requirements}
     root = resources.files(__package__) / "templates"
     for folder in ("common", names.kind):
-        for path, template in _templates(root / folder, PurePosixPath()):
+        for path, template in _list_templates(root / folder, PurePosixPath()):
             parts = [part.replace("__package__", names.package) for part in path.parts]
             parts = [f".{part.removeprefix('dot_')}" if part.startswith("dot_") else part for part in parts]
             text = Template(template.read_text("utf-8")).substitute(values)
             yield Path(*parts), text
 
 
-def _templates(folder: Traversable, path: PurePosixPath) -> Iterator[tuple[PurePosixPath, Traversable]]:
+def _list_templates(folder: Traversable, path: PurePosixPath) -> Iterator[tuple[PurePosixPath, Traversable]]:
     for entry in folder.iterdir():
         if entry.is_dir():
-            yield from _templates(entry, path / entry.name)
+            yield from _list_templates(entry, path / entry.name)
         elif entry.name.endswith(_SUFFIX):
             yield path / entry.name.removesuffix(_SUFFIX), entry

@@ -19,14 +19,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ._isolation import format_error
+from .isolation import format_error
 
 _lock = threading.Lock()
 _users = 0  # who wants a trace now; a plain number, because hooks run on many threads
 
 
 @contextlib.contextmanager
-def tracing(wanted: bool = True) -> Iterator[None]:
+def enable_tracing(wanted: bool = True) -> Iterator[None]:
     """Trace every hook call of this process within the block, if ``wanted``."""
     global _users
     with _lock:
@@ -38,14 +38,14 @@ def tracing(wanted: bool = True) -> Iterator[None]:
             _users -= wanted
 
 
-def trace_from_now_on() -> None:
+def keep_tracing() -> None:
     """Trace every hook call of this process, for programs that run no command."""
     global _users
     with _lock:
         _users = _users or 1
 
 
-class Outcome:
+class CallOutcome:
     """What became of one call; its ``text`` ends the line."""
 
     text = ""
@@ -59,9 +59,9 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def trace_call(plugin: str, hook: str) -> Iterator[Outcome]:
+def trace_call(plugin: str, hook: str) -> Iterator[CallOutcome]:
     """Print one line about the call made in the block, where tracing is on."""
-    outcome = Outcome()
+    outcome = CallOutcome()
     if not _users:
         yield outcome
         return

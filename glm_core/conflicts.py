@@ -31,9 +31,8 @@ OWNERS: Mapping[What, Mapping[str, str]] = {
 """The packages of this project, by what each brings."""
 
 
-def claimants(host: PluginHost, what: What, claims: Claims) -> dict[str, list[str]]:
+def rank_claimants(host: PluginHost, what: What, claims: Claims) -> dict[str, list[str]]:
     """Return the plugins that claim each name, the one that keeps it first."""
-    distributions = {report.name: report.distribution for report in host.reports if report.status == "ok"}
     found: dict[str, list[str]] = {}
     for name, plugin in claims:
         plugins = found.setdefault(name, [])
@@ -41,7 +40,7 @@ def claimants(host: PluginHost, what: What, claims: Claims) -> dict[str, list[st
             plugins.append(plugin)
     for name, plugins in found.items():
         owner = OWNERS[what].get(name, "")
-        plugins.sort(key=lambda plugin: distributions.get(plugin) != owner)  # used at once
+        plugins.sort(key=lambda plugin: host.find_distribution(plugin) != owner)  # used at once
     return found
 
 
@@ -50,13 +49,12 @@ def find_name_conflicts(
 ) -> dict[str, tuple[str, ...]]:
     """Return, by plugin, a remark for every name that it shares with others; ask what is not given."""
     remarks: dict[str, list[str]] = defaultdict(list)
-    distributions = {report.name: report.distribution for report in host.reports}
     survey = survey or take_survey(host)
-    priorities = {placer.plugin: placer.info.priority for placer in survey.placers()}
-    for what, claims in _all_claims(host, survey, cards):
-        for name, (keeper, *others) in claimants(host, what, claims).items():
+    priorities = {placer.plugin: placer.info.priority for placer in survey.placers}
+    for what, claims in _collect_claims(host, survey, cards):
+        for name, (keeper, *others) in rank_claimants(host, what, claims).items():
             claim = f"devices of type {name!r}" if what == "device" else f"{what} {name!r}"
-            is_owner = what == "device" and distributions[keeper] == OWNERS[what].get(name)
+            is_owner = what == "device" and host.find_distribution(keeper) == OWNERS[what].get(name)
             for other in others:
                 first, second = f"; {keeper} comes first", ", which comes first"
                 if is_owner:
@@ -72,12 +70,12 @@ def find_name_conflicts(
     return {plugin: tuple(lines) for plugin, lines in remarks.items()}
 
 
-def _all_claims(host: PluginHost, survey: Survey, cards: Cards | None) -> Iterator[tuple[What, Claims]]:
+def _collect_claims(host: PluginHost, survey: Survey, cards: Cards | None) -> Iterator[tuple[What, Claims]]:
     frontends = host.describe("describe_frontend", FrontendInfo)
     yield "frontend", [(info.name, plugin) for plugin, info in frontends.items()]
     trainers = host.describe("describe_trainer", TrainerInfo)
     yield "trainer", [(info.name, plugin) for plugin, info in trainers.items()]
     cards = host.describe_many("describe_models", ModelCard) if cards is None else cards
     yield "model", [(card.name, plugin) for plugin, of_it in cards.items() for card in of_it]
-    placers = sorted(survey.placers(), key=lambda placer: -placer.info.priority)
+    placers = sorted(survey.placers, key=lambda placer: -placer.info.priority)
     yield "device", [(device.type, placer.plugin) for placer in placers for device in placer.devices]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from ._isolation import format_error
 from .errors import PluginError
+from .isolation import format_error
 
 ENTRY_POINT_GROUP = "glm.plugins"
 
@@ -24,22 +24,24 @@ class Candidate:
     load: Callable[[], object]
 
 
-def installed_candidates() -> list[Candidate]:
+def list_candidates() -> list[Candidate]:
     """Return every plugin that the installed packages declare, sorted by name; nothing is imported."""
     try:
-        found = [_candidate(point, point.dist) for point in metadata.entry_points(group=ENTRY_POINT_GROUP)]
+        found = [
+            _make_candidate(point, point.dist) for point in metadata.entry_points(group=ENTRY_POINT_GROUP)
+        ]
     except Exception:
         # Anything: one malformed entry_points.txt, of whatever package, makes importlib.metadata
         # refuse all of them, and the parser has no error class of its own.
-        found = list(_one_by_one())
+        found = list(_read_one_by_one())
     return sorted(found, key=lambda candidate: (candidate.name, candidate.distribution))
 
 
-def _one_by_one() -> Iterator[Candidate]:
+def _read_one_by_one() -> Iterator[Candidate]:
     """Yield candidates package by package; one that cannot be read is one that cannot be loaded."""
     seen: set[str] = set()
     for distribution in metadata.distributions():
-        name, version = _identity(distribution)
+        name, version = _read_identity(distribution)
         if name in seen:  # an earlier folder of sys.path wins, as it does for imports
             continue
         seen.add(name)
@@ -49,14 +51,14 @@ def _one_by_one() -> Iterator[Candidate]:
             if ENTRY_POINT_GROUP in (distribution.read_text("entry_points.txt") or ""):
                 yield Candidate(name, name, version, functools.partial(_refuse, error))
             continue
-        yield from (_candidate(point, distribution) for point in points)
+        yield from (_make_candidate(point, distribution) for point in points)
 
 
-def _candidate(point: metadata.EntryPoint, distribution: metadata.Distribution | None) -> Candidate:
-    return Candidate(point.name, *_identity(distribution), load=point.load)
+def _make_candidate(point: metadata.EntryPoint, distribution: metadata.Distribution | None) -> Candidate:
+    return Candidate(point.name, *_read_identity(distribution), load=point.load)
 
 
-def _identity(distribution: metadata.Distribution | None) -> tuple[str, str]:
+def _read_identity(distribution: metadata.Distribution | None) -> tuple[str, str]:
     """Return name and version of a package, also if its metadata is damaged."""
     try:
         assert distribution is not None

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from .errors import GlmError, PluginError
 
-LONGEST_TEXT = 300
+LONGEST_TEXT = 300  # a plugin's text shares a line with ours; the rest is in GLM_DEBUG's traceback
 
 _commands = 0
 """How many commands run in this process; more than one in tests."""
@@ -31,7 +31,7 @@ class PluginFailureError(PluginError):
 
 
 @contextlib.contextmanager
-def plugin_errors(plugin: str, what: str) -> Iterator[None]:
+def wrap_plugin_errors(plugin: str, what: str) -> Iterator[None]:
     """Raise whatever the block raises as an error that names the plugin whose code it calls.
 
     The one place that decides which errors of plugins are for users. `GlmError` is, by definition.
@@ -51,12 +51,12 @@ def plugin_errors(plugin: str, what: str) -> Iterator[None]:
         raise
     except BaseException as error:  # see above
         raise PluginFailureError(
-            f"plugin {plugin!r} failed in {what}: {format_error(error)}. "
+            f"{end_sentence(f'plugin {plugin!r} failed in {what}: {format_error(error)}')} "
             f"Report this to its author, or run with GLM_DISABLE_PLUGINS={plugin}."
         ) from error
 
 
-def broken_promise(plugin: str, what: str) -> PluginError:
+def make_promise_error(plugin: str, what: str) -> PluginError:
     """Return the error for a plugin that did something that a hook's contract forbids."""
     return PluginError(f"plugin {plugin!r}: {what}; report this to its author")
 
@@ -70,7 +70,7 @@ def format_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def safe_repr(value: object) -> str:
+def format_value(value: object) -> str:
     """Return the ``repr`` of a value in one line, or its type's name if ``__repr__`` raises."""
     try:
         return to_one_line(repr(value))
@@ -87,8 +87,13 @@ def to_one_line(text: str) -> str:
     return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]}..."
 
 
+def end_sentence(text: str) -> str:
+    """Return a text that another sentence can follow: with a full stop, unless it has an end already."""
+    return text if text.endswith((".", "!", "?", "。", "！", "？")) else f"{text}."
+
+
 @contextlib.contextmanager
-def running_command() -> Iterator[None]:
+def mark_running_command() -> Iterator[None]:
     """Mark this process as a command of ours, in which `divert_output` has an effect."""
     global _commands
     _commands += 1
