@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from glm_hub.checksums import write_checksums
+from glm_hub.verify import verify_files
 from glm_ptuning._checkpoints import Checkpoints
 from glm_runtime_torch.adapters.files import read_adapter_config
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
 from tiny_training import losses, options, reports, train, trained_files, write_rows
 
 import glm_core
-from glm_core import AdapterError, ConfigError, GlmError
+from glm_core import AdapterError, CheckpointError, ConfigError, GlmError
 
 
 @pytest.fixture(scope="module")
@@ -336,6 +338,61 @@ def test_a_diverging_job_keeps_its_last_checkpoint(
         train(model, tmp_path / "out", options(rows))
     assert Checkpoints(tmp_path / "out").list_steps() == [5]
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 8
+
+
+FILES = ("model.safetensors", "glm_adapter.json", "optimizer.safetensors", "training_state.json")
+
+
+@pytest.mark.parametrize("name", [*FILES, "trainer_state.json"])
+def test_a_checkpoint_that_changed_on_the_disk_is_not_resumed(
+    model: Path, finished: Path, rows: Path, tmp_path: Path, name: str
+) -> None:
+    """One bit is enough: directory and file are named, `glm verify` finds it, without it the job goes on."""
+    out = shutil.copytree(finished, tmp_path / "out")
+    shutil.rmtree(out / "checkpoint-12")
+    assert "as they should be" in verify_files(out / "checkpoint-10")
+    content = bytearray((out / "checkpoint-10" / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (out / "checkpoint-10" / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=name):
+        verify_files(out / "checkpoint-10")
+    with pytest.raises(ConfigError, match=f"checkpoint-10 is damaged.*{name}.*delete this directory"):
+        train(model, out, options(rows))
+    shutil.rmtree(out / "checkpoint-10")
+    assert "going on after" in messages(train(model, out, options(rows)))
+    assert trained_files(out) == trained_files(finished)
+
+
+@pytest.mark.parametrize("value", [None, -1, "12", 1e400, [], {}, [[{}]], True])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        *(("training_state.json", key) for key in ("step", "progress", "optimizer", "guard", "random")),
+        *(("training_state.json", f"progress.{key}") for key in ("step", "loss_sum", "best_step")),
+        *(("training_state.json", "guard.first"), ("training_state.json", "threads")),
+        ("trainer_state.json", "log_history"),
+    ],
+)
+def test_a_checkpoint_with_other_values_is_named_or_resumed(
+    model: Path, finished: Path, rows: Path, tmp_path: Path, name: str, key: str, value: Any
+) -> None:
+    """Values that no job writes, sealed as if one had: never another error than the one for the user."""
+    out = shutil.copytree(finished, tmp_path / "out")
+    shutil.rmtree(out / "checkpoint-12")
+    directory = out / "checkpoint-10"
+    content = json.loads((directory / name).read_text())
+    outer, _, inner = key.partition(".")
+    (content[outer] if inner else content)[inner or outer] = value
+    (directory / name).write_text(json.dumps(content))
+    (directory / "complete.json").unlink()
+    sealed = [path.name for path in directory.iterdir() if path.name != "glm_checksums.json"]
+    write_checksums(directory, sealed)
+    sizes = {path.name: path.stat().st_size for path in directory.iterdir()}
+    (directory / "complete.json").write_text(json.dumps({"step": 10, "files": sizes}))
+    try:
+        train(model, out, options(rows))
+    except ConfigError as error:
+        assert "checkpoint-10 is damaged" in str(error)  # noqa: PT017  # being resumed is right too
 
 
 @pytest.mark.parametrize("length", [10**5, 2**20])

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glm_runtime_torch.training import flush_directory, write_tensors, write_text
+from glm_hub.verify import verify_files
+from glm_runtime_torch.training import flush_directory, write_checksums, write_tensors, write_text
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from glm_core.errors import ConfigError, GlmError
+from glm_core.errors import CheckpointError, ConfigError, GlmError
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "training_state.json"
@@ -121,6 +122,8 @@ class Checkpoints:
             write_tensors(unfinished / OPTIMIZER_FILE, tensors)
             write_text(unfinished / STATE_FILE, json.dumps({"step": step, **state}))
             write_text(unfinished / TRAINER_STATE_FILE, format_json(trainer_state))
+            # Of all files, the optimiser's too: a job must not be resumed from bits that a disk has changed.
+            write_checksums(unfinished, [path.name for path in unfinished.iterdir()])
             # Written last: a directory without it is one that was not finished.
             sizes = {path.name: path.stat().st_size for path in sorted(unfinished.iterdir())}
             write_text(unfinished / MANIFEST, format_json({"step": step, "files": sizes}))
@@ -189,15 +192,19 @@ def is_complete(path: Path) -> bool:
 def read_checkpoint(path: Path) -> SavedState:
     """Return what a checkpoint holds beside the weights.
 
+    Every file is read and compared with its hash first, since a wrong weight or learning rate would only be
+    noticed hours later, or never.
+
     Raises:
         ConfigError: it is damaged.
     """
     try:
+        verify_files(path)
         state = json.loads((path / STATE_FILE).read_text("utf-8"))
         trainer_state = json.loads((path / TRAINER_STATE_FILE).read_text("utf-8"))
         tensors = load_file(path / OPTIMIZER_FILE)
         saved = SavedState(path, state["step"], tensors, state, trainer_state)
-    except (OSError, SafetensorError, *DAMAGE) as error:
+    except (OSError, SafetensorError, CheckpointError, *DAMAGE) as error:
         raise build_damage_error(path, error) from error
     if not isinstance(saved.step, int) or path.name != f"checkpoint-{saved.step}":
         raise build_damage_error(path, ValueError(f"{STATE_FILE} is of another step"))
@@ -208,7 +215,7 @@ def build_damage_error(path: Path, error: Exception) -> ConfigError:
     """Return what to tell a user whose checkpoint cannot be resumed."""
     reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
     return ConfigError(
-        f"{path} is damaged ({' '.join(reason.split())[:200]}); delete this directory, and the job goes on "
+        f"{path} is damaged ({' '.join(reason.split())[:400]}); delete this directory, and the job goes on "
         "from an earlier one"
     )
 

@@ -86,5 +86,5 @@ class DivergenceGuard:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_state` returned."""
-        self._zeros, self._first = state["zeros"], list(state["first"])
-        self._last = deque(state["last"], maxlen=WINDOW)
+        self._zeros, self._first = int(state["zeros"]), [float(loss) for loss in state["first"]]
+        self._last = deque(map(float, state["last"]), maxlen=WINDOW)

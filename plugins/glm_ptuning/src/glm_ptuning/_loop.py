@@ -104,6 +104,22 @@ class LoopProgress:
     best_loss: float | None = None
     best_step: int | None = None
 
+    def check(self, step: int) -> None:
+        """Refuse values that no job writes, before they become another error some steps later.
+
+        Raises:
+            ValueError: a field is of another type, or the step is not the checkpoint's.
+        """
+        numbers = (self.loss_sum, self.total_loss, self.best_loss or 0.0)
+        counts = (self.step, self.loss_steps, self.best_step or 0)
+        if (
+            self.step != step
+            or not all(type(value) in (int, float) for value in numbers)
+            or not all(type(value) is int and value >= 0 for value in counts)
+            or not all(isinstance(entry, dict) and "step" in entry for entry in self.history)
+        ):
+            raise ValueError("its progress or log is not what a job writes")
+
 
 class TrainingLoop:
     """One job, from its first step or from a checkpoint to its last step.
@@ -174,8 +190,11 @@ class TrainingLoop:
         self._progress = LoopProgress(
             **saved.state["progress"], history=list(saved.trainer_state["log_history"])
         )
+        self._progress.check(saved.step)
         restore_random_state(saved.tensors, saved.state["random"])
-        self._threads = saved.state["threads"]
+        self._threads = int(saved.state["threads"])
+        if self._threads < 1:
+            raise ValueError(f"threads is {self._threads}")
 
     def run(self) -> Iterator[TrainProgress]:
         """Train and report every step; closing the iterator writes a checkpoint first.

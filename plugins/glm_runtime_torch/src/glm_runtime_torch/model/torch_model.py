@@ -337,11 +337,6 @@ class TorchModel:
         A slot of the KV cache is as large as it was at the start: what the adapter's positions take
         of it beyond the room that adapters at the start were given, its requests have less.
 
-        Args:
-            name: what requests will call it.
-            directory: where its files are.
-            inside: read no file that is really elsewhere; ``None`` = anywhere.
-
         Raises:
             AdapterError: the name is taken, the adapter is damaged or of another model, or it is
                 longer than a slot of the KV cache.
