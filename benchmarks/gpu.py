@@ -248,7 +248,7 @@ class Bench:
     def _fill(self, model: TorchModel) -> None:
         """Answer until every position of the context is used."""
         length = model.info.context_length
-        prompt = tuple(model.tokenizer.chat_prompt([Message("user", "the " * (length * 3 // 4))]))
+        prompt = tuple(model.tokenizer.encode_chat([Message("user", "the " * (length * 3 // 4))]))
         request = ChatRequest(
             prompt=prompt, sampling=Sampling(max_length=length, do_sample=False, ignore_eos=True)
         )

@@ -135,7 +135,7 @@ def examples(model: TorchModel, pairs: Sequence[tuple[str, str]]) -> list[Exampl
     """The conversations as the network takes them."""
     result = []
     for prompt, answer in pairs:
-        ids = model.tokenizer.completion_prompt(prompt)
+        ids = model.tokenizer.encode_completion(prompt)
         first = len(ids)
         ids = [*ids, *model.tokenizer.encode(answer), min(model.tokenizer.stop_token_ids)]
         layout = model.network.find_layout(ids[:first])  # type: ignore[operator]

@@ -28,6 +28,7 @@ from .descriptions import (
     TrainerInfo as TrainerInfo,
 )
 from .errors import RequestError
+from .isolation import format_value
 from .jobs import (
     PredictJob as PredictJob,
     PredictProgress as PredictProgress,
@@ -96,7 +97,7 @@ class Sampling:
         for name in ("do_sample", "ignore_eos"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, bool):
-                raise RequestError(f"{name} must be true or false, got {value!r}")
+                raise RequestError(f"{name} must be true or false, got {format_value(value)}")
 
     def complete_with(self, defaults: Sampling) -> Sampling:
         """Return a copy in which every ``None`` is taken from ``defaults``."""

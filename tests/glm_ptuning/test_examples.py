@@ -65,7 +65,7 @@ def test_history_stands_in_the_chat_format(tokenizer: ChatGLMTokenizer) -> None:
     """Earlier rounds are what a chat would send."""
     row = Row(RowPlace(1), "再见", "好", (("你好", "您好"),))
     (example,) = tokenize([row], tokenizer, ExampleLengths(200, 32))
-    prompt = tokenizer.chat_prompt(row.build_messages())
+    prompt = tokenizer.encode_chat(row.build_messages())
     assert example.token_ids[: example.prompt_length] == prompt
 
 

@@ -77,7 +77,7 @@ def run(
 def alone(model: TorchModel, text: str, adapter: str | None, max_length: int = 49) -> str:
     """The greedy answer to one question, asked when nothing else runs."""
     request = ChatRequest(
-        prompt=tuple(model.tokenizer.chat_prompt([Message("user", text)])),
+        prompt=tuple(model.tokenizer.encode_chat([Message("user", text)])),
         sampling=Sampling(do_sample=False, max_length=max_length),
         adapter=adapter,
     )

@@ -326,14 +326,14 @@ def test_a_diverging_job_keeps_its_last_checkpoint(
     """A loss that is no number stops the job with a diagnosis; earlier checkpoints are whole."""
     from glm_ptuning import _loop
 
-    original, calls = _loop.token_losses, []  # type: ignore[attr-defined]
+    original, calls = _loop.compute_token_losses, []  # type: ignore[attr-defined]
 
     def broken(*arguments: Any, **settings: Any) -> torch.Tensor:
         calls.append(1)
         found = original(*arguments, **settings)
         return found * float("nan") if len(calls) > 14 else found
 
-    monkeypatch.setattr(_loop, "token_losses", broken)
+    monkeypatch.setattr(_loop, "compute_token_losses", broken)
     with pytest.raises(GlmError, match=r"step 8.*loss.*nan\..*The newest.*checkpoint-5"):
         train(model, tmp_path / "out", options(rows))
     assert Checkpoints(tmp_path / "out").list_steps() == [5]

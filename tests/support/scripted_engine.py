@@ -76,11 +76,11 @@ class NumberTokenizer(ScriptedTokenizer):
     def __init__(self) -> None:
         super().__init__([], [])
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """The number asked."""
         return [int(messages[-1].content)]
 
-    def completion_prompt(self, text: str) -> list[int]:
+    def encode_completion(self, text: str) -> list[int]:
         """The number."""
         return [int(text)]
 

@@ -74,9 +74,9 @@ def written_answer(tokenizer: ChatGLM3Tokenizer, *turns: Turn, end: str = "<|use
     """Ids of an answer of one message or several, and of the token that ends it."""
     ids: list[int] = []
     for number, (metadata, content) in enumerate(turns):
-        ids += [tokenizer.control_token_id("<|assistant|>")] if number else []
+        ids += [tokenizer.get_control_token_id("<|assistant|>")] if number else []
         ids += [*tokenizer.encode(f"{metadata}\n"), *tokenizer.encode(content)]
-    return [*ids, tokenizer.control_token_id(end)]
+    return [*ids, tokenizer.get_control_token_id(end)]
 
 
 def call_turn(name: str, arguments: str) -> Turn:

@@ -53,15 +53,15 @@ class ScriptedTokenizer:
         """Characters of ids."""
         return "".join(chr(0x4E00 + token) for token in token_ids)
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """The given prompt, whatever is asked."""
         return list(self.prompt)
 
-    def completion_prompt(self, text: str) -> list[int]:
+    def encode_completion(self, text: str) -> list[int]:
         """The given prompt."""
         return list(self.prompt)
 
-    def reply_filter(self) -> ReplyFilter:
+    def make_reply_filter(self) -> ReplyFilter:
         """No clean-up."""
         return ReplyFilter()
 

@@ -77,7 +77,7 @@ class Batches:
         rows = []
         while len(rows) < POOL_SIZE:
             sample = self._dialogues.sample(self._rng)
-            prompt = self._tokenizer.completion_prompt(sample.prompt)
+            prompt = self._tokenizer.encode_completion(sample.prompt)
             answer = [*self._tokenizer.encode(sample.answer), self._config.eos_token_id]
             if shorten and self._rng.random() < 0.5:
                 answer = answer[: self._rng.randint(*SHORT_ANSWER)]

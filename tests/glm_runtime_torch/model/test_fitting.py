@@ -9,7 +9,7 @@ import pytest
 import torch
 from glm_runtime_torch.adapters.prefix import StoredPrefix
 from glm_runtime_torch.families.registry import CHATGLM
-from glm_runtime_torch.model.fitting import SHORTEST_CONTEXT, Fit, fit, workspace_bytes
+from glm_runtime_torch.model.fitting import SHORTEST_CONTEXT, Fit, estimate_workspace_bytes, fit
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.empty_weights import build_without_weights
 from glm_runtime_torch.network.kv_cache import MAX_SLOTS
@@ -175,6 +175,6 @@ def test_adapters_count() -> None:
 def test_workspace_grows_with_prompt_and_slots() -> None:
     """Longer prompts and more rows of logits take more to compute in."""
     model = six_billion()
-    assert workspace_bytes(model, 4096, 1) > workspace_bytes(model, 2048, 1)
-    assert workspace_bytes(model, 2048, 16) > workspace_bytes(model, 2048, 1)
+    assert estimate_workspace_bytes(model, 4096, 1) > estimate_workspace_bytes(model, 2048, 1)
+    assert estimate_workspace_bytes(model, 2048, 16) > estimate_workspace_bytes(model, 2048, 1)
     assert isinstance(model.network, nn.Module)

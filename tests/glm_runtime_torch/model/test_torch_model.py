@@ -70,7 +70,7 @@ def test_nothing_is_in_memory_before_placement(directory: Path) -> None:
     model = open_source(ModelSource("tiny", directory), "float32")
     assert model is not None
     assert all(parameter.is_meta for parameter in model.network.parameters())
-    assert model.weight_bytes(unread_only=True) == 4 * model.info.num_parameters
+    assert model.count_weight_bytes(unread_only=True) == 4 * model.info.num_parameters
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -125,7 +125,7 @@ def test_the_result_loads_without_the_original_and_computes_the_same(
     loaded: Any = open_source(ModelSource("tiny", directory), "float32")
     loaded.quantize(scheme, embeddings=scheme if embeddings else None)
     loaded.materialize(CPU)
-    prompt = loaded.tokenizer.completion_prompt("hello world")
+    prompt = loaded.tokenizer.encode_completion("hello world")
     layout = loaded.network.find_layout(prompt)
     positions = layout.compute_position_ids(0, len(prompt)).unsqueeze(0)
     mask = torch.ones(1, 1, len(prompt), len(prompt), dtype=torch.bool)
@@ -151,7 +151,7 @@ def test_transformers_loads_the_result_too(
     theirs = AutoModel.from_pretrained(tmp_path / "out").float().eval()
     ours = open_with_prompt(tmp_path / "out", [1])
     tokenizer = CHATGLM.read_tokenizer(directory)
-    prompt = tokenizer.completion_prompt("hello world")
+    prompt = tokenizer.encode_completion("hello world")
     positions = ours.network.find_layout(prompt).compute_position_ids(0, len(prompt)).unsqueeze(0)
     ids, mask = torch.tensor([prompt]), torch.ones(len(prompt), len(prompt), dtype=torch.bool).tril()
     mask[:, :-1] = True
@@ -424,7 +424,7 @@ def hidden_error(original: Path, copy: Path) -> float:
         states = []
         tokenizer = CHATGLM.read_tokenizer(original)
         for line in dict.fromkeys(TEXT):
-            prompt = tokenizer.completion_prompt(line[: len(line) // 2])
+            prompt = tokenizer.encode_completion(line[: len(line) // 2])
             ids = [*prompt, *tokenizer.encode(line[len(line) // 2 :])]
             positions = model.network.find_layout(prompt).compute_position_ids(0, len(ids)).unsqueeze(0)
             context = torch.arange(len(ids)) < len(prompt) - 1

@@ -7,7 +7,12 @@ import sys
 from collections.abc import Generator
 from pathlib import Path
 
-from glm_core.cli.options import add_setting_options, make_command_parser, print_notice
+from glm_core.cli.options import (
+    add_setting_options,
+    make_command_parser,
+    make_number_reader,
+    print_notice,
+)
 from glm_core.config import expand, load_settings
 from glm_core.errors import CheckpointError, ConfigError
 from glm_core.models import verify_files
@@ -50,11 +55,11 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = make_command_parser("quantize", "Write a quantised checkpoint that loads without the original.")
     parser.add_argument("source", metavar="SRC", help="directory, known name or hub id of the original")
     parser.add_argument("destination", metavar="DST", help="directory to write; it must not exist yet")
-    parser.add_argument("--bits", metavar="N", type=int, required=True, help="8 or 4")
+    parser.add_argument("--bits", metavar="N", type=make_number_reader(int), required=True, help="8 or 4")
     parser.add_argument(
         "--group-size",
         metavar="N",
-        type=int,
+        type=make_number_reader(int),
         default=0,
         help="with 4 bits: input features that share a scale: 32, 64 or 128 (a scale per row)",
     )

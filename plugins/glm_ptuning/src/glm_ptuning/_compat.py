@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from glm_runtime_torch.training import TorchModel, as_torch_model, open_adapter, stored_bits
+from glm_runtime_torch.training import TorchModel, as_torch_model, open_adapter, read_stored_bits
 
 from glm_core import resolve_model
 from glm_core.config import Settings as CoreSettings, expand, is_first_process, load_settings
@@ -81,7 +81,7 @@ def _build_core_settings(settings: TrainingSettings) -> CoreSettings:
     revision = None if settings.model_revision == "main" else settings.model_revision
     wanted = None if settings.quantization_bit is None else f"int{settings.quantization_bit}"
     directory = resolve_model(settings.model_name_or_path, revision=revision)
-    stored = stored_bits(directory)
+    stored = read_stored_bits(directory)
     if stored and settings.quantization_bit not in (None, stored):
         raise CheckpointError(
             f"{settings.model_name_or_path} is quantised to {stored} bits already, quantization_bit "

@@ -21,7 +21,7 @@ class ExampleLengths:
     """How long examples may be, and how they are padded.
 
     Attributes:
-        source: tokens of a prompt; see the tokenizer's ``training_ids``.
+        source: tokens of a prompt; see the tokenizer's ``encode_training_row``.
         target: tokens of an answer.
         fill_up: make every batch as long as the longest example could be.
         learn_padding: let padding count in the loss.
@@ -51,7 +51,7 @@ def tokenize(
 ) -> list[TrainingIds]:
     """Return the tokens of rows, in their order."""
     return [
-        tokenizer.training_ids(
+        tokenizer.encode_training_row(
             row.build_messages(source_prefix), row.response, lengths.source, lengths.target
         )
         for row in rows

@@ -4,7 +4,7 @@ It is our own and not transformers' Trainer because of what is asked of it: the 
 checkpoints that are there whole or not at all, the same result from one process or several, and an
 iterator that a caller can close between two steps. Nothing in a step depends on the past but the weights,
 the optimiser and the step's number: which rows it sees, what dropout drops and the learning rate all
-follow from that number. What a family's rows look like is its tokenizer's ``training_ids``.
+follow from that number. What a family's rows look like is its tokenizer's ``encode_training_row``.
 
 Axes: B rows of a micro batch · n learnt tokens
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_runtime_torch.training import TrainingIds, count_resident_bytes, token_losses
+from glm_runtime_torch.training import TrainingIds, compute_token_losses, count_resident_bytes
 from torch import Tensor
 
 from glm_core.records import TrainProgress
@@ -280,7 +280,7 @@ class TrainingLoop:
         task = self._task
         examples = [task.examples[index] for index in task.order.get_rows(number)]
         batch = collate(examples, task.lengths, task.pad_token_id)
-        losses = token_losses(
+        losses = compute_token_losses(
             task.network,
             batch.input_ids,
             batch.labels,

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from glm_runtime_torch.training import TorchModel, adapter_key, check_request, training_tokenizer
+from glm_runtime_torch.training import TorchModel, check_request, get_adapter_key, get_training_tokenizer
 
 from glm_core import ChatRequest
 from glm_core.chat_model import collect
@@ -97,7 +97,7 @@ def build_requests(
     requests = []
     for index, row in enumerate(rows):
         prompt = encode_question(
-            training_tokenizer(model),
+            get_training_tokenizer(model),
             row,
             max_source_length=settings.job.max_source_length,
             source_prefix=settings.job.source_prefix,
@@ -201,7 +201,7 @@ def _identify_job(
     texts = [[row.prompt, row.response, row.history] for row in rows]
     return {
         "model": [*dataclasses.astuple(model.base), model.info.dtype, model.info.weight_bytes],
-        "adapter": adapter_key(model, job.adapter),
+        "adapter": get_adapter_key(model, job.adapter),
         "rows": hashlib.sha256(repr(texts).encode("utf-8", "surrogatepass")).hexdigest(),
         "settings": [
             settings.job.max_source_length,

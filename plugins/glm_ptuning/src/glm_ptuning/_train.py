@@ -15,7 +15,7 @@ from glm_runtime_torch.training import (
     TorchModel,
     TrainingIds,
     as_torch_model,
-    training_tokenizer,
+    get_training_tokenizer,
     use_gradient_checkpointing,
 )
 
@@ -199,7 +199,7 @@ class _JobData:
 
     def __init__(self, model: TorchModel, settings: TrainingSettings) -> None:
         self._settings = settings
-        self._tokenizer = training_tokenizer(model)
+        self._tokenizer = get_training_tokenizer(model)
         self.pad_token_id = self._tokenizer.pad_token_id
         self.messages: list[str] = []
         learn_padding = not settings.ignore_pad_token_for_loss

@@ -12,7 +12,7 @@ from glm_runtime_torch.training import (
     PrefixEncoder,
     TorchModel,
     load_prefix,
-    new_prefix_encoder,
+    make_prefix_encoder,
     open_adapter,
     prepare_frozen,
     prepare_trainable,
@@ -179,7 +179,7 @@ def _make_encoder(model: TorchModel, settings: TrainingSettings, base: BaseModel
             "takes; 128 is usual"
         )
     if settings.ptuning_checkpoint is None:
-        return new_prefix_encoder(
+        return make_prefix_encoder(
             model,
             settings.pre_seq_len,
             prefix_projection=settings.prefix_projection,

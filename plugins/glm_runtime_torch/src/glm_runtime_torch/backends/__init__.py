@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from ..generation.executor import DecodeExecutor, EagerExecutor
 from ..generation.step import StepInput
-from ..model.device_map import DeviceMap, map_of, one_device
+from ..model.device_map import DeviceMap, find_device_map, make_single_device_map
 from ..model.fitting import Fit, fit
 from ..model.torch_model import TorchModel
 from ..network.attention import (
@@ -67,8 +67,8 @@ __all__ = [
     "install_kernels",
     "load_on_devices",
     "make_quantized_table",
-    "map_of",
-    "one_device",
+    "find_device_map",
+    "make_single_device_map",
     "place_in_host_memory",
     "place_model",
     "quantize_model",

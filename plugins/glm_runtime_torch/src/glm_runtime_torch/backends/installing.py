@@ -17,7 +17,8 @@ from .kernel_set import KernelSet
 LINEARS = (nn.Linear, QuantizedLinear)
 TABLES = (nn.Embedding, QuantizedEmbedding)
 NORMS = (nn.LayerNorm, nn.RMSNorm)
-# Of the free memory, what a second form of a borrowed model's weights may take.
+# Of the free memory, what a second form of a borrowed model's weights may take: the owner, who may train or
+# save it, wants memory as well, and the KV cache takes its part of what is left.
 SECOND_FORM_SHARE = 0.5
 
 _log = logging.getLogger("glm")
@@ -77,7 +78,9 @@ def _group_by_matrix(network: nn.Module) -> list[list[Place]]:
     groups: dict[int, list[Place]] = {}
     for place in find_places(network, lambda module: type(module) in (*LINEARS, *TABLES)):
         if not _is_trained(place.module):
+            # By the weight itself: a tied head is the embedding's own tensor, and both must change together.
             groups.setdefault(id(place.module.weight), []).append(place)
+    # The largest first: while little else is in memory, its two forms raise no peak above the result.
     return sorted(groups.values(), key=lambda places: -places[0].module.weight.numel())
 
 

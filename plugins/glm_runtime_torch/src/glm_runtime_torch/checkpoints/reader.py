@@ -18,7 +18,7 @@ from torch import Tensor
 
 from glm_core.errors import CheckpointError
 
-from ..network.memory import release_pages
+from ..network.memory import find_mapping, release_pages
 from .confinement import pin_file
 from .integrity import check_not_lfs_pointer, check_not_sparse
 from .record_file import FileRecord, format_value, read_record
@@ -151,18 +151,20 @@ class Checkpoint:
         """Yield the first row's index and a view of some rows, valid until the next is asked for."""
         file, stored_name = self._tensors[name]
         stored = file.get(stored_name)
-        is_mapped, scale = file.is_mapped(stored), self._scales.get(name)
+        scale = self._scales.get(name)
         scales = None if scale is None else self._read_scales(scale)
         row_bytes = stored[:1].numel() * stored.element_size()
         step = max(1, PIECE_BYTES // max(1, row_bytes))
+        can_release = stored.is_contiguous() and file.is_mapped(stored)
+        mapping = file.find_mapping(stored) if can_release else (0, 0)
         for start in range(0, stored.shape[0], step):
             rows = stored[start : start + step]
             if scale is None or scales is None:
                 yield start, rows
             else:
                 yield start, scale.decode(rows, scales, torch.arange(start, start + len(rows)))
-            if is_mapped and rows.is_contiguous():
-                release_pages(rows)
+            if can_release:
+                release_pages(rows, mapping)
 
     def _read_scales(self, scale: StoredScale) -> Tensor:
         file, stored = self._companions[scale.name]
@@ -185,6 +187,13 @@ class _File:
     """One weight file: facts of its tensors, and the tensors themselves on demand."""
 
     facts: dict[str, TensorFacts]
+    _mapping = (0, 0)
+
+    def find_mapping(self, tensor: Tensor) -> tuple[int, int]:
+        """Return the file mapping that a tensor of this file lies on, see `find_mapping`."""
+        if not self._mapping[0] <= tensor.data_ptr() < self._mapping[1]:  # most often one holds all tensors
+            self._mapping = find_mapping(tensor)
+        return self._mapping
 
     def get(self, name: str) -> Tensor:
         raise AssertionError("each file form defines this")  # pragma: no cover

@@ -278,13 +278,15 @@ def _check_pickle(path: Path, data: io.BytesIO) -> None:
         if count > MAX_PICKLE_OPERATIONS:
             raise ValueError(f"its table takes more than {MAX_PICKLE_OPERATIONS:,} operations")
         is_call = operation.name == "GLOBAL"
-        if operation.name not in _OPERATIONS or (is_call and _find_call(*argument.split(" ", 1)) is None):
+        if operation.name not in _OPERATIONS or (
+            is_call and _find_call(*str(argument).split(" ", 1)) is None
+        ):
             what = str(argument).replace(" ", ".")[:80] if is_call else operation.name
             raise CheckpointError(
                 f"{path} holds something other than tensors ({what}): Python code would run if it were "
                 "loaded, so it is refused. Get the weights as safetensors, or from their authors."
             )
-        if operation.name == "LONG_BINPUT" and argument > MAX_PICKLE_OPERATIONS:
+        if operation.name == "LONG_BINPUT" and int(argument or 0) > MAX_PICKLE_OPERATIONS:
             raise ValueError(f"it numbers an object {argument:,}")  # the reader makes a list as long
 
 

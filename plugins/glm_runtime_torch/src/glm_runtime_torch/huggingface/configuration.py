@@ -13,7 +13,7 @@ from ..checkpoints.foreign_formats import KEYS as FORMAT_KEYS
 
 
 class ChatGLMConfig(PreTrainedConfig):
-    """Keys as published; `network_config` gives them the field's names.
+    """Keys as published; `make_network_config` gives them the field's names.
 
     Args:
         kwargs: the keys of ``config.json``; the defaults are ChatGLM-6B v1.1's.
@@ -62,10 +62,10 @@ class ChatGLMConfig(PreTrainedConfig):
         """Return what is written to ``config.json``: no word of a format that loading has undone."""
         return {key: value for key, value in super().to_dict().items() if key != "stored_formats"}
 
-    def network_config(self) -> NetworkConfig:
+    def make_network_config(self) -> NetworkConfig:
         """Return the shape of the network."""
-        return NetworkConfig.from_checkpoint(self.published())
+        return NetworkConfig.from_checkpoint(self.to_published())
 
-    def published(self) -> dict[str, Any]:
+    def to_published(self) -> dict[str, Any]:
         """Return the keys and values of a ``config.json``."""
         return dict(self.to_dict())

@@ -22,7 +22,7 @@ from glm_core.records import ChatRequest, Message, QuantizationScheme, Sampling,
 from ..adapters.prefix import StoredPrefix
 from ..architectures.chatglm import ChatGLM, ChatGLMLayout
 from ..families.registry import CHATGLM
-from ..model.device_map import map_of
+from ..model.device_map import find_device_map
 from ..model.torch_model import TorchModel
 from ..network.decoder import compute_language_model_loss
 from ..network.layout import lay_out_batch
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..network.prefix_encoder import PrefixEncoder
     from .tokenization import ChatGLMTokenizer
 
-PREFIX_DROPOUT = 0.1
+PREFIX_DROPOUT = 0.1  # the original's, of `PrefixEncoder`'s output in training
 # A backend for the processor would set the threads of a program that is not ours.
 PLACED_BY_THE_RUNTIME = ("cpu",)
 
@@ -59,13 +59,13 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__(config)
-        network = ChatGLM(config.network_config())
+        network = ChatGLM(config.make_network_config())
         self.transformer, self.lm_head = network.transformer, network.lm_head
         # The network is no submodule, since every name would be there twice. It has the same table of
         # modules, so what replaces a part of the one (resizing, quantisation) replaces it in the other.
         network._modules = self._modules
         self.__dict__["network"] = network
-        expect_stored_form(network, config.published())
+        expect_stored_form(network, config.to_published())
         if config.quantization_embeddings:
             self._tied_weights_keys = {
                 f"lm_head.{part}": f"transformer.word_embeddings.{part}"
@@ -161,8 +161,8 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
         if past_key_values is None and use_cache:
             past_key_values = DynamicCache(config=self.config)
-        position_ids, visible = self._layout(input_ids, position_ids, attention_mask)
-        store, num_prefix = self._store(past_key_values)
+        position_ids, visible = self._complete_layout(input_ids, position_ids, attention_mask)
+        store, num_prefix = self._choose_store(past_key_values)
         if num_prefix:
             front = visible.new_ones((*visible.shape[:-1], num_prefix))
             visible = torch.cat((front, visible), dim=-1)
@@ -191,7 +191,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         done = 0 if past_key_values is None else past_key_values.get_seq_length()
         done = max(done - self._prefix_length, 0)
         padding = None if attention_mask is None else attention_mask == 0
-        position_ids, visible = lay_out_batch(self._layout_of, input_ids, padding, start=done)
+        position_ids, visible = lay_out_batch(self._find_layout, input_ids, padding, start=done)
         return {
             "input_ids": input_ids[:, done:],
             "position_ids": position_ids,
@@ -306,7 +306,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ),
             seed=seed,
         )
-        model = self._started(tokenizer)
+        model = self._start_runtime_model(tokenizer)
         was_training, reply = self.training, ""
         self.eval()
         try:
@@ -318,14 +318,14 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             model.close()
             self.train(was_training)
 
-    def _started(self, tokenizer: ChatGLMTokenizer) -> TorchModel:
+    def _start_runtime_model(self, tokenizer: ChatGLMTokenizer) -> TorchModel:
         """Return this model ready for one conversation; on a GPU with the kernels of that GPU's backend."""
         if self.device.type not in PLACED_BY_THE_RUNTIME:
             placed = place_by_backend(self, tokenizer)
             if placed is not None:
                 return placed
         model = self.as_runtime_model("model", tokenizer)
-        model.start(self.device if self.network.route is None else map_of(self.network), slots=1)
+        model.start(self.device if self.network.route is None else find_device_map(self.network), slots=1)
         return model
 
     def _chat_with_beams(
@@ -336,23 +336,23 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         settings: dict[str, Any],
     ) -> str:
         messages: Sequence[Message] = build_messages(past, query)
-        prompt = torch.tensor([tokenizer.chat_tokenizer.chat_prompt(messages)], device=self.device)
+        prompt = torch.tensor([tokenizer.chat_tokenizer.encode_chat(messages)], device=self.device)
         output = self.generate(prompt, **settings)[0, prompt.shape[1] :].tolist()
-        return tokenizer.chat_tokenizer.reply_filter().feed(tokenizer.decode(output), last=True)
+        return tokenizer.chat_tokenizer.make_reply_filter().feed(tokenizer.decode(output), last=True)
 
     def _freeze_base(self) -> None:
         if self.prefix_encoder is not None:
             self.requires_grad_(False)
             self.prefix_encoder.requires_grad_(True)
 
-    def _layout_of(self, prompt: Sequence[int]) -> ChatGLMLayout:
+    def _find_layout(self, prompt: Sequence[int]) -> ChatGLMLayout:
         return ChatGLMLayout.from_prompt(self.network.config, prompt)
 
     @property
     def _prefix_length(self) -> int:
         return 0 if self.prefix_encoder is None else self.prefix_encoder.pre_seq_len
 
-    def _layout(
+    def _complete_layout(
         self, input_ids: Tensor | None, position_ids: Tensor | None, attention_mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return positions ``[B, R, T]`` and visibility ``[B, 1, T, S]``, the prefix left out."""
@@ -366,12 +366,12 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 raise ValueError(
                     "inputs_embeds needs position_ids and a 4D attention_mask: no ids to build them from"
                 )
-            built_positions, built_visible = lay_out_batch(self._layout_of, input_ids, padding)
+            built_positions, built_visible = lay_out_batch(self._find_layout, input_ids, padding)
             position_ids = built_positions if position_ids is None else position_ids
             visible = built_visible if visible is None else visible
         return (position_ids.unsqueeze(1) if position_ids.dim() == 2 else position_ids), visible
 
-    def _store(self, past_key_values: Cache | None) -> tuple[Any, int]:
+    def _choose_store(self, past_key_values: Cache | None) -> tuple[Any, int]:
         """Return where layers put keys and values, and how many prefix columns the mask still lacks."""
         if self.prefix_encoder is None:
             return past_key_values, 0

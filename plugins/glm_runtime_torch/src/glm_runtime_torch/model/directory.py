@@ -29,7 +29,7 @@ from ..tokenizers import ChatTokenizer
 from .torch_model import TorchModel
 
 
-def recognised_family(directory: Path, wanted: str = "") -> Family | None:
+def recognize_family(directory: Path, wanted: str = "") -> Family | None:
     """Return the family of a checkpoint directory, from its small files; ``None`` if it is not ours.
 
     Args:
@@ -74,12 +74,12 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         checkpoint=checkpoint,
         adapters=adapters,
         base_adapter=load_built_in_adapter(checkpoint, family, config),
-        sampling=_sampling_defaults(directory, family.sampling),
+        sampling=_read_sampling_defaults(directory, family.sampling),
         num_parameters=num_parameters,
     )
 
 
-def _sampling_defaults(directory: Path, family: Sampling) -> Sampling:
+def _read_sampling_defaults(directory: Path, family: Sampling) -> Sampling:
     """Return the family's defaults, with what the checkpoint's ``generation_config.json`` says on top."""
     path = directory / GENERATION_CONFIG
     if not path.is_file():
@@ -151,7 +151,7 @@ def _check_vocabulary(directory: Path, tokenizer: ChatTokenizer, network: Langua
         found = f"ends answers with token {ends}, config.json with {sizes.eos_token_id}"
     else:
         try:
-            prompt = tokenizer.completion_prompt("")
+            prompt = tokenizer.encode_completion("")
             if prompt:
                 network.find_layout(prompt)
             return

@@ -43,7 +43,7 @@ from ..network.parameters import (
 from ..quantization import quantize_from_files, quantize_in_place
 from ..tokenizers import ChatTokenizer, ToolTokenizer
 from .cache import reserve_cache
-from .device_map import DeviceMap, Parts, parts_of
+from .device_map import DeviceMap, Parts, find_parts
 
 CPU = torch.device("cpu")
 # What the adapter of requests that name none is called where it has to be named.
@@ -142,10 +142,10 @@ class TorchModel:
             return BaseModel(self.info.name)
         return BaseModel(self.info.name, fingerprint_parameters(self.network.named_parameters()))
 
-    def weight_bytes(self, *, unread_only: bool = False) -> int:
+    def count_weight_bytes(self, *, unread_only: bool = False) -> int:
         """Return the bytes that all weights take in memory, or only those that are still to be read."""
         return sum(
-            parameter.numel() * self._dtype_of(name, parameter).itemsize
+            parameter.numel() * self._choose_dtype(name, parameter).itemsize
             for name, parameter in list_unique_parameters(self.network)
             if parameter.is_meta or not unread_only
         )
@@ -183,10 +183,10 @@ class TorchModel:
     def parts(self) -> Parts:
         """The parts of the network that may be on different devices, with the memory that they will take."""
         sizes = {
-            name: parameter.numel() * self._dtype_of(name, parameter).itemsize
+            name: parameter.numel() * self._choose_dtype(name, parameter).itemsize
             for name, parameter in list_unique_parameters(self.network)
         }
-        return parts_of(self.network, sizes)
+        return find_parts(self.network, sizes)
 
     def materialize(
         self, place: torch.device | DeviceMap, modules: Iterable[nn.Module] | None = None
@@ -215,9 +215,9 @@ class TorchModel:
         for name, parameter in list_unique_parameters(self.network):
             if wanted is not None and id(parameter) not in wanted:
                 continue
-            device = place.of(name) if isinstance(place, DeviceMap) else place
+            device = place.find_device(name) if isinstance(place, DeviceMap) else place
             if parameter.is_meta:
-                value = self._checkpoint.read(name, dtype=self._dtype_of(name, parameter), device=device)
+                value = self._checkpoint.read(name, dtype=self._choose_dtype(name, parameter), device=device)
                 replace_parameter(self.network, parameter, value)
             elif parameter.device != device:
                 replace_parameter(self.network, parameter, parameter.to(device))
@@ -326,10 +326,10 @@ class TorchModel:
         """Return where inputs go, where each block is (``None`` = there), and all devices."""
         if not isinstance(place, DeviceMap):
             return place, None, (place,)
-        parts = parts_of(self.network)
+        parts = find_parts(self.network)
         if not self.is_borrowed:  # one that somebody else divided has its route
-            self.network.route = place.route(parts)
-        return place.places[parts.units[0].name], place.blocks(parts), place.devices
+            self.network.route = place.make_route(parts)
+        return place.places[parts.units[0].name], place.list_block_devices(parts), place.devices
 
     def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """Load an adapter beside those there are; running answers go on meanwhile.
@@ -375,7 +375,7 @@ class TorchModel:
     def _list_adapters(self) -> None:
         self.info = dataclasses.replace(self.info, adapters=self.engine.adapters.names)
 
-    def _dtype_of(self, name: str, parameter: Tensor) -> torch.dtype:
+    def _choose_dtype(self, name: str, parameter: Tensor) -> torch.dtype:
         if not parameter.is_floating_point():
             return parameter.dtype
         return torch.float32 if name.endswith(KEPT_IN_FLOAT32) else self.dtype

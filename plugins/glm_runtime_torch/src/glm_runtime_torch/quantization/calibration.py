@@ -106,13 +106,13 @@ def _parse_passage(path: Path, number: int, line: str, tokenizer: ChatTokenizer)
         )
     question = _truncate_text(prompt, MAX_TOKENS // 2, tokenizer)
     answer = [*tokenizer.encode(response), *sorted(tokenizer.stop_token_ids)[:1]]
-    return Passage(tuple(tokenizer.chat_prompt((Message("user", question),))), tuple(answer))
+    return Passage(tuple(tokenizer.encode_chat((Message("user", question),))), tuple(answer))
 
 
 def _split_text(text: str, tokenizer: ChatTokenizer) -> Passage:
     text = _truncate_text(text, MAX_TOKENS - CONTROL_TOKENS, tokenizer)
     half = len(text) // 2
-    return Passage(tuple(tokenizer.completion_prompt(text[:half])), tuple(tokenizer.encode(text[half:])))
+    return Passage(tuple(tokenizer.encode_completion(text[:half])), tuple(tokenizer.encode(text[half:])))
 
 
 def _truncate_text(text: str, num_tokens: int, tokenizer: ChatTokenizer) -> str:

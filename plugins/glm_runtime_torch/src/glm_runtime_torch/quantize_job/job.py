@@ -24,7 +24,7 @@ from ..checkpoints.requirements import require_parameters
 from ..checkpoints.scaled_weights import open_model_weights
 from ..checkpoints.writer import SafetensorsWriter, write_text
 from ..families.registry import Family
-from ..model.directory import build_network, read_config, recognised_family
+from ..model.directory import build_network, read_config, recognize_family
 from ..network.empty_weights import build_without_weights
 from ..network.language_model import LanguageModel
 from ..network.parameters import list_aliases, list_unique_parameters
@@ -65,7 +65,7 @@ def quantize_checkpoint(source: ModelSource, job: QuantizeJob) -> Iterator[Quant
         ConfigError: scheme, method, calibration file or destination cannot be used.
         CheckpointError: the source is damaged or quantised already.
     """
-    family = None if source.path is None else recognised_family(source.path, source.family)
+    family = None if source.path is None else recognize_family(source.path, source.family)
     if source.path is None or family is None:
         return None
     prepared = _prepare(source.path, family, job)

@@ -19,7 +19,7 @@ from ..network.layout import lay_out_batch
 from ..network.prefix_encoder import PrefixedKeyValues, PrefixEncoder
 
 
-def token_losses(
+def compute_token_losses(
     network: Any,
     input_ids: Tensor,
     labels: Tensor,

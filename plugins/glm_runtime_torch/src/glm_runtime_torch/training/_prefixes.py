@@ -15,12 +15,12 @@ from ..adapters.fingerprint import fingerprint_checkpoint
 from ..adapters.loading import load_prefix_encoder
 from ..checkpoints.json_file import read_json
 from ..checkpoints.reader import Checkpoint
-from ..model.directory import read_config, recognised_family
+from ..model.directory import read_config, recognize_family
 from ..model.torch_model import TorchModel
 from ..network.prefix_encoder import PrefixEncoder
 
 
-def new_prefix_encoder(
+def make_prefix_encoder(
     model: TorchModel, pre_seq_len: int, *, prefix_projection: bool, seed: int
 ) -> PrefixEncoder:
     """Return an untrained encoder of a model's sizes, in float32 on the CPU.
@@ -64,7 +64,7 @@ def load_prefix_for(directory: Path, name: str, adapter: AdapterDirectory) -> Pr
         CheckpointError: the directory holds no model that this runtime knows.
         AdapterError: the adapter is damaged or of another model.
     """
-    family = recognised_family(directory)
+    family = recognize_family(directory)
     if family is None:
         raise CheckpointError(f"{directory} holds no model of a family that this runtime knows")
     config = read_config(directory, read_json(directory / CONFIG), family)
