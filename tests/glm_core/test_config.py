@@ -22,6 +22,7 @@ OTHER_VALUES = {
     "quantize": "int4",
     "revision": "main",
     "offline": True,
+    "verify": True,
     "hub": "modelscope",
     "slots": 8,
     "context_length": 4096,
