@@ -32,9 +32,9 @@ from typing import Any
 import torch
 from glm_jobs.bench import Plan, measure
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
-from glm_runtime_torch.families.registry import CHATGLM, family_of
+from glm_runtime_torch.families.registry import CHATGLM, find_family
 from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.network.empty_weights import empty_weights
+from glm_runtime_torch.network.empty_weights import build_without_weights
 from glm_runtime_torch.quantization import QuantizedEmbedding, QuantizedLinear, expect_stored_form
 from reporting import machine, machine_line, markdown_table, write_report
 from torch import Tensor, nn
@@ -135,7 +135,7 @@ class Bench:
 
     @torch.inference_mode()
     def _forward_difference(self, case: Case) -> float:
-        from glm_runtime_torch.network.layout import batch_layout
+        from glm_runtime_torch.network.layout import lay_out_batch
 
         overrides = case.settings.get("config_override", {})
         kept = tuple((key, value) for key, value in overrides.items() if key == "position_encoding_2d")
@@ -143,7 +143,7 @@ class Bench:
         model = network(folder, getattr(torch, case.settings["dtype"]), kept)
         ids = case["input_ids"]
         padding = ids == PAD if case.settings["mask_and_positions"] == "given" else None
-        positions, visible = batch_layout(model.layout, ids, padding)
+        positions, visible = lay_out_batch(model.find_layout, ids, padding)
         model.to(self._place)
         logits = model(*(part.to(self._place) for part in (ids, positions, visible))).float().cpu()
         model.to("cpu")
@@ -248,7 +248,7 @@ class Bench:
     def _fill(self, model: TorchModel) -> None:
         """Answer until every position of the context is used."""
         length = model.info.context_length
-        prompt = tuple(model.tokenizer.chat_prompt([Message("user", "the " * (length * 3 // 4))]))
+        prompt = tuple(model.tokenizer.encode_chat([Message("user", "the " * (length * 3 // 4))]))
         request = ChatRequest(
             prompt=prompt, sampling=Sampling(max_length=length, do_sample=False, ignore_eos=True)
         )
@@ -296,13 +296,13 @@ def random_model(form: str, *, tiny: bool) -> TorchModel:
         raw |= {"num_layers": full.num_layers, "hidden_size": full.hidden_size, "vocab_size": full.vocab_size}
         raw |= {"inner_hidden_size": full.inner_hidden_size, "num_attention_heads": full.num_heads}
     shape = CHATGLM.read_config(raw)
-    with empty_weights():
+    with build_without_weights():
         built = CHATGLM.build(shape)
         if form != "float16":
             expect_stored_form(built, {"quantization_bit": int(form.removeprefix("int"))})
             _store_table(built)
     weights: Any = RandomWeights(built)
-    tokenizer = CHATGLM.tokenizer(demo)
+    tokenizer = CHATGLM.read_tokenizer(demo)
     return TorchModel(form, CHATGLM, shape, built, tokenizer, torch.float16, checkpoint=weights)
 
 
@@ -334,10 +334,10 @@ class _Ids:
 
 def _open(directory: Path, dtype: str, stop: Sequence[int], adapter: str | None = None) -> TorchModel:
     config = json.loads((directory / "config.json").read_text("utf-8"))
-    known = family_of(config)
+    known = find_family(config)
     assert known is not None
     ids: Any = _Ids(config["vocab_size"], [config["eos_token_id"]])
-    family = dataclasses.replace(known, tokenizer=lambda _: ids)
+    family = dataclasses.replace(known, read_tokenizer=lambda _: ids)
     from glm_runtime_torch.model.directory import open_directory
 
     adapters = {adapter: DATA / "chatglm-6b" / f"ptuning-{adapter}"} if adapter else {}

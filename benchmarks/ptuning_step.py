@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_ptuning._examples import Lengths, MicroBatches
-from glm_ptuning._loop import Loop, Task
+from glm_ptuning._examples import ExampleLengths, MicroBatches
+from glm_ptuning._loop import TrainingLoop, TrainingTask
 from glm_ptuning._processes import Processes
 from glm_ptuning._settings import parse_settings
 from glm_ptuning._trainable import TrainedPrefix
@@ -44,8 +44,8 @@ from glm_runtime_torch.adapters.files import BaseModel
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
 from glm_runtime_torch.families.registry import CHATGLM, NATIVE, Family
 from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.network.empty_weights import empty_weights
-from glm_runtime_torch.network.parameters import count_parameters, replace_parameter, unique_parameters
+from glm_runtime_torch.network.empty_weights import build_without_weights
+from glm_runtime_torch.network.parameters import count_parameters, list_unique_parameters, replace_parameter
 from glm_runtime_torch.quantization import expect_stored_form
 from glm_runtime_torch.tokenizers.training_rows import TrainingIds
 from reporting import busy_cores, machine, machine_line, markdown_table, write_report
@@ -220,10 +220,10 @@ def random_chatglm(shape: Shape, dtype: torch.dtype, device: torch.device, bits:
         bos_token_id=v - 3,
         eos_token_id=v - 2,
     )
-    with empty_weights():
+    with build_without_weights():
         network = CHATGLM.build(config)
         expect_stored_form(network, {"quantization_bit": bits})
-    for name, parameter in unique_parameters(network):
+    for name, parameter in list_unique_parameters(network):
         replace_parameter(network, parameter, random_weight(name, parameter, dtype, device))
     return as_model(CHATGLM, config, network, dtype)
 
@@ -299,7 +299,7 @@ def time_steps(
     total = WARM_UP + shape.steps
     with tempfile.TemporaryDirectory() as folder:
         rows = rows_of(shape, model.config)
-        task = Task(
+        task = TrainingTask(
             network=model.network,
             trainable=TrainedPrefix(model, encoder, BaseModel("random"), {}),
             device=device,
@@ -308,13 +308,13 @@ def time_steps(
             examples=rows,
             evaluation=[],
             order=MicroBatches(len(rows), 0, 0.0, 1, 0, drop_last=False),
-            lengths=Lengths(shape.source, shape.target),
-            evaluation_lengths=Lengths(shape.source, shape.target),
+            lengths=ExampleLengths(shape.source, shape.target),
+            evaluation_lengths=ExampleLengths(shape.source, shape.target),
             micro_batches_per_step=shape.passes,
             total_steps=total,
             output_dir=Path(folder),
         )
-        return timed(iter(Loop(task, settings, Processes(device)).run()).__next__, total, device)
+        return timed(iter(TrainingLoop(task, settings, Processes(device)).run()).__next__, total, device)
 
 
 def timed(step: Callable[[], Any], total: int, device: torch.device) -> list[float]:

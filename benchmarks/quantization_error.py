@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.network.attention import visibility_mask
+from glm_runtime_torch.network.attention import build_visibility_mask
 from glm_runtime_torch.quantization import QuantizedLinear, dequantize_rows, quantize_rows
 from glm_runtime_torch.quantization.gptq import InputStatistics, quantize_with_gptq
 from torch import Tensor, nn
@@ -135,12 +135,14 @@ def examples(model: TorchModel, pairs: Sequence[tuple[str, str]]) -> list[Exampl
     """The conversations as the network takes them."""
     result = []
     for prompt, answer in pairs:
-        ids = model.tokenizer.completion_prompt(prompt)
+        ids = model.tokenizer.encode_completion(prompt)
         first = len(ids)
         ids = [*ids, *model.tokenizer.encode(answer), min(model.tokenizer.stop_token_ids)]
-        layout = model.network.layout(ids[:first])  # type: ignore[operator]
-        mask = visibility_mask(torch.arange(len(ids))[None], torch.tensor([layout.context_length]), len(ids))
-        positions = layout.position_ids(0, len(ids)).unsqueeze(0)
+        layout = model.network.find_layout(ids[:first])  # type: ignore[operator]
+        mask = build_visibility_mask(
+            torch.arange(len(ids))[None], torch.tensor([layout.context_length]), len(ids)
+        )
+        positions = layout.compute_position_ids(0, len(ids)).unsqueeze(0)
         result.append(Example(torch.tensor([ids]), positions, mask, first))
     return result
 

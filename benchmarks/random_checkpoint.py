@@ -24,7 +24,7 @@ import sentencepiece
 import torch
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
 from glm_runtime_torch.architectures.chatglm2 import ChatGLM2, ChatGLM2Config
-from glm_runtime_torch.network.empty_weights import empty_weights
+from glm_runtime_torch.network.empty_weights import build_without_weights
 from glm_runtime_torch.quantization import expect_stored_form
 from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
 from torch import Tensor, nn
@@ -96,7 +96,7 @@ def write_checkpoint(
         scheme = QuantizationScheme.parse(form)
         config |= {"quantization_bit": scheme.bits, "quantization_embeddings": embeddings}
         config |= {"quantization_group_size": scheme.group_size} if scheme.group_size else {}
-    with empty_weights():
+    with build_without_weights():
         network = ChatGLM(ChatGLMConfig.from_checkpoint(config))
     shapes = _shapes(network, config)
     directory.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def write_chatglm3_checkpoint(directory: Path, *, num_layers: int, hidden_size: 
         "seq_length": 8192,
         "eos_token_id": 2,
     }
-    with empty_weights():
+    with build_without_weights():
         network = ChatGLM2(ChatGLM2Config.from_checkpoint(config))
     _write_shards(directory, _shapes(network, config), 0)
     (directory / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
@@ -154,7 +154,7 @@ def write_chatglm3_checkpoint(directory: Path, *, num_layers: int, hidden_size: 
 
 def _shapes(network: nn.Module, config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Every stored tensor by its name, as a tensor without data."""
-    with empty_weights():
+    with build_without_weights():
         expect_stored_form(network, config)
     return {
         name: parameter.to("meta", torch.int8 if parameter.dtype == torch.int8 else torch.float16)

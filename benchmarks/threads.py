@@ -36,7 +36,7 @@ def main() -> None:
             assert isinstance(model, TorchModel)
             model.materialize(torch.device("cpu"))
             model.start(torch.device("cpu"))
-        row: dict[str, float] = {"weight_mb": round(model.weight_bytes() / 2**20, 1)}
+        row: dict[str, float] = {"weight_mb": round(model.count_weight_bytes() / 2**20, 1)}
         for state in ("idle", "busy"):
             neighbour = multiprocessing.Process(target=_spin, daemon=True)
             if state == "busy":

@@ -21,6 +21,7 @@ from .errors import (
     HubError,
     ModelNotFoundError,
     OutOfMemoryError,
+    OutsideFolderError,
     PluginError,
     RequestError,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "ModelLoad",
     "ModelNotFoundError",
     "OutOfMemoryError",
+    "OutsideFolderError",
     "PluginError",
     "RequestError",
     "Sampling",

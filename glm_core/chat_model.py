@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._checks import to_tuple
@@ -237,22 +238,25 @@ class ChatModel(AbstractContextManager["ChatModel"]):
         """Return the runtime's own object, for hooks that work on it."""
         return self._model
 
-    def add_adapter(self, name: str, directory: str | os.PathLike[str]) -> None:
+    def add_adapter(
+        self, name: str, directory: str | os.PathLike[str], *, inside: Path | None = None
+    ) -> None:
         """Load an adapter beside those there are; requests may name it as soon as this returns.
 
         Args:
             name: what requests will call it.
             directory: where its files are.
+            inside: read no file that is really elsewhere, whatever links say; ``None`` = anywhere.
 
         Raises:
             AdapterError: the name is taken or empty, or the adapter is missing, damaged or of another
-                model.
+                model, or a file of it is not inside ``inside``.
         """
         if name in self.info.adapters:
             raise AdapterError(f"adapter {name!r} is loaded already; remove it first, or choose another name")
         holder, path = self._require_holder(), find_adapter_directory(name, directory)
         with wrap_plugin_errors(self._runtime, "add_adapter"):
-            holder.add_adapter(name, path)
+            holder.add_adapter(name, path, inside)
 
     def remove_adapter(self, name: str) -> None:
         """Forget an adapter; requests that run or wait with it end as they would have.

@@ -32,10 +32,11 @@ MAX_FILE_BYTES = 2**20
 """A settings file has fourteen lines; what is longer is another file, such as a device that never ends."""
 YES = ("1", "true", "yes", "on")
 NO = ("0", "false", "no", "off")
-_NUMBERS: Mapping[str, tuple[type[int] | type[float], str, float]] = {
-    "slots": (int, "whole number", MAX_SLOTS),
-    "context_length": (int, "whole number", MAX_CONTEXT_LENGTH),
-    "kv_memory": (float, "number of gigabytes", MAX_KV_MEMORY),
+MIN_KV_MEMORY = 1e-6  # gigabytes; less would leave no whole kilobyte for a conversation
+_NUMBERS: Mapping[str, tuple[type[int] | type[float], str, float, float]] = {
+    "slots": (int, "whole number", 1, MAX_SLOTS),
+    "context_length": (int, "whole number", 1, MAX_CONTEXT_LENGTH),
+    "kv_memory": (float, "number of gigabytes", MIN_KV_MEMORY, MAX_KV_MEMORY),
 }
 
 
@@ -85,12 +86,11 @@ class Settings:
                 raise ConfigError(f"{name} {format_value(word)} is unknown; expected one of {there}")
         if self.quantize != "none":
             QuantizationScheme.parse(self.quantize)
-        for name, (kind, _, maximum) in _NUMBERS.items():
+        for name, (_, _, minimum, maximum) in _NUMBERS.items():
             number = getattr(self, name)
-            if number is not NOT_SET and not (0 < number <= maximum and kind(number)):
-                raise ConfigError(
-                    f"{name} must be between 0 (automatic) and {maximum:g}, got {format_value(number)}"
-                )
+            if number is not NOT_SET and not minimum <= number <= maximum:
+                bounds = f"from {minimum:g} to {maximum:g}"
+                raise ConfigError(f"{name} must be 0 (automatic), or {bounds}, got {format_value(number)}")
 
 
 def find_config_file(environ: Mapping[str, str] = os.environ) -> Path:
@@ -200,7 +200,7 @@ def _convert(name: str, value: Any) -> Any:
             return word in YES
         raise ConfigError(f"{name} must be true or false, got {format_value(value)}")
     if name in _NUMBERS:
-        kind, what, _ = _NUMBERS[name]
+        kind, what, *_ = _NUMBERS[name]
         try:
             if isinstance(value, bool) or (kind is int and isinstance(value, float)):
                 raise TypeError

@@ -11,6 +11,7 @@
     ├── RequestError              a chat request is wrong: empty, too long, a bad sampling value
     ├── BusyError                 too many requests wait already; try again later
     ├── AdapterError              an adapter is missing, damaged or made for another model
+    │   └── OutsideFolderError    its files are not all inside the folder that they must be in
     └── ClosedError               the model was closed
 
 The message of each says what happened, the value seen, what was expected and what to do. The
@@ -63,6 +64,10 @@ class BusyError(GlmError):
 
 class AdapterError(GlmError):
     """An adapter is unknown, damaged, or was made for another model."""
+
+
+class OutsideFolderError(AdapterError):
+    """A file of an adapter is not inside the folder that adapters may be loaded from."""
 
 
 class ClosedError(GlmError):

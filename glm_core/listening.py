@@ -41,6 +41,18 @@ class Ended:
 
 ListenerEvent = Opened | Delta | Ended
 
+_opening = threading.local()
+
+
+def is_cancelled() -> bool:
+    """Return whether the answer that this thread opens or reads was cancelled.
+
+    For runtimes: before a stream is there, nobody can close it. One that works long on a request first
+    looks here between its steps, and raises whatever it likes: nobody listens.
+    """
+    listener: StreamListener | None = getattr(_opening, "listener", None)
+    return listener is not None and listener.is_cancelled
+
 
 class StreamListener:
     """Reads one stream on a thread of its own.
@@ -71,6 +83,11 @@ class StreamListener:
         self._stream: DeltaStream | None = None
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="glm-listener", daemon=True)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._cancelled.is_set()
 
     @property
     def is_running(self) -> bool:
@@ -109,6 +126,7 @@ class StreamListener:
 
     def _run(self) -> None:
         error: BaseException | None = None
+        _opening.listener = self
         try:
             self._read()
         except BaseException as raised:  # whatever it is, it is the listener's to hear and not this thread's

@@ -28,6 +28,7 @@ from .descriptions import (
     TrainerInfo as TrainerInfo,
 )
 from .errors import RequestError
+from .isolation import format_value
 from .jobs import (
     PredictJob as PredictJob,
     PredictProgress as PredictProgress,
@@ -96,7 +97,7 @@ class Sampling:
         for name in ("do_sample", "ignore_eos"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, bool):
-                raise RequestError(f"{name} must be true or false, got {value!r}")
+                raise RequestError(f"{name} must be true or false, got {format_value(value)}")
 
     def complete_with(self, defaults: Sampling) -> Sampling:
         """Return a copy in which every ``None`` is taken from ``defaults``."""
@@ -276,11 +277,17 @@ class LoadedModel(Protocol):
 class AdapterHolder(Protocol):
     """A loaded model whose adapters may change while it answers; both calls come from any thread."""
 
-    def add_adapter(self, name: str, directory: Path) -> None:
+    def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """Load an adapter; requests may name it as soon as this returns.
+
+        Args:
+            name: what requests will call it.
+            directory: where its files are.
+            inside: read no file that is really elsewhere, whatever links say; ``None`` = anywhere.
 
         Raises:
             AdapterError: the name is taken, or the adapter is damaged or of another model.
+            OutsideFolderError: a file to read is not inside ``inside``.
         """
         ...
 
@@ -304,6 +311,7 @@ class ModelSource:
         adapters: adapter name to its directory.
         model: a model object that the caller already has, for runtimes that know its class.
         tokenizer: the tokenizer object that belongs to ``model``.
+        family: which of its families the runtime shall take it for; empty = what the files say.
     """
 
     name: str
@@ -311,6 +319,7 @@ class ModelSource:
     adapters: Mapping[str, Path] = field(default_factory=dict)
     model: Any = None
     tokenizer: Any = None
+    family: str = ""
 
 
 @dataclass(frozen=True)

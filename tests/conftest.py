@@ -7,6 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes depends on who else computes on this machine; it is no reason to fail.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 # Several workers share the cores already. A second thread in each would wait for the others after every
 # operation of a tiny model. Set before any test imports torch; the tests' children inherit it.

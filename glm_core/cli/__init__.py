@@ -43,6 +43,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "measure prefill and decode speed and memory; JSON on the last line",
         "测量预填充与解码速度及内存；最后一行为 JSON",
     ),
+    "verify": (
+        "check a model's files against their known sizes and hashes",
+        "按已知的大小与哈希检查模型文件",
+    ),
     "models": ("list the models that are known by name", "列出已知的模型名称"),
     "devices": ("list the devices that a model can run on", "列出可以运行模型的设备"),
     "plugins": ("list the installed plugins and what became of them", "列出已安装的插件及其状态"),

@@ -13,6 +13,7 @@ ENTRY_POINT_GROUP = "glm.commands"
 PACKAGES = {
     **dict.fromkeys(("bench", "predict", "quantize", "train"), "glm-jobs"),
     "plugin": '"glm-core[testing]"',
+    "verify": '"glm-core[hub]"',
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from ..chat_model import ChatModel
 from ..config import DTYPES, HUBS, Settings, expand, load_settings
 from ..device_map import read_device_map
 from ..errors import ConfigError, PluginError
-from ..isolation import to_one_line
+from ..isolation import format_value, to_one_line
 from ..language import print_notice as print_notice
 from ..plugins import PluginHost, Status
 from ..records import Option
@@ -36,6 +37,25 @@ _SETTINGS: Mapping[str, tuple[str, str]] = {
     "offline": ("", "never touch the network"),
 }
 _METAVARS = {str: "TEXT", int: "N", float: "X"}
+
+
+def make_number_reader(kind: type) -> Callable[[str], Any]:
+    """Return what reads an option's number, an ``int`` or a ``float``; other types read themselves."""
+    if kind not in (int, float):
+        return kind
+
+    def read(text: str) -> Any:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = math.nan
+        # No count and no time reaches 64 bits; a library would fail on more, far from here.
+        if not abs(number) < 2**63:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {what}, got {format_value(text)}")
+        return number
+
+    return read
 
 
 class _CommandParser(argparse.ArgumentParser):
@@ -151,7 +171,11 @@ def add_flag(group: argparse._ActionsContainer, option: Option) -> None:
         if option.default is not None:
             text += f" ({option.default})".replace("%", "%%")
         group.add_argument(
-            flag, dest=option.name, type=option.type, help=text, metavar=_METAVARS[option.type]
+            flag,
+            dest=option.name,
+            type=make_number_reader(option.type),
+            help=text,
+            metavar=_METAVARS[option.type],
         )
     elif option.name.startswith("no_"):  # --no-history needs no --no-no-history
         group.add_argument(flag, dest=option.name, action="store_true", help=text)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from glm_backend_cpu._native import native
-from glm_runtime_torch.model.directory import open_directory, recognised_family
+from glm_runtime_torch.model.directory import open_directory, recognize_family
 from glm_runtime_torch.model.torch_model import TorchModel
 from tiny_adapters import write_adapter
 
@@ -72,7 +72,7 @@ def check_that_company_changes_nothing(model: LoadedModel, sampling: Sampling) -
 def on_the_reference(adapters: dict[str, Path], dtype: torch.dtype) -> Iterator[TorchModel]:
     """The demo model without any backend: plain torch throughout."""
     directory = glm_core.resolve_model("demo")
-    family = recognised_family(directory)
+    family = recognize_family(directory)
     assert family is not None
     model = open_directory(ModelSource("demo", directory, adapters), directory, family, dtype)
     model.materialize(torch.device("cpu"))

@@ -9,7 +9,7 @@ import torch
 from glm_backend_cpu._layers import NativeEmbedding, NativeLinear, NativeQuantizedLinear, activation_group
 from glm_backend_cpu._native import Native
 from glm_backend_cpu._torch_layers import TorchInt4Linear, TorchInt8Linear, TorchKernels
-from glm_runtime_torch.network.fused import linear_gelu
+from glm_runtime_torch.network.fused import apply_linear_gelu
 from glm_runtime_torch.quantization import (
     QuantizedLinear,
     dequantize_rows,
@@ -94,7 +94,7 @@ def test_feed_forward_part_is_fused(fastest: Native) -> None:
     x = torch.randn(4, 1, 32)
     with torch.no_grad():
         wanted = second(F.gelu(first(x), approximate="tanh"))
-    assert error(layers[1](linear_gelu(layers[0], x)), wanted) < 2e-6
+    assert error(layers[1](apply_linear_gelu(layers[0], x)), wanted) < 2e-6
 
 
 def test_layers_can_be_copied_and_printed(fastest: Native) -> None:

@@ -50,7 +50,7 @@ def network(dtype: torch.dtype = torch.float32) -> ChatGLM:
 def logits(model: nn.Module) -> Tensor:
     """Of one prompt."""
     prompt = [5, 6, 7, 81, 82]
-    positions = model.layout(prompt).position_ids(0, len(prompt)).unsqueeze(0)
+    positions = model.find_layout(prompt).compute_position_ids(0, len(prompt)).unsqueeze(0)
     with torch.inference_mode():
         found: Tensor = model(torch.tensor([prompt]), positions, None)
     return found

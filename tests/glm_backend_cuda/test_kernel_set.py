@@ -59,7 +59,7 @@ def decoded(network: ChatGLM, rows: list[int], attention: object = None) -> Tens
             lengths[rows].tolist(),
         )
     )
-    return network.decode(ids[rows], positions[rows], cache.decode_rows(*numbers))[:, 0]
+    return network.decode(ids[rows], positions[rows], cache.select_decode_rows(*numbers))[:, 0]
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from glm_runtime_torch.network.fused import linear_gelu
+from glm_runtime_torch.network.fused import apply_linear_gelu
 from glm_runtime_torch.quantization import (
     QuantizedLinear,
     dequantize_rows,
@@ -172,7 +172,7 @@ def test_feed_forward_part_is_fused(bits: int, columns: int) -> None:
     for rows in (3, DECODE_ROWS + 1):
         x = torch.randn(rows, columns)
         wanted = F.gelu(layer(x).double(), approximate="tanh")
-        assert error(linear_gelu(layer, x), wanted) < 1e-6
+        assert error(apply_linear_gelu(layer, x), wanted) < 1e-6
 
 
 @pytest.mark.parametrize(("bits", "group_size"), [(4, 0), (4, 32), (8, 0)])

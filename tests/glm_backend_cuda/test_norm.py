@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from glm_runtime_torch.network.fused import norm_of_sum
+from glm_runtime_torch.network.fused import normalize_sum
 from torch import nn
 
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -33,7 +33,7 @@ def test_rows_are_normalised(dtype: torch.dtype, width: int) -> None:
     x, residual = (torch.randn(2, 3, width) + 5).to(dtype), torch.randn(2, 3, width).to(dtype)
     for found, wanted in (
         (ours(x), exact(x.double())),
-        (norm_of_sum(ours, x, residual, 7.5), exact(7.5 * x.double() + residual.double())),
+        (normalize_sum(ours, x, residual, 7.5), exact(7.5 * x.double() + residual.double())),
     ):
         assert found.dtype == dtype
         assert (found.double() - wanted).norm() < 2 * ROUNDING[dtype] * wanted.norm()
@@ -54,8 +54,8 @@ def test_the_rest_is_left_to_torch() -> None:
     x = torch.randn(3, 32, requires_grad=True)
     for found, wanted in (
         (ours(x), norm(x)),
-        (norm_of_sum(ours, x, x, 2.0), norm(x + 2 * x)),
-        (norm_of_sum(ours, x.detach(), x[:1].detach(), 2.0), norm(x[:1] + 2 * x)),
+        (normalize_sum(ours, x, x, 2.0), norm(x + 2 * x)),
+        (normalize_sum(ours, x.detach(), x[:1].detach(), 2.0), norm(x[:1] + 2 * x)),
     ):
         assert torch.allclose(found, wanted, atol=1e-6)
     (gradient,) = torch.autograd.grad(ours(x).square().sum(), x)

@@ -13,10 +13,10 @@ from glm_backend_cuda._kernel_set import CudaKernels
 from glm_backend_cuda._placement import place_on, place_on_cuda
 from glm_runtime_torch.backends import installing, quantize_model
 from glm_runtime_torch.loading import open_source
-from glm_runtime_torch.model.device_map import map_of
+from glm_runtime_torch.model.device_map import find_device_map
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.language_model import LanguageModel
-from glm_runtime_torch.network.parameters import sharing_copy
+from glm_runtime_torch.network.parameters import copy_sharing_memory
 from glm_runtime_torch.quantization import QuantizedLinear
 from recorded_steps import RerunningRecorder, TensorAttention
 from tiny_models import tiny_checkpoint
@@ -93,7 +93,7 @@ def test_written_map_is_obeyed_or_refused(directory: Path) -> None:
     written = {"": "cpu", "transformer.layers.1": "meta"}
     model = opened(directory)
     place_on(model, Placement(("cpu", "meta"), written, slots=1), {CPU: GB, meta: GB})
-    assert [device.type for device in map_of(model.network).blocks(model.parts)] == [
+    assert [device.type for device in find_device_map(model.network).list_block_devices(model.parts)] == [
         "cpu",
         "meta",
         "cpu",
@@ -155,7 +155,7 @@ def test_model_of_somebody_else_keeps_its_layers(directory: Path) -> None:
     plain, _ = borrowed(directory)
     plain.start(CPU)
     network.train()
-    place_on(model, ONE, {CPU: GB}, places=map_of(network))
+    place_on(model, ONE, {CPU: GB}, places=find_device_map(network))
     assert any(isinstance(module, Shouting) for module in model.network.modules())
     assert [type(module) for module in network.modules()] == kinds
     assert network.training
@@ -172,7 +172,7 @@ def test_second_form_needs_memory(
     """Where int4 weights cannot be held twice, the model answers with its own layers, and a line says so."""
     monkeypatch.setattr(installing, "SECOND_FORM_SHARE", 1e-9)
     model, network = borrowed(directory)
-    place_on(model, ONE, {CPU: GB}, places=map_of(network))
+    place_on(model, ONE, {CPU: GB}, places=find_device_map(network))
     assert not any(isinstance(module, Shouting) for module in model.network.modules())
     assert len(answer(model)) == 6
     assert any("another form of its weights needs" in record.getMessage() for record in caplog.records)
@@ -183,7 +183,7 @@ def test_copy_shares_memory_and_ties(directory: Path) -> None:
     model = opened(directory)
     model.materialize(CPU)
     original: Any = model.network.requires_grad_(True)
-    twin: Any = sharing_copy(original)
+    twin: Any = copy_sharing_memory(original)
     assert twin.lm_head.weight is twin.transformer.word_embeddings.weight
     assert twin.lm_head.weight.data_ptr() == original.lm_head.weight.data_ptr()
     assert not any(value.requires_grad for value in twin.parameters())

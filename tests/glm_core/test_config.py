@@ -129,13 +129,13 @@ def test_own_variable_beats_the_hubs(environ: dict[str, str]) -> None:
             "quantize '4' is unknown; expected none, int8, int4, or int4-g128 and the like",
         ),
         ("GLM_SLOTS", "2.5", "slots must be a whole number, got '2.5'"),
-        ("GLM_SLOTS", "-1", "slots must be between 0 (automatic) and 1024, got -1"),
+        ("GLM_SLOTS", "-1", "slots must be 0 (automatic), or from 1 to 1024, got -1"),
         ("GLM_CONTEXT_LENGTH", "long", "context_length must be a whole number, got 'long'"),
         ("GLM_KV_MEMORY", "2 GB", "kv_memory must be a number of gigabytes, got '2 GB'"),
         ("GLM_HUB", "hf", "hub 'hf' is unknown; expected one of huggingface, modelscope"),
         ("GLM_OFFLINE", "maybe", "offline must be true or false, got 'maybe'"),
-        ("GLM_KV_MEMORY", "inf", "kv_memory must be between 0 (automatic) and 1.04858e+06, got inf"),
-        ("GLM_KV_MEMORY", "nan", "kv_memory must be between 0 (automatic) and 1.04858e+06, got nan"),
+        ("GLM_KV_MEMORY", "inf", "kv_memory must be 0 (automatic), or from 1e-06 to 1.04858e+06, got inf"),
+        ("GLM_KV_MEMORY", "nan", "kv_memory must be 0 (automatic), or from 1e-06 to 1.04858e+06, got nan"),
     ],
 )
 def test_bad_variable_is_named(variable: str, value: str, message: str, environ: dict[str, str]) -> None:

@@ -25,6 +25,7 @@ SURFACE = [
     "ModelNotFoundError",
     "NOT_SET",
     "OutOfMemoryError",
+    "OutsideFolderError",
     "PluginError",
     "RequestError",
     "Sampling",

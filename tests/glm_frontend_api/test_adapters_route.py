@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from api_support import ScriptedRuntime, Served, events, serving, until
+from glm_frontend_api import adapter_folder
 from glm_frontend_api.app import asgi_app
 from glm_testing import make_host
 from patience import PATIENCE_SECONDS
@@ -222,13 +223,59 @@ def test_paths_outside_the_folder_are_refused(
     assert runtime.directories == {}
 
 
-def test_files_that_are_links_to_the_outside_are_refused(
-    locked: Served, runtime: ScriptedRuntime, folder: Path
+@pytest.mark.parametrize(
+    "place",
+    [
+        "model.safetensors",
+        "config.json",
+        "checkpoint-9/model.safetensors",
+        "checkpoint-9/a/b/c.json",
+        "checkpoint-9",
+        "by-a-link/model.safetensors",
+    ],
+)
+@pytest.mark.parametrize("target", ["file", "directory", "nothing"])
+def test_links_to_the_outside_are_refused_at_any_depth(
+    locked: Served, runtime: ScriptedRuntime, folder: Path, place: str, target: str
 ) -> None:
-    """A directory of the folder must not hold what is elsewhere."""
-    (folder / "ads" / "model.safetensors").symlink_to("/etc/hostname")
+    """A directory of the folder must not hold what is elsewhere, also below it and behind links inside."""
+    (folder.parent / "elsewhere" / "file").write_text("x")
+    (folder / "other").mkdir()
+    (folder / "ads" / "by-a-link").symlink_to(folder / "other")
+    link = folder / "ads" / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    ends = {"file": "elsewhere/file", "directory": "elsewhere", "nothing": "elsewhere/nothing"}
+    link.symlink_to(folder.parent / ends[target])
     assert error_of(add(locked)) == (403, "path_not_allowed", "path")
     assert runtime.directories == {}
+
+
+def test_rings_of_links_inside_the_folder_are_no_obstacle(locked: Served, folder: Path) -> None:
+    """Each directory is looked at once, whatever links lead to it."""
+    (folder / "ads" / "again").symlink_to(folder / "ads")
+    (folder / "ads" / "up").symlink_to(folder)
+    assert add(locked).status_code == 201
+
+
+def test_directory_with_too_many_files_is_refused(
+    locked: Served, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking for links in a million files would take minutes."""
+    monkeypatch.setattr(adapter_folder, "MAX_ENTRIES", 3)
+    for number in range(4):
+        (folder / "ads" / f"{number}").touch()
+    answer = add(locked)
+    assert error_of(answer) == (400, "adapter_refused", "path")
+    assert "more than 3 files" in answer.json()["error"]["message"]
+
+
+def test_model_is_told_the_folder_and_its_refusal_is_a_403(
+    locked: Served, runtime: ScriptedRuntime, folder: Path
+) -> None:
+    """What a link becomes after the server's own look is seen by who opens the file."""
+    (folder / "outside").mkdir()
+    assert error_of(add(locked, path="outside")) == (403, "path_not_allowed", "path")
+    assert runtime.folders == {"ads": folder}
 
 
 @pytest.mark.parametrize("path", ["ads", "./ads/", "{folder}/ads", "link-in", "ads/../ads", "run/ads"])
@@ -371,3 +418,38 @@ def test_real_adapter_is_loaded_chosen_and_removed(tmp_path: Path) -> None:
         assert rest[-1] == "[DONE]"
         assert served.chat("hello", **fields).json()["choices"][0]["message"]["content"] == plain
         assert served.chat("hello", model="demo:tuned").status_code == 404
+
+
+def test_strangers_files_are_refusals_and_the_server_goes_on(tmp_path: Path) -> None:
+    """On the demo model: damaged and foreign adapters are 400, what leads out is 403, nothing is a 500."""
+    folder, demo = tmp_path / "adapters", glm_core.resolve_model("demo")
+    folder.mkdir()
+    write_adapter(tmp_path / "outside", demo)
+
+    def break_link(directory: Path) -> None:
+        (directory / "model.safetensors").unlink()
+        (directory / "checkpoint-9").mkdir()
+        (directory / "checkpoint-9" / "model.safetensors").symlink_to(
+            tmp_path / "outside" / "model.safetensors"
+        )
+
+    breaks: dict[str, Any] = {
+        "no-object": lambda directory: (directory / "glm_adapter.json").write_text("[" * 100_000),
+        "wrong-key": lambda directory: (directory / "glm_adapter.json").write_text(
+            '{"format": "glm-adapter", "format_version": 1, "family": 5}'
+        ),
+        "cut-off": lambda directory: (directory / "model.safetensors").write_bytes(b"\xff" * 100),
+        "pipe": lambda directory: os.mkfifo(directory / "glm_adapter.json"),
+        "peft": lambda directory: (
+            (directory / "model.safetensors").rename(directory / "adapter_model.bin"),
+            (directory / "adapter_config.json").write_text('{"peft_type": ["LORA"]}'),
+        ),
+        "link": break_link,
+    }
+    found = {}
+    with glm_core.load("demo") as model, serving(model, api_key=KEY, adapters_dir=folder) as served:
+        for name, damage in breaks.items():
+            damage(write_adapter(folder / name, demo))
+            found[name] = error_of(add(served, name, name))[:2]
+        assert add(served, "good", str(write_adapter(folder / "good", demo))).status_code == 201
+    assert found == {**dict.fromkeys(breaks, (400, "adapter_refused")), "link": (403, "path_not_allowed")}

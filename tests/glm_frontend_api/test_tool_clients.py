@@ -75,7 +75,7 @@ def served(tokenizer: ChatGLM3Tokenizer) -> Iterator[Served]:
     told = [Message("user", QUESTION)]
     stages: dict[tuple[int, ...], Sequence[int]] = {}
     for number, answer in enumerate(said):
-        stages[tuple(tokenizer.chat_prompt(told, (WEATHER, TIME)))] = answer
+        stages[tuple(tokenizer.encode_chat(told, (WEATHER, TIME)))] = answer
         if number < 2:
             told += [calls[number], results[number]]
     model, _ = scripted_model(tokenizer, lambda prompt: stages[tuple(prompt)])

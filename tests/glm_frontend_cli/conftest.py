@@ -54,7 +54,7 @@ class ScriptedRuntime:
     def close(self) -> None:
         """Nothing to give back."""
 
-    def add_adapter(self, name: str, directory: Path) -> None:
+    def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """List it, and note where it is."""
         self.adapters = (*self.adapters, name)
         self.directories[name] = directory

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from glm_http.refusals import RefusalError
 from http_support import EchoApp, Running, build_request, chunk, guard, serving_app
 from patience import wait_until
 from starlette.datastructures import Headers
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 LIMIT = 1000
 
@@ -66,15 +67,15 @@ def test_body_in_chunks_beyond_the_limit_is_refused_while_it_comes(running: Runn
 def test_application_that_swallows_the_refusal_cannot_answer_otherwise() -> None:
     """Frameworks turn what goes wrong while reading into a 400 of their own; the client gets the 413."""
 
-    async def swallow(scope: Scope, receive: object, send: object) -> None:
+    async def swallow(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         try:
             while True:
-                await receive()  # type: ignore[operator]
+                await receive()
         except RefusalError:
-            await send({"type": "http.response.start", "status": 400, "headers": []})  # type: ignore[operator]
-            await send({"type": "http.response.body", "body": b"error parsing"})  # type: ignore[operator]
+            await send({"type": "http.response.start", "status": 400, "headers": []})
+            await send({"type": "http.response.body", "body": b"error parsing"})
 
     with serving_app(guard(swallow, LIMIT)) as running:
         answer = running.send(build_chunked(b"x" * 5 * LIMIT))
@@ -126,10 +127,13 @@ def test_websockets_are_turned_away_without_advice(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An upgrade that is not offered is ignored, as the standard says, and nothing is logged."""
-    upgrade = {"Upgrade": "websocket", "Sec_WebSocket_Key": "x", "Sec_WebSocket_Version": "13"}
-    request = build_request(
-        "/a", X_Login="1", method="GET", close=False, Connection="Upgrade, close", **upgrade
-    )
+    upgrade: dict[str, Any] = {
+        "Connection": "Upgrade, close",
+        "Upgrade": "websocket",
+        "Sec_WebSocket_Key": "x",
+        "Sec_WebSocket_Version": "13",
+    }
+    request = build_request("/a", method="GET", close=False, X_Login="1", **upgrade)
     with running.connect() as client:
         client.sendall(request)
         assert b" 200 " in client.recv(65536).partition(b"\r\n")[0]

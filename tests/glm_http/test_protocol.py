@@ -91,6 +91,18 @@ def test_nonsense_is_a_400_and_the_log_stays_empty(
     assert caplog.text == ""
 
 
+class Recorder(logging.Handler):
+    """Keeps what is logged; pytest's own list is not emptied between examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one message."""
+        self.messages.append(record.getMessage())
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     strategies.lists(
@@ -118,9 +130,7 @@ def test_nonsense_is_a_400_and_the_log_stays_empty(
 )
 def test_whatever_is_sent_the_next_request_is_answered(pieces: list[bytes]) -> None:
     """Parts of requests in any order do no harm and leave no traceback."""
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
+    handler = Recorder()
     logging.getLogger().addHandler(handler)
     try:
         app = EchoApp(released=True)
@@ -129,7 +139,7 @@ def test_whatever_is_sent_the_next_request_is_answered(pieces: list[bytes]) -> N
             assert start_line(running.send(build_request("/", b"fine"))) == b"HTTP/1.1 200 OK"
     finally:
         logging.getLogger().removeHandler(handler)
-    assert [record.getMessage() for record in records] == []
+    assert handler.messages == []
 
 
 # --- what would hold the event loop up -----------------------------------------------------------

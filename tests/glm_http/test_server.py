@@ -12,6 +12,7 @@ from child_process import ChildProcess
 from glm_http.server import Server, bind, format_url, serving_on_thread
 from http_support import SUPPORT, EchoApp, build_request, guard, read_all, serving_app
 from patience import PATIENCE_SECONDS, wait_until
+from starlette.types import Receive, Scope, Send
 
 from glm_core import ConfigError
 
@@ -115,11 +116,11 @@ def test_request_that_does_not_arrive_is_given_up() -> None:
 def test_answer_that_nobody_reads_is_given_up() -> None:
     """A client that takes nothing of its answer holds its connection only for a while."""
 
-    async def answer_much(scope: object, receive: object, send: object) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
-        await send({"type": "http.response.body", "body": b"x" * 50_000_000})  # type: ignore[operator]
+    async def answer_much(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 50_000_000})
 
-    with serving_app(answer_much, body_seconds=0.2) as running, running.connect() as client:  # type: ignore[arg-type]
+    with serving_app(answer_much, body_seconds=0.2) as running, running.connect() as client:
         client.sendall(build_request("/"))
         wait_until(lambda: running.server.server_state.total_requests == 1)
         wait_until(lambda: not running.server.server_state.connections)
@@ -128,13 +129,13 @@ def test_answer_that_nobody_reads_is_given_up() -> None:
 def test_server_that_cannot_start_is_an_error() -> None:
     """Who waits for it is told."""
 
-    async def fail(scope: object, receive: object, send: object) -> None:
-        if scope["type"] == "lifespan":  # type: ignore[index]
-            await receive()  # type: ignore[operator]
-            await send({"type": "lifespan.startup.failed", "message": "no"})  # type: ignore[operator]
+    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": "no"})
 
     with bind("127.0.0.1", 0) as listener:
-        with pytest.raises(RuntimeError, match="did not start"), serving_on_thread(Server(fail), listener):  # type: ignore[arg-type]
+        with pytest.raises(RuntimeError, match="did not start"), serving_on_thread(Server(fail), listener):
             raise AssertionError("it started")
 
 

@@ -9,9 +9,9 @@ from glm_hub.model_files import (
     SAFETENSORS,
     TORCH,
     WeightForm,
+    find_companions,
     find_weight_form,
     is_companion,
-    list_companions,
 )
 
 COMPANIONS = (
@@ -46,7 +46,7 @@ def test_companions_are_found_relative_to_the_directory(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{}", "utf-8")
     (tmp_path / "checkpoint-1").mkdir()
     (tmp_path / "checkpoint-1" / "tokenizer.json").write_text("{}", "utf-8")
-    found = [path.as_posix() for path in list_companions(tmp_path)]
+    found = [path.as_posix() for path in find_companions(tmp_path)]
     assert found == ["additional_chat_templates/rag.jinja", "tokenizer.json"]
 
 

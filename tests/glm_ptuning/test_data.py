@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from glm_ptuning._data import Columns, read_column_names, read_rows
+from hypothesis import given, settings, strategies as st
 
 from glm_core import ConfigError, Message
+from glm_core.cleaning import clean_text
 
 COLUMNS = Columns("q", "a")
 
@@ -24,9 +26,15 @@ def test_a_row_becomes_a_conversation(tmp_path: Path) -> None:
     """Earlier rounds come before the question, and the source prefix before everything."""
     row = {"q": "又如何", "a": "好", "h": [["你好", "您好"], ["几点", "三点"]]}
     (read,) = read_rows(lines(tmp_path, row), Columns("q", "a", "h")).rows
-    assert [message.content for message in read.messages()] == ["你好", "您好", "几点", "三点", "又如何"]
-    assert read.messages("Q: ")[0] == Message("user", "Q: 你好")
-    assert read.messages()[-1].role == "user"
+    assert [message.content for message in read.build_messages()] == [
+        "你好",
+        "您好",
+        "几点",
+        "三点",
+        "又如何",
+    ]
+    assert read.build_messages("Q: ")[0] == Message("user", "Q: 你好")
+    assert read.build_messages()[-1].role == "user"
 
 
 def test_history_may_be_absent_or_json_in_a_cell(tmp_path: Path) -> None:
@@ -42,11 +50,53 @@ def test_empty_rows_are_left_out_and_named(tmp_path: Path) -> None:
     """Rows with an empty or absent text are left out as in the original, and said with their lines."""
     rows = [{"q": "1", "a": "2"}, {"q": " ", "a": "2"}, {"q": "1", "a": None}]
     table = read_rows(lines(tmp_path, *rows), COLUMNS)
-    assert [row.line for row in table.rows] == [1]
+    assert [str(row.place) for row in table.rows] == ["line 1"]
     assert table.format_report().endswith(
         "2 left out because the prompt or the response is empty: lines 2, 3"
     )
     assert len(read_rows(lines(tmp_path, *rows), COLUMNS, keep_empty=True).rows) == 3
+
+
+@pytest.mark.parametrize("column", ["q", "a", "h"])
+def test_half_a_character_is_a_bad_row(tmp_path: Path, column: str) -> None:
+    """JSON can write it, no tokenizer can take it; the row and its column are named, and the rest is text."""
+    bad = [["\ud800", "x"]] if column == "h" else "x\udfff"
+    row = {"q": "1", "a": "2", "h": [["3", "4"]]} | {column: bad}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(ConfigError, match=f"line 1: column '{column}' .*half a character"):
+        read_rows(path, Columns("q", "a", "h"))
+
+
+TEXTS = st.text(max_size=300).map(lambda text: text.encode("utf-8", "ignore"))
+
+
+@given(content=st.binary(max_size=300) | TEXTS)
+@settings(max_examples=150, deadline=None, derandomize=True)
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.csv"])
+def test_any_bytes_are_rows_or_one_printable_error(
+    tmp_path_factory: pytest.TempPathFactory, name: str, content: bytes
+) -> None:
+    """Whatever a file holds: nothing but a `ConfigError`, which a terminal can show."""
+    path = tmp_path_factory.mktemp("rows") / name
+    for start in (b"", b"[", b'{"q": "1", "a": ', b"q,a\n"):
+        path.write_bytes(start + content)
+        message = ""
+        try:
+            read_rows(path, COLUMNS)
+        except ConfigError as error:
+            message = str(error)
+        assert clean_text(message) == message
+
+
+def test_rows_of_an_array_are_named_by_their_number(tmp_path: Path) -> None:
+    """An array may stand on one line, so bad and empty rows are told by their number in it."""
+    path = tmp_path / "rows.json"
+    path.write_text('[{"q": "1", "a": "2"}, {"q": 5, "a": "2"}, {"q": "", "a": "2"}, 7]')
+    with pytest.raises(ConfigError, match=r"row 2 \(line 1\): column 'q'[^\x00]*row 4 \(line 1\): "):
+        read_rows(path, COLUMNS)
+    path.write_text('[{"q": "1", "a": "2"}, {"q": "", "a": "2"}, {"q": "", "a": "2"}]')
+    assert read_rows(path, COLUMNS).format_report().endswith(": rows 2, 3")
 
 
 def test_bad_lines_are_all_named_before_anything_starts(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_full_disk_keeps_what_is_complete(
     assert "cannot be written to" in message
     assert "No space left on device" in message
     assert "Make room there and run the same command again" in message
-    kept = Checkpoints(out).steps()
+    kept = Checkpoints(out).list_steps()
     assert kept
     assert f"checkpoint-{kept[-1]} is complete and kept" in message
     assert not list(out.glob("unfinished-*"))
@@ -87,7 +87,7 @@ def test_any_failing_write_is_one_sentence(
         ConfigError, match=f"step 10 cannot be written .*{os.strerror(code)}.*checkpoint-5 is"
     ):
         train(model, tmp_path / "out", options(rows))
-    assert Checkpoints(tmp_path / "out").steps() == [5]
+    assert Checkpoints(tmp_path / "out").list_steps() == [5]
     assert not list((tmp_path / "out").glob("unfinished-*"))
 
 

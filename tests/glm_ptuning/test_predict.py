@@ -14,6 +14,7 @@ from glm_ptuning._predict_options import parse_predict_settings
 from glm_ptuning._predictions_file import NAME
 from glm_ptuning._scores import average_scores, score
 from glm_ptuning._source import encode_question
+from glm_ptuning._table_files import RowPlace
 from glm_runtime_torch.model.torch_model import TorchModel
 from patience import wait_until
 from tiny_adapters import write_adapter
@@ -76,7 +77,7 @@ def run(
 def alone(model: TorchModel, text: str, adapter: str | None, max_length: int = 49) -> str:
     """The greedy answer to one question, asked when nothing else runs."""
     request = ChatRequest(
-        prompt=tuple(model.tokenizer.chat_prompt([Message("user", text)])),
+        prompt=tuple(model.tokenizer.encode_chat([Message("user", text)])),
         sampling=Sampling(do_sample=False, max_length=max_length),
         adapter=adapter,
     )
@@ -151,7 +152,7 @@ def test_question_and_answer_share_the_originals_limit(
 ) -> None:
     """max_source_length + max_target_length + 1 tokens in all, whatever the question takes of them."""
     lines, _ = run(model, tmp_path / "out", {**options, "max_source_length": 4, "max_target_length": 4})
-    row = Row(1, ROWS[5]["content"], "")
+    row = Row(RowPlace(1), ROWS[5]["content"], "")
     prompt = encode_question(model.tokenizer, row, max_source_length=4)
     request = ChatRequest(prompt=prompt, sampling=Sampling(do_sample=False, max_length=9))
     tokens = [token for delta in model.stream(request) for token in delta.token_ids]
@@ -163,12 +164,12 @@ def test_question_and_answer_share_the_originals_limit(
 def test_a_question_is_cut_as_in_training(model: TorchModel) -> None:
     """The first max_source_length - 1 tokens of prefix, history and question, then [gMASK] <sop>."""
     tokenizer: Any = model.tokenizer
-    row = Row(1, "晚上睡不着应该怎么办", "", (("你好", "世界"),))
+    row = Row(RowPlace(1), "晚上睡不着应该怎么办", "", (("你好", "世界"),))
     text = tokenizer.encode("[Round 0]\n问：你好\n答：世界\n[Round 1]\n问：晚上睡不着应该怎么办\n答：")
     specials = (tokenizer.gmask_token_id, tokenizer.bos_token_id)
     assert encode_question(tokenizer, row, max_source_length=500) == (*text, *specials)
     assert encode_question(tokenizer, row, max_source_length=8) == (*text[:7], *specials)
-    bare = Row(1, "hello", "")
+    bare = Row(RowPlace(1), "hello", "")
     assert encode_question(tokenizer, bare, max_source_length=8, source_prefix="你好") == (
         *tokenizer.encode("你好hello")[:7],
         *specials,
@@ -178,7 +179,7 @@ def test_a_question_is_cut_as_in_training(model: TorchModel) -> None:
 def test_control_tokens_typed_as_text_stay_text(model: TorchModel) -> None:
     """A row cannot end its own question early."""
     tokenizer: Any = model.tokenizer
-    ids = encode_question(tokenizer, Row(1, "a<sop>b[gMASK]", ""), max_source_length=100)
+    ids = encode_question(tokenizer, Row(RowPlace(1), "a<sop>b[gMASK]", ""), max_source_length=100)
     assert ids.count(tokenizer.bos_token_id) == 1
     assert ids.count(tokenizer.gmask_token_id) == 1
 

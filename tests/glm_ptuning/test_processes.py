@@ -85,11 +85,26 @@ def test_a_launcher_that_starts_one_process_is_told() -> None:
 
 
 def test_what_the_launcher_says_is_read() -> None:
-    """Rank and size come from the environment; nonsense is refused."""
+    """Rank and size come from the environment."""
     assert read_rank_and_size({}) == (0, 1)
     assert read_rank_and_size({"RANK": "1", "WORLD_SIZE": "2"}) == (1, 2)
-    with pytest.raises(ConfigError, match="RANK 'x'.*WORLD_SIZE None"):
-        read_rank_and_size({"RANK": "x"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"RANK": "x"}, "RANK 'x'.*integer"),
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE ''.*integer"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK 2.*WORLD_SIZE 2"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK -1.*WORLD_SIZE 2"),
+        ({"WORLD_SIZE": "0"}, "RANK 0.*WORLD_SIZE 0"),
+        ({"LOCAL_RANK": "x"}, "LOCAL_RANK 'x'.*integer"),
+    ],
+)
+def test_launchers_that_contradict_themselves_are_refused(environ: dict[str, str], words: str) -> None:
+    """Each variable is named with its value, and what to do."""
+    with pytest.raises(ConfigError, match=f"{words}.*torchrun"):
+        choose_device(("cpu",), environ)
 
 
 def test_processes_on_the_cpu_share_it() -> None:

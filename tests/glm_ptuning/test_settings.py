@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import typing
 
 import pytest
 import transformers
@@ -117,7 +119,7 @@ def test_what_has_no_effect_is_said_once() -> None:
         ({"pre_seq_len": "many"}, "pre_seq_len must be an integer, got 'many'"),
         ({"pre_seq_len": 0}, "pre_seq_len must be at least 1, got 0"),
         ({"pre_seq_len": True}, "pre_seq_len must be an integer, got True"),
-        ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'"),
+        ({"learning_rate": "fast"}, "learning_rate must be a finite number, got 'fast'"),
         ({"do_train": "maybe"}, "do_train must be true or false, got 'maybe'"),
         ({"prefix_dropout": 1.5}, "prefix_dropout must be at least 0 and less than 1, got 1.5"),
         ({"save_strategy": "best"}, "save_strategy must be one of no, steps, epoch, got 'best'"),
@@ -137,11 +139,42 @@ def test_wrong_settings_are_refused_in_one_sentence(given: dict[str, object], me
     assert "\n" not in str(refused.value)
 
 
+HINTS = typing.get_type_hints(TrainingSettings)
+COUNTS = [name for name, hint in HINTS.items() if hint in (int, int | None)]
+NUMBERS = [*COUNTS, *(name for name, hint in HINTS.items() if hint is float)]
+
+
+@pytest.mark.parametrize(
+    "value", ["1e999", "NaN", "-Infinity", math.nan, math.inf, 10**400, "1" + "0" * 5000]
+)
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_that_are_none_are_refused(name: str, value: object) -> None:
+    """Infinities, NaN and integers of thousands of digits, as text or not, in every number."""
+    with pytest.raises(ConfigError, match=f"^{name} must be") as refused:
+        parse_settings({name: value})
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize("value", [10**12 * 10**12, 2**64, -(10**30)])
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_beyond_reason_are_refused(name: str, value: int) -> None:
+    """What a slip of a digit gives is refused by its range, before anything of that size is made."""
+    with pytest.raises(ConfigError, match=f"^{name} must be (at most|at least|4 or 8)"):
+        parse_settings({name: value})
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
+def test_deep_nesting_is_no_crash(text: str) -> None:
+    """Text that would exhaust the parser's stack is refused like any other."""
+    with pytest.raises(ConfigError, match="lr_scheduler_kwargs must be a mapping"):
+        parse_settings({"lr_scheduler_kwargs": text})
+
+
 def test_what_the_command_has_options_for_is_not_taken_twice() -> None:
     """--set fp16=true would say nothing: the option to use instead is named."""
-    with pytest.raises(ConfigError, match="fp16 is said by an option of the command: --dtype float16"):
+    with pytest.raises(ConfigError, match="fp16 is set by an option.*--dtype float16"):
         parse_job_settings({"fp16": "true"})
-    with pytest.raises(ConfigError, match="quantization_bit is said by .*: --quantize"):
+    with pytest.raises(ConfigError, match="quantization_bit is set by .*--quantize"):
         parse_job_settings({"quantization_bit": 4})
 
 

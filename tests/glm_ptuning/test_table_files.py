@@ -38,34 +38,39 @@ def test_every_form_gives_the_same_rows(tmp_path: Path, name: str, text: str, en
     assert not any(row.problem for row in found)
 
 
-def test_lines_are_counted_where_rows_begin(tmp_path: Path) -> None:
-    """Empty lines, rows of several lines and an array's bracket do not shift the numbers."""
-    assert [row.line for row in read_table(file(tmp_path, "a.jsonl", '{"q": 1}\n\n{"q": 2}\n'))] == [1, 3]
-    array = '[\n {"q":\n 1},\n\n {"q": 2}\n]'
-    assert [row.line for row in read_table(file(tmp_path, "a.json", array))] == [2, 5]
-    table = 'q\n"one\ntwo"\nthree\n'
-    assert [row.line for row in read_table(file(tmp_path, "a.csv", table))] == [2, 4]
+@pytest.mark.parametrize(
+    ("name", "text", "places"),
+    [
+        ("a.jsonl", '{"q": 1}\n\n{"q": 2}\n', ["line 1", "line 3"]),
+        ("a.json", '[\n {"q":\n 1},\n\n {"q": 2}\n]', ["row 1 (line 2)", "row 2 (line 5)"]),
+        ("a.json", '[{"q": 1}, 5, {"q": 2}]', ["row 1 (line 1)", "row 2 (line 1)", "row 3 (line 1)"]),
+        ("a.csv", 'q\n"one\ntwo"\nthree\n', ["line 2", "line 4"]),
+    ],
+)
+def test_places_are_counted_where_rows_begin(tmp_path: Path, name: str, text: str, places: list[str]) -> None:
+    """Empty lines, rows of several lines and brackets shift nothing; rows of an array have their number."""
+    assert [str(row.place) for row in read_table(file(tmp_path, name, text))] == places
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "line", "problem"),
+    ("name", "text", "place", "problem"),
     [
-        ("a.jsonl", '{"q": 1}\n{"q": \n{"q": 2}', 2, "no valid JSON"),
-        ("a.jsonl", '{"q": 1}\n[1, 2]', 2, "a JSON object is expected, this is a list"),
-        ("a.json", '[{"q": 1},\n {"q" 2}]', 2, "no valid JSON"),
-        ("a.json", '[{"q": 1},\n {"q": 2}\n', 2, "not closed"),
-        ("a.json", '[{"q": 1}\n {"q": 2}]', 2, "a comma is missing"),
-        ("a.json", '[{"q": 1},\n "text"]', 2, "this is a str"),
-        ("a.csv", "q,a\n1,2\n3\n", 3, "1 columns, the first line has 2"),
-        ("a.csv", 'q,a\n1,"2\n', 2, "no valid CSV"),
+        ("a.jsonl", '{"q": 1}\n{"q": \n{"q": 2}', "line 2", "no valid JSON"),
+        ("a.jsonl", '{"q": 1}\n[1, 2]', "line 2", "a JSON object is expected, this is a list"),
+        ("a.json", '[{"q": 1},\n {"q" 2}]', "row 2 (line 2)", "no valid JSON"),
+        ("a.json", '[{"q": 1},\n {"q": 2}\n', "row 3 (line 2)", "not closed"),
+        ("a.json", '[{"q": 1}\n {"q": 2}]', "row 2 (line 2)", "a comma is missing"),
+        ("a.json", '[{"q": 1},\n "text"]', "row 2 (line 2)", "this is a str"),
+        ("a.csv", "q,a\n1,2\n3\n", "line 3", "1 columns, the first line has 2"),
+        ("a.csv", 'q,a\n1,"2\n', "line 2", "no valid CSV"),
     ],
 )
-def test_a_bad_row_is_named_by_its_line(
-    tmp_path: Path, name: str, text: str, line: int, problem: str
+def test_a_bad_row_is_named_by_its_place(
+    tmp_path: Path, name: str, text: str, place: str, problem: str
 ) -> None:
-    """Whatever is wrong is reported with the line where it is."""
+    """Whatever is wrong is reported with the place where it is."""
     bad = [row for row in read_table(file(tmp_path, name, text)) if row.content is None]
-    assert [row.line for row in bad] == [line]
+    assert [str(row.place) for row in bad] == [place]
     assert problem in bad[0].problem
 
 

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from glm_hub.checksums import write_checksums
+from glm_hub.verify import verify_files
 from glm_ptuning._checkpoints import Checkpoints
 from glm_runtime_torch.adapters.files import read_adapter_config
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
 from tiny_training import losses, options, reports, train, trained_files, write_rows
 
 import glm_core
-from glm_core import AdapterError, ConfigError, GlmError
+from glm_core import AdapterError, CheckpointError, ConfigError, GlmError
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,7 @@ def test_a_closed_job_goes_on_to_the_same_bytes(
         if report.step == 7:
             break
     running.close()  # type: ignore[attr-defined]
-    assert Checkpoints(tmp_path / "out").steps() == [5, 7]
+    assert Checkpoints(tmp_path / "out").list_steps() == [5, 7]
     progress = train(model, tmp_path / "out", options(rows))
     assert "going on after" in messages(progress)
     assert len(losses(progress)) == 5
@@ -148,7 +150,7 @@ def test_overwriting_deletes_the_other_jobs_checkpoints(
     out = shutil.copytree(finished, tmp_path / "out")
     progress = train(model, out, options(rows, seed=1, max_steps=3, overwrite_output_dir=True))
     assert "checkpoints of another job" in messages(progress)
-    assert Checkpoints(out).steps() == [3]
+    assert Checkpoints(out).list_steps() == [3]
     assert len(losses(progress)) == 3
 
 
@@ -204,7 +206,7 @@ def test_a_checkpoint_can_be_named(model: Path, finished: Path, rows: Path, tmp_
 def test_only_so_many_checkpoints_are_kept(model: Path, rows: Path, tmp_path: Path) -> None:
     """save_total_limit deletes the oldest."""
     train(model, tmp_path / "out", options(rows, save_steps=3, save_total_limit=2))
-    assert Checkpoints(tmp_path / "out").steps() == [9, 12]
+    assert Checkpoints(tmp_path / "out").list_steps() == [9, 12]
 
 
 def test_evaluation_is_logged_and_the_best_checkpoint_kept(model: Path, rows: Path, tmp_path: Path) -> None:
@@ -324,18 +326,82 @@ def test_a_diverging_job_keeps_its_last_checkpoint(
     """A loss that is no number stops the job with a diagnosis; earlier checkpoints are whole."""
     from glm_ptuning import _loop
 
-    original, calls = _loop.token_losses, []  # type: ignore[attr-defined]
+    original, calls = _loop.compute_token_losses, []  # type: ignore[attr-defined]
 
     def broken(*arguments: Any, **settings: Any) -> torch.Tensor:
         calls.append(1)
         found = original(*arguments, **settings)
         return found * float("nan") if len(calls) > 14 else found
 
-    monkeypatch.setattr(_loop, "token_losses", broken)
+    monkeypatch.setattr(_loop, "compute_token_losses", broken)
     with pytest.raises(GlmError, match=r"step 8.*loss.*nan\..*The newest.*checkpoint-5"):
         train(model, tmp_path / "out", options(rows))
-    assert Checkpoints(tmp_path / "out").steps() == [5]
+    assert Checkpoints(tmp_path / "out").list_steps() == [5]
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 8
+
+
+FILES = ("model.safetensors", "glm_adapter.json", "optimizer.safetensors", "training_state.json")
+
+
+@pytest.mark.parametrize("name", [*FILES, "trainer_state.json"])
+def test_a_checkpoint_that_changed_on_the_disk_is_not_resumed(
+    model: Path, finished: Path, rows: Path, tmp_path: Path, name: str
+) -> None:
+    """One bit is enough: directory and file are named, `glm verify` finds it, without it the job goes on."""
+    out = shutil.copytree(finished, tmp_path / "out")
+    shutil.rmtree(out / "checkpoint-12")
+    assert "as they should be" in verify_files(out / "checkpoint-10")
+    content = bytearray((out / "checkpoint-10" / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (out / "checkpoint-10" / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=name):
+        verify_files(out / "checkpoint-10")
+    with pytest.raises(ConfigError, match=f"checkpoint-10 is damaged.*{name}.*delete this directory"):
+        train(model, out, options(rows))
+    shutil.rmtree(out / "checkpoint-10")
+    assert "going on after" in messages(train(model, out, options(rows)))
+    assert trained_files(out) == trained_files(finished)
+
+
+@pytest.mark.parametrize("value", [None, -1, "12", 1e400, [], {}, [[{}]], True])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        *(("training_state.json", key) for key in ("step", "progress", "optimizer", "guard", "random")),
+        *(("training_state.json", f"progress.{key}") for key in ("step", "loss_sum", "best_step")),
+        *(("training_state.json", "guard.first"), ("training_state.json", "threads")),
+        ("trainer_state.json", "log_history"),
+    ],
+)
+def test_a_checkpoint_with_other_values_is_named_or_resumed(
+    model: Path, finished: Path, rows: Path, tmp_path: Path, name: str, key: str, value: Any
+) -> None:
+    """Values that no job writes, sealed as if one had: never another error than the one for the user."""
+    out = shutil.copytree(finished, tmp_path / "out")
+    shutil.rmtree(out / "checkpoint-12")
+    directory = out / "checkpoint-10"
+    content = json.loads((directory / name).read_text())
+    outer, _, inner = key.partition(".")
+    (content[outer] if inner else content)[inner or outer] = value
+    (directory / name).write_text(json.dumps(content))
+    (directory / "complete.json").unlink()
+    sealed = [path.name for path in directory.iterdir() if path.name != "glm_checksums.json"]
+    write_checksums(directory, sealed)
+    sizes = {path.name: path.stat().st_size for path in directory.iterdir()}
+    (directory / "complete.json").write_text(json.dumps({"step": 10, "files": sizes}))
+    try:
+        train(model, out, options(rows))
+    except ConfigError as error:
+        assert "checkpoint-10 is damaged" in str(error)  # noqa: PT017  # being resumed is right too
+
+
+@pytest.mark.parametrize("length", [10**5, 2**20])
+def test_a_prefix_longer_than_the_model_takes_is_refused_before_it_is_made(
+    model: Path, rows: Path, tmp_path: Path, length: int
+) -> None:
+    """A digit too many is a sentence with both numbers, and takes no memory."""
+    with pytest.raises(ConfigError, match=f"pre_seq_len {length:,}.*tokens"):
+        train(model, tmp_path / "out", options(rows, pre_seq_len=length))
 
 
 def test_a_model_of_another_runtime_is_declined() -> None:

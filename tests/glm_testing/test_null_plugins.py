@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 from glm_testing import make_host, null_backend, null_frontend, null_trainer
 
-from glm_core import AdapterError, ChatRequest, ClosedError, ConfigError, Message, RequestError
+from glm_core import (
+    AdapterError,
+    ChatRequest,
+    ClosedError,
+    ConfigError,
+    Message,
+    OutsideFolderError,
+    RequestError,
+)
 from glm_core.cli import run as run_command
 from glm_core.config import Settings
 from glm_core.records import ModelSource, Placement, TrainJob
@@ -70,6 +78,8 @@ def test_null_adapter_says_its_word_where_it_is_chosen(tmp_path: Path) -> None:
         model.remove_adapter("poet")
         assert model.info.adapters == ("sailor",)
         assert model.chat("how are you", adapter="sailor")[0] == "Ahoy! how are you"
+        with pytest.raises(OutsideFolderError, match="outside"):
+            model.add_adapter("stranger", tmp_path, inside=tmp_path / "elsewhere")
         (tmp_path / "adapter.txt").write_bytes(b"\xff")
         with pytest.raises(AdapterError, match="adapter 'broken': .* cannot be read"):
             model.add_adapter("broken", tmp_path)

@@ -27,6 +27,7 @@ from glm_core import (
     ModelInfo,
     ModelLoad,
     OutOfMemoryError,
+    OutsideFolderError,
     RequestError,
     Sampling,
     Usage,
@@ -61,8 +62,8 @@ class ScriptedRuntime:
     short`` ends without a finish reason. ``refuse NAME`` raises at once. ``remove NAME`` removes that
     adapter before it is looked for.
 
-    Adapters may be added and removed; a directory called ``damaged``, ``big`` or ``broken`` is refused
-    as such, one called ``slow`` is read once `gate` is set.
+    Adapters may be added and removed; a directory called ``damaged``, ``outside``, ``big`` or ``broken`` is
+    refused as such, one called ``slow`` is read once `gate` is set.
     """
 
     adapters: tuple[str, ...] = ()
@@ -73,6 +74,7 @@ class ScriptedRuntime:
     requests: list[ChatRequest] = field(default_factory=list)
     open_streams: set[Any] = field(default_factory=set)
     directories: dict[str, Path] = field(default_factory=dict)
+    folders: dict[str, Path | None] = field(default_factory=dict)
     GLM_API_VERSION = 2
 
     @property
@@ -84,10 +86,13 @@ class ScriptedRuntime:
     def close(self) -> None:
         """Nothing to give back."""
 
-    def add_adapter(self, name: str, directory: Path) -> None:
+    def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """Do what the directory is called."""
         self.directories[name] = directory
+        self.folders[name] = inside
         match directory.name:
+            case "outside":
+                raise OutsideFolderError(f"{directory}/model.safetensors leads out")
             case "damaged":
                 raise AdapterError(f"{directory}/model.safetensors is damaged; copy it again")
             case "big":

@@ -118,7 +118,7 @@ def _state(directory: Path) -> dict[str, Tensor]:
 
 
 def _in_memory(checkpoint: Checkpoint, name: str) -> torch.dtype:
-    stored = checkpoint.facts(name).dtype
+    stored = checkpoint.get_facts(name).dtype
     return torch.float32 if stored.is_floating_point else stored
 
 

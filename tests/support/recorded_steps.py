@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from glm_runtime_torch.network.attention import scaled_product
+from glm_runtime_torch.network.attention import compute_attention
 from glm_runtime_torch.network.rotary import Rotary
 from torch import Tensor
 
@@ -36,7 +36,7 @@ class TensorAttention:
             kept = cache[slots, :, places]
             cache[slots, :, places] = torch.where(real[:, None, None], new[:, :, 0], kept)
         seen = torch.arange(keys.shape[2]) < lengths.clamp(min=1)[:, None]
-        return scaled_product(q, keys[slots], values[slots], seen[:, None, None])
+        return compute_attention(q, keys[slots], values[slots], seen[:, None, None])
 
 
 class RerunningRecorder:

@@ -26,7 +26,7 @@ class CausalLayout:
 
     context_length: int = 0
 
-    def position_ids(self, start: int, stop: int) -> torch.Tensor:
+    def compute_position_ids(self, start: int, stop: int) -> torch.Tensor:
         """Each token stands at its index."""
         return torch.arange(start, stop).unsqueeze(0)
 
@@ -62,7 +62,7 @@ class CountingNetwork:
         self.before_decode(tokens)
         return self._logits(tokens).unsqueeze(1)
 
-    def layout(self, prompt: Sequence[int]) -> CausalLayout:
+    def find_layout(self, prompt: Sequence[int]) -> CausalLayout:
         """Causal."""
         return CausalLayout()
 
@@ -76,11 +76,11 @@ class NumberTokenizer(ScriptedTokenizer):
     def __init__(self) -> None:
         super().__init__([], [])
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """The number asked."""
         return [int(messages[-1].content)]
 
-    def completion_prompt(self, text: str) -> list[int]:
+    def encode_completion(self, text: str) -> list[int]:
         """The number."""
         return [int(text)]
 

@@ -47,7 +47,7 @@ class ScriptedNetwork(torch.nn.Module):
         self._others = -torch.arange(vocab_size).unsqueeze(0) / 1000
         self.prompts: list[tuple[int, ...]] = []
 
-    def layout(self, prompt: Sequence[int]) -> CausalLayout:
+    def find_layout(self, prompt: Sequence[int]) -> CausalLayout:
         """Causal; the prompt is noted."""
         self.prompts.append(tuple(prompt))
         return CausalLayout()
@@ -74,9 +74,9 @@ def written_answer(tokenizer: ChatGLM3Tokenizer, *turns: Turn, end: str = "<|use
     """Ids of an answer of one message or several, and of the token that ends it."""
     ids: list[int] = []
     for number, (metadata, content) in enumerate(turns):
-        ids += [tokenizer.control_token_id("<|assistant|>")] if number else []
+        ids += [tokenizer.get_control_token_id("<|assistant|>")] if number else []
         ids += [*tokenizer.encode(f"{metadata}\n"), *tokenizer.encode(content)]
-    return [*ids, tokenizer.control_token_id(end)]
+    return [*ids, tokenizer.get_control_token_id(end)]
 
 
 def call_turn(name: str, arguments: str) -> Turn:

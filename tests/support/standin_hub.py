@@ -94,6 +94,11 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def git_sha1(data: bytes) -> str:
+    """The hash by which git, and so the hub, names a small file."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
 @contextmanager
 def standin_hub() -> Iterator[StandinHub]:
     """Serve until the block ends."""
@@ -160,13 +165,13 @@ class _Handler(BaseHTTPRequestHandler):
         sizes = {path: self.hub.sizes.get(path, len(data)) for path, data in files.items()}
         if rest[:1] == ["tree"]:
             listing: object = [
-                {"type": "file", "path": path, "size": sizes[path], "oid": sha256(data)[:40]}
+                {"type": "file", "path": path, "size": sizes[path], "oid": git_sha1(data)}
                 | (_large(data, sizes[path], "oid") if path.endswith(LARGE) else {})
                 for path, data in files.items()
             ]
         else:
             siblings = [
-                {"rfilename": path, "size": sizes[path], "blobId": sha256(data)[:40]}
+                {"rfilename": path, "size": sizes[path], "blobId": git_sha1(data)}
                 | (_large(data, sizes[path], "sha256") if path.endswith(LARGE) else {})
                 for path, data in files.items()
             ]
@@ -192,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
             }
             self._answer(302, b"", headers | linked)
         else:
-            self._answer(200, files[path], headers | {"ETag": f'"{sha256(files[path])[:40]}"'})
+            self._answer(200, files[path], headers | {"ETag": f'"{git_sha1(files[path])}"'})
 
     def _send_content(self, name: str, data: bytes) -> None:
         asked = self.headers.get("Range")

@@ -13,7 +13,7 @@ import sentencepiece
 import torch
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
 from glm_runtime_torch.architectures.chatglm2 import ChatGLM2, ChatGLM2Config
-from glm_runtime_torch.families.registry import family_of
+from glm_runtime_torch.families.registry import find_family
 from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
@@ -53,15 +53,15 @@ class ScriptedTokenizer:
         """Characters of ids."""
         return "".join(chr(0x4E00 + token) for token in token_ids)
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """The given prompt, whatever is asked."""
         return list(self.prompt)
 
-    def completion_prompt(self, text: str) -> list[int]:
+    def encode_completion(self, text: str) -> list[int]:
         """The given prompt."""
         return list(self.prompt)
 
-    def reply_filter(self) -> ReplyFilter:
+    def make_reply_filter(self) -> ReplyFilter:
         """No clean-up."""
         return ReplyFilter()
 
@@ -76,9 +76,11 @@ def open_with_prompt(
 ) -> TorchModel:
     """A placed model of a checkpoint without a vocabulary; every conversation is the given prompt."""
     config = json.loads((directory / "config.json").read_text("utf-8"))
-    known = family_of(config)
+    known = find_family(config)
     assert known is not None
-    family = dataclasses.replace(known, tokenizer=lambda _: ScriptedTokenizer([], [config["eos_token_id"]]))
+    family = dataclasses.replace(
+        known, read_tokenizer=lambda _: ScriptedTokenizer([], [config["eos_token_id"]])
+    )
     model = open_directory(ModelSource("golden", directory, adapters or {}), directory, family, dtype)
     model.tokenizer = ScriptedTokenizer(prompt, stop)
     model.materialize(torch.device("cpu"))

@@ -79,10 +79,10 @@ def prompt_of(name: str) -> list[int]:
 
 def logits_of(network: LanguageModel, prompt: list[int]) -> torch.Tensor:
     """Logits ``[T, V]`` of a prompt, every token seeing what the layout of a whole prompt lets it see."""
-    from glm_runtime_torch.network.layout import batch_layout
+    from glm_runtime_torch.network.layout import lay_out_batch
 
     ids = torch.tensor([prompt])
-    positions, visible = batch_layout(network.layout, ids)
+    positions, visible = lay_out_batch(network.find_layout, ids)
     with torch.inference_mode():
         logits: torch.Tensor = network(ids, positions, visible)
     return logits[0]

@@ -110,7 +110,7 @@ class ScriptedRuntime:
     def close(self) -> None:
         """Nothing to give back."""
 
-    def add_adapter(self, name: str, directory: Path) -> None:
+    def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """List it."""
         self.adapters = (*self.adapters, name)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from dialogues import Dialogues
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
-from glm_runtime_torch.network.attention import visibility_mask
+from glm_runtime_torch.network.attention import build_visibility_mask
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
 from torch import Tensor
 
@@ -77,7 +77,7 @@ class Batches:
         rows = []
         while len(rows) < POOL_SIZE:
             sample = self._dialogues.sample(self._rng)
-            prompt = self._tokenizer.completion_prompt(sample.prompt)
+            prompt = self._tokenizer.encode_completion(sample.prompt)
             answer = [*self._tokenizer.encode(sample.answer), self._config.eos_token_id]
             if shorten and self._rng.random() < 0.5:
                 answer = answer[: self._rng.randint(*SHORT_ANSWER)]
@@ -110,7 +110,7 @@ class Batches:
         return Batch(
             input_ids,
             torch.stack((within, after), dim=1),
-            visibility_mask(steps, contexts, S),
+            build_visibility_mask(steps, contexts, S),
             torch.tensor(predicting),
             torch.tensor(targets),
             sum(len(prompt) + len(answer) for prompt, answer in rows),

@@ -60,7 +60,7 @@ class State:
     latest: Answer | None = None
 
 
-def chat_prompt(history: list[tuple[str, str]], query: str, system: str = "") -> str:
+def encode_chat(history: list[tuple[str, str]], query: str, system: str = "") -> str:
     """Return the prompt format of ChatGLM-6B: the bare query, or numbered rounds after a system message."""
     if not history and not system:
         return query
@@ -89,7 +89,7 @@ class Dialogues:
             question, answer = state.rounds[-1]
             if question and question not in self._excluded:
                 system = rng.choice(SYSTEM_MESSAGES) if rng.random() < 0.02 else ""
-                return Sample(chat_prompt(state.rounds[:-1], question, system), answer)
+                return Sample(encode_chat(state.rounds[:-1], question, system), answer)
 
     def _draw_kind(self, rng: random.Random, state: State, index: int, count: int) -> str:
         if index == 0:

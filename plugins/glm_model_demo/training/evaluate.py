@@ -21,7 +21,7 @@ from torch import Tensor
 _PROJECT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(_PROJECT), str(_PROJECT / "plugins/glm_runtime_torch/src")]
 
-from dialogues import chat_prompt  # noqa: E402
+from dialogues import encode_chat  # noqa: E402
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig  # noqa: E402
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer  # noqa: E402
 from model_directory import read_weights  # noqa: E402
@@ -55,7 +55,7 @@ class Speaker:
     @torch.inference_mode()
     def answer(self, query: str, history: list[tuple[str, str]], max_new_tokens: int = 140) -> str:
         """Return the cleaned reply to ``query``."""
-        ids = self.tokenizer.completion_prompt(chat_prompt(history, query))
+        ids = self.tokenizer.encode_completion(encode_chat(history, query))
         context = len(ids) - 1  # all before <sop>
         out: list[int] = []
         cache, start = Cache(), 0
@@ -76,7 +76,7 @@ class Speaker:
                 break
             out.append(token)
             ids = [token]
-        return self.tokenizer.reply_filter().feed(self.tokenizer.decode(out), last=True)
+        return self.tokenizer.make_reply_filter().feed(self.tokenizer.decode(out), last=True)
 
     def converse(self, turns: list[str]) -> list[tuple[str, str]]:
         """Return every turn with the model's answer."""

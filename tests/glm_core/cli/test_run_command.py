@@ -77,7 +77,7 @@ def test_wrong_value_of_a_frontends_option_is_refused(
 ) -> None:
     """The parser checks types."""
     assert cli.main(["run", "web", "--port", "x"]) == 2
-    assert "glm run web: error: argument --port: invalid int value: 'x'" in capsys.readouterr().err
+    assert "glm run web: error: argument --port: expected a whole number, got 'x'" in capsys.readouterr().err
     assert started == []
 
 

@@ -311,8 +311,8 @@ def test_question_without_room_beside_its_adapter_is_refused(
 ) -> None:
     """It fits the base model; with the adapter the message says what is in its way."""
     model.add_adapter("nine", adapters["nine"])
-    text = "hello " * (CONTEXT - len(model.tokenizer.chat_prompt([Message("user", "")])) - 8)
-    length = len(model.tokenizer.chat_prompt([Message("user", text)]))
+    text = "hello " * (CONTEXT - len(model.tokenizer.encode_chat([Message("user", "")])) - 8)
+    length = len(model.tokenizer.encode_chat([Message("user", text)]))
     assert CONTEXT - 9 <= length < CONTEXT
     assert len(tokens(model.stream(ask(None, text=text)))) == CONTEXT - length
     with pytest.raises(

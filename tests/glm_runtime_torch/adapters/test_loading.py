@@ -21,7 +21,7 @@ from glm_runtime_torch.adapters.files import (
     read_adapter_config,
     save_adapter,
 )
-from glm_runtime_torch.adapters.fingerprint import fingerprint_of_checkpoint, fingerprint_of_parameters
+from glm_runtime_torch.adapters.fingerprint import fingerprint_checkpoint, fingerprint_parameters
 from glm_runtime_torch.adapters.loading import load_prefix_encoder, read_adapter
 from glm_runtime_torch.checkpoints.reader import Checkpoint
 from glm_runtime_torch.families.registry import CHATGLM
@@ -138,9 +138,9 @@ def test_a_full_disk_leaves_the_old_adapter(
     [
         (
             {"family": "chatglm2"},
-            r"another model \(golden\): its family is chatglm2, that of this one is chatglm$",
+            r"another model.*golden.*family is .chatglm2., that of this one is .chatglm.",
         ),
-        ({"num_layers": 28}, r"another model \(golden\): its num_layers is 28, that of this one is 3$"),
+        ({"num_layers": 28}, r"another model.*golden.*num_layers is 28, that of this one is 3"),
         ({"num_kv_heads": 32}, r"its num_kv_heads is 32, that of this one is 4$"),
         ({"head_dim": 128}, r"its head_dim is 128, that of this one is 16$"),
         (
@@ -153,13 +153,13 @@ def test_a_full_disk_leaves_the_old_adapter(
         ),
         (
             {"format_version": 2},
-            r"has format version 2, this glm-runtime-torch reads 1; update it: pip install",
+            r"format_version 2, .* reads 1; update it: pip install",
         ),
-        ({"format_version": "1"}, r"has format version '1', this glm-runtime-torch reads 1"),
+        ({"format_version": "1"}, r"format_version .1., .* reads 1"),
         ({"format": "peft"}, r"does not describe an adapter: its format is not 'glm-adapter'$"),
         (
             {"pre_seq_len": "6"},
-            r"pre_seq_len is '6', an integer is expected; copy or train",
+            r"pre_seq_len is .6., a whole number .* expected; copy or train",
         ),
     ],
 )
@@ -174,7 +174,7 @@ def test_a_missing_setting_is_named(adapter: Path) -> None:
     content = json.loads((adapter / CONFIG_FILE).read_text("utf-8"))
     del content["num_layers"]
     (adapter / CONFIG_FILE).write_text(json.dumps(content))
-    with pytest.raises(AdapterError, match=r"glm_adapter\.json: num_layers is missing; copy or train"):
+    with pytest.raises(AdapterError, match=r"glm_adapter\.json: num_layers is missing.*copy or train"):
         load(adapter)
 
 
@@ -266,12 +266,12 @@ def test_one_model_has_one_fingerprint(tmp_path: Path) -> None:
     """All file forms and the int4 and int8 copies of a model agree; another model differs."""
     forms = [V1 / "ckpt" / "fp16-bin", *(DATA / "quantization").glob("ckpt-*")]
     assert len(forms) >= 3
-    prints = {fingerprint_of_checkpoint(Checkpoint(form)) for form in forms}
+    prints = {fingerprint_checkpoint(Checkpoint(form)) for form in forms}
     assert len(prints) == 1
     state = Checkpoint(forms[0])
     in_memory = [(name, state.read(name, dtype=torch.float32, device=torch.device("cpu"))) for name in state]
-    assert {fingerprint_of_parameters(in_memory)} == prints
-    other = fingerprint_of_checkpoint(Checkpoint(tiny_checkpoint(tmp_path / "other")))
+    assert {fingerprint_parameters(in_memory)} == prints
+    other = fingerprint_checkpoint(Checkpoint(tiny_checkpoint(tmp_path / "other")))
     assert other not in prints
 
 
@@ -330,9 +330,9 @@ def test_directory_is_looked_at_once(adapter: Path, monkeypatch: pytest.MonkeyPa
     """Whatever is asked of an opened adapter, its weight files are opened once."""
     opened: list[Path] = []
 
-    def count(path: Path) -> Checkpoint:
+    def count(path: Path, inside: Path | None = None) -> Checkpoint:
         opened.append(path)
-        return Checkpoint(path)
+        return Checkpoint(path, inside=inside)
 
     monkeypatch.setattr(directory_module, "Checkpoint", count)
     found = open_adapter(adapter)

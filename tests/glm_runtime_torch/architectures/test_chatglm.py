@@ -16,9 +16,9 @@ from glm_runtime_torch.architectures.chatglm import (
     ChatGLMConfig,
     ChatGLMLayout,
 )
-from glm_runtime_torch.network.decoder import language_model_loss
+from glm_runtime_torch.network.decoder import compute_language_model_loss
 from glm_runtime_torch.network.kv_cache import KVCache
-from glm_runtime_torch.network.layout import batch_layout
+from glm_runtime_torch.network.layout import lay_out_batch
 from goldens import DATA, PAD, Case, named, network_of, real_positions
 from tiny_models import finished
 
@@ -31,7 +31,7 @@ def layout_of(case: Case) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | No
     ids = case["input_ids"]
     given = case.settings["mask_and_positions"] == "given"
     padding = ids == PAD if given else None
-    return (*batch_layout(network_of(case).layout, ids, padding), padding)
+    return (*lay_out_batch(network_of(case).find_layout, ids, padding), padding)
 
 
 def without_prefix(case: Case) -> bool:
@@ -83,7 +83,7 @@ def test_logits_equal_the_original(case: Case) -> None:
 def test_hidden_states_equal_the_original_layer_by_layer(case: Case) -> None:
     """Embeddings, the output of each block but the last, and the final norm's output agree."""
     model = network_of(case)
-    position_ids, visible = batch_layout(model.layout, case["input_ids"])
+    position_ids, visible = lay_out_batch(model.find_layout, case["input_ids"])
     collected: list[torch.Tensor] = []
     with torch.inference_mode():
         model.compute_hidden_states(case["input_ids"], position_ids, visible, collected=collected)
@@ -102,7 +102,7 @@ def test_cached_steps_equal_the_original(case: Case, chunk_size: int) -> None:
     for row, ids in enumerate(case["input_ids"].tolist()):
         pads = sum(token == PAD for token in ids[:prefill]) if "attention_mask" in case.tensors else 0
         ids = ids[pads:]
-        layout = ChatGLMLayout.of_prompt(config, ids[: prefill - pads])
+        layout = ChatGLMLayout.from_prompt(config, ids[: prefill - pads])
         cache = KVCache(
             num_layers=config.num_layers,
             num_slots=2,
@@ -116,14 +116,14 @@ def test_cached_steps_equal_the_original(case: Case, chunk_size: int) -> None:
         done = 0
         for step in range(steps + 1):
             stop = prefill - pads + step
-            position_ids = layout.position_ids(done, stop).unsqueeze(0)
+            position_ids = layout.compute_position_ids(done, stop).unsqueeze(0)
             assert torch.equal(position_ids[0, :, -1], case["step_position_ids"][row, :, step])
             new = torch.tensor([ids[done:stop]])
             with torch.inference_mode():
                 if done:
-                    logits = model.decode(new, position_ids, cache.decode_rows([slot], [stop]))[:, -1]
+                    logits = model.decode(new, position_ids, cache.select_decode_rows([slot], [stop]))[:, -1]
                 else:
-                    rows = cache.prefill_rows(slot, 0, layout.context_length)
+                    rows = cache.select_prefill_rows(slot, 0, layout.context_length)
                     logits = finished(model.prefill(new, position_ids, rows, chunk_size))
             torch.testing.assert_close(logits[0], case["step_logits"][row, step], rtol=0, atol=2e-4)
             done = stop
@@ -134,8 +134,8 @@ def test_full_training_loss_and_gradients_equal_the_original(case: Case) -> None
     """One backward pass gives the original's loss, gradients and gradient norms; the head is tied."""
     model = network_of(case)
     model.requires_grad_(True)
-    position_ids, visible = batch_layout(model.layout, case["input_ids"])
-    loss = language_model_loss(model(case["input_ids"], position_ids, visible), case["labels"])
+    position_ids, visible = lay_out_batch(model.find_layout, case["input_ids"])
+    loss = compute_language_model_loss(model(case["input_ids"], position_ids, visible), case["labels"])
     gradients = dict(
         zip(
             (name for name, _ in model.named_parameters()),
@@ -162,9 +162,9 @@ def test_prompt_without_start_token_is_refused() -> None:
     """A prompt lacking <sop> or any mask token raises ValueError, as in the original."""
     config = ChatGLMConfig()
     with pytest.raises(ValueError, match="no <sop>"):
-        ChatGLMLayout.of_prompt(config, [5, 6, config.gmask_token_id])
+        ChatGLMLayout.from_prompt(config, [5, 6, config.gmask_token_id])
     with pytest.raises(ValueError, match=r"neither \[gMASK\] nor \[MASK\]"):
-        ChatGLMLayout.of_prompt(config, [5, 6, config.bos_token_id])
+        ChatGLMLayout.from_prompt(config, [5, 6, config.bos_token_id])
 
 
 def test_impossible_shapes_are_refused() -> None:

@@ -15,12 +15,12 @@ from glm_runtime_torch.architectures.chatglm2 import (
     ChatGLM2,
     ChatGLM2Config,
     build_prefix_encoder,
-    even_channels_first,
+    put_even_channels_first,
 )
 from glm_runtime_torch.checkpoints.reader import Checkpoint
-from glm_runtime_torch.network.decoder import language_model_loss
+from glm_runtime_torch.network.decoder import compute_language_model_loss
 from glm_runtime_torch.network.kv_cache import KVCache
-from glm_runtime_torch.network.layout import batch_layout
+from glm_runtime_torch.network.layout import lay_out_batch
 from glm_runtime_torch.network.prefix_encoder import PrefixedKeyValues, PrefixEncoder
 from glm_runtime_torch.network.rotary import RotaryEmbedding
 from goldens import DATA, Case, named, network2_of
@@ -65,7 +65,7 @@ def stored_prefix(directory: Path, config: ChatGLM2Config) -> PrefixEncoder:
 def logits_of(model: ChatGLM2, case: Case, prefix: PrefixEncoder | None) -> torch.Tensor:
     """Logits of a whole sequence in one pass."""
     padding = padding_of(case)
-    position_ids, visible = batch_layout(model.layout, case["input_ids"], padding)
+    position_ids, visible = lay_out_batch(model.find_layout, case["input_ids"], padding)
     store = None
     if prefix is not None:
         store = PrefixedKeyValues(prefix().to(next(model.parameters()).dtype))
@@ -95,7 +95,7 @@ def test_logits_equal_the_original(case: Case) -> None:
 def test_hidden_states_equal_the_original_layer_by_layer(case: Case) -> None:
     """Embeddings, the output of each block but the last, and the final norm's output agree."""
     model = network2_of(case)
-    position_ids, visible = batch_layout(model.layout, case["input_ids"])
+    position_ids, visible = lay_out_batch(model.find_layout, case["input_ids"])
     collected: list[torch.Tensor] = []
     with torch.inference_mode():
         model.compute_hidden_states(case["input_ids"], position_ids, visible, collected=collected)
@@ -128,18 +128,18 @@ def test_cached_steps_equal_the_original(case: Case, chunk_size: int) -> None:
     model = network2_of(case)
     prefill, steps = case.settings["prefill_length"], case.settings["steps"]
     for row, ids in enumerate(case["input_ids"].tolist()):
-        layout = model.layout(ids)
+        layout = model.find_layout(ids)
         cache = cache_of(model)
         slot = 1
         for step in range(steps + 1):
             done, stop = (0, prefill) if step == 0 else (prefill + step - 1, prefill + step)
             new = torch.tensor([ids[done:stop]])
-            position_ids = layout.position_ids(done, stop).unsqueeze(0)
+            position_ids = layout.compute_position_ids(done, stop).unsqueeze(0)
             with torch.inference_mode():
                 if done:
-                    logits = model.decode(new, position_ids, cache.decode_rows([slot], [stop]))[:, -1]
+                    logits = model.decode(new, position_ids, cache.select_decode_rows([slot], [stop]))[:, -1]
                 else:
-                    rows = cache.prefill_rows(slot, 0, layout.context_length)
+                    rows = cache.select_prefill_rows(slot, 0, layout.context_length)
                     logits = finished(model.prefill(new, position_ids, rows, chunk_size))
             torch.testing.assert_close(logits[0], case["step_logits"][row, step], rtol=0, atol=2e-4)
 
@@ -149,13 +149,13 @@ def test_prompt_on_top_of_a_cached_one_equals_the_original(case: Case) -> None:
     """Tokens prefilled behind what a slot holds already give the original's logits: cached = uncached."""
     model, first = network2_of(case), case.settings["prefill_length"]
     for row, ids in enumerate(case["input_ids"].tolist()):
-        layout, cache = model.layout(ids), cache_of(model)
+        layout, cache = model.find_layout(ids), cache_of(model)
         slot = 1
         for start, stop in ((0, first), (first, len(ids))):
             new = torch.tensor([ids[start:stop]])
-            position_ids = layout.position_ids(start, stop).unsqueeze(0)
+            position_ids = layout.compute_position_ids(start, stop).unsqueeze(0)
             with torch.inference_mode():
-                rows = cache.prefill_rows(slot, start, layout.context_length)
+                rows = cache.select_prefill_rows(slot, start, layout.context_length)
                 logits = finished(model.prefill(new, position_ids, rows, 64))
         torch.testing.assert_close(logits[0], case["chunk_logits"][row, -1], rtol=0, atol=2e-4)
 
@@ -166,7 +166,7 @@ def test_loss_and_gradients_equal_the_original(case: Case) -> None:
     model, prefix = network2_of(case), prefix_of(case)
     trained = model if prefix is None else prefix
     trained.requires_grad_(True)
-    loss = language_model_loss(logits_of(model, case, prefix), case["labels"])
+    loss = compute_language_model_loss(logits_of(model, case, prefix), case["labels"])
     parameters = dict(trained.named_parameters())
     gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
     trained.requires_grad_(False)
@@ -184,10 +184,10 @@ def test_angles_are_the_originals(case: Case) -> None:
     table = case["cache_fp32"]  # [positions, pairs, 2]
     positions = case["positions"] if "positions" in case.tensors else torch.arange(len(table))
     pairs = table.shape[1]
-    cos, sin = RotaryEmbedding(2 * pairs).cos_sin(positions, torch.float32)
+    cos, sin = RotaryEmbedding(2 * pairs).compute_cos_sin(positions, torch.float32)
     torch.testing.assert_close(torch.stack((cos, sin), dim=-1)[:, :pairs], table, rtol=0, atol=2e-4)
     if case.folder == "chatglm3-6b":
-        cos, sin = RotaryEmbedding(2 * pairs).cos_sin(positions, torch.float16)
+        cos, sin = RotaryEmbedding(2 * pairs).compute_cos_sin(positions, torch.float16)
         ours = torch.stack((cos, sin), dim=-1)[:, :pairs]
         torch.testing.assert_close(ours, case["cache_fp16"], rtol=0, atol=2e-3)
 
@@ -198,7 +198,7 @@ def test_reordered_channels_give_the_same_products() -> None:
     q, k = torch.randn(2, 1, 3, 5, 16)
     rotary = RotaryEmbedding(8)
     positions = torch.arange(5)
-    cos, sin = rotary.cos_sin(positions, torch.float32)  # [T, 8], frequencies repeated once
+    cos, sin = rotary.compute_cos_sin(positions, torch.float32)  # [T, 8], frequencies repeated once
     cos, sin = cos[:, :4], sin[:, :4]
 
     def turned_as_published(x: torch.Tensor) -> torch.Tensor:
@@ -207,8 +207,9 @@ def test_reordered_channels_give_the_same_products() -> None:
         return torch.cat((pairs, x[..., 8:]), dim=-1)
 
     published = turned_as_published(q) @ turned_as_published(k).transpose(-1, -2)
-    angles = rotary.of_positions(torch.stack((positions, 0 * positions)).unsqueeze(0), torch.float32)
-    ours = angles.rotate(even_channels_first(q)) @ angles.rotate(even_channels_first(k)).transpose(-1, -2)
+    angles = rotary.compute_rotary(torch.stack((positions, 0 * positions)).unsqueeze(0), torch.float32)
+    q, k = angles.rotate(put_even_channels_first(q)), angles.rotate(put_even_channels_first(k))
+    ours = q @ k.transpose(-1, -2)
     torch.testing.assert_close(ours, published, rtol=1e-5, atol=1e-5)
 
 
@@ -235,7 +236,7 @@ def test_rope_ratio_scales_the_base_or_the_positions() -> None:
     assert (base.rope_base, base.rope_interpolation) == (500000.0, 1.0)
     assert (divided.rope_base, divided.rope_interpolation) == (10000.0, 50.0)
     far, near = (
-        RotaryEmbedding(8, interpolation=ratio).cos_sin(torch.tensor([position]), torch.float32)[0]
+        RotaryEmbedding(8, interpolation=ratio).compute_cos_sin(torch.tensor([position]), torch.float32)[0]
         for ratio, position in ((50.0, 100), (1.0, 2))
     )
     torch.testing.assert_close(far, near)
@@ -246,9 +247,9 @@ def test_rope_ratio_scales_the_base_or_the_positions() -> None:
     [
         ({"multi_query_group_num": 3}, "num_attention_heads 4 is not a multiple of multi_query_group_num 3"),
         ({"kv_channels": 18}, "kv_channels 18 is not a multiple of 4"),
-        ({"rmsnorm": False}, "rmsnorm is False; only True is known"),
-        ({"post_layer_norm": False}, "post_layer_norm is False"),
-        ({"apply_residual_connection_post_layernorm": True}, "only False is known"),
+        ({"rmsnorm": False}, "rmsnorm is false.*true"),
+        ({"post_layer_norm": False}, "post_layer_norm is false"),
+        ({"apply_residual_connection_post_layernorm": True}, "post_layernorm is true.*false"),
     ],
 )
 def test_impossible_shapes_are_refused(change: dict[str, object], message: str) -> None:

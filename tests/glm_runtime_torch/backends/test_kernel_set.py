@@ -93,10 +93,10 @@ def test_an_empty_set_is_the_reference(name: str) -> None:
 def test_weights_in_training_stay_as_they_are() -> None:
     """A layer whose weights want a gradient is not replaced; the others are."""
     network = tiny_network("chatglm2")
-    place = network.block_linears()[1]
+    place = network.find_block_linears()[1]
     place.module.weight.requires_grad_(True)
     install_kernels(network, TransposedKernels())
-    assert [left.name for left in network.block_linears()] == [place.name]
+    assert [left.name for left in network.find_block_linears()] == [place.name]
 
 
 def test_layers_over_one_matrix_with_a_bias_stay() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from glm_runtime_torch.checkpoints.reader import Checkpoint
+from glm_runtime_torch.checkpoints.requirements import require_parameters
 from goldens import DATA
 from safetensors.torch import save_file
 
@@ -33,7 +34,7 @@ def test_every_form_holds_the_same_weights(form: str) -> None:
     names = [name for name in reference if not name.endswith("inv_freq")]
     assert len(names) == 40
     for name in names:
-        assert checkpoint.facts(name).shape == reference.facts(name).shape
+        assert checkpoint.get_facts(name).shape == reference.get_facts(name).shape
         assert torch.equal(
             checkpoint.read(name, dtype=torch.float32, device=CPU),
             reference.read(name, dtype=torch.float32, device=CPU),
@@ -88,7 +89,7 @@ def test_missing_shard_is_named(tmp_path: Path) -> None:
     directory = copy_of("fp16-bin-sharded", tmp_path / "x")
     (directory / "pytorch_model-00002-of-00002.bin").unlink()
     with pytest.raises(
-        CheckpointError, match=r"1 of 2 weight files are missing: pytorch_model-00002-of-00002\.bin"
+        CheckpointError, match=r"1 of 2 weight files.*missing.*pytorch_model-00002-of-00002\.bin"
     ):
         Checkpoint(directory)
 
@@ -131,7 +132,7 @@ def test_training_state_instead_of_weights_is_refused(tmp_path: Path) -> None:
 def test_bad_index_is_named(tmp_path: Path, content: str) -> None:
     """An index file that is none is named."""
     (tmp_path / "pytorch_model.bin.index.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"index\.json is no index of weight files"):
+    with pytest.raises(CheckpointError, match=r"index\.json.*(JSON|weight_map is 3)"):
         Checkpoint(tmp_path)
 
 
@@ -150,14 +151,14 @@ def test_wrong_shape_is_found_without_reading(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"tensor x has shape \[2, 3\], but config\.json asks for \[2, 4\]"
     ):
-        Checkpoint(tmp_path).require({"x": (2, 4)})
+        require_parameters(Checkpoint(tmp_path), {"x": torch.empty(2, 4, device="meta")})
 
 
 def test_missing_tensor_is_named(tmp_path: Path) -> None:
     """A tensor that no file holds is named, with the number of others."""
     save_file({"x": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="tensor y and 1 more is in none of the weight files"):
-        Checkpoint(tmp_path).require({"y": (2,), "z": (2,)})
+        require_parameters(Checkpoint(tmp_path), dict.fromkeys("yz", torch.empty(2, device="meta")))
 
 
 def test_zip_that_is_no_checkpoint_is_damaged(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from glm_runtime_torch.checkpoints.writer import Entry, SafetensorsWriter, hash_file, write_tensors
+from glm_runtime_torch.checkpoints.writer import SafetensorsWriter, TensorEntry, write_tensors
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -20,7 +20,7 @@ TENSORS = {
     "scalar": torch.tensor(3, dtype=torch.int64),
     "empty": torch.zeros(0, 4),
 }
-ENTRIES = [Entry(name, value.dtype, tuple(value.shape)) for name, value in TENSORS.items()]
+ENTRIES = [TensorEntry(name, value.dtype, tuple(value.shape)) for name, value in TENSORS.items()]
 
 
 def write(path: Path, *names: str) -> None:
@@ -41,7 +41,6 @@ def test_the_library_reads_what_was_written_in_any_order(tmp_path: Path, backwar
     assert all(loaded[name].dtype == value.dtype for name, value in TENSORS.items())
     with safe_open(path, framework="pt") as file:
         assert file.metadata() == {"format": "pt"}  # transformers asks for it
-    assert hash_file(path) == hash_file(path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.safetensors"]
 
 

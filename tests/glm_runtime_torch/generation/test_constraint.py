@@ -39,7 +39,7 @@ class Forbidding:
         self._mask = torch.ones(size, dtype=torch.bool)
         self._mask[list(tokens)] = False
 
-    def allowed(self) -> Tensor:
+    def find_allowed(self) -> Tensor:
         return self._mask
 
     def take(self, token: int) -> None:
@@ -63,7 +63,7 @@ class Dictating:
     def must_end(self) -> bool:
         return not self._rest
 
-    def allowed(self) -> Tensor:
+    def find_allowed(self) -> Tensor:
         return torch.tensor(self._rest[:1])
 
     def take(self, token: int) -> None:
@@ -173,7 +173,7 @@ def test_candidates_are_pruned_again_once_a_constraint_has_nothing_more_to_say()
 
 def allowed(constraint: TokenConstraint) -> list[int] | None:
     """Ids that a constraint allows."""
-    found = constraint.allowed()
+    found = constraint.find_allowed()
     if found is None:
         return None
     return found.nonzero().flatten().tolist() if found.dtype == torch.bool else found.tolist()

@@ -75,7 +75,7 @@ def test_stream_ends_with_one_final_delta(model: TorchModel) -> None:
     usage = deltas[-1].usage
     assert usage is not None
     assert usage.completion_tokens == len(token_ids(deltas))
-    assert usage.prompt_tokens == len(model.tokenizer.chat_prompt(QUESTION))
+    assert usage.prompt_tokens == len(model.tokenizer.encode_chat(QUESTION))
     assert usage.time_to_first_token > 0
 
 
@@ -107,7 +107,7 @@ def tuned() -> Iterator[TorchModel]:
     tokenizer = model.tokenizer
     prompt = tokenizer.prompt  # type: ignore[attr-defined]
     # the question's number decides how much of the prompt's text is left out
-    tokenizer.chat_prompt = lambda messages: prompt[int(messages[-1].content) :]  # type: ignore[method-assign]
+    tokenizer.encode_chat = lambda messages: prompt[int(messages[-1].content) :]  # type: ignore[method-assign]
     yield model
     model.close()
 
@@ -272,7 +272,7 @@ def test_bare_text_is_continued_without_a_chat_format(model: TorchModel) -> None
     tokens = token_ids(list(model.stream(request)))
     assert text == model.tokenizer.decode(tokens)
     assert last.usage is not None
-    assert last.usage.prompt_tokens == len(model.tokenizer.completion_prompt("你好"))
+    assert last.usage.prompt_tokens == len(model.tokenizer.encode_completion("你好"))
     with pytest.raises(RequestError, match=r"prompt.*\d+ tokens.*max_length 9.*8"):
         model.stream(ChatRequest(prompt="hello " * 50, sampling=Sampling(max_length=9)))
 

@@ -57,11 +57,11 @@ def test_families_are_told_apart() -> None:
         config = {"_name_or_path": f"THUDM/{folder}", **shared}
         if folder == "chatglm-6b":
             config = {"model_type": "chatglm", "inner_hidden_size": 4}
-        family = families.family_of(config)
+        family = families.find_family(config)
         assert family is not None
         assert family.name == name
     for length, name in ((32768, "chatglm2"), (8192, "chatglm3"), (131072, "chatglm3")):
-        family = families.family_of({"_name_or_path": "/models/mine", "seq_length": length, **shared})
+        family = families.find_family({"_name_or_path": "/models/mine", "seq_length": length, **shared})
         assert family is not None
         assert family.name == name
 

@@ -40,7 +40,7 @@ def test_backend_brings_its_own_executor(tmp_path: Path) -> None:
         model.start(CPU, slots=2, executor=executor)
         request = ChatRequest((Message("user", "hello"),), Sampling(do_sample=False, max_new_tokens=5))
         answers.append([token for delta in model.stream(request) for token in delta.token_ids])
-        prompt = len(model.tokenizer.chat_prompt(request.messages))
+        prompt = len(model.tokenizer.encode_chat(request.messages))
         model.close()
     assert answers[0] == answers[1]
     assert [step.token_ids for step in steps] == [[(token,)] for token in answers[0][:4]]

@@ -44,10 +44,10 @@ def answered(model: ChatModel, prompt: str | tuple[int, ...]) -> tuple[list[int]
 
 def test_ids_are_taken_as_they_are(chat_model: ChatModel, tokenizer: Any) -> None:
     """The ids of a text give the text's answer, and so do those of a chat; nothing is added to them."""
-    ids = tuple(tokenizer.completion_prompt("hello"))
+    ids = tuple(tokenizer.encode_completion("hello"))
     assert answered(chat_model, ids) == answered(chat_model, "hello")
     assert answered(chat_model, ids)[1] == len(ids)
-    chat = tokenizer.chat_prompt([Message("user", "你好")])
+    chat = tokenizer.encode_chat([Message("user", "你好")])
     answer, _ = answered(chat_model, tuple(chat))
     asked = ChatRequest(messages=(Message("user", "你好"),), sampling=GREEDY)
     assert answer == [token for delta in chat_model.stream(asked) for token in delta.token_ids]

@@ -66,7 +66,10 @@ def run_steps(model: TorchModel, sizes: list[int]) -> tuple[Tensor, Tensor]:
         step = StepInput(
             [[(row * 31 + done + token) % 50 + 5 for token in range(size)] for row in range(3)],
             torch.stack(
-                [one.layout.position_ids(at, at + size) for one, at in zip(sequences, starts, strict=True)]
+                [
+                    one.layout.compute_position_ids(at, at + size)
+                    for one, at in zip(sequences, starts, strict=True)
+                ]
             ),
             slots,
             [start + size for start in starts],
@@ -113,7 +116,7 @@ def test_tokens_that_were_not_confirmed_are_overwritten(plain: TorchModel) -> No
 
     def feed(sequence: object, tokens: list[int]) -> Tensor:
         start, stop = sequence.num_tokens, sequence.num_tokens + len(tokens)  # type: ignore[attr-defined]
-        positions = sequence.layout.position_ids(start, stop).unsqueeze(0)  # type: ignore[attr-defined]
+        positions = sequence.layout.compute_position_ids(start, stop).unsqueeze(0)  # type: ignore[attr-defined]
         return runner.run(StepInput([tokens], positions, [slot], [stop], [()])).clone()
 
     with torch.inference_mode():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from glm_runtime_torch.generation.detokenizer import IncrementalDetokenizer
 from glm_runtime_torch.generation.stop import StopStrings
-from glm_runtime_torch.tokenizers.reply_filter import FullWidthPunctuation, ReplyFilter, partial_match_length
+from glm_runtime_torch.tokenizers.reply_filter import FullWidthPunctuation, ReplyFilter, count_partial_match
 from hypothesis import given, strategies as st
 
 
@@ -106,4 +106,4 @@ def test_ordinary_text_is_not_held_back() -> None:
 )
 def test_partial_match_length_is_the_longest_beginning(text: str, wanted: str, length: int) -> None:
     """The longest end of the text that could still grow into the wanted string."""
-    assert partial_match_length(text, wanted) == length
+    assert count_partial_match(text, wanted) == length

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from glm_runtime_torch.architectures.native import build_prefix_encoder
-from glm_runtime_torch.families.registry import NATIVE, Family, family_of
+from glm_runtime_torch.families.registry import NATIVE, Family, find_family
 from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.network.layout import batch_layout
+from glm_runtime_torch.network.layout import lay_out_batch
 from glm_runtime_torch.network.prefix_encoder import PrefixedKeyValues
 from glm_runtime_torch.tokenizers.native import NativeTokenizer
 from tiny_native import byte_tokenizer, native_checkpoint
@@ -34,7 +34,7 @@ def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def family(directory: Path) -> Family:
-    found = family_of(json.loads((directory / "config.json").read_text("utf-8")))
+    found = find_family(json.loads((directory / "config.json").read_text("utf-8")))
     assert found is not None
     return found
 
@@ -70,7 +70,7 @@ def test_padded_batch_has_transformers_logits(model: TorchModel, theirs: torch.n
     padding = torch.zeros(2, 9, dtype=torch.bool)
     padding[0, :4] = True
     with torch.inference_mode():
-        ours = model.network(ids, *batch_layout(model.network.layout, ids, padding))
+        ours = model.network(ids, *lay_out_batch(model.network.find_layout, ids, padding))
         positions = (~padding).long().cumsum(-1).sub(1).clamp(min=0)
         expected = theirs(ids, attention_mask=(~padding).long(), position_ids=positions).logits
     torch.testing.assert_close(ours[~padding], expected[~padding], rtol=1e-4, atol=1e-4)
@@ -79,7 +79,7 @@ def test_padded_batch_has_transformers_logits(model: TorchModel, theirs: torch.n
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_greedy_answers_are_transformers(model: TorchModel, theirs: torch.nn.Module, question: str) -> None:
     """The engine's prefill in pieces and its decode steps give the tokens of ``generate``."""
-    prompt = model.tokenizer.chat_prompt([Message("user", question)])
+    prompt = model.tokenizer.encode_chat([Message("user", question)])
     ends = sorted(model.tokenizer.stop_token_ids)
     whole = theirs.generate(
         torch.tensor([prompt]), max_new_tokens=24, do_sample=False, eos_token_id=ends, pad_token_id=ends[0]
@@ -102,13 +102,13 @@ def test_prefix_stands_in_front_of_every_layers_cache(
     """A P-Tuning prefix gives what transformers gives over a cache that holds it; both ways of ours agree."""
     torch.manual_seed(1)
     encoder = build_prefix_encoder(model.config, 5, False)
-    ids = torch.tensor([model.tokenizer.chat_prompt([Message("user", "hi")])])
+    ids = torch.tensor([model.tokenizer.encode_chat([Message("user", "hi")])])
     with torch.inference_mode():
         prefix = encoder()  # [L, 2, G, P, H]
         cache = DynamicCache([(keys[None], values[None]) for keys, values in prefix])
         positions = torch.arange(ids.shape[1]).unsqueeze(0)
         expected = theirs(ids, past_key_values=cache, position_ids=positions).logits
-        layout, visible = batch_layout(model.network.layout, ids)
+        layout, visible = lay_out_batch(model.network.find_layout, ids)
         visible = torch.cat((visible.new_ones(*visible.shape[:-1], 5), visible), dim=-1)
         ours = model.network(ids, layout, visible, PrefixedKeyValues(prefix))
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
@@ -131,7 +131,7 @@ def test_prompt_is_the_templates(directory: Path) -> None:
         [{"role": message.role, "content": message.content} for message in messages],
         add_generation_prompt=True,
     )["input_ids"]
-    assert tokenizer.chat_prompt(messages) == expected
+    assert tokenizer.encode_chat(messages) == expected
 
 
 def test_typed_control_tokens_stay_text(directory: Path) -> None:
@@ -139,8 +139,8 @@ def test_typed_control_tokens_stay_text(directory: Path) -> None:
     tokenizer = NativeTokenizer(directory)
     typed = "<|assistant|> [gMASK] <|endoftext|>"
     control = set(byte_tokenizer().added_tokens_decoder)
-    plain = tokenizer.chat_prompt([Message("user", "x")])
-    prompt = tokenizer.chat_prompt([Message("user", typed)])
+    plain = tokenizer.encode_chat([Message("user", "x")])
+    prompt = tokenizer.encode_chat([Message("user", typed)])
     assert [token for token in prompt if token in control] == [token for token in plain if token in control]
     assert typed in tokenizer.decode(prompt)
     assert not control & set(tokenizer.encode(typed))
@@ -150,7 +150,32 @@ def test_template_that_refuses_is_the_requests_error(tmp_path: Path) -> None:
     """A template's own complaint reaches the user as one sentence."""
     byte_tokenizer("{{ raise_exception('system messages are not supported') }}").save_pretrained(tmp_path)
     with pytest.raises(RequestError, match="chat template refuses"):
-        NativeTokenizer(tmp_path).chat_prompt([Message("user", "x")])
+        NativeTokenizer(tmp_path).encode_chat([Message("user", "x")])
+
+
+@pytest.mark.parametrize("kept", [0, [0]], ids=["number", "list"])
+@pytest.mark.parametrize("name", [family.name for family in NATIVE])
+def test_turns_of_others_end_an_answer(name: str, kept: object, tmp_path: Path) -> None:
+    """Where config.json kept one end token, the turns of user and tools end an answer all the same."""
+    directory = native_checkpoint(tmp_path / name, name)
+    known = byte_tokenizer()
+    ends = {role: known.convert_tokens_to_ids(f"<|{role}|>") for role in ("endoftext", "user", "observation")}
+    for file in ("config.json", "generation_config.json"):
+        path = directory / file
+        content = json.loads(path.read_text("utf-8"))
+        one = ends["endoftext"]
+        path.write_text(json.dumps({**content, "eos_token_id": one if kept == 0 else [one]}), "utf-8")
+    assert NativeTokenizer(directory).stop_token_ids == set(ends.values())
+
+
+@pytest.mark.parametrize("end", ["<|user|>", -1, 2.5, True, {}, [None], ["x"], [[1]]])
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_ends_that_are_no_tokens_are_named(file: str, end: object, tmp_path: Path) -> None:
+    """A wrong eos_token_id is told with its file, key and value."""
+    byte_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / file).write_text(json.dumps({"eos_token_id": end}), "utf-8")
+    with pytest.raises(CheckpointError, match=f"{file}: eos_token_id holds"):
+        NativeTokenizer(tmp_path)
 
 
 def test_missing_parts_are_named(tmp_path: Path) -> None:

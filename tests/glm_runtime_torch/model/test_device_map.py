@@ -11,16 +11,16 @@ from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
 from glm_runtime_torch.architectures.chatglm2 import ChatGLM2, ChatGLM2Config
 from glm_runtime_torch.model.device_map import (
     DeviceMap,
+    NetworkUnit,
     Parts,
-    Unit,
-    map_of,
-    one_device,
-    parts_of,
-    read_map,
+    find_device_map,
+    find_parts,
+    make_single_device_map,
+    resolve_device_map,
     split,
 )
-from glm_runtime_torch.network.empty_weights import empty_weights
-from glm_runtime_torch.network.parameters import unique_parameters
+from glm_runtime_torch.network.empty_weights import build_without_weights
+from glm_runtime_torch.network.parameters import list_unique_parameters
 from hypothesis import assume, given, settings, strategies as st
 
 from glm_core import ConfigError, DeviceError, GlmError, OutOfMemoryError
@@ -35,9 +35,9 @@ def cuda(index: int) -> torch.device:
 
 def v1_parts(**config: Any) -> Parts:
     """The units of ChatGLM-6B, without weights."""
-    with empty_weights():
+    with build_without_weights():
         network = ChatGLM(ChatGLMConfig(**config))
-    return parts_of(network, {name: 2 * value.numel() for name, value in unique_parameters(network)})
+    return find_parts(network, {name: 2 * value.numel() for name, value in list_unique_parameters(network)})
 
 
 V1 = v1_parts()
@@ -45,8 +45,10 @@ V1 = v1_parts()
 
 def made_up(blocks: list[int], table: int = 3) -> Parts:
     """Units of given sizes, with a tied table."""
-    layers = [Unit(f"transformer.layers.{index}", size, index) for index, size in enumerate(blocks)]
-    return Parts((Unit(TABLE, table), *layers, Unit(NORM, 1), Unit(HEAD, 0)), ((TABLE, HEAD),))
+    layers = [NetworkUnit(f"transformer.layers.{index}", size, index) for index, size in enumerate(blocks)]
+    return Parts(
+        (NetworkUnit(TABLE, table), *layers, NetworkUnit(NORM, 1), NetworkUnit(HEAD, 0)), ((TABLE, HEAD),)
+    )
 
 
 def loads(parts: Parts, places: DeviceMap, layer_bytes: int) -> dict[torch.device, int]:
@@ -70,8 +72,8 @@ def test_units_have_the_original_names_and_all_weights() -> None:
 def test_newer_families_have_units_too() -> None:
     """ChatGLM2's head is not tied, and its names are its own."""
     config = ChatGLM2Config(num_layers=2, hidden_size=64, num_heads=4, num_kv_heads=2, vocab_size=90)
-    with empty_weights():
-        parts = parts_of(ChatGLM2(config))
+    with build_without_weights():
+        parts = find_parts(ChatGLM2(config))
     assert parts.names[0] == "transformer.embedding.word_embeddings"
     assert parts.names[1] == "transformer.encoder.layers.0"
     assert parts.names[-1] == "transformer.output_layer"
@@ -86,7 +88,7 @@ def test_two_equal_cards_share_chatglm_6b_evenly() -> None:
     assert set(used) == {cuda(0), cuda(1)}
     block = V1.blocks[0].weight_bytes + 33_554_432
     assert abs(used[cuda(0)] - used[cuda(1)]) <= block
-    counts = [places.blocks(V1).count(cuda(index)) for index in (0, 1)]
+    counts = [places.list_block_devices(V1).count(cuda(index)) for index in (0, 1)]
     assert counts[0] < counts[1]
     assert places.places[TABLE] == places.places[HEAD] == places.places[NORM] == cuda(0)
 
@@ -126,7 +128,7 @@ def test_split_is_complete_ordered_fits_and_is_the_best(
         return
     places = split(parts, devices, layer_bytes)
     assert tuple(places.places) == parts.names
-    order = [device.index for device in places.blocks(parts)]
+    order = [device.index for device in places.list_block_devices(parts)]
     assert order == sorted(order)
     used = loads(parts, places, layer_bytes)
     assert all(size <= devices[device] for device, size in used.items())
@@ -145,12 +147,14 @@ def test_written_map_in_the_original_names() -> None:
     devices = [cuda(0), cuda(1)]
     each = {TABLE: 0, NORM: "cuda:0", HEAD: torch.device("cuda:0")}
     each |= {f"transformer.layers.{index}": index // 14 for index in range(28)}
-    places = read_map(V1, each, devices)
-    assert [device.index for device in places.blocks(V1)] == [0] * 14 + [1] * 14
-    short = read_map(V1, {"": 1, "transformer.layers": "0", "transformer.layers.27": cuda(1)}, devices)
+    places = resolve_device_map(V1, each, devices)
+    assert [device.index for device in places.list_block_devices(V1)] == [0] * 14 + [1] * 14
+    short = resolve_device_map(
+        V1, {"": 1, "transformer.layers": "0", "transformer.layers.27": cuda(1)}, devices
+    )
     assert short.places[TABLE] == short.places[HEAD] == cuda(1)
-    assert [device.index for device in short.blocks(V1)] == [0] * 27 + [1]
-    assert one_device(V1, cuda(1)).devices == (cuda(1),)
+    assert [device.index for device in short.list_block_devices(V1)] == [0] * 27 + [1]
+    assert make_single_device_map(V1, cuda(1)).devices == (cuda(1),)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +192,7 @@ def test_written_map_in_the_original_names() -> None:
 def test_wrong_maps_are_refused(written: dict[str, Any], error: type[GlmError], message: str) -> None:
     """Each mistake in a map is one clear sentence."""
     with pytest.raises(error, match=message):
-        read_map(V1, written, [cuda(0), cuda(1)])
+        resolve_device_map(V1, written, [cuda(0), cuda(1)])
 
 
 @pytest.mark.parametrize("kind", ["cpu", "mps", "cuda"])
@@ -196,15 +200,15 @@ def test_devices_without_a_number_are_the_first_of_their_type(kind: str) -> None
     """However the user writes it, and whether torch's own name for the device has a number or not."""
     for device in (torch.device(kind), torch.device(kind, 0)):
         for value in (0, "0", kind, f"{kind}:0", torch.device(kind)):
-            assert read_map(V1, {"": value}, [device], kind).devices == (device,)
+            assert resolve_device_map(V1, {"": value}, [device], kind).devices == (device,)
 
 
 def test_parameters_find_their_device() -> None:
     """A parameter stands where its unit does; what is in no unit goes with the first."""
-    places = read_map(V1, {"": 0, "transformer.layers.1": 1}, [cuda(0), cuda(1)])
-    assert places.of("transformer.layers.1.mlp.dense_h_to_4h.weight") == cuda(1)
-    assert places.of("transformer.layers.10.input_layernorm.bias") == cuda(0)
-    assert places.of("transformer.prefix_encoder.embedding.weight") == cuda(0)
+    places = resolve_device_map(V1, {"": 0, "transformer.layers.1": 1}, [cuda(0), cuda(1)])
+    assert places.find_device("transformer.layers.1.mlp.dense_h_to_4h.weight") == cuda(1)
+    assert places.find_device("transformer.layers.10.input_layernorm.bias") == cuda(0)
+    assert places.find_device("transformer.prefix_encoder.embedding.weight") == cuda(0)
 
 
 def test_network_says_where_it_stands() -> None:
@@ -212,8 +216,8 @@ def test_network_says_where_it_stands() -> None:
     config = ChatGLMConfig(vocab_size=90, hidden_size=32, num_layers=2, num_heads=4, inner_hidden_size=64)
     network = ChatGLM(config)
     network.transformer.layers[1].to("meta")
-    places = map_of(network)
-    assert [device.type for device in places.blocks(parts_of(network))] == ["cpu", "meta"]
+    places = find_device_map(network)
+    assert [device.type for device in places.list_block_devices(find_parts(network))] == ["cpu", "meta"]
 
 
 def test_moving_keeps_shared_weights_shared() -> None:
@@ -221,8 +225,11 @@ def test_moving_keeps_shared_weights_shared() -> None:
     config = ChatGLMConfig(vocab_size=90, hidden_size=32, num_layers=2, num_heads=4, inner_hidden_size=64)
     network = ChatGLM(config)
     meta = torch.device("meta")
-    read_map(parts_of(network), {"": "cpu", "transformer.layers.1": meta}, [torch.device("cpu"), meta]).move(
-        network
-    )
-    assert [device.type for device in map_of(network).blocks(parts_of(network))] == ["cpu", "meta"]
+    resolve_device_map(
+        find_parts(network), {"": "cpu", "transformer.layers.1": meta}, [torch.device("cpu"), meta]
+    ).move(network)
+    assert [device.type for device in find_device_map(network).list_block_devices(find_parts(network))] == [
+        "cpu",
+        "meta",
+    ]
     assert network.lm_head.weight is network.transformer.word_embeddings.weight

@@ -9,11 +9,11 @@ import pytest
 import torch
 from glm_runtime_torch.adapters.prefix import StoredPrefix
 from glm_runtime_torch.families.registry import CHATGLM
-from glm_runtime_torch.model.fitting import SHORTEST_CONTEXT, Fit, fit, workspace_bytes
+from glm_runtime_torch.model.fitting import SHORTEST_CONTEXT, Fit, estimate_workspace_bytes, fit
 from glm_runtime_torch.model.torch_model import TorchModel
-from glm_runtime_torch.network.empty_weights import empty_weights
+from glm_runtime_torch.network.empty_weights import build_without_weights
 from glm_runtime_torch.network.kv_cache import MAX_SLOTS
-from glm_runtime_torch.network.parameters import unique_parameters
+from glm_runtime_torch.network.parameters import list_unique_parameters
 from glm_runtime_torch.quantization import expect_stored_form
 from goldens import DATA
 from tiny_models import ScriptedTokenizer
@@ -31,7 +31,7 @@ ONE = Placement(("cuda:0",), slots=1, context_length=2048)
 def six_billion(*, bits: int = 0, table: bool = True) -> TorchModel:
     """ChatGLM-6B without weights; quantised as ``--quantize`` does it, with the table in int8."""
     config = CHATGLM.read_config(PUBLISHED["config"])
-    with empty_weights():
+    with build_without_weights():
         network = CHATGLM.build(config)
         if bits:
             expect_stored_form(network, {"quantization_bit": bits})
@@ -58,7 +58,7 @@ def sum_bytes(found: Fit, device: torch.device) -> int:
 
 def test_shapes_are_the_published_ones() -> None:
     """The arithmetic below is over the names and shapes of the published checkpoint, the tied head once."""
-    ours = {name: list(value.shape) for name, value in unique_parameters(six_billion().network)}
+    ours = {name: list(value.shape) for name, value in list_unique_parameters(six_billion().network)}
     published = {tensor["name"]: tensor["shape"] for tensor in PUBLISHED["tensors"]}
     beyond = {name for name in published if name == "lm_head.weight" or name.endswith("rotary_emb.inv_freq")}
     assert ours == {name: shape for name, shape in published.items() if name not in beyond}
@@ -175,6 +175,6 @@ def test_adapters_count() -> None:
 def test_workspace_grows_with_prompt_and_slots() -> None:
     """Longer prompts and more rows of logits take more to compute in."""
     model = six_billion()
-    assert workspace_bytes(model, 4096, 1) > workspace_bytes(model, 2048, 1)
-    assert workspace_bytes(model, 2048, 16) > workspace_bytes(model, 2048, 1)
+    assert estimate_workspace_bytes(model, 4096, 1) > estimate_workspace_bytes(model, 2048, 1)
+    assert estimate_workspace_bytes(model, 2048, 16) > estimate_workspace_bytes(model, 2048, 1)
     assert isinstance(model.network, nn.Module)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from glm_runtime_torch.network.attention import TorchDecodeAttention, scaled_product
-from glm_runtime_torch.network.kv_cache import KVCache, bytes_per_slot, choose_slots
+from glm_runtime_torch.network.attention import TorchDecodeAttention, compute_attention
+from glm_runtime_torch.network.kv_cache import KVCache, choose_slots, compute_slot_bytes
 from glm_runtime_torch.network.rotary import Rotary, RotaryEmbedding
 from recorded_steps import TensorAttention
 
@@ -34,7 +34,7 @@ def test_prompt_in_pieces_attends_like_the_whole() -> None:
     """With a context that sees itself in both directions, pieces give what one pass gives."""
     cache = small_cache()
     q, k, v = torch.randn(1, 2, 6, 4), torch.randn(1, 2, 6, 4), torch.randn(1, 2, 6, 4)
-    whole, pieces = (cache.prefill_rows(slot, 0, 4) for slot in (0, 1))
+    whole, pieces = (cache.select_prefill_rows(slot, 0, 4) for slot in (0, 1))
     whole.put(k, v, 1, 0)
     expected = whole.attend(q, 1, 0)
     for start in (0, 3, 5):
@@ -44,7 +44,7 @@ def test_prompt_in_pieces_attends_like_the_whole() -> None:
     torch.testing.assert_close(context, expected)
     causal = torch.ones(6, 6, dtype=torch.bool).tril()
     causal[:, :4] = True
-    torch.testing.assert_close(expected, scaled_product(q, k, v, causal))
+    torch.testing.assert_close(expected, compute_attention(q, k, v, causal))
 
 
 def test_rows_of_different_lengths_do_not_touch_each_other() -> None:
@@ -53,13 +53,13 @@ def test_rows_of_different_lengths_do_not_touch_each_other() -> None:
     slots = [2, 0]
     for slot, length in zip(slots, (2, 5), strict=True):
         history = torch.randn(1, 2, length, 4)
-        cache.prefill_rows(slot, 0, 0).put(history, history + 1, 1, 0)
+        cache.select_prefill_rows(slot, 0, 0).put(history, history + 1, 1, 0)
     q, k, v = torch.randn(2, 4, 1, 4), torch.randn(2, 2, 1, 4), torch.randn(2, 2, 1, 4)  # two heads a key
-    together = cache.decode_rows(slots, [3, 6]).attend(q, k, v, UNTURNED, 1)
+    together = cache.select_decode_rows(slots, [3, 6]).attend(q, k, v, UNTURNED, 1)
     assert together.shape == (2, 1, 16)
     for row, length in enumerate((3, 6)):
         one = slice(row, row + 1)
-        alone = cache.decode_rows([slots[row]], [length]).attend(q[one], k[one], v[one], UNTURNED, 1)
+        alone = cache.select_decode_rows([slots[row]], [length]).attend(q[one], k[one], v[one], UNTURNED, 1)
         assert torch.equal(alone, together[one])
 
 
@@ -67,11 +67,11 @@ def test_decode_turns_and_keeps_the_new_key() -> None:
     """The new key is stored turned, so that later queries find it where the token stands."""
     cache = small_cache()
     slot = 1
-    rotary = RotaryEmbedding(4).of_positions(torch.tensor([[[7]]]), torch.float32)
+    rotary = RotaryEmbedding(4).compute_rotary(torch.tensor([[[7]]]), torch.float32)
     q, k, v = torch.randn(1, 2, 1, 4), torch.randn(1, 2, 1, 4), torch.randn(1, 2, 1, 4)
-    context = cache.decode_rows([slot], [1]).attend(q, k, v, rotary, 0)
+    context = cache.select_decode_rows([slot], [1]).attend(q, k, v, rotary, 0)
     torch.testing.assert_close(context, v.transpose(1, 2).flatten(2))  # one key: its value
-    turned = cache.prefill_rows(slot, 0, 1)
+    turned = cache.select_prefill_rows(slot, 0, 1)
     assert torch.equal(turned._keys[0][slot, :, 0], rotary.rotate(k)[0, :, 0])
 
 
@@ -83,10 +83,10 @@ def test_prefix_stands_before_the_first_token() -> None:
     cache.write(slot, prefix)
     q, k, v = torch.randn(1, 2, 1, 4), torch.randn(1, 2, 1, 4), torch.randn(1, 2, 1, 4)
     for layer in range(2):
-        context = cache.decode_rows([slot], [4]).attend(q, k, v, UNTURNED, layer)
+        context = cache.select_decode_rows([slot], [4]).attend(q, k, v, UNTURNED, layer)
         keys = torch.cat((prefix[layer, 0].unsqueeze(0), k), dim=2)
         values = torch.cat((prefix[layer, 1].unsqueeze(0), v), dim=2)
-        torch.testing.assert_close(context, scaled_product(q, keys, values))
+        torch.testing.assert_close(context, compute_attention(q, keys, values))
 
 
 def test_what_is_written_behind_something_leaves_that_alone() -> None:
@@ -105,7 +105,7 @@ def test_what_is_written_behind_something_leaves_that_alone() -> None:
 @pytest.mark.parametrize("count", [2, 5])
 def test_several_tokens_attend_like_one_after_the_other(attention: Any, count: int) -> None:
     """A step of k tokens leaves the keys, values and contexts of k steps, bit for bit, in every row."""
-    rotary = RotaryEmbedding(4).of_positions(torch.randint(50, (2, 1, count)), torch.float32)
+    rotary = RotaryEmbedding(4).compute_rotary(torch.randint(50, (2, 1, count)), torch.float32)
     history = torch.randn(2, 2, 2, 7, 4)
     q, k, v = torch.randn(2, 4, count, 4), torch.randn(2, 2, count, 4), torch.randn(2, 2, count, 4)
     caches, contexts = [], []
@@ -115,8 +115,8 @@ def test_several_tokens_attend_like_one_after_the_other(attention: Any, count: i
             cache.write(slot, history[:, :, :, :length])
         found = []
         for piece in pieces:
-            rows = cache.decode_rows([2, 0], [7 + piece.stop, 3 + piece.stop])
-            angles = rotary.tokens(piece.start, piece.stop)
+            rows = cache.select_decode_rows([2, 0], [7 + piece.stop, 3 + piece.stop])
+            angles = rotary.select_tokens(piece.start, piece.stop)
             found.append(rows.attend(q[:, :, piece], k[:, :, piece], v[:, :, piece], angles, 1))
         caches.append(torch.stack([cache._keys[1], cache._values[1]]))
         contexts.append(torch.cat(found, dim=1))
@@ -130,7 +130,7 @@ def test_padding_stays_padding_with_several_tokens() -> None:
     cache = small_cache(attention=TensorAttention())
     q, k = torch.randn(2, 4, 3, 4), torch.randn(2, 2, 3, 4)
     rotary = Rotary(torch.ones(2, 1, 3, 1, 4), torch.zeros(2, 1, 3, 1, 4))
-    rows = cache.decode_rows(torch.tensor([1, 0]), torch.tensor([3, 0]))
+    rows = cache.select_decode_rows(torch.tensor([1, 0]), torch.tensor([3, 0]))
     assert rows.attend(q, k, k, rotary, 0).isfinite().all()
     assert torch.equal(cache._keys[0][1, :, :3], k[0])
     assert not cache._keys[0][0].any()
@@ -152,7 +152,7 @@ def test_refused_reservation_says_how_much_was_asked() -> None:
 
 def test_slots_follow_from_the_memory() -> None:
     """As many as fit and no more than sixteen; the wish of a user is kept or refused, never trimmed."""
-    slot = bytes_per_slot(28, 32, 4096, 128, torch.float16)
+    slot = compute_slot_bytes(28, 32, 4096, 128, torch.float16)
     assert slot == 4096 * 458752  # 0.4375 MiB a token, as of ChatGLM-6B
     assert choose_slots(0, slot, 5 * slot + 1) == 5
     assert choose_slots(0, slot, 100 * slot) == 16

@@ -49,11 +49,11 @@ def expected_linears(name: str) -> list[str]:
 def test_quantised_are_exactly_these_layers(name: str) -> None:
     """The linear layers of the blocks become integers, experts included, and nothing else does."""
     network = tiny_network(name)
-    assert [place.name for place in network.block_linears()] == expected_linears(name)
+    assert [place.name for place in network.find_block_linears()] == expected_linears(name)
     quantize_in_place(network, QuantizationScheme(8))
     stored = {where for where, module in network.named_modules() if isinstance(module, QuantizedLinear)}
     assert stored == set(expected_linears(name))
-    assert network.block_linears() == []
+    assert network.find_block_linears() == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -85,7 +85,7 @@ def test_parts_are_modules_of_the_declared_names(name: str) -> None:
         (sizes.hidden_size,),
     ]
     assert len(network.blocks) == sizes.num_layers
-    assert sizes == family_named(name).dimensions(family_named(name).read_config(CONFIGS[name]))
+    assert sizes == family_named(name).read_dimensions(family_named(name).read_config(CONFIGS[name]))
 
 
 @pytest.mark.parametrize(("name", "is_tied"), [("chatglm", True), ("chatglm2", False), ("glm4", True)])
@@ -118,7 +118,7 @@ def test_any_linear_layer_can_be_wrapped_by_name(name: str) -> None:
     """A wrapped layer takes part in the pass, and an addition of zero changes nothing."""
     network = tiny_network(name)
     before = logits_of(network, prompt_of(name))
-    place = Place.of_name(network, expected_linears(name)[-1])
+    place = Place.from_name(network, expected_linears(name)[-1])
     place.replace(Added(place.module))
     assert torch.equal(logits_of(network, prompt_of(name)), before)
     nn.init.ones_(place.module.up.weight)
@@ -128,7 +128,7 @@ def test_any_linear_layer_can_be_wrapped_by_name(name: str) -> None:
 def test_a_name_that_is_nowhere_is_an_error() -> None:
     """Asking for the place of a module that does not exist fails at once."""
     with pytest.raises(AttributeError):
-        Place.of_name(tiny_network("chatglm"), "transformer.layers.0.mlp.gate_proj")
+        Place.from_name(tiny_network("chatglm"), "transformer.layers.0.mlp.gate_proj")
 
 
 def test_a_module_in_two_places_is_found_in_both() -> None:

@@ -22,21 +22,21 @@ def test_tables_equal_the_original(case: Case, precision: str) -> None:
     cos, sin = case[f"cos_{precision}"], case[f"sin_{precision}"]
     positions = case.tensors.get("positions", torch.arange(cos.shape[0]))
     rotary = RotaryEmbedding(cos.shape[-1], half_precision_frequencies=True)
-    ours = rotary.cos_sin(positions, dtype)
+    ours = rotary.compute_cos_sin(positions, dtype)
     torch.testing.assert_close(ours[0].float(), cos.float(), rtol=0, atol=tolerance)
     torch.testing.assert_close(ours[1].float(), sin.float(), rtol=0, atol=tolerance)
 
 
 def test_bfloat16_angles_are_computed_in_float32() -> None:
     """Positions that bfloat16 cannot tell apart still have different tables."""
-    cos, _ = RotaryEmbedding(8).cos_sin(torch.tensor([1000, 1001]), torch.bfloat16)
+    cos, _ = RotaryEmbedding(8).compute_cos_sin(torch.tensor([1000, 1001]), torch.bfloat16)
     assert not torch.equal(cos[0], cos[1])
 
 
 def test_rotation_keeps_lengths() -> None:
     """Turning does not change a vector's norm, and position 0 changes nothing."""
     x = torch.randn(5, 8)
-    cos, sin = RotaryEmbedding(8).cos_sin(torch.tensor([0, 1, 7, 100, 2047]), torch.float32)
+    cos, sin = RotaryEmbedding(8).compute_cos_sin(torch.tensor([0, 1, 7, 100, 2047]), torch.float32)
     turned = rotate_split_half(x, cos, sin)
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
     assert torch.equal(turned[0], x[0])

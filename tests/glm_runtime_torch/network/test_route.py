@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 from glm_runtime_torch.loading import open_source
-from glm_runtime_torch.model.device_map import parts_of, read_map, split
+from glm_runtime_torch.model.device_map import find_parts, resolve_device_map, split
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.kv_cache import KVCache
 from glm_runtime_torch.network.rotary import Rotary
-from glm_runtime_torch.network.route import Route
+from glm_runtime_torch.network.route import DeviceRoute
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
 from tiny_native import native_checkpoint
 from torch import Tensor
@@ -60,11 +60,11 @@ def test_later_families_are_divided_too(family: str, tmp_path: Path) -> None:
     opened.materialize(CPU)
     opened.start(CPU, slots=2)
     alone = tokens(opened, do_sample=False)
-    parts = parts_of(opened.network)
+    parts = find_parts(opened.network)
     assert len(parts.blocks) == 3
     cards = {torch.device("cuda", index): 10**9 for index in range(2)}
     move = RecordingMove()
-    opened.network.route = split(parts, cards, 10**8).route(parts, move=move)
+    opened.network.route = split(parts, cards, 10**8).make_route(parts, move=move)
     assert tokens(opened, do_sample=False) == alone
     assert {device for _, device in move.hops} >= {"cuda:1"}
     opened.close()
@@ -89,10 +89,10 @@ def tokens(model: TorchModel, **sampling: Any) -> list[int]:
 
 def divided(model: TorchModel, written: dict[str, Any]) -> RecordingMove:
     """Send the network's hidden states along a map of two cards that are not there."""
-    parts = parts_of(model.network)
+    parts = find_parts(model.network)
     cards = [torch.device("cuda", index) for index in range(3)]
     move = RecordingMove()
-    model.network.route = read_map(parts, written, cards).route(parts, move=move)
+    model.network.route = resolve_device_map(parts, written, cards).make_route(parts, move=move)
     return move
 
 
@@ -123,8 +123,8 @@ def test_hops_happen_where_the_map_says(model: TorchModel) -> None:
 
 def test_one_device_has_no_route(model: TorchModel) -> None:
     """A map that names one device makes no hop at all."""
-    parts = parts_of(model.network)
-    assert read_map(parts, {"": 0}, [torch.device("cuda", 0)]).route(parts) is None
+    parts = find_parts(model.network)
+    assert resolve_device_map(parts, {"": 0}, [torch.device("cuda", 0)]).make_route(parts) is None
     assert model.network.route is None
 
 
@@ -132,7 +132,7 @@ def test_head_on_another_card_than_the_norm() -> None:
     """Norm and head may stand apart; each gets the hidden states."""
     move = RecordingMove()
     first, second, third = (torch.device("cuda", index) for index in range(3))
-    route = Route(first, [first, second], third, second, move=move)
+    route = DeviceRoute(first, [first, second], third, second, move=move)
     h, rotary = torch.zeros(1, 1, 8), Rotary(torch.ones(1), torch.ones(1))
     route.to_block(0, h, rotary)
     assert move.hops == []
@@ -148,7 +148,7 @@ def test_placed_model_names_all_its_devices(directory: Path) -> None:
     opened = open_source(ModelSource("tiny", directory), "float32")
     assert opened is not None
     meta = torch.device("meta")
-    places = read_map(opened.parts, {"": "cpu", "transformer.layers.1": meta}, [CPU, meta])
+    places = resolve_device_map(opened.parts, {"": "cpu", "transformer.layers.1": meta}, [CPU, meta])
     opened.materialize(places)
     opened.start(places, slots=1)
     weights = {name: value.device.type for name, value in opened.network.named_parameters()}

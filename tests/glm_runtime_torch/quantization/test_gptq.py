@@ -146,7 +146,7 @@ def test_the_weight_is_left_as_it_is() -> None:
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> object:
     folder = tmp_path_factory.mktemp("vocabulary")
     train_vocabulary(folder)
-    return CHATGLM.tokenizer(folder)
+    return CHATGLM.read_tokenizer(folder)
 
 
 def text_file(folder: Path, content: str | bytes) -> Path:
@@ -159,7 +159,7 @@ def test_half_of_a_line_is_asked_and_half_is_answered(tmp_path: Path, tokenizer:
     """Plain lines and {"text": ...} give a context and an answer; empty lines and a mark do not count."""
     content = '\ufeffhello world\n\n  \r\n{"text": "hello world"}\n'
     passages = read_passages(text_file(tmp_path, content), tokenizer)  # type: ignore[arg-type]
-    encode, start = tokenizer.encode, tokenizer.completion_prompt  # type: ignore[attr-defined]
+    encode, start = tokenizer.encode, tokenizer.encode_completion  # type: ignore[attr-defined]
     assert passages == [Passage(tuple(start("hello")), tuple(encode(" world")))] * 2
     assert passages[0].token_ids == [*start("hello"), *encode(" world")]
 
@@ -168,7 +168,7 @@ def test_prompt_and_response_are_a_chat(tmp_path: Path, tokenizer: object) -> No
     """{"prompt": ..., "response": ...} gives the model's own chat format and its end of an answer."""
     line = json.dumps({"prompt": "你好", "response": "hello"}, ensure_ascii=False)
     (passage,) = read_passages(text_file(tmp_path, line), tokenizer)  # type: ignore[arg-type]
-    assert passage.prompt == tuple(tokenizer.completion_prompt("你好"))  # type: ignore[attr-defined]
+    assert passage.prompt == tuple(tokenizer.encode_completion("你好"))  # type: ignore[attr-defined]
     assert passage.answer == (*tokenizer.encode("hello"), *tokenizer.stop_token_ids)  # type: ignore[attr-defined]
 
 
@@ -237,7 +237,7 @@ def test_walking_block_by_block_is_the_networks_own_forward() -> None:
         for index, block in enumerate(model.transformer.layers):
             expected = case["hidden_states"][index, :, 0]
             torch.testing.assert_close(walk._hidden[0][0], expected, rtol=0, atol=2e-4)
-            seen = walk.statistics(block, block.attention.query_key_value)  # type: ignore[arg-type]
+            seen = walk.collect_statistics(block, block.attention.query_key_value)  # type: ignore[arg-type]
             x = block.input_layernorm(expected)
             assert seen.count == len(ids)
             torch.testing.assert_close(seen.matrix, x.T @ x, rtol=1e-3, atol=1e-2)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from glm_hub.model_files import list_companions
-from glm_runtime_torch.checkpoints.config_file import read_json
-from glm_runtime_torch.families.registry import family_of
+from glm_hub.model_files import find_companions
+from glm_runtime_torch.checkpoints.json_file import read_json
+from glm_runtime_torch.families.registry import find_family
 from glm_runtime_torch.loading import open_source
 from tiny_families import MAKERS
 
@@ -24,7 +24,7 @@ TEXTS = ("hello", "你好", "how do I quantise a model?", "<|user|> [gMASK]")
 def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model of one family, with files that belong to no model beside it."""
     directory = MAKERS[request.param](tmp_path_factory.mktemp("source") / request.param)
-    found = family_of(read_json(directory / "config.json"))
+    found = find_family(read_json(directory / "config.json"))
     assert found is not None
     assert found.name == request.param
     (directory / "modeling_of_a_stranger.py").write_text("raise SystemExit", "utf-8")
@@ -61,7 +61,7 @@ def test_copy_loads_without_its_source_and_answers_the_same(source: Path, tmp_pa
     assert main(["quantize", str(moved), str(copy), "--bits", "8"]) == 0
     shutil.rmtree(moved)
     assert ids_and_answers(copy) == expected
-    assert list_companions(copy) == list_companions(source)
+    assert find_companions(copy) == find_companions(source)
     assert not (copy / "modeling_of_a_stranger.py").exists()
     assert not (copy / "trainer_state.json").exists()
 

@@ -76,7 +76,7 @@ def test_chat_prompts_equal_the_original(tokenizer: ChatGLMTokenizer) -> None:
     for golden in GOLDENS["chat"]:
         messages = build_messages(golden["history"], golden["query"])
         assert format_chat(messages) == golden["prompt"]
-        assert tokenizer.chat_prompt(messages) == golden["chat"]["input_ids"]
+        assert tokenizer.encode_chat(messages) == golden["chat"]["input_ids"]
 
 
 def test_special_ids_are_those_of_the_published_vocabulary(tokenizer: ChatGLMTokenizer) -> None:
@@ -91,8 +91,8 @@ def test_special_ids_are_those_of_the_published_vocabulary(tokenizer: ChatGLMTok
 @pytest.mark.parametrize("golden", GOLDENS["process_response"], ids=lambda golden: golden["input"][:12])
 def test_reply_clean_up_equals_the_original(tokenizer: ChatGLMTokenizer, golden: dict[str, str]) -> None:
     """The reply filter gives the original's cleaned response, whole or character by character."""
-    assert tokenizer.reply_filter().feed(golden["input"], last=True) == golden["output"]
-    streaming = tokenizer.reply_filter()
+    assert tokenizer.make_reply_filter().feed(golden["input"], last=True) == golden["output"]
+    streaming = tokenizer.make_reply_filter()
     pieces = [streaming.feed(character) for character in golden["input"]]
     assert "".join(pieces) + streaming.feed("", last=True) == golden["output"]
 

@@ -41,7 +41,7 @@ def test_ids_and_pieces_equal_the_original(family: str, tokenizer: ChatGLM2Token
     assert len(texts) == 196
     for golden in texts:
         assert tokenizer.encode(golden["text"]) == golden["ids"]
-        assert tokenizer.completion_prompt(golden["text"]) == golden["ids_with_special"]
+        assert tokenizer.encode_completion(golden["text"]) == golden["ids_with_special"]
         if golden.get("tokens") is not None:
             assert tokenizer.tokenize(golden["text"]) == golden["tokens"]
 
@@ -49,10 +49,10 @@ def test_ids_and_pieces_equal_the_original(family: str, tokenizer: ChatGLM2Token
 def test_pairs_and_batches_equal_the_original(family: str, tokenizer: ChatGLM2Tokenizer) -> None:
     """A prompt with its answer and an end, and left-padded prompts, have the original's ids."""
     for golden in GOLDENS[family]["pairs"]:
-        ids = [*tokenizer.completion_prompt(golden["text"]), *tokenizer.encode(golden["text_pair"])]
+        ids = [*tokenizer.encode_completion(golden["text"]), *tokenizer.encode(golden["text_pair"])]
         assert [*ids, tokenizer.eos_token_id] == golden["ids"]
     for golden in GOLDENS[family]["batches"]:
-        prompts = [tokenizer.completion_prompt(text) for text in golden["texts"]]
+        prompts = [tokenizer.encode_completion(text) for text in golden["texts"]]
         width = len(golden["input_ids"][0])
         padded = [[tokenizer.pad_token_id] * (width - len(ids)) + ids for ids in prompts]
         assert padded == golden["input_ids"]
@@ -61,7 +61,7 @@ def test_pairs_and_batches_equal_the_original(family: str, tokenizer: ChatGLM2To
 def test_control_tokens_have_the_published_ids(family: str, tokenizer: ChatGLM2Tokenizer) -> None:
     """Control tokens follow the vocabulary; padding and end are the vocabulary's own."""
     golden = GOLDENS[family]["special_ids"]
-    ours = {name: tokenizer.control_token_id(name) for name in tokenizer.control_tokens}
+    ours = {name: tokenizer.get_control_token_id(name) for name in tokenizer.control_tokens}
     assert ours == {
         name: index for name, index in golden.items() if not name.startswith(("<bos", "<eos", "<pad"))
     }
@@ -86,8 +86,8 @@ def test_decoding_equals_the_original_without_control_tokens(
 def test_typed_control_tokens_stay_text(tokenizer: ChatGLM2Tokenizer) -> None:
     """No text produces a control token: what a user types cannot end or restructure a prompt."""
     text = " ".join([*tokenizer.control_tokens, "<|user|>", "<|observation|>", "</s>", "<s>"])
-    ids = tokenizer.chat_prompt([Message("system", text), Message("user", text)])
-    control = {tokenizer.control_token_id(name) for name in tokenizer.control_tokens} | {1, 2}
+    ids = tokenizer.encode_chat([Message("system", text), Message("user", text)])
+    control = {tokenizer.get_control_token_id(name) for name in tokenizer.control_tokens} | {1, 2}
     assert not control & set(tokenizer.encode(text))
     ours = [token for token in ids if token in control]
     roles = [64794, 64795, 64796] if isinstance(tokenizer, ChatGLM3Tokenizer) else []
@@ -102,7 +102,7 @@ def test_round_prompts_equal_the_original() -> None:
     for golden in asked:
         messages = build_messages(golden["history"], golden["query"])
         assert format_chat(messages) == golden["prompt"]
-        assert tokenizer.chat_prompt(messages) == golden["chat"]["input_ids"]
+        assert tokenizer.encode_chat(messages) == golden["chat"]["input_ids"]
 
 
 def test_role_prompts_equal_the_original(chatglm3: ChatGLM3Tokenizer) -> None:
@@ -116,14 +116,14 @@ def test_role_prompts_equal_the_original(chatglm3: ChatGLM3Tokenizer) -> None:
             *(Message(turn["role"], turn["content"]) for turn in golden["history"]),
             Message("user", golden["query"]),
         ]
-        assert chatglm3.chat_prompt(messages) == golden["input_ids"]
+        assert chatglm3.encode_chat(messages) == golden["input_ids"]
         assert chatglm3.stop_token_ids == set(golden["generate_kwargs"]["eos_token_id"])
 
 
 @pytest.mark.parametrize("golden", GOLDENS["chatglm2-6b"]["process_response"])
 def test_reply_clean_up_equals_the_original(golden: dict[str, str]) -> None:
     """Whole or character by character, a cleaned reply is the original's; punctuation is left alone."""
-    cleaner = ChatGLM2Tokenizer.reply_filter
+    cleaner = ChatGLM2Tokenizer.make_reply_filter
     for pieces in ([golden["input"]], list(golden["input"])):
         reply = cleaner(None)  # type: ignore[arg-type]  # needs no vocabulary
         text = "".join(reply.feed(piece) for piece in pieces) + reply.feed("", last=True)

@@ -66,7 +66,7 @@ def test_prompt_with_tools_equals_the_original(tokenizer: ChatGLM3Tokenizer, wit
         Message("tool", WITH_TOOLS["query"], tool_call_id="c1"),
     ]
     tools = [tool_of(tool) for tool in system["tools"]]
-    assert tokenizer.chat_prompt(messages, tools) == WITH_TOOLS["input_ids"]
+    assert tokenizer.encode_chat(messages, tools) == WITH_TOOLS["input_ids"]
 
 
 def test_only_families_with_a_format_say_that_they_have_one(tokenizer: ChatGLM3Tokenizer) -> None:
@@ -84,11 +84,11 @@ def test_role_tokens_cannot_come_from_texts_of_tools(tokenizer: ChatGLM3Tokenize
         Message("assistant", evil, (ToolCall("c1", "f", json.dumps({"a": evil, evil: 1})),)),
         Message("tool", evil, tool_call_id="c1"),
     ]
-    ids = tokenizer.chat_prompt(messages, [Tool("f", evil, {"description": evil})])
+    ids = tokenizer.encode_chat(messages, [Tool("f", evil, {"description": evil})])
     control = [token for token in ids if token >= 64789 or token in (1, 2)]
     names = ["[gMASK]", "sop", *(f"<|{role}|>" for role in ("system", "user"))]
     names += ["<|assistant|>", "<|assistant|>", "<|observation|>", "<|assistant|>"]
-    assert control == [tokenizer.control_token_id(name) for name in names]
+    assert control == [tokenizer.get_control_token_id(name) for name in names]
 
 
 def test_tools_stand_in_the_first_system_message() -> None:
@@ -138,7 +138,7 @@ def test_answers_are_read_as_the_original_reads_them(golden: dict[str, Any]) -> 
     *messages, last = golden["output"].split("<|assistant|>")
     for message in messages:
         pieces += [reply.feed(character) for character in message]
-        pieces.append(reply.next_message())
+        pieces.append(reply.begin_next_message())
     pieces += [reply.feed(character) for character in last]
     pieces.append(reply.feed("", last=True))
     text = "".join(piece.text for piece in pieces)

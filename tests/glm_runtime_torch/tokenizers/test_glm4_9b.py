@@ -35,7 +35,7 @@ def test_conversation_has_a_token_for_each_role(directory: Path) -> None:
     tokenizer = GLM4Tokenizer(directory)
     start = len(MERGES) + 256
     messages = [Message("system", "<|user|>"), Message("user", "hello")]
-    prompt = tokenizer.chat_prompt(messages)
+    prompt = tokenizer.encode_chat(messages)
     control = [token - start for token in prompt if token >= start]
     assert control == [2, 4, 6, 7, 8]  # [gMASK] <sop> <|system|> <|user|> <|assistant|>
     assert tokenizer.decode(prompt) == "\n<|user|>\nhello"

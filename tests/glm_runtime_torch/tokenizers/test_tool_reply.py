@@ -140,7 +140,7 @@ def test_call_can_be_required(tokenizer: ChatGLM3Tokenizer, choice: str, samplin
     """A model that would rather talk begins with a tool's name, whatever it is sampled with."""
     length = len(tokenizer.encode("get_time\n"))
     plain = written_answer(tokenizer, ("", "x" * 40))[:length]
-    rest = [*tokenizer.encode(NOW[1]), tokenizer.control_token_id("<|observation|>")]
+    rest = [*tokenizer.encode(NOW[1]), tokenizer.get_control_token_id("<|observation|>")]
     offered = (TIME,) if choice == "required" else TOOLS
     deltas = ask(tokenizer, plain + rest, tools=offered, tool_choice=choice, sampling=sampling)
     assert said(deltas) == ("", [("get_time", '{"zone": "CST"}')], "tool_calls")
@@ -181,9 +181,9 @@ def test_trimming_keeps_calls_with_their_answers(tokenizer: ChatGLM3Tokenizer) -
     call = Message("assistant", "", (ToolCall("c1", "get_weather", '{"city": "x"}'),))
     round_ = (Message("user", "hello " * 60), call, Message("tool", "22 " * 60, tool_call_id="c1"))
     answer = written_answer(tokenizer, ("", "ok"))
-    roles = [tokenizer.control_token_id(f"<|{role}|>") for role in ("user", "assistant", "observation")]
-    length = len(tokenizer.chat_prompt(round_, TOOLS))
-    step = (len(tokenizer.chat_prompt((*round_, *round_), TOOLS)) - length + 1) // 2
+    roles = [tokenizer.get_control_token_id(f"<|{role}|>") for role in ("user", "assistant", "observation")]
+    length = len(tokenizer.encode_chat(round_, TOOLS))
+    step = (len(tokenizer.encode_chat((*round_, *round_), TOOLS)) - length + 1) // 2
     model, network = answers_in_turn(tokenizer, *[answer] * 6)
 
     def request(max_length: int) -> ChatRequest:

@@ -7,7 +7,7 @@ from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
 from glm_runtime_torch.tokenizers.chatglm2 import ChatGLM2Tokenizer
 from glm_runtime_torch.tokenizers.chatglm3 import ChatGLM3Tokenizer
 from glm_runtime_torch.tokenizers.native import NativeTokenizer
-from glm_runtime_torch.tokenizers.training_rows import TrainingTokenizer, prompt_and_answer
+from glm_runtime_torch.tokenizers.training_rows import TrainingTokenizer, join_prompt_and_answer
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
 from tiny_native import native_checkpoint
 
@@ -34,10 +34,10 @@ FAMILIES = ("chatglm", "chatglm2", "chatglm3", "native")
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_prompt_is_what_a_chat_would_send(tokenizers: dict[str, TrainingTokenizer], family: str) -> None:
-    """An example begins with the ids that chat_prompt gives, and ends with a token that ends answers."""
+    """An example begins with the ids that encode_chat gives, and ends with a token that ends answers."""
     tokenizer = tokenizers[family]
-    example = tokenizer.training_ids(CONVERSATION, "世界", 500, 500)
-    prompt = tokenizer.chat_prompt(CONVERSATION)  # type: ignore[attr-defined]
+    example = tokenizer.encode_training_row(CONVERSATION, "世界", 500, 500)
+    prompt = tokenizer.encode_chat(CONVERSATION)  # type: ignore[attr-defined]
     assert example.token_ids[: example.prompt_length] == prompt
     assert example.token_ids[-1] in tokenizer.stop_token_ids  # type: ignore[attr-defined]
     learnt = example.token_ids[example.prompt_length : -1]
@@ -49,8 +49,8 @@ def test_the_prompt_is_what_a_chat_would_send(tokenizers: dict[str, TrainingToke
 def test_control_tokens_survive_cutting(tokenizers: dict[str, TrainingTokenizer], family: str) -> None:
     """However short the limits are, the tokens that begin an answer stay before it."""
     tokenizer = tokenizers[family]
-    whole = tokenizer.training_ids(CONVERSATION, "世界 hello world", 500, 500)
-    cut = tokenizer.training_ids(CONVERSATION, "世界 hello world", 6, 4)
+    whole = tokenizer.encode_training_row(CONVERSATION, "世界 hello world", 500, 500)
+    cut = tokenizer.encode_training_row(CONVERSATION, "世界 hello world", 6, 4)
     assert (cut.source_cut, cut.target_cut) == (True, True)
     assert cut.token_ids[cut.prompt_length - 1] == whole.token_ids[whole.prompt_length - 1]
     assert cut.prompt_length <= 7
@@ -63,9 +63,9 @@ def test_causal_families_learn_what_follows_the_prompt(
     tokenizers: dict[str, TrainingTokenizer], family: str
 ) -> None:
     """Their first learnt token is the first of the answer; ChatGLM-6B learns its <sop> too."""
-    example = tokenizers[family].training_ids(CONVERSATION, "世界", 500, 500)
+    example = tokenizers[family].encode_training_row(CONVERSATION, "世界", 500, 500)
     assert example.first_target == example.prompt_length
-    first = tokenizers["chatglm"].training_ids(CONVERSATION, "世界", 500, 500)
+    first = tokenizers["chatglm"].encode_training_row(CONVERSATION, "世界", 500, 500)
     assert first.first_target == first.prompt_length - 1
 
 
@@ -75,12 +75,12 @@ def test_chatglm3_answers_begin_with_an_empty_line_of_metadata(
     """What stands between role token and answer in a chat is learnt as a part of the answer."""
     tokenizer = tokenizers["chatglm3"]
     assert isinstance(tokenizer, ChatGLM3Tokenizer)
-    example = tokenizer.training_ids(CONVERSATION, "世界", 500, 500)
+    example = tokenizer.encode_training_row(CONVERSATION, "世界", 500, 500)
     turn = tokenizer.encode_message("assistant", "世界")
     assert example.token_ids[example.prompt_length - 1 :] == [*turn, tokenizer.eos_token_id]
 
 
 def test_a_limit_below_what_is_kept_leaves_that() -> None:
     """Even then the last token of the prompt is there."""
-    example = prompt_and_answer([1, 2, 3], [4, 5], 9, 0, 1, kept_at_end=1)
+    example = join_prompt_and_answer([1, 2, 3], [4, 5], 9, 0, 1, kept_at_end=1)
     assert example.token_ids == [3, 4, 9]

@@ -15,7 +15,7 @@ from glm_runtime_torch.network.decoder import IGNORED_LABEL
 from glm_runtime_torch.network.prefix_encoder import PrefixEncoder
 from glm_runtime_torch.quantization import quantize_in_place
 from glm_runtime_torch.quantization.layers import QuantizedLinear
-from glm_runtime_torch.training import token_losses, use_gradient_checkpointing
+from glm_runtime_torch.training import compute_token_losses, use_gradient_checkpointing
 from goldens import DATA, Case, cases, network2_of, network_of
 from tiny_native import native_checkpoint
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ def gradients(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a case's batch and its gradient for every weight of the prefix encoder."""
     encoder.zero_grad()
-    loss = token_losses(network, case["input_ids"], case["labels"], CPU, encoder, **settings).mean()
+    loss = compute_token_losses(network, case["input_ids"], case["labels"], CPU, encoder, **settings).mean()
     loss.backward()
     found = {name: value.grad for name, value in encoder.named_parameters() if value.grad is not None}
     return loss.detach(), {name: value.clone() for name, value in found.items()}
@@ -91,9 +91,9 @@ def test_dropout_follows_from_its_seed_and_differs_between_rows() -> None:
     network = network_of(case)
     encoder = encoder_of(case, network.config)
     row = (case["input_ids"][:1].repeat(2, 1), case["labels"][:1].repeat(2, 1))
-    first = token_losses(network, *row, CPU, encoder, dropout=0.5, seed=1)
-    assert torch.equal(first, token_losses(network, *row, CPU, encoder, dropout=0.5, seed=1))
-    assert not torch.equal(first, token_losses(network, *row, CPU, encoder, dropout=0.5, seed=2))
+    first = compute_token_losses(network, *row, CPU, encoder, dropout=0.5, seed=1)
+    assert torch.equal(first, compute_token_losses(network, *row, CPU, encoder, dropout=0.5, seed=1))
+    assert not torch.equal(first, compute_token_losses(network, *row, CPU, encoder, dropout=0.5, seed=2))
     assert not torch.equal(*first.view(2, -1))
 
 
@@ -148,11 +148,11 @@ def test_a_family_of_transformers_is_trained_alike(tmp_path: Path) -> None:
     encoder = model.family.build_prefix_encoder(model.config, 3, False)
     ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
     labels = torch.where(torch.arange(6) < 3, IGNORED_LABEL, ids)
-    losses = token_losses(model.network, ids, labels, CPU, encoder)
+    losses = compute_token_losses(model.network, ids, labels, CPU, encoder)
     assert losses.shape == (3,)
     (plain,) = torch.autograd.grad(losses.sum(), [encoder.embedding.weight])
     use_gradient_checkpointing(model.network)
-    losses = token_losses(model.network, ids, labels, CPU, encoder)
+    losses = compute_token_losses(model.network, ids, labels, CPU, encoder)
     (twice,) = torch.autograd.grad(losses.sum(), [encoder.embedding.weight])
     torch.testing.assert_close(plain, twice)
     assert plain.abs().max() > 0
@@ -163,9 +163,9 @@ def test_padding_counts_only_if_that_is_asked_for() -> None:
     case = PROJECTIONS[0]
     network = network_of(case)
     encoder = encoder_of(case, network.config)
-    together = token_losses(network, case["input_ids"], case["labels"], CPU, encoder)
+    together = compute_token_losses(network, case["input_ids"], case["labels"], CPU, encoder)
     alone = []
     for ids, labels in zip(case["input_ids"], case["labels"], strict=True):
         real = int((labels != IGNORED_LABEL).nonzero().max()) + 1
-        alone.append(token_losses(network, ids[None, :real], labels[None, :real], CPU, encoder))
+        alone.append(compute_token_losses(network, ids[None, :real], labels[None, :real], CPU, encoder))
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)

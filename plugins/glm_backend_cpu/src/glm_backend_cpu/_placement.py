@@ -34,7 +34,7 @@ def place_on_cpu(model: LoadedModel, placement: Placement) -> LoadedModel | None
     if not isinstance(model, TorchModel):
         return None
     kernels = choose_kernels(placement.kernels, model.dtype)
-    set_threads(model.weight_bytes())
+    set_threads(model.count_weight_bytes())
     return place_in_host_memory(model, placement, kernels, lambda: psutil.virtual_memory().available)
 
 

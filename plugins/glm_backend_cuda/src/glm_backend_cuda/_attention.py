@@ -6,7 +6,7 @@ Axes: B rows · N query heads · G key/value heads · H head dim · R blocks tha
 from __future__ import annotations
 
 import torch
-from glm_runtime_torch.backends import Rotary, RowNumbers, scaled_product
+from glm_runtime_torch.backends import Rotary, RowNumbers, compute_attention
 from torch import Tensor
 
 
@@ -50,7 +50,7 @@ class TorchDeviceAttention:
                 stored.index_select(0, slot).masked_fill(~seen.view(1, 1, -1, 1), 0)
                 for stored in (keys, values)
             )
-            rows.append(scaled_product(q[row : row + 1], own_keys, own_values, seen))
+            rows.append(compute_attention(q[row : row + 1], own_keys, own_values, seen))
         return torch.cat(rows)
 
 

@@ -134,7 +134,7 @@ class RecordedExecutor:
         return self._staged, self._inputs
 
     def _record(self, size: int, inputs: Tensor) -> bool:
-        rows = self._cache.decode_rows(inputs[SLOT, :size], inputs[LENGTH, :size])
+        rows = self._cache.select_decode_rows(inputs[SLOT, :size], inputs[LENGTH, :size])
         token_ids = inputs[TOKEN, :size].unsqueeze(1)
         position_ids = inputs[POSITIONS:, :size].T.unsqueeze(2)
         try:

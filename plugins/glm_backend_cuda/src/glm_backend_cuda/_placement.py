@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from glm_runtime_torch.backends import DeviceMap, TorchModel, map_of, place_model
+from glm_runtime_torch.backends import DeviceMap, TorchModel, find_device_map, place_model
 
 from glm_core import DeviceError
 from glm_core.records import LoadedModel, Placement
@@ -61,7 +61,7 @@ def find_places_of_borrowed(model: TorchModel) -> DeviceMap:
     Raises:
         DeviceError: a part of it is on another kind of device.
     """
-    places = map_of(model.network)
+    places = find_device_map(model.network)
     elsewhere = [str(device) for device in places.devices if device.type != "cuda"]
     if elsewhere:
         raise DeviceError(

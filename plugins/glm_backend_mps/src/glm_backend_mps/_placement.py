@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from glm_runtime_torch.backends import TorchModel, one_device, place_model
+from glm_runtime_torch.backends import TorchModel, make_single_device_map, place_model
 
 from glm_core import DeviceError
 from glm_core.records import LoadedModel, Placement
@@ -41,5 +41,5 @@ def place_on_mps(
         placement,
         {products.DEVICE: products.free_bytes()},
         ProductKernels(products, model.dtype, placement.kernels),
-        places=one_device(model.parts, products.DEVICE) if model.is_borrowed else None,
+        places=make_single_device_map(model.parts, products.DEVICE) if model.is_borrowed else None,
     )

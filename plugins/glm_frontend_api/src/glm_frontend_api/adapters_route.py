@@ -11,9 +11,9 @@ import anyio
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from glm_core import AdapterError
+from glm_core import AdapterError, OutsideFolderError
 
-from .adapter_folder import hide_folder, resolve_directory
+from .adapter_folder import build_outside_error, hide_folder, resolve_directory
 from .bodies import JsonRoute
 from .documentation import ADAPTER_CHANGES, ADAPTER_REMOVALS, REFUSALS
 from .errors import ApiError, build_invalid_error
@@ -51,14 +51,16 @@ async def add_adapter(request: Request, body: AdapterRequest) -> JSONResponse:
     """Load an adapter; requests may name it as soon as this has answered, and running answers go on."""
     service: Service = request.app.state.service
     _check_key(service)
-    if service.config.adapters_dir is None:
+    folder = service.config.adapters_dir
+    if folder is None:
         raise ApiError(
             403,
             "this server loads no adapters while it runs; start it with --adapters-dir DIR, the folder that "
             "they may be loaded from",
             "adapters_not_allowed",
         )
-    directory = resolve_directory(body.path, service.config.adapters_dir)
+    # On a thread, because a directory may hold thousands of files, and other requests go on meanwhile.
+    directory = await anyio.to_thread.run_sync(resolve_directory, body.path, folder)
     async with service.changing_adapters:  # one at a time: each may take much memory while it is read
         if body.name in service.model.info.adapters:
             raise ApiError(
@@ -68,12 +70,14 @@ async def add_adapter(request: Request, body: AdapterRequest) -> JSONResponse:
                 param="name",
             )
         try:
-            await anyio.to_thread.run_sync(functools.partial(service.model.add_adapter, body.name, directory))
+            add = functools.partial(service.model.add_adapter, body.name, directory, inside=folder)
+            await anyio.to_thread.run_sync(add)
+        except OutsideFolderError as error:
+            log_problem(error)
+            raise build_outside_error(body.path) from error
         except AdapterError as error:
             log_problem(error)
-            raise build_invalid_error(
-                hide_folder(str(error), service.config.adapters_dir), None, "adapter_refused"
-            ) from error
+            raise build_invalid_error(hide_folder(str(error), folder), None, "adapter_refused") from error
     return JSONResponse(describe_model(service, ServedModel(service.join_name(body.name), body.name)), 201)
 
 

@@ -112,7 +112,9 @@ class HttpProtocol(H11Protocol):
         if self.is_waiting:
             self.transport.close()
         else:  # one more request came before the client closed its half
-            self.loop.call_later(_SECONDS_BEFORE_ASKING, self._send_ahead, self.cycle)
+            self.loop.call_later(
+                _SECONDS_BEFORE_ASKING, self._send_ahead, cast(RequestResponseCycle, self.cycle)
+            )
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP; where an answer has begun that cannot be said any more."""

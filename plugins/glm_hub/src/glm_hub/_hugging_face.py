@@ -22,6 +22,7 @@ from ._common import (
     is_file_error,
 )
 from ._large_files import TIMEOUT_SECONDS, fetch_large_files, is_outage, select_large_files
+from .checksums import GIT_SHA1, SHA256, KnownFile, is_digest, keep_hub_checksums
 
 _HINT = (
     "Check the network, name a mirror in HF_ENDPOINT, try --hub modelscope, "
@@ -109,8 +110,20 @@ def _fetch(client: Any, repository: str, revision: str | None, found: Any) -> Pa
         if _has_symlinks(client):
             fetch_large_files(client, repository, found.sha, folder, select_large_files(wanted))
         client.snapshot_download(repository, revision=found.sha, **patterns)
+    # Also of files that were there already, because another program may have fetched them.
+    keep_hub_checksums(snapshot, f"{repository} at {found.sha}", dict(map(_read_checksum, wanted)))
     _note_commit(folder, revision or "main", found.sha)
     return snapshot
+
+
+def _read_checksum(file: Any) -> tuple[str, KnownFile]:
+    """Return a file's name and what the hub says of its content."""
+    size = file.size if type(file.size) is int and file.size >= 0 else None
+    if file.lfs is not None and is_digest(SHA256, file.lfs.sha256):
+        return file.rfilename, KnownFile(size, SHA256, file.lfs.sha256)
+    if file.lfs is None and is_digest(GIT_SHA1, file.blob_id):  # of a large file it is the pointer's
+        return file.rfilename, KnownFile(size, GIT_SHA1, file.blob_id)
+    return file.rfilename, KnownFile(size)  # a mirror need not know them
 
 
 def _has_symlinks(client: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ._common import (
     import_client,
     is_file_error,
 )
+from .checksums import SHA256, KnownFile, is_digest, keep_hub_checksums
 
 _HINT = "Check the network and MODELSCOPE_ENDPOINT, try --hub huggingface, or pass --model a local directory."
 
@@ -29,18 +31,29 @@ def download_from_modelscope(repository: str, revision: str | None, offline: boo
         api = client.HubApi()
         if offline:
             return Path(api.download_repo(repository, "model", revision=revision, local_files_only=True))
-        names = [file.path for file in api.list_repo_files(repository, "model", revision=revision)]
-        return Path(
+        files = api.list_repo_files(repository, "model", revision=revision)
+        folder = Path(
             api.download_repo(
                 repository,
                 "model",
                 revision=revision,
                 allow_patterns=list(FETCHED),
-                ignore_patterns=list(list_unwanted_patterns(names)),
+                ignore_patterns=list(list_unwanted_patterns(file.path for file in files)),
             )
         )
+        keep_hub_checksums(folder, where, dict(_read_checksums(folder, files)))
+        return folder
     except (client.errors.HubError, OSError) as error:
         raise HubError(_explain(client, where, error)) from error
+
+
+def _read_checksums(folder: Path, files: Iterable[Any]) -> Iterator[tuple[str, KnownFile]]:
+    """Yield the files that were fetched, each with what the hub says of its content."""
+    for file in files:
+        if (folder / file.path).is_file():
+            size = file.size if type(file.size) is int and file.size > 0 else None  # 0 = it does not say
+            known = is_digest(SHA256, file.sha256)
+            yield file.path, KnownFile(size, SHA256, file.sha256) if known else KnownFile(size)
 
 
 def _explain(client: Any, where: str, error: Exception) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
+CHECKSUMS = "glm_checksums.json"  # sizes and hashes of the files beside it; see `glm_hub.checksums`
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ _CODE = ("*.py", "*.pyc", "*.so", "*.sh")
 
 NEEDED = (*(form.pattern for form in WEIGHT_FORMS), *_SETTINGS)
 FETCHED = (*NEEDED, *_LICENCES)  # a cache that lacks the licence only is complete all the same
-NEVER_FETCHED = (*_TRAINING_STATE, *_CODE)
+# The checksums are of the files as they were written. A copy has other files, and a download the hub's list.
+NEVER_FETCHED = (*_TRAINING_STATE, *_CODE, CHECKSUMS)
 
 
 def is_companion(name: str) -> bool:
@@ -67,7 +69,7 @@ def is_companion(name: str) -> bool:
     return _matches(last, (*_SETTINGS, *_LICENCES)) and not _matches(last, NEVER_FETCHED)
 
 
-def list_companions(directory: Path) -> list[Path]:
+def find_companions(directory: Path) -> list[Path]:
     """Return the companions in a directory and its folders, sorted, relative to the directory.
 
     Folders are looked into only where transformers puts chat templates (``additional_chat_templates``);
@@ -79,6 +81,15 @@ def list_companions(directory: Path) -> list[Path]:
         for path in found
         if path.is_file() and is_companion(path.relative_to(directory).as_posix())
     )
+
+
+def list_model_files(directory: Path) -> list[str]:
+    """Return all files of a model or an adapter in a directory, sorted, relative to it, with ``/``."""
+    found = {path.as_posix() for path in find_companions(directory)}
+    for path in directory.iterdir():
+        if path.is_file() and _matches(path.name, FETCHED) and not _matches(path.name, NEVER_FETCHED):
+            found.add(path.name)
+    return sorted(found)
 
 
 def find_weight_form(directory: Path) -> WeightForm | None:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Generator
+from pathlib import Path
 
-from glm_core.cli.options import add_setting_options, make_command_parser, print_notice
+from glm_core.cli.options import (
+    add_setting_options,
+    make_command_parser,
+    make_number_reader,
+    print_notice,
+)
 from glm_core.config import expand, load_settings
 from glm_core.errors import CheckpointError, ConfigError
 from glm_core.pairing import identify
@@ -23,6 +29,7 @@ def run(arguments: list[str]) -> int:
     """Parse, check, write."""
     parsed = _build_parser().parse_args(arguments)
     job = _build_job(parsed)
+    _check_free(job.destination)
     host = get_default_host()
     settings = load_settings(
         {name: getattr(parsed, name) for name in ("revision", "runtime", "hub", "offline")}
@@ -45,11 +52,11 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = make_command_parser("quantize", "Write a quantised checkpoint that loads without the original.")
     parser.add_argument("source", metavar="SRC", help="directory, known name or hub id of the original")
     parser.add_argument("destination", metavar="DST", help="directory to write; it must not exist yet")
-    parser.add_argument("--bits", metavar="N", type=int, required=True, help="8 or 4")
+    parser.add_argument("--bits", metavar="N", type=make_number_reader(int), required=True, help="8 or 4")
     parser.add_argument(
         "--group-size",
         metavar="N",
-        type=int,
+        type=make_number_reader(int),
         default=0,
         help="with 4 bits: input features that share a scale: 32, 64 or 128 (a scale per row)",
     )
@@ -80,6 +87,28 @@ def _build_job(parsed: argparse.Namespace) -> QuantizeJob:
         calibration=None if parsed.calibration is None else expand(parsed.calibration),
         embeddings=parsed.embeddings,
     )
+
+
+def _check_free(destination: Path) -> None:
+    """Refuse a destination that is taken, before a source of many gigabytes is downloaded for it.
+
+    The runtime looks closer, once it has the source.
+
+    Raises:
+        ConfigError: it is a link, or there and no directory.
+    """
+    try:
+        if destination.is_symlink():
+            raise ConfigError(
+                f"{destination} is a link to {destination.readlink()}; pass the place that it leads to, or "
+                "delete the link"
+            )
+        if destination.exists() and not destination.is_dir():
+            raise ConfigError(f"{destination} is a file; choose a directory that does not exist yet")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ConfigError(
+            f"{str(destination)!r} cannot be used: {error}; choose another destination"
+        ) from error
 
 
 def _start_job(

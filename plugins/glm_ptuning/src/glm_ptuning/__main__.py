@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from glm_core.cleaning import clean_text
 from glm_core.errors import GlmError
 
 
@@ -44,7 +45,8 @@ def _show(directory: Path) -> None:
     config, encoder = read_adapter(directory)
     facts = dataclasses.asdict(config)
     facts["num_parameters"] = sum(parameter.numel() for parameter in encoder.parameters())
-    print(json.dumps(facts, indent=2, ensure_ascii=False, default=str))
+    # Cleaned, because the names in it may be a stranger's.
+    print(clean_text(json.dumps(facts, indent=2, ensure_ascii=False, default=str)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from glm_runtime_torch.training import TorchModel, as_torch_model, open_adapter, stored_bits
+from glm_runtime_torch.training import TorchModel, as_torch_model, open_adapter, read_stored_bits
 
 from glm_core import resolve_model
 from glm_core.config import Settings as CoreSettings, expand, is_first_process, load_settings
@@ -51,10 +51,11 @@ def ptuning(**keywords: Any) -> dict[str, float]:
         raise ConfigError("nothing to do: pass do_train=True, do_eval=True or do_predict=True")
     if not settings.model_name_or_path:
         raise ConfigError("model_name_or_path is missing: name a directory, a known model or a hub id")
-    core = _core_settings(settings)
+    core = _build_core_settings(settings)
     metrics: dict[str, float] = {}
     adapter = None if settings.ptuning_checkpoint is None else expand(settings.ptuning_checkpoint)
     if adapter is not None and settings.pre_seq_len is not None:
+        # Here already, because reading a model of many gigabytes for nothing takes minutes.
         open_adapter(adapter).require(pre_seq_len=settings.pre_seq_len)
     if settings.do_train:
         last = _train(settings, core)
@@ -67,20 +68,20 @@ def ptuning(**keywords: Any) -> dict[str, float]:
         metrics["eval_loss"] = _evaluate(settings, core)
     if settings.do_eval and settings.predict_with_generate and is_first_process():
         assert settings.validation_file is not None  # the evaluation above has read it
-        metrics |= _scores(settings, core, adapter)
+        metrics |= _score_answers(settings, core, adapter)
     if settings.do_predict and is_first_process():
         last_report = _predict(settings, core, adapter, settings.test_file, expand(settings.output_dir))
         metrics |= {f"predict_{name}": value for name, value in last_report.metrics.items()}
     return metrics
 
 
-def _core_settings(settings: TrainingSettings) -> CoreSettings:
-    """Return what the model options of the command line would say."""
+def _build_core_settings(settings: TrainingSettings) -> CoreSettings:
+    """Return the settings that the same job on the command line would have."""
     assert settings.model_name_or_path is not None
     revision = None if settings.model_revision == "main" else settings.model_revision
     wanted = None if settings.quantization_bit is None else f"int{settings.quantization_bit}"
     directory = resolve_model(settings.model_name_or_path, revision=revision)
-    stored = stored_bits(directory)
+    stored = read_stored_bits(directory)
     if stored and settings.quantization_bit not in (None, stored):
         raise CheckpointError(
             f"{settings.model_name_or_path} is quantised to {stored} bits already, quantization_bit "
@@ -88,7 +89,7 @@ def _core_settings(settings: TrainingSettings) -> CoreSettings:
         )
     dtype = "float16" if settings.fp16 else "bfloat16" if settings.bf16 else "auto"
     if settings.do_train and settings.pre_seq_len is None:
-        dtype = "float32"
+        dtype = "float32"  # because small steps vanish in weights of half precision
     return load_settings(
         {
             "model": settings.model_name_or_path,
@@ -101,7 +102,7 @@ def _core_settings(settings: TrainingSettings) -> CoreSettings:
 
 
 def _train(settings: TrainingSettings, core: CoreSettings) -> TrainProgress:
-    with _opened(settings, core) as (model, job):
+    with _open_model_to_train(settings, core) as (model, job):
         last = TrainProgress(0, 0)
         for last in train(model, job, settings):
             _print_step(last, settings.logging_steps)
@@ -109,12 +110,14 @@ def _train(settings: TrainingSettings, core: CoreSettings) -> TrainProgress:
 
 
 def _evaluate(settings: TrainingSettings, core: CoreSettings) -> float:
-    with _opened(settings, core) as (model, job):
+    with _open_model_to_train(settings, core) as (model, job):
         return evaluate(model, job, settings)
 
 
 @contextlib.contextmanager
-def _opened(settings: TrainingSettings, core: CoreSettings) -> Iterator[tuple[TorchModel, TrainJob]]:
+def _open_model_to_train(
+    settings: TrainingSettings, core: CoreSettings
+) -> Iterator[tuple[TorchModel, TrainJob]]:
     opened, devices, dtype, scheme = open_for_training(get_default_host(), core, notify=_print_notice)
     with contextlib.closing(opened):
         model = as_torch_model(opened)
@@ -124,7 +127,7 @@ def _opened(settings: TrainingSettings, core: CoreSettings) -> Iterator[tuple[To
         yield model, TrainJob(TRAINER, expand(settings.output_dir), {}, names, dtype, scheme)
 
 
-def _scores(settings: TrainingSettings, core: CoreSettings, adapter: Path | None) -> dict[str, float]:
+def _score_answers(settings: TrainingSettings, core: CoreSettings, adapter: Path | None) -> dict[str, float]:
     """Return the scores of generated answers to the validation file."""
     output_dir = expand(settings.output_dir)
     last = _predict(settings, core, adapter, settings.validation_file, output_dir / EVALUATION_FOLDER)
@@ -155,8 +158,8 @@ def _print_step(report: TrainProgress, every: int) -> None:
         _print_notice(report.message)
     elif report.loss is not None and (report.step % every == 0 or report.metrics):
         numbers = {"loss": report.loss, "learning rate": report.learning_rate or 0.0, **report.metrics}
-        said = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        _print_notice(f"step {report.step} of {report.total_steps}: {said}")
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        _print_notice(f"step {report.step} of {report.total_steps}: {listed}")
 
 
 def _print_notice(line: str) -> None:

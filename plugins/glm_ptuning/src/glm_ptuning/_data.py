@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from glm_core import Message
+from glm_core.cleaning import clean_text
 from glm_core.errors import ConfigError
 from glm_core.records import build_messages
 
-from ._table_files import TableRow, read_table
+from ._table_files import RowPlace, TableRow, read_table
 
-MAX_NAMED = 10
+MAX_NAMED = 10  # enough to see what kind of fault it is; a wrong column makes every row of a file bad
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,18 @@ class Row:
     """One example.
 
     Attributes:
-        line: of the file, from 1.
+        place: where it begins in its file.
         prompt: the question.
         response: the answer.
         history: earlier questions and answers.
     """
 
-    line: int
+    place: RowPlace
     prompt: str
     response: str
     history: tuple[tuple[str, str], ...] = ()
 
-    def messages(self, source_prefix: str = "") -> list[Message]:
+    def build_messages(self, source_prefix: str = "") -> list[Message]:
         """Return the conversation that ends in the question; ``source_prefix`` stands before all of it."""
         past, prompt = list(self.history), self.prompt
         if past:
@@ -65,12 +66,12 @@ class Table:
     Attributes:
         path: the file.
         rows: in its order.
-        empty: lines that are left out because their prompt or response is empty.
+        empty: places of rows that are left out because their prompt or response is empty.
     """
 
     path: Path
     rows: tuple[Row, ...]
-    empty: tuple[int, ...] = ()
+    empty: tuple[RowPlace, ...] = ()
 
     def format_report(self) -> str:
         """Return one line for people: how many rows, and which are left out."""
@@ -78,7 +79,7 @@ class Table:
         if self.empty:
             text += (
                 f"; {len(self.empty)} left out because the prompt or the response is empty: "
-                f"{format_lines(self.empty)}"
+                f"{format_places(self.empty)}"
             )
         return text
 
@@ -93,19 +94,19 @@ def read_rows(path: Path, columns: Columns, *, limit: int | None = None, keep_em
         keep_empty: also take rows whose prompt or response is empty.
 
     Raises:
-        ConfigError: the file cannot be read, holds nothing, or holds bad lines; names each by its number.
+        ConfigError: the file cannot be read, holds nothing, or holds bad rows; names each by its place.
     """
     rows: list[Row] = []
-    empty: list[int] = []
+    empty: list[RowPlace] = []
     problems: list[str] = []
     for found in read_table(path):
         row, problem = _parse_row(found, columns)
         if row is None:
-            problems.append(f"line {found.line}: {problem}")
+            problems.append(f"{found.place}: {problem}")
         elif keep_empty or (row.prompt.strip() and row.response.strip()):
             rows.append(row)
         else:
-            empty.append(row.line)
+            empty.append(row.place)
     if problems:
         more = f"\n  and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else ""
         raise ConfigError(
@@ -126,23 +127,27 @@ def _parse_row(found: TableRow, columns: Columns) -> tuple[Row | None, str]:
     texts: list[str] = []
     for name in (columns.prompt, columns.response):
         if name not in content:
-            return None, f"no column {name!r}; it has: {', '.join(map(repr, content))}"
+            return None, f"no column {name!r}; it has: {_list_columns(content)}"
         value = content[name]
         if value is not None and not isinstance(value, str):
             return None, f"column {name!r} holds {_shorten_json(value)}, text is expected"
+        if not _is_unicode(value):
+            return None, f"column {name!r} {_HALF_CHARACTER}"
         texts.append(value or "")
     history: tuple[tuple[str, str], ...] = ()
     if columns.history is not None:
         if columns.history not in content:
-            return None, f"no column {columns.history!r}; it has: {', '.join(map(repr, content))}"
+            return None, f"no column {columns.history!r}; it has: {_list_columns(content)}"
         rounds = _parse_rounds(content[columns.history])
         if rounds is None:
             return None, (
                 f"column {columns.history!r} holds {_shorten_json(content[columns.history])}, a list of "
                 '["question", "answer"] pairs is expected'
             )
+        if not all(_is_unicode(part) for pair in rounds for part in pair):
+            return None, f"column {columns.history!r} {_HALF_CHARACTER}"
         history = rounds
-    return Row(found.line, texts[0], texts[1], history), ""
+    return Row(found.place, texts[0], texts[1], history), ""
 
 
 def _parse_rounds(value: Any) -> tuple[tuple[str, str], ...] | None:
@@ -150,7 +155,7 @@ def _parse_rounds(value: Any) -> tuple[tuple[str, str], ...] | None:
     if isinstance(value, str):
         try:
             value = json.loads(value) if value.strip() else []
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     if not isinstance(value, list):
         return () if value is None else None
@@ -160,16 +165,31 @@ def _parse_rounds(value: Any) -> tuple[tuple[str, str], ...] | None:
     return tuple((question, answer) for question, answer in pairs)
 
 
+# What JSON can write (\ud800) and no tokenizer can take: half of a pair that is one character in UTF-16.
+_HALF_CHARACTER = "holds half a character, which is no text; correct how the file was written"
+
+
+def _is_unicode(text: str | None) -> bool:
+    return text is None or text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _shorten_json(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = clean_text(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def format_lines(numbers: Sequence[int]) -> str:
-    """Return "line 3" or "lines 3, 5, ...", at most ten of them."""
-    listed = ", ".join(map(str, numbers[:MAX_NAMED]))
-    more = ", ..." if len(numbers) > MAX_NAMED else ""
-    return f"line{'s' if len(numbers) > 1 else ''} {listed}{more}"
+def _list_columns(names: Iterable[str]) -> str:
+    """Return the columns of a row, at most ten, each cut: a file may have thousands."""
+    listed = [repr(name if len(name) <= 60 else f"{name[:60]}...") for name in names]
+    return ", ".join(listed[:MAX_NAMED]) + (", ..." if len(listed) > MAX_NAMED else "")
+
+
+def format_places(places: Sequence[RowPlace]) -> str:
+    """Return "line 3" or "lines 3, 5, ...", or "rows ..." for an array; at most ten places of one file."""
+    unit = "line" if places[0].row is None else "row"
+    listed = ", ".join(str(place.row or place.line) for place in places[:MAX_NAMED])
+    more = ", ..." if len(places) > MAX_NAMED else ""
+    return f"{unit}{'s' if len(places) > 1 else ''} {listed}{more}"
 
 
 def read_column_names(path: Path) -> list[str]:

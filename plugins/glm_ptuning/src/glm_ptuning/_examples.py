@@ -1,4 +1,4 @@
-"""Rows as tokens, what was cut of them, and the order in which they come.
+"""Rows as tokens, a report of what was cut, and the order of the rows in training.
 
 Axes: B rows · T tokens
 """
@@ -17,11 +17,11 @@ from ._data import Row, Table
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """How long examples may be, and how they are filled up.
+class ExampleLengths:
+    """How long examples may be, and how they are padded.
 
     Attributes:
-        source: tokens of a prompt; see the tokenizer's ``training_ids``.
+        source: tokens of a prompt; see the tokenizer's ``encode_training_row``.
         target: tokens of an answer.
         fill_up: make every batch as long as the longest example could be.
         learn_padding: let padding count in the loss.
@@ -47,16 +47,18 @@ class Batch:
 
 
 def tokenize(
-    rows: Sequence[Row], tokenizer: TrainingTokenizer, lengths: Lengths, source_prefix: str = ""
+    rows: Sequence[Row], tokenizer: TrainingTokenizer, lengths: ExampleLengths, source_prefix: str = ""
 ) -> list[TrainingIds]:
     """Return the tokens of rows, in their order."""
     return [
-        tokenizer.training_ids(row.messages(source_prefix), row.response, lengths.source, lengths.target)
+        tokenizer.encode_training_row(
+            row.build_messages(source_prefix), row.response, lengths.source, lengths.target
+        )
         for row in rows
     ]
 
 
-def format_report(table: Table, examples: Sequence[TrainingIds], lengths: Lengths) -> str:
+def format_report(table: Table, examples: Sequence[TrainingIds], lengths: ExampleLengths) -> str:
     """Return one line for people: rows, lengths, and how much was cut."""
     parts = [table.format_report()]
     for name, counts, cut, limit in (
@@ -84,10 +86,11 @@ def format_report(table: Table, examples: Sequence[TrainingIds], lengths: Length
     return "; ".join(parts)
 
 
-def collate(examples: Sequence[TrainingIds], lengths: Lengths, pad_token_id: int) -> Batch:
+def collate(examples: Sequence[TrainingIds], lengths: ExampleLengths, pad_token_id: int) -> Batch:
     """Return a batch of examples."""
     longest = max(len(example.token_ids) for example in examples)
     if lengths.fill_up or lengths.learn_padding:
+        # Padding that counts in the loss must not depend on the other rows of a batch.
         longest = max(longest, lengths.source + lengths.target)
     input_ids = torch.full((len(examples), longest), pad_token_id, dtype=torch.int64)
     labels = torch.full_like(input_ids, pad_token_id if lengths.learn_padding else IGNORED_LABEL)
@@ -100,7 +103,7 @@ def collate(examples: Sequence[TrainingIds], lengths: Lengths, pad_token_id: int
 
 
 class MicroBatches:
-    """Batches by their number, from 0 for ever: what is in each follows from the seed and the number alone.
+    """Endless batches by their number, from 0: the rows of each follow from the seed and the number alone.
 
     An epoch is all rows once, in an order of its own, with some rows of a replay file among them.
 
@@ -122,23 +125,25 @@ class MicroBatches:
         self._per_epoch = num_rows + wanted
         self._size = size
         self._seed = seed
+        # At least one: with fewer rows than a batch has, dropping the last batch would leave nothing.
         whole, rest = divmod(self._per_epoch, size)
         self.per_epoch = max(whole if drop_last else whole + bool(rest), 1)
-        self._known: tuple[int, list[int]] = (-1, [])
+        self._known: tuple[int, list[int]] = (-1, [])  # the order of the last epoch, asked for many times
 
     @property
     def rows_per_epoch(self) -> int:
         """Return the rows of an epoch, replayed ones included."""
         return self._per_epoch
 
-    def indices(self, number: int) -> list[int]:
+    def get_rows(self, number: int) -> list[int]:
         """Return the rows of a batch."""
         epoch, place = divmod(number, self.per_epoch)
         if self._known[0] != epoch:
-            self._known = epoch, self._order(epoch)
+            self._known = epoch, self._shuffle_rows(epoch)
         return self._known[1][place * self._size : (place + 1) * self._size]
 
-    def _order(self, epoch: int) -> list[int]:
+    def _shuffle_rows(self, epoch: int) -> list[int]:
+        # A large prime keeps the epochs of neighbouring seeds apart; 2**62 is below what a seed may be.
         generator = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch) % 2**62)
         replayed = self._per_epoch - self._num_rows
         pool = torch.arange(self._num_rows)

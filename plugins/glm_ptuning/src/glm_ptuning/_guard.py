@@ -1,4 +1,4 @@
-"""Telling a training that has gone wrong from one that goes on."""
+"""Stopping a training that has gone wrong."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from typing import Any
 
 from glm_core.errors import GlmError
 
+# A single loss of 0 may come from a batch whose answers are all known; ten in a row mean that nothing is
+# learnt.
 ZERO_STEPS = 10
+# Medians of several steps, because the loss of one step jumps with its rows.
 START_STEPS = 10
 WINDOW = 50
+# Both must be exceeded: the factor alone would stop a job whose loss is near 0 and trembles, the margin alone
+# one whose loss is large by nature.
 FACTOR, MARGIN = 1.5, 1.0
 
 REMEDIES = (
@@ -24,8 +29,8 @@ class TrainingStoppedError(GlmError):
     """The numbers of a training say that going on is no use; the newest checkpoint is still good."""
 
 
-class Guard:
-    """Looks at every step's loss and gradient.
+class DivergenceGuard:
+    """Checks the loss and gradient of every step.
 
     Args:
         stop_on_divergence: also stop when the loss stays far above where it began.
@@ -38,7 +43,7 @@ class Guard:
         self._last: deque[float] = deque(maxlen=WINDOW)
 
     def check(self, step: int, loss: float, gradient_norm: float) -> None:
-        """Look at one step.
+        """Check one step.
 
         Args:
             step: its number, from 1.
@@ -68,18 +73,18 @@ class Guard:
         self._last.append(loss)
         if not self._stop_on_divergence or len(self._last) < WINDOW:
             return
-        start, now = median(self._first), median(self._last)  # a few peaks are no divergence
+        start, now = median(self._first), median(self._last)  # median: a few peaks are no divergence
         if now > FACTOR * start and now > start + MARGIN:
             raise TrainingStoppedError(
                 f"step {step}: the training diverges: the loss was {start:.3g} at its start and is {now:.3g} "
                 f"over the last {WINDOW} steps. {REMEDIES}. stop_on_divergence=false goes on regardless."
             )
 
-    def state(self) -> dict[str, Any]:
-        """Return what a resumed job must know."""
+    def get_state(self) -> dict[str, Any]:
+        """Return what a checkpoint must keep of the guard."""
         return {"zeros": self._zeros, "first": self._first, "last": list(self._last)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-        self._zeros, self._first = state["zeros"], list(state["first"])
-        self._last = deque(state["last"], maxlen=WINDOW)
+        """Restore what `get_state` returned."""
+        self._zeros, self._first = int(state["zeros"]), [float(loss) for loss in state["first"]]
+        self._last = deque(map(float, state["last"]), maxlen=WINDOW)

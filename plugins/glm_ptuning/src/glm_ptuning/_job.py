@@ -1,4 +1,4 @@
-"""Whose an output directory is: what decides a job's result stands in a file there."""
+"""Which job an output directory belongs to: a file there lists everything that decides the job's result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ JOB_FILE = "glm_training.json"
 LOCK_FILE = ".training.lock"
 FORMAT_VERSION = 1
 
-# TrainingSettings that decide neither what is trained nor what the log says.
+# Names of TrainingSettings that decide neither what is trained nor what the log says: a job that is resumed
+# may change them.
 _FREE = frozenset(
     {
         *(
@@ -45,7 +46,7 @@ _FREE = frozenset(
 
 
 @dataclass(frozen=True)
-class Inputs:
+class JobInputs:
     """What a job works on, beside its settings.
 
     Attributes:
@@ -63,7 +64,7 @@ class Inputs:
     total_steps: int
 
 
-def identify_job(settings: TrainingSettings, inputs: Inputs) -> dict[str, Any]:
+def identify_job(settings: TrainingSettings, inputs: JobInputs) -> dict[str, Any]:
     """Return what decides a job's result, by name; two jobs with the same are one."""
     decided = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in _FREE}
     files = {
@@ -73,7 +74,7 @@ def identify_job(settings: TrainingSettings, inputs: Inputs) -> dict[str, Any]:
     if settings.evaluation_strategy != "no":
         files["validation_file"] = hash_contents(settings.validation_file)
     return {
-        **{name: _plain(value) for name, value in decided.items()},
+        **{name: _convert_for_json(value) for name, value in decided.items()},
         **{f"content of {name}": digest for name, digest in files.items()},
         "base model": inputs.base,
         "dtype": inputs.dtype,
@@ -99,7 +100,7 @@ def lock_directory(output_dir: Path) -> Iterator[None]:
             f"another process is training in {output_dir}; wait for it, or choose another output_dir"
         ) from None
     except OSError as error:
-        raise _unwritable(output_dir, error) from error
+        raise _build_write_error(output_dir, error) from error
     try:
         yield
     finally:
@@ -110,7 +111,7 @@ def lock_directory(output_dir: Path) -> Iterator[None]:
 def claim(
     output_dir: Path, identity: Mapping[str, Any], settings: TrainingSettings, *, overwrite: bool
 ) -> list[str]:
-    """Make sure that an output directory is this job's; what there is to tell a person.
+    """Take an output directory for this job and return notices for the user.
 
     Raises:
         ConfigError: it is another job's, naming what differs, or cannot be written.
@@ -121,7 +122,7 @@ def claim(
         output_dir.mkdir(parents=True, exist_ok=True)
         found = _read(output_dir / JOB_FILE)
         strange = found is None and any(output_dir.glob("checkpoint-*"))
-        differences = [] if found is None else _differences(found, identity)
+        differences = [] if found is None else _list_differences(found, identity)
         if (differences or strange) and not overwrite:
             why = "; ".join(differences) or f"there is no {JOB_FILE} beside its checkpoints"
             raise ConfigError(
@@ -139,11 +140,11 @@ def claim(
         write_text(output_dir / JOB_FILE, format_json(content))
         return notices + checkpoints.tidy()
     except OSError as error:
-        raise _unwritable(output_dir, error) from error
+        raise _build_write_error(output_dir, error) from error
 
 
 def hash_contents(path: str | None) -> str | None:
-    """Return a hash of a file, or of the weights of an adapter's directory; ``None`` if there is none."""
+    """Return a hash of a file or of the weights in an adapter's directory; ``None`` for ``None``."""
     if path is None:
         return None
     place = Path(path).expanduser()
@@ -156,10 +157,10 @@ def hash_contents(path: str | None) -> str | None:
                 digest.update(hashlib.file_digest(content, "sha256").digest())
         except OSError as error:
             raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:16]  # 64 bits tell files apart that are not made to be mistaken
 
 
-def _unwritable(output_dir: Path, error: OSError) -> ConfigError:
+def _build_write_error(output_dir: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"output_dir {output_dir} cannot be written: {error.strerror or error}; choose another directory"
     )
@@ -168,12 +169,12 @@ def _unwritable(output_dir: Path, error: OSError) -> ConfigError:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text("utf-8"))["identity"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
 
-def _differences(found: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+def _list_differences(found: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
     names = [name for name in {**identity, **found} if found.get(name) != identity.get(name)]
     return [
         f"its {name} differs"
@@ -185,9 +186,11 @@ def _differences(found: Mapping[str, Any], identity: Mapping[str, Any]) -> list[
 
 def _list_settings(settings: TrainingSettings) -> dict[str, Any]:
     return {
-        name.name: _plain(getattr(settings, name.name)) for name in fields(settings) if name.name != "notices"
+        name.name: _convert_for_json(getattr(settings, name.name))
+        for name in fields(settings)
+        if name.name != "notices"
     }
 
 
-def _plain(value: Any) -> Any:
+def _convert_for_json(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from glm_runtime_torch.training import family_name_of, load_prefix_for, open_adapter, stored_bits
+from glm_runtime_torch.training import load_prefix_for, open_adapter, read_stored_bits, recognize_family_name
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from glm_core import resolve_model
@@ -43,12 +43,12 @@ def load_ptuning_checkpoint(
         ConfigError: ``quantization_bit`` cannot be used.
     """
     directory = resolve_model(model_name_or_path)
-    if family_name_of(directory) != FAMILY:
+    if recognize_family_name(directory) != FAMILY:
         raise CheckpointError(
             f"{model_name_or_path} is no ChatGLM-6B, which alone can be loaded this way; "
             "use glm_core.load(model, adapters={...})"
         )
-    bits = _bits_to_quantize(quantization_bit, stored_bits(directory))
+    bits = _choose_bits(quantization_bit, read_stored_bits(directory))
     adapter = open_adapter(expand(ptuning_checkpoint))
     encoder = load_prefix_for(directory, model_name_or_path, adapter)
     adapter.require(pre_seq_len=pre_seq_len)
@@ -61,7 +61,7 @@ def load_ptuning_checkpoint(
     return AutoTokenizer.from_pretrained(directory), config, model.eval()
 
 
-def _bits_to_quantize(wanted: int | None, stored: int) -> int:
+def _choose_bits(wanted: int | None, stored: int) -> int:
     """Return the bits to quantise to now; 0 = do not."""
     if not wanted or wanted == stored:
         return 0

@@ -14,7 +14,7 @@ from glm_runtime_torch.training import write_text
 from ._checkpoints import TRAINER_STATE_FILE, format_json
 
 PLOT_FILE = "loss.png"
-SMOOTHED_OVER = 10
+SMOOTHED_OVER = 10  # entries; enough to see the trend of a loss that jumps with its rows
 
 _log = logging.getLogger("glm")
 
@@ -32,6 +32,7 @@ class TensorBoardLog:
         if directory is not None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
+            # purge_step: what an interrupted run wrote after its last checkpoint is computed again
             self._writer = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
@@ -79,7 +80,9 @@ def draw_losses(history: Sequence[Mapping[str, Any]], path: Path) -> None:
         steps, losses = zip(*training, strict=True)
         marker = "o" if len(steps) == 1 else None
         axes.plot(steps, losses, color="#9db7d5", linewidth=1, marker=marker, label="training loss")
-        means = [_mean(losses[max(0, end - SMOOTHED_OVER) : end]) for end in range(1, len(losses) + 1)]
+        means = [
+            _compute_mean(losses[max(0, end - SMOOTHED_OVER) : end]) for end in range(1, len(losses) + 1)
+        ]
         axes.plot(steps, means, color="#1f4e8c", label=f"mean of {SMOOTHED_OVER}")
     if evaluation:
         axes.plot(*zip(*evaluation, strict=True), color="#c0504d", marker="o", label="evaluation loss")
@@ -92,8 +95,8 @@ def draw_losses(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure.savefig(content, format="png", dpi=120)
     unfinished = path.with_name(f"{path.name}.tmp")
     unfinished.write_bytes(content.getvalue())
-    os.replace(unfinished, path)
+    os.replace(unfinished, path)  # because viewers reload the picture while it is written
 
 
-def _mean(values: Sequence[float]) -> float:
+def _compute_mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)

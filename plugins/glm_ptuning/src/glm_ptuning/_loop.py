@@ -1,10 +1,10 @@
-"""The training loop: steps, their order, what is kept of them, and going on exactly where a job stopped.
+"""The training loop: steps, logs, checkpoints, and resuming exactly where a job stopped.
 
 It is our own and not transformers' Trainer because of what is asked of it: the same bits after a kill,
 checkpoints that are there whole or not at all, the same result from one process or several, and an
 iterator that a caller can close between two steps. Nothing in a step depends on the past but the weights,
 the optimiser and the step's number: which rows it sees, what dropout drops and the learning rate all
-follow from that number. What a family's rows look like is its tokenizer's ``training_ids``.
+follow from that number. What a family's rows look like is its tokenizer's ``encode_training_row``.
 
 Axes: B rows of a micro batch · n learnt tokens
 """
@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_runtime_torch.training import TrainingIds, resident_bytes, token_losses
+from glm_runtime_torch.training import TrainingIds, compute_token_losses, count_resident_bytes
 from torch import Tensor
 
 from glm_core.records import TrainProgress
 
-from ._checkpoints import Checkpoints, read_checkpoint
-from ._examples import Lengths, MicroBatches, collate
-from ._guard import Guard, TrainingStoppedError
+from ._checkpoints import DAMAGE, Checkpoints, SavedState, build_damage_error, read_checkpoint
+from ._examples import ExampleLengths, MicroBatches, collate
+from ._guard import DivergenceGuard, TrainingStoppedError
 from ._logs import PLOT_FILE, TensorBoardLog, draw_losses, write_trainer_state
-from ._objective import mean_loss
+from ._objective import compute_mean_loss
 from ._optimizer import (
     build_optimizer,
     get_optimizer_state,
@@ -48,8 +48,8 @@ _log = logging.getLogger("glm")
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a loop works on.
+class TrainingTask:
+    """What a loop trains, on what, and for how long.
 
     Attributes:
         network: of any family of the runtime, on ``device``.
@@ -75,16 +75,16 @@ class Task:
     examples: Sequence[TrainingIds]
     evaluation: Sequence[TrainingIds]
     order: MicroBatches
-    lengths: Lengths
-    evaluation_lengths: Lengths
+    lengths: ExampleLengths
+    evaluation_lengths: ExampleLengths
     micro_batches_per_step: int
     total_steps: int
     output_dir: Path
 
 
 @dataclass
-class Progress:
-    """How far a job is; what a checkpoint keeps of it beside tensors.
+class LoopProgress:
+    """How far a job is; a checkpoint keeps it beside the tensors.
 
     Attributes:
         step: steps done.
@@ -104,9 +104,25 @@ class Progress:
     best_loss: float | None = None
     best_step: int | None = None
 
+    def check(self, step: int) -> None:
+        """Refuse values that no job writes, before they become another error some steps later.
 
-class Loop:
-    """One job from its first or some later step to its last.
+        Raises:
+            ValueError: a field is of another type, or the step is not the checkpoint's.
+        """
+        numbers = (self.loss_sum, self.total_loss, self.best_loss or 0.0)
+        counts = (self.step, self.loss_steps, self.best_step or 0)
+        if (
+            self.step != step
+            or not all(type(value) in (int, float) for value in numbers)
+            or not all(type(value) is int and value >= 0 for value in counts)
+            or not all(isinstance(entry, dict) and "step" in entry for entry in self.history)
+        ):
+            raise ValueError("its progress or log is not what a job writes")
+
+
+class TrainingLoop:
+    """One job, from its first step or from a checkpoint to its last step.
 
     Args:
         task: what it works on.
@@ -114,23 +130,23 @@ class Loop:
         processes: that share it.
     """
 
-    def __init__(self, task: Task, settings: TrainingSettings, processes: Processes) -> None:
+    def __init__(self, task: TrainingTask, settings: TrainingSettings, processes: Processes) -> None:
         self._task = task
         self._settings = settings
         self._processes = processes
-        self._parameters = [value for _, value in task.trainable.named_parameters()]
-        self._optimizer = build_optimizer(settings, task.trainable.named_parameters())
+        self._parameters = [value for _, value in task.trainable.list_parameters()]
+        self._optimizer = build_optimizer(settings, task.trainable.list_parameters())
         self._rate = make_schedule(settings, self._optimizer, task.total_steps)
         self._scaler = torch.amp.GradScaler(task.device.type, init_scale=INITIAL_SCALE, enabled=task.half)
-        self._guard = Guard(stop_on_divergence=settings.stop_on_divergence)
+        self._guard = DivergenceGuard(stop_on_divergence=settings.stop_on_divergence)
         self._checkpoints = Checkpoints(task.output_dir, settings.save_total_limit)
-        self._progress = Progress()
+        self._progress = LoopProgress()
         self._saved: Path | None = None
         self._board = TensorBoardLog(None, 0)
-        self._threads = choose_threads(resident_bytes(task.network))
+        self._threads = choose_threads(count_resident_bytes(task.network))
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> LoopProgress:
         """Return how far the job is."""
         return self._progress
 
@@ -146,23 +162,39 @@ class Loop:
         if (
             self._settings.load_best_model_at_end
             and step is not None
-            and self._checkpoints.path(step).is_dir()
+            and self._checkpoints.get_path(step).is_dir()
         ):
-            return self._checkpoints.path(step)
+            return self._checkpoints.get_path(step)
         return self._saved
 
     def resume(self, path: Path) -> None:
-        """Take up a checkpoint: from here on everything is as if the job had never stopped."""
+        """Continue from a checkpoint; every later step is the same as if the job had never stopped.
+
+        Raises:
+            ConfigError: the checkpoint is damaged.
+            AdapterError: its weights are.
+        """
         saved = read_checkpoint(path)
         self._task.trainable.read(path)
+        try:
+            self._restore(saved)
+        except DAMAGE as error:  # the files have values of other types or shapes than a job writes
+            raise build_damage_error(path, error) from error
+        self._saved = path
+
+    def _restore(self, saved: SavedState) -> None:
         load_optimizer_state(self._optimizer, saved.tensors, saved.state["optimizer"])
         if self._task.half:
             self._scaler.load_state_dict(saved.state["scaler"])
         self._guard.load_state(saved.state["guard"])
-        self._progress = Progress(**saved.state["progress"], history=list(saved.trainer_state["log_history"]))
+        self._progress = LoopProgress(
+            **saved.state["progress"], history=list(saved.trainer_state["log_history"])
+        )
+        self._progress.check(saved.step)
         restore_random_state(saved.tensors, saved.state["random"])
-        self._threads = saved.state["threads"]
-        self._saved = path
+        self._threads = int(saved.state["threads"])
+        if self._threads < 1:
+            raise ValueError(f"threads is {self._threads}")
 
     def run(self) -> Iterator[TrainProgress]:
         """Train and report every step; closing the iterator writes a checkpoint first.
@@ -192,7 +224,7 @@ class Loop:
                 )
                 try:
                     yield report
-                except GeneratorExit:
+                except GeneratorExit:  # the caller stops the job; the work since the last checkpoint is kept
                     self._save()
                     raise
             self._save()
@@ -202,7 +234,7 @@ class Loop:
                 self._write_logs()
 
     def evaluate(self) -> float:
-        """Return the mean loss on the validation rows; see `mean_loss`."""
+        """Return the mean loss on the validation rows; see `compute_mean_loss`."""
         size = self._settings.per_device_eval_batch_size
         task = self._task
         batches = [
@@ -210,7 +242,9 @@ class Loop:
             for start in range(0, len(task.evaluation), size)
         ]
         with use_threads(self._threads):
-            return mean_loss(task.network, task.trainable.encoder, batches, task.device, self._processes)
+            return compute_mean_loss(
+                task.network, task.trainable.encoder, batches, task.device, self._processes
+            )
 
     def _step(self) -> tuple[float, float, float]:
         """Do one step; return its loss, the norm of its gradient and its learning rate."""
@@ -220,7 +254,7 @@ class Loop:
         loss = torch.zeros((), device=task.device)
         first = step * count
         for number in range(first + self._processes.rank, first + count, self._processes.size):
-            batch_loss = self._micro_batch_loss(number)
+            batch_loss = self._compute_micro_batch_loss(number)
             self._scaler.scale(batch_loss).backward()
             loss += batch_loss.detach()
         gradients = [value.grad for value in self._parameters if value.grad is not None]
@@ -242,17 +276,19 @@ class Loop:
         self._progress.step += 1
         return loss.item() / count, norm_value, rate
 
-    def _micro_batch_loss(self, number: int) -> Tensor:
+    def _compute_micro_batch_loss(self, number: int) -> Tensor:
         task = self._task
-        examples = [task.examples[index] for index in task.order.indices(number)]
+        examples = [task.examples[index] for index in task.order.get_rows(number)]
         batch = collate(examples, task.lengths, task.pad_token_id)
-        losses = token_losses(
+        losses = compute_token_losses(
             task.network,
             batch.input_ids,
             batch.labels,
             task.device,
             task.trainable.encoder,
             dropout=self._settings.prefix_dropout,
+            # By the number alone, so that a resumed job drops the same. Below 2**48, because it is multiplied
+            # by the number of layers for dropout, and a generator's seed has 64 bits.
             seed=(self._settings.seed * 1_000_003 + number) % 2**48,
             label_smoothing=self._settings.label_smoothing_factor,
         )
@@ -262,7 +298,7 @@ class Loop:
         try:
             self._guard.check(self._progress.step, loss, norm)
         except TrainingStoppedError as stopped:
-            newest = self._checkpoints.newest()
+            newest = self._checkpoints.find_newest()
             kept = (
                 "No checkpoint was written before."
                 if newest is None
@@ -271,7 +307,7 @@ class Loop:
             raise TrainingStoppedError(f"{stopped} {kept}") from stopped
 
     def _log_and_evaluate(self, rate: float) -> dict[str, float]:
-        """Add to the log what is due; the numbers of an evaluation."""
+        """Log what is due at this step, evaluate if it is time, and return the evaluation's metrics."""
         settings, progress = self._settings, self._progress
         first = settings.logging_first_step and progress.step == 1
         due = self._is_time(settings.logging_strategy, settings.logging_steps)
@@ -308,7 +344,7 @@ class Loop:
 
     def _save(self) -> None:
         """Write a checkpoint of this step, unless there is one."""
-        path = self._checkpoints.path(self._progress.step)
+        path = self._checkpoints.get_path(self._progress.step)
         if self._saved == path:
             return
         if self._processes.is_first:
@@ -322,18 +358,18 @@ class Loop:
                 {
                     "progress": kept,
                     "optimizer": values,
-                    "guard": self._guard.state(),
+                    "guard": self._guard.get_state(),
                     "scaler": self._scaler.state_dict(),
                     "random": random_values,
                     "threads": self._threads,
                 },
-                self.trainer_state(),
+                self.build_trainer_state(),
             )
             best = self._progress.best_step if self._settings.load_best_model_at_end else None
-            self._checkpoints.prune(None if best is None else self._checkpoints.path(best))
+            self._checkpoints.prune(None if best is None else self._checkpoints.get_path(best))
         self._saved = path
 
-    def trainer_state(self) -> dict[str, Any]:
+    def build_trainer_state(self) -> dict[str, Any]:
         """Return the content of ``trainer_state.json``."""
         progress, task = self._progress, self._task
         best = None if progress.best_step is None else f"checkpoint-{progress.best_step}"
@@ -351,7 +387,7 @@ class Loop:
 
     def _write_logs(self) -> None:
         try:
-            write_trainer_state(self._task.output_dir, self.trainer_state())
+            write_trainer_state(self._task.output_dir, self.build_trainer_state())
             draw_losses(self._progress.history, self._task.output_dir / PLOT_FILE)
         except OSError as error:  # the checkpoints have the same numbers
             _log.warning(

@@ -45,7 +45,7 @@ def build_optimizer(
 def make_schedule(
     settings: TrainingSettings, optimizer: torch.optim.Optimizer, total_steps: int
 ) -> Callable[[int], float]:
-    """Return the learning rate as a function of the step, counted from 0; there is nothing to resume.
+    """Return the learning rate as a function of the step, from 0; a schedule has no state to resume.
 
     Raises:
         ConfigError: transformers has no schedule of that name, or it depends on more than the step.
@@ -59,8 +59,10 @@ def make_schedule(
             num_training_steps=total_steps,
             scheduler_specific_kwargs=dict(settings.lr_scheduler_kwargs or {}),
         )
+        # The function itself, not the scheduler, whose own counter a resumed job would have to restore.
         factor: Callable[[int], float] = schedule.lr_lambdas[0]
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        factor(total_steps - 1)  # during warm-up the schedule itself, and its arguments, are not looked at
+    except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
         raise ConfigError(
             f"lr_scheduler_type {settings.lr_scheduler_type!r} cannot be used ({error}); linear, cosine, "
             "constant, constant_with_warmup and polynomial can"
@@ -87,7 +89,7 @@ def get_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Ten
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
 ) -> None:
-    """Go on from `get_optimizer_state`."""
+    """Restore what `get_optimizer_state` returned."""
     state: dict[int, dict[str, Any]] = {}
     for full_name, value in {**tensors, **values}.items():
         if full_name.startswith(_PREFIX):

@@ -47,10 +47,12 @@ def export_peft(adapter: Path, destination: Path) -> None:
 
 def _write(destination: Path, config: AdapterConfig, rows: Tensor) -> None:
     write_tensors(destination / WEIGHTS_NAME, {"prompt_embeddings": rows.to(torch.float32)})
-    write_text(destination / CONFIG_NAME, json.dumps(_config(config), indent=2, ensure_ascii=False) + "\n")
+    write_text(
+        destination / CONFIG_NAME, json.dumps(_build_config(config), indent=2, ensure_ascii=False) + "\n"
+    )
 
 
-def _config(config: AdapterConfig) -> dict[str, Any]:
+def _build_config(config: AdapterConfig) -> dict[str, Any]:
     """Return the keys that PEFT reads; its ``token_dim`` is the size of one layer's keys of a position."""
     return {
         "peft_type": "PREFIX_TUNING",

@@ -1,4 +1,4 @@
-"""Prediction: every row of a file answered through the engine, written as it comes, and scored."""
+"""Prediction: answers every row of a file through the engine, writes each answer at once, and scores all."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from glm_runtime_torch.training import TorchModel, adapter_key, check_request, training_tokenizer
+from glm_runtime_torch.training import TorchModel, check_request, get_adapter_key, get_training_tokenizer
 
 from glm_core import ChatRequest
 from glm_core.chat_model import collect
 from glm_core.errors import AdapterError, BusyError, ConfigError, RequestError
 from glm_core.records import DeltaStream, PredictJob, PredictProgress
 
-from ._data import Columns, Row, format_lines, read_column_names, read_rows
+from ._data import Columns, Row, format_places, read_column_names, read_rows
 from ._predict_options import PredictSettings, parse_predict_settings
 from ._predictions_file import PredictionsFile, write_results
 from ._retention import Retention, build_retention_requests, compare, read_retention_prompts
@@ -27,14 +27,14 @@ from ._source import encode_question
 
 
 def predict(model: TorchModel, job: PredictJob) -> Iterator[PredictProgress]:
-    """Check a job now; answer and score as the iterator is read.
+    """Check a job at once; answer and score while the iterator is read.
 
     Writes ``generated_predictions.txt``, ``predict_results.json`` and ``all_results.json`` into the job's
-    directory. An unfinished run of the same job there is gone on with.
+    directory. An unfinished run of the same job there is continued.
 
     Raises:
         ConfigError: an option or the file cannot be used.
-        RequestError: a question leaves no room for an answer; names its line.
+        RequestError: a question leaves no room for an answer; names its place.
         AdapterError: retention is asked for without an adapter.
     """
     settings = parse_predict_settings(job.options)
@@ -42,15 +42,15 @@ def predict(model: TorchModel, job: PredictJob) -> Iterator[PredictProgress]:
     if prompts and job.adapter is None:
         raise AdapterError("retention compares an adapter with the base model: load one with --adapter DIR")
     table = read_rows(
-        settings.test_file, _columns(settings), limit=settings.job.max_predict_samples, keep_empty=True
+        settings.test_file, _choose_columns(settings), limit=settings.job.max_predict_samples, keep_empty=True
     )
     rows = tuple(row for row in table.rows if row.prompt.strip())
     if not rows:
         raise ConfigError(f"{settings.test_file} has no row to answer: all prompts are empty")
     notices = list(settings.job.notices)
     if len(rows) < len(table.rows):
-        lines = [row.line for row in table.rows if not row.prompt.strip()]
-        notices.append(f"left out, because the prompt is empty: {format_lines(lines)}")
+        empty = [row.place for row in table.rows if not row.prompt.strip()]
+        notices.append(f"left out, because the prompt is empty: {format_places(empty)}")
     requests = build_requests(model, rows, settings, job.adapter)
     return _run(model, job, settings, rows, requests, prompts, notices)
 
@@ -64,7 +64,8 @@ def generate_answers(model: TorchModel, requests: Iterable[ChatRequest]) -> Gene
         RequestError: a request does not fit.
     """
     load = model.load
-    ahead = load.slots + min(load.slots, load.queue_capacity)  # some wait, so that no slot stays empty
+    # Some requests wait in the queue, so that a slot is filled again as soon as it is free.
+    ahead = load.slots + min(load.slots, load.queue_capacity)
     streams: deque[DeltaStream] = deque()
     try:
         for request in requests:
@@ -91,12 +92,12 @@ def build_requests(
     """Return a request for each row, all of them checked.
 
     Raises:
-        RequestError: naming the line, if its question leaves no room for an answer.
+        RequestError: naming its place, if its question leaves no room for an answer.
     """
     requests = []
     for index, row in enumerate(rows):
         prompt = encode_question(
-            training_tokenizer(model),
+            get_training_tokenizer(model),
             row,
             max_source_length=settings.job.max_source_length,
             source_prefix=settings.job.source_prefix,
@@ -110,7 +111,7 @@ def build_requests(
         try:
             check_request(model, request)
         except RequestError as error:
-            raise RequestError(f"line {row.line}: {error}") from error
+            raise RequestError(f"{row.place}: {error}") from error
         requests.append(request)
     return requests
 
@@ -118,7 +119,7 @@ def build_requests(
 def measure_retention(
     model: TorchModel, adapter: str, prompts: Sequence[str]
 ) -> Iterator[PredictProgress | Retention]:
-    """Ask base and adapter the same questions; the last item is the score, the others report."""
+    """Ask base and adapter the same questions; yields progress and, as the last item, the score."""
     total = 2 * len(prompts)
     given: list[str] = []
     for name in (None, adapter):
@@ -142,7 +143,7 @@ def _run(
     labels = [row.response for row in rows]
     for notice in notices:
         yield PredictProgress(0, total, message=notice)
-    with PredictionsFile(job.output_dir, _identity(model, job, settings, rows), labels) as file:
+    with PredictionsFile(job.output_dir, _identify_job(model, job, settings, rows), labels) as file:
         found = len(file.predictions)
         if found:
             yield PredictProgress(
@@ -158,20 +159,20 @@ def _run(
         file.finish()
     scored = [pair for pair in zip(file.predictions, labels, strict=True) if pair[1].strip()]
     metrics = average_scores(score(prediction, label) for prediction, label in scored)
-    for remark in _remarks(file.predictions, labels):
+    for remark in _list_remarks(file.predictions, labels):
         yield PredictProgress(total, total, message=remark)
     if prompts and job.adapter is not None:
         yield PredictProgress(total, total, message=f"asking {len(prompts)} questions outside the task")
         for step in measure_retention(model, job.adapter, prompts):
             if isinstance(step, Retention):
                 metrics |= step.as_metrics()
-    yield _finished(job, file.path, metrics, total, total - found, seconds)
+    yield _write_scores(job, file.path, metrics, total, total - found, seconds)
 
 
-def _finished(
+def _write_scores(
     job: PredictJob, path: Path, metrics: Mapping[str, float], total: int, answered: int, seconds: float
 ) -> PredictProgress:
-    """Write the results; the last report."""
+    """Write the files of scores and return the last report."""
     results: dict[str, float] = {name: round(value, 4) for name, value in metrics.items()}
     results |= {"samples": total, "runtime": round(seconds, 4)}
     if answered and seconds > 0:
@@ -182,7 +183,7 @@ def _finished(
     return PredictProgress(total, total, metrics=metrics, files=(path, *written), finished=True)
 
 
-def _columns(settings: PredictSettings) -> Columns:
+def _choose_columns(settings: PredictSettings) -> Columns:
     job = settings.job
     for name in ("prompt_column", "response_column"):
         if getattr(job, name) is None:
@@ -193,14 +194,14 @@ def _columns(settings: PredictSettings) -> Columns:
     return Columns(job.prompt_column, job.response_column, job.history_column)
 
 
-def _identity(
+def _identify_job(
     model: TorchModel, job: PredictJob, settings: PredictSettings, rows: Sequence[Row]
 ) -> dict[str, Any]:
-    """Return what decides the answers: two runs of one identity write the same file."""
+    """Return everything that decides the answers; two runs with the same identity write the same file."""
     texts = [[row.prompt, row.response, row.history] for row in rows]
     return {
         "model": [*dataclasses.astuple(model.base), model.info.dtype, model.info.weight_bytes],
-        "adapter": adapter_key(model, job.adapter),
+        "adapter": get_adapter_key(model, job.adapter),
         "rows": hashlib.sha256(repr(texts).encode("utf-8", "surrogatepass")).hexdigest(),
         "settings": [
             settings.job.max_source_length,
@@ -211,7 +212,7 @@ def _identity(
     }
 
 
-def _remarks(predictions: Sequence[str], labels: Sequence[str]) -> Iterator[str]:
+def _list_remarks(predictions: Sequence[str], labels: Sequence[str]) -> Iterator[str]:
     empty = sum(not prediction.strip() for prediction in predictions)
     if empty:
         yield f"{empty} of {len(predictions)} answers are empty; they score 0"

@@ -1,4 +1,4 @@
-"""What ``glm predict`` takes for this trainer, and what it means; nothing heavy is imported here."""
+"""The options of ``glm predict`` for this trainer; imports no torch, because ``--help`` reads them."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def parse_predict_settings(options: Mapping[str, Any]) -> PredictSettings:
         ConfigError: one is unknown, missing, or has a value that cannot be used.
     """
     rest = {name: value for name, value in options.items() if value is not None}
-    sample = _boolean("sample", rest.pop("sample", False))
-    retention = _boolean("retention", rest.pop("retention", False))
+    sample = _parse_boolean("sample", rest.pop("sample", False))
+    retention = _parse_boolean("retention", rest.pop("retention", False))
     retention_file = rest.pop("retention_file", None)
     job = parse_settings(rest)
     if not job.test_file:
@@ -92,7 +92,7 @@ def parse_predict_settings(options: Mapping[str, Any]) -> PredictSettings:
     )
 
 
-def _boolean(name: str, value: Any) -> bool:
+def _parse_boolean(name: str, value: Any) -> bool:
     text = str(value).strip().lower()
     if text not in (*TRUE, *FALSE):
         raise ConfigError(f"{name} must be true or false, got {value!r}")

@@ -1,4 +1,4 @@
-"""``generated_predictions.txt`` while it grows: what is answered survives a kill, and the next run goes on.
+"""Writing ``generated_predictions.txt`` row by row, so that a killed run keeps its answers and is continued.
 
 One JSON object a line with ``labels`` and ``predict``, not ASCII-escaped, as the original writes it.
 """
@@ -23,11 +23,11 @@ NAME = "generated_predictions.txt"
 class PredictionsFile:
     """The answers of one job. They grow in ``NAME.partial`` and take the final name when all are there.
 
-    A context manager, which keeps other processes out of the directory.
+    A context manager, which locks the directory against other processes.
 
     Args:
         directory: the job's output directory.
-        job: whatever decides the answers; unfinished answers of another job are not gone on with.
+        job: whatever decides the answers; unfinished answers of another job are not continued.
         labels: the expected answer of each row.
 
     Attributes:
@@ -54,13 +54,13 @@ class PredictionsFile:
                 "output_dir"
             ) from None
         except OSError as error:
-            raise _unwritable(self.path.parent, error) from error
-        kept = self._found()
+            raise _build_write_error(self.path.parent, error) from error
+        kept = self._read_kept()
         try:
             self._file = self._partial.open("r+b" if kept else "wb")
         except OSError as error:
             self._lock.release()
-            raise _unwritable(self.path.parent, error) from error
+            raise _build_write_error(self.path.parent, error) from error
         try:
             self._file.truncate(kept)
             self._file.seek(kept)
@@ -68,16 +68,16 @@ class PredictionsFile:
         except OSError as error:
             self._file.close()
             self._lock.release()
-            raise _unwritable(self.path.parent, error) from error
+            raise _build_write_error(self.path.parent, error) from error
         return self
 
     def append(self, prediction: str) -> None:
-        """Add the next row's answer; it is out of this process when this returns."""
+        """Add the next row's answer and hand it to the system, so that a kill does not lose it."""
         try:
-            self._file.write(_line(self._labels[len(self.predictions)], prediction))
+            self._file.write(_format_line(self._labels[len(self.predictions)], prediction))
             self._file.flush()
         except OSError as error:
-            raise _unwritable(self.path.parent, error) from error
+            raise _build_write_error(self.path.parent, error) from error
         self.predictions.append(prediction)
 
     def finish(self) -> None:
@@ -88,7 +88,7 @@ class PredictionsFile:
             self._partial.replace(self.path)
             self._job_file.unlink()
         except OSError as error:
-            raise _unwritable(self.path.parent, error) from error
+            raise _build_write_error(self.path.parent, error) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -99,8 +99,8 @@ class PredictionsFile:
             self._lock.release()
             Path(self._lock.lock_file).unlink(missing_ok=True)
 
-    def _found(self) -> int:
-        """Take up what an interrupted run of this job left; how many bytes of it are whole lines."""
+    def _read_kept(self) -> int:
+        """Read the answers of an interrupted run of this job; return how many bytes are whole lines."""
         try:
             if self._job_file.read_text("utf-8") != self._job:
                 return 0
@@ -109,7 +109,7 @@ class PredictionsFile:
             return 0
         kept = 0
         for line, label in zip(lines, self._labels, strict=False):
-            prediction = _prediction(line, label)
+            prediction = _parse_line(line, label)
             if prediction is None:
                 break
             self.predictions.append(prediction)
@@ -121,42 +121,42 @@ def write_results(directory: Path, name: str, results: Mapping[str, float]) -> t
     """Write ``{name}_results.json`` and put the same into ``all_results.json``, as the original does."""
     own, everything = directory / f"{name}_results.json", directory / "all_results.json"
     try:
-        write_text(own, _indented(results))
-        write_text(everything, _indented({**_object_in(everything), **results}))
+        write_text(own, _format_json(results))
+        write_text(everything, _format_json({**_read_object(everything), **results}))
     except OSError as error:
-        raise _unwritable(directory, error) from error
+        raise _build_write_error(directory, error) from error
     return own, everything
 
 
-def _line(label: str, prediction: str) -> bytes:
-    # Half a surrogate pair, which a label may hold as a JSON escape, cannot be written as UTF-8.
+def _format_line(label: str, prediction: str) -> bytes:
     text = json.dumps({"labels": label, "predict": prediction}, ensure_ascii=False)
-    return f"{text}\n".encode("utf-8", "replace")
+    return f"{text}\n".encode()
 
 
-def _prediction(line: bytes, label: str) -> str | None:
+def _parse_line(line: bytes, label: str) -> str | None:
     """Return the answer in a line that this job wrote; ``None`` for any other, such as one cut off."""
     try:
         content: Any = json.loads(line)
         prediction = content["predict"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return prediction if isinstance(prediction, str) and line == _line(label, prediction) else None
+    return prediction if isinstance(prediction, str) and line == _format_line(label, prediction) else None
 
 
-def _indented(content: Mapping[str, float]) -> str:
+def _format_json(content: Mapping[str, float]) -> str:
+    # indent and order as the original writes these files
     return json.dumps(content, ensure_ascii=False, indent=4, sort_keys=True) + "\n"
 
 
-def _object_in(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
     try:
         content: Any = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def _unwritable(directory: Path, error: OSError) -> ConfigError:
+def _build_write_error(directory: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"{directory} cannot be written: {error.strerror or error}; make room there, or choose another "
         "output_dir"

@@ -1,4 +1,4 @@
-"""Several processes on one job, as ``torchrun`` and ``accelerate launch`` start them."""
+"""One job in several processes, as ``torchrun`` and ``accelerate launch`` start them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Processes:
                 self._run_collective(dist.all_reduce, tensor)
 
     def wait(self) -> None:
-        """Return when all processes have come here."""
+        """Wait until all processes have called this."""
         if self.size > 1:
             self._run_collective(dist.barrier)
 
@@ -69,14 +69,23 @@ def read_rank_and_size(environ: Mapping[str, str] = os.environ) -> tuple[int, in
     """Return the number of this process and how many there are.
 
     Raises:
-        ConfigError: the launcher's variables are no numbers.
+        ConfigError: the launcher's variables are no numbers, or contradict each other.
     """
+    rank, size = (_read_integer(environ, name, default) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    if not 0 <= rank < size:
+        raise ConfigError(
+            f"RANK {rank} is not the number of one of WORLD_SIZE {size} processes; unset both, or start with "
+            "torchrun"
+        )
+    return rank, size
+
+
+def _read_integer(environ: Mapping[str, str], name: str, default: int) -> int:
     try:
-        return int(environ.get("RANK", 0)), int(environ.get("WORLD_SIZE", 1))
+        return int(environ.get(name, default))
     except ValueError as error:
         raise ConfigError(
-            f"RANK {environ.get('RANK')!r} and WORLD_SIZE {environ.get('WORLD_SIZE')!r} must be "
-            "integers; unset them, or start with torchrun"
+            f"{name} {environ[name][:40]!r} must be an integer; unset it, or start with torchrun"
         ) from error
 
 
@@ -84,13 +93,14 @@ def choose_device(devices: Iterable[str], environ: Mapping[str, str] = os.enviro
     """Return the device of this process: the job's, or one of its own if several train on GPUs.
 
     Raises:
+        ConfigError: a variable of the launcher is no number.
         DeviceError: there are fewer GPUs than processes.
     """
     device = torch.device(next(iter(devices)))
-    local_rank, (_, size) = int(environ.get("LOCAL_RANK", 0)), read_rank_and_size(environ)
+    local_rank, (_, size) = _read_integer(environ, "LOCAL_RANK", 0), read_rank_and_size(environ)
     if size == 1 or device.type != "cuda":
         return device
-    if local_rank >= torch.cuda.device_count():
+    if not 0 <= local_rank < torch.cuda.device_count():
         raise DeviceError(
             f"process {local_rank} has no GPU: this machine has {torch.cuda.device_count()}; "
             "start as many processes as there are GPUs"
@@ -100,7 +110,7 @@ def choose_device(devices: Iterable[str], environ: Mapping[str, str] = os.enviro
 
 
 def explain_launcher(environ: Mapping[str, str] = os.environ) -> str:
-    """Return what to tell a user whose launcher started one process, where several may be meant."""
+    """Return advice for a user whose launcher started one process where several may be meant; or empty."""
     launched = any(name.startswith("ACCELERATE_") for name in environ)
     if launched and "WORLD_SIZE" not in environ:
         return (

@@ -1,4 +1,4 @@
-"""What makes two runs of the same steps the same bits: random generators, and how many threads add up."""
+"""Making two runs of the same steps equal bit for bit: random generators and the number of threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BYTES_PER_THREAD = 16 * 2**20
 
 def choose_threads(weight_bytes: int) -> int:
     """Return how many threads train a model on the CPU: at most one a core, few for small weights."""
-    if "OMP_NUM_THREADS" in os.environ:
+    if "OMP_NUM_THREADS" in os.environ:  # torchrun sets it, so that processes do not share cores
         return torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, weight_bytes // BYTES_PER_THREAD))
@@ -54,7 +54,7 @@ def get_random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore_random_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Go on from `get_random_state`."""
+    """Restore what `get_random_state` returned."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, *rest = state["numpy"]

@@ -1,4 +1,4 @@
-"""How much of the base model's behaviour a tuned model keeps: the same questions to both, answers compared.
+"""Measuring how much of the base model's behaviour a tuned model keeps, by asking both the same questions.
 
 Tuning on one task makes a model forget others. The score says how often the tuned model still gives
 the base model's answer to questions that have nothing to do with the task.
@@ -15,7 +15,7 @@ from pathlib import Path
 from glm_core.errors import ConfigError
 from glm_core.records import ChatRequest, Message, Sampling
 
-MAX_NEW_TOKENS = 64
+MAX_NEW_TOKENS = 64  # an answer that differs does so early; longer ones only take time
 BUILT_IN = "retention_prompts.txt"
 
 
@@ -72,4 +72,5 @@ def compare(base: Sequence[str], tuned: Sequence[str]) -> Retention:
 
 
 def _measure_similarity(first: str, second: str) -> float:
+    # autojunk would ignore frequent characters in answers of 200 characters and more
     return difflib.SequenceMatcher(None, first, second, autojunk=False).ratio()

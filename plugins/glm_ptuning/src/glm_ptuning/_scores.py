@@ -18,7 +18,7 @@ from typing import Any
 import platformdirs
 
 METRICS = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
-PLACES = 4
+PLACES = 4  # the original rounds each row so, before it takes the mean
 
 
 def score(prediction: str, label: str) -> dict[str, float]:
@@ -26,7 +26,7 @@ def score(prediction: str, label: str) -> dict[str, float]:
 
     An answer or label that has nothing to compare (the original crashed on it) scores 0.
     """
-    tools = _tools()
+    tools = _load_tools()
     scores = dict.fromkeys(METRICS, 0.0)
     if not prediction.strip() or not label.strip():
         return scores
@@ -34,10 +34,10 @@ def score(prediction: str, label: str) -> dict[str, float]:
         rouge: Mapping[str, Mapping[str, float]] = tools.rouge(
             " ".join(tools.cut(prediction)), " ".join(tools.cut(label))
         )[0]
-        scores.update({name: _percent(value["f"]) for name, value in rouge.items()})
+        scores.update({name: _convert_to_percent(value["f"]) for name, value in rouge.items()})
     except ValueError:  # how rouge refuses a text without a sentence
         pass
-    scores["bleu-4"] = _percent(tools.bleu([list(label)], list(prediction)))
+    scores["bleu-4"] = _convert_to_percent(tools.bleu([list(label)], list(prediction)))
     return scores
 
 
@@ -49,7 +49,7 @@ def average_scores(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(row[name] for row in table) / len(table) for name in METRICS}
 
 
-def _percent(value: float) -> float:
+def _convert_to_percent(value: float) -> float:
     return round(float(value) * 100, PLACES)
 
 
@@ -63,7 +63,7 @@ class _Tools:
 
 
 @functools.cache
-def _tools() -> _Tools:
+def _load_tools() -> _Tools:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of regular expressions and imports in the libraries' own code
         import jieba
@@ -71,13 +71,13 @@ def _tools() -> _Tools:
         from rouge_chinese import Rouge
     jieba.setLogLevel(logging.CRITICAL)  # it tells how long its dictionary took, also when all is well
     cutter = jieba.Tokenizer()
-    cutter.tmp_dir = str(_cache_directory())
+    cutter.tmp_dir = str(_find_cache_directory())
     cutter.initialize()
     method = SmoothingFunction().method3
     return _Tools(cutter.cut, Rouge().get_scores, functools.partial(sentence_bleu, smoothing_function=method))
 
 
-def _cache_directory() -> Path:
+def _find_cache_directory() -> Path:
     """Return the folder for jieba's prepared dictionary: in the user's cache, else a temporary one."""
     directory = platformdirs.user_cache_path("glm") / "jieba"
     try:

@@ -1,9 +1,10 @@
-"""The settings of a job: every keyword of the original's call, checked, and which of them have no effect."""
+"""The settings of a job: parses and checks every keyword of the original's call."""
 
 from __future__ import annotations
 
 import difflib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -108,10 +109,12 @@ class TrainingSettings:
     notices: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        for name, least in _MINIMUM.items():
+        for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and value < least:
-                raise ConfigError(f"{name} must be at least {least}, got {value}")
+                raise ConfigError(f"{name} must be at least {least}, got {_format(value)}")
+            if value is not None and value > most:
+                raise ConfigError(f"{name} must be at most {most:,}, got {_format(value)}")
         for name in ("warmup_ratio", "label_smoothing_factor", "prefix_dropout", "replay_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 0 and less than 1, got {getattr(self, name)}")
@@ -124,6 +127,8 @@ class TrainingSettings:
             raise ConfigError(f"optim must be one of {', '.join(OPTIMIZERS)}, got {self.optim!r}")
         if self.fp16 and self.bf16:
             raise ConfigError("fp16 and bf16 are both asked for; choose one")
+        if self.quantization_bit not in (None, 4, 8):
+            raise ConfigError(f"quantization_bit must be 4 or 8, got {_format(self.quantization_bit)}")
         if self.quantization_bit is not None and self.pre_seq_len is None and self.do_train:
             raise ConfigError(
                 "quantization_bit is for a frozen model: pass pre_seq_len too, such as 128, or leave it out"
@@ -145,33 +150,41 @@ class TrainingSettings:
         return self.eval_steps or self.logging_steps
 
 
-_MINIMUM: Mapping[str, float] = {
-    "pre_seq_len": 1,
-    "max_source_length": 4,
-    "max_target_length": 4,
-    "val_max_target_length": 4,
-    "max_train_samples": 1,
-    "max_eval_samples": 1,
-    "max_predict_samples": 1,
-    "num_beams": 1,
-    "seed": 0,
-    "data_seed": 0,
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "num_train_epochs": 0,
-    "learning_rate": 0,
-    "warmup_steps": 0,
-    "weight_decay": 0,
-    "adam_beta1": 0,
-    "adam_beta2": 0,
-    "adam_epsilon": 0,
-    "max_grad_norm": 0,
-    "eval_steps": 1,
-    "logging_steps": 1,
-    "save_steps": 1,
-    "save_total_limit": 1,
-    "generation_num_beams": 1,
+# Above these no job could end or fit; without a limit a slip of a digit asks for terabytes, or gives a number
+# that the libraries below cannot hold.
+_MAX_COUNT = 10**9
+_MAX_TOKENS = 2**20
+_MAX_SEED = 2**63 - 1  # what torch's generators take
+
+# Lengths below 4 would leave no token of the text beside the special tokens of a row.
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "pre_seq_len": (1, _MAX_TOKENS),
+    "max_source_length": (4, _MAX_TOKENS),
+    "max_target_length": (4, _MAX_TOKENS),
+    "val_max_target_length": (4, _MAX_TOKENS),
+    "max_train_samples": (1, _MAX_COUNT),
+    "max_eval_samples": (1, _MAX_COUNT),
+    "max_predict_samples": (1, _MAX_COUNT),
+    "num_beams": (1, _MAX_COUNT),
+    "seed": (0, _MAX_SEED),
+    "data_seed": (0, _MAX_SEED),
+    "per_device_train_batch_size": (1, _MAX_COUNT),
+    "per_device_eval_batch_size": (1, _MAX_COUNT),
+    "gradient_accumulation_steps": (1, _MAX_COUNT),
+    "num_train_epochs": (0, _MAX_COUNT),
+    "max_steps": (-1, _MAX_COUNT),  # 0 and the library's -1 count epochs instead
+    "learning_rate": (0, math.inf),
+    "warmup_steps": (0, _MAX_COUNT),
+    "weight_decay": (0, math.inf),
+    "adam_beta1": (0, math.inf),
+    "adam_beta2": (0, math.inf),
+    "adam_epsilon": (0, math.inf),
+    "max_grad_norm": (0, math.inf),
+    "eval_steps": (1, _MAX_COUNT),
+    "logging_steps": (1, _MAX_COUNT),
+    "save_steps": (1, _MAX_COUNT),
+    "save_total_limit": (1, _MAX_COUNT),
+    "generation_num_beams": (1, _MAX_COUNT),
 }
 _TYPES = {name: hint for name, hint in typing.get_type_hints(TrainingSettings).items() if name != "notices"}
 
@@ -191,7 +204,7 @@ def parse_settings(given: Mapping[str, Any]) -> TrainingSettings:
             if converted is not None:  # what may be absent is so by default
                 values[known] = converted
         elif name not in WITHOUT_EFFECT:
-            raise ConfigError(f"{name} is unknown{_nearest(name)}")
+            raise ConfigError(f"{name} is unknown{_suggest_name(name)}")
         elif value != WITHOUT_EFFECT[name] and not (isinstance(value, str) and value.lower() in NOTHING):
             if name in REFUSED and value not in (False, "false", "False"):
                 raise ConfigError(f"{name} cannot be used: {REFUSED[name]}")
@@ -201,7 +214,7 @@ def parse_settings(given: Mapping[str, Any]) -> TrainingSettings:
     return TrainingSettings(**values, notices=notices)
 
 
-def _nearest(name: str) -> str:
+def _suggest_name(name: str) -> str:
     close = difflib.get_close_matches(name, [*_TYPES, *OTHER_NAMES, *WITHOUT_EFFECT], n=1)
     return f"; did you mean {close[0]}?" if close else "; docs/ptuning.md lists the names"
 
@@ -219,21 +232,24 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
         return None  # a job in its directory is resumed anyway
     value = getattr(value, "value", value)  # the library's enumerations
     if kind is float and type(value) is int:
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:  # an integer of more than 308 digits
+            value = math.inf
     if kind is int and type(value) is float and value.is_integer():
         value = int(value)
     if kind is str and hasattr(value, "__fspath__"):
         value = str(value)
     expected = dict if typing.get_origin(kind) is not None else kind
-    if type(value) is not expected:
-        raise ConfigError(f"{name} must be {_EXPECTED[expected]}, got {value!r}")
+    if type(value) is not expected or (isinstance(value, float) and not math.isfinite(value)):
+        raise ConfigError(f"{name} must be {_EXPECTED[expected]}, got {_format(value)}")
     return value
 
 
 _EXPECTED = {
     bool: "true or false",
     int: "an integer",
-    float: "a number",
+    float: "a finite number",
     str: "text",
     dict: "a mapping",
 }
@@ -245,12 +261,21 @@ def _parse_text(text: str, kind: Any) -> Any:
     if kind is not bool:
         try:
             return float(text) if kind is float else json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
-    return text  # refused by the caller, which names what is expected
+    return text  # because the caller refuses it and names what is expected
 
 
 def _choose_tracker(value: Any) -> str:
     """Return ``tensorboard`` or ``none`` for the ways in which the library names trackers."""
     names = [value] if isinstance(value, str) else list(value or ())
     return "tensorboard" if {"all", "tensorboard"} & set(names) else "none"
+
+
+def _format(value: Any) -> str:
+    """Return a value as a message shows it, cut to a readable length."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        return f"an integer of about {int(value.bit_length() * math.log10(2)):,} digits"
+    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,4 +1,4 @@
-"""The tokens of a question, exactly as training lays them out in front of the answer."""
+"""Encoding a question exactly as training lays it out in front of the answer."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def encode_question(
         max_source_length: tokens of the question; what is longer loses its end, as in training.
         source_prefix: stands before everything.
     """
-    example = tokenizer.training_ids(row.messages(source_prefix), "", max_source_length, 2)
+    example = tokenizer.encode_training_row(row.build_messages(source_prefix), "", max_source_length, 2)
     end = example.first_target
     # ChatGLM-6B also learns the token that its prompts end with.
-    if example.token_ids[end - 1 : end + 1] == tokenizer.completion_prompt(""):
+    if example.token_ids[end - 1 : end + 1] == tokenizer.encode_completion(""):
         end += 1
     return tuple(example.token_ids[:end])

@@ -1,4 +1,4 @@
-"""Reading rows from JSON, JSON Lines and CSV files, each with the number of the line where it begins."""
+"""Reading rows from JSON, JSON Lines and CSV files, each with its place in the file, for error messages."""
 
 from __future__ import annotations
 
@@ -11,23 +11,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glm_core.cleaning import clean_text
 from glm_core.errors import ConfigError
 
 CSV_ENDINGS = (".csv",)
-MAX_SHOWN = 60
+MAX_SHOWN = 60  # characters of a bad row in a message: it still fits one line of a terminal
+
+
+@dataclass(frozen=True)
+class RowPlace:
+    """Where a row begins, as a person finds it.
+
+    Attributes:
+        line: number of its first line in the file, from 1.
+        row: number of the row, from 1, in a JSON array; ``None`` elsewhere. A whole array often stands on
+            one line, so its rows cannot be told apart by the line.
+    """
+
+    line: int
+    row: int | None = None
+
+    def __str__(self) -> str:
+        return f"line {self.line}" if self.row is None else f"row {self.row} (line {self.line})"
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """What stands at one place of a file.
+    """One row of a file, usable or not.
 
     Attributes:
-        line: number of its first line, from 1.
+        place: where it begins.
         content: the row; ``None`` if there is none.
         problem: why it is no row, or empty.
     """
 
-    line: int
+    place: RowPlace
     content: dict[str, Any] | None
     problem: str = ""
 
@@ -40,15 +58,16 @@ def read_table(path: Path) -> Iterator[TableRow]:
     Raises:
         ConfigError: the file cannot be read, or is no UTF-8 text.
     """
-    text = _text_of(path)
+    text = _read_text(path)
+    # By its first character, not by its ending: many data sets have JSON Lines in a file called .json.
     if path.suffix.lower() in CSV_ENDINGS:
-        return _csv_rows(text)
-    return _array_rows(text) if text.lstrip().startswith("[") else _json_lines(text)
+        return _parse_csv(text)
+    return _parse_json_array(text) if text.lstrip().startswith("[") else _parse_json_lines(text)
 
 
-def _text_of(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
-        return path.read_text("utf-8-sig")
+        return path.read_text("utf-8-sig")  # because spreadsheets put a byte order mark in front
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise ConfigError(
@@ -59,50 +78,55 @@ def _text_of(path: Path) -> str:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _json_lines(text: str) -> Iterator[TableRow]:
+def _parse_json_lines(text: str) -> Iterator[TableRow]:
     for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also cut at U+2028
         if not line.strip():
             continue
         try:
-            yield _row(number, json.loads(line))
+            yield _check_row(RowPlace(number), json.loads(line))
         except (ValueError, RecursionError) as error:
-            yield TableRow(number, None, f"no valid JSON ({_reason(error)}): {_shorten(line)}")
+            yield TableRow(
+                RowPlace(number), None, f"no valid JSON ({_explain_error(error)}): {_shorten(line)}"
+            )
 
 
-def _array_rows(text: str) -> Iterator[TableRow]:
+def _parse_json_array(text: str) -> Iterator[TableRow]:
     starts = [0, *(place + 1 for place, character in enumerate(text) if character == "\n")]
     decoder = json.JSONDecoder()
 
-    def line_of(place: int) -> int:
-        return bisect.bisect_right(starts, place)
+    def locate(offset: int) -> RowPlace:
+        return RowPlace(bisect.bisect_right(starts, min(offset, len(text) - 1)), number)
 
-    place = _after_blanks(text, text.index("[") + 1)
-    while place < len(text) and text[place] != "]":
+    number = 1
+    offset = _skip_blanks(text, text.index("[") + 1)
+    while offset < len(text) and text[offset] != "]":
         try:
-            content, end = decoder.raw_decode(text, place)
+            content, end = decoder.raw_decode(text, offset)
         except (ValueError, RecursionError) as error:
-            where = error.pos if isinstance(error, json.JSONDecodeError) else place
+            bad = error.pos if isinstance(error, json.JSONDecodeError) else offset
             yield TableRow(
-                line_of(where), None, f"no valid JSON ({_reason(error)}): {_shorten(text[place:])}"
+                locate(bad), None, f"no valid JSON ({_explain_error(error)}): {_shorten(text[offset:])}"
             )
-            return  # where the next row begins cannot be told
-        yield _row(line_of(place), content)
-        place = _after_blanks(text, end)
-        if text[place : place + 1] == ",":
-            place = _after_blanks(text, place + 1)
-        elif text[place : place + 1] != "]":
+            return  # because nothing tells where the next row begins
+        yield _check_row(locate(offset), content)
+        number += 1
+        offset = _skip_blanks(text, end)
+        if text[offset : offset + 1] == ",":
+            offset = _skip_blanks(text, offset + 1)
+        elif text[offset : offset + 1] != "]":
             break
-    if place >= len(text) or text[place] != "]":
-        line = line_of(min(place, len(text) - 1))
+    if offset >= len(text) or text[offset] != "]":
         yield TableRow(
-            line, None, "the JSON array is not closed here; the file is cut off or a comma is missing"
+            locate(offset),
+            None,
+            "the JSON array is not closed here; the file is cut off or a comma is missing",
         )
 
 
-def _csv_rows(text: str) -> Iterator[TableRow]:
+def _parse_csv(text: str) -> Iterator[TableRow]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
-    line = 1
+    line = 1  # of the next row's start; the reader's own line_num is that of a row's end
     try:
         for cells in reader:
             start, line = line, reader.line_num + 1
@@ -111,29 +135,31 @@ def _csv_rows(text: str) -> Iterator[TableRow]:
             if header is None:
                 header = cells
             elif len(cells) != len(header):
-                yield TableRow(start, None, f"{len(cells)} columns, the first line has {len(header)}")
+                yield TableRow(
+                    RowPlace(start), None, f"{len(cells)} columns, the first line has {len(header)}"
+                )
             else:
-                yield TableRow(start, dict(zip(header, cells, strict=True)))
+                yield TableRow(RowPlace(start), dict(zip(header, cells, strict=True)))
     except csv.Error as error:
-        yield TableRow(line, None, f"no valid CSV ({error})")
+        yield TableRow(RowPlace(line), None, f"no valid CSV ({error})")
 
 
-def _row(line: int, content: Any) -> TableRow:
+def _check_row(place: RowPlace, content: Any) -> TableRow:
     if isinstance(content, dict):
-        return TableRow(line, content)
-    return TableRow(line, None, f"a JSON object is expected, this is a {type(content).__name__}")
+        return TableRow(place, content)
+    return TableRow(place, None, f"a JSON object is expected, this is a {type(content).__name__}")
 
 
-def _after_blanks(text: str, place: int) -> int:
-    while place < len(text) and text[place] in " \t\r\n":
-        place += 1
-    return place
+def _skip_blanks(text: str, offset: int) -> int:
+    while offset < len(text) and text[offset] in " \t\r\n":  # JSON's own blanks; str.isspace has more
+        offset += 1
+    return offset
 
 
-def _reason(error: Exception) -> str:
+def _explain_error(error: Exception) -> str:
     return error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
 
 
 def _shorten(text: str) -> str:
-    line = text.strip().split("\n")[0]
+    line = clean_text(text.strip().split("\n")[0])
     return line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}..."

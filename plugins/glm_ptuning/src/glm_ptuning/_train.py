@@ -15,7 +15,7 @@ from glm_runtime_torch.training import (
     TorchModel,
     TrainingIds,
     as_torch_model,
-    training_tokenizer,
+    get_training_tokenizer,
     use_gradient_checkpointing,
 )
 
@@ -25,15 +25,15 @@ from glm_core.records import LoadedModel, TrainJob, TrainProgress
 
 from ._checkpoints import Checkpoints, is_complete
 from ._data import Columns, Table, read_column_names, read_rows
-from ._examples import Lengths, MicroBatches, collate, format_report, tokenize
-from ._job import Inputs, claim, identify_job, lock_directory
+from ._examples import ExampleLengths, MicroBatches, collate, format_report, tokenize
+from ._job import JobInputs, claim, identify_job, lock_directory
 from ._keywords import OF_THE_COMMAND
-from ._loop import Loop, Task
-from ._objective import mean_loss
+from ._loop import TrainingLoop, TrainingTask
+from ._objective import compute_mean_loss
 from ._predictions_file import write_results
 from ._processes import Processes, choose_device, explain_launcher, read_rank_and_size
 from ._settings import TrainingSettings, parse_settings
-from ._trainable import prepare, prepare_evaluation
+from ._trainable import Trainable, prepare, prepare_evaluation
 
 
 def start(model: LoadedModel, job: TrainJob) -> Iterator[TrainProgress] | None:
@@ -51,7 +51,7 @@ def parse_job_settings(options: Mapping[str, Any]) -> TrainingSettings:
     given = {name: value for name, value in options.items() if value is not None}
     for name, option in OF_THE_COMMAND.items():
         if name in given:
-            raise ConfigError(f"{name} is said by an option of the command: {option}")
+            raise ConfigError(f"{name} is set by an option of the command; pass {option} instead")
     if str(given.get("pre_seq_len")).strip() == "0":
         given["pre_seq_len"] = None
     return parse_settings({**given, "do_train": True})
@@ -61,7 +61,7 @@ def train(model: TorchModel, job: TrainJob, settings: TrainingSettings) -> Itera
     """Run or resume a job.
 
     Raises:
-        GlmError: whatever stops it; see `_loop.Loop.run`.
+        GlmError: whatever stops it; see `_loop.TrainingLoop.run`.
     """
     device = choose_device(job.devices)
     processes = Processes(device)
@@ -80,7 +80,7 @@ def evaluate(model: TorchModel, job: TrainJob, settings: TrainingSettings) -> fl
     device = choose_device(job.devices)
     if settings.ptuning_checkpoint is None:
         settings = dataclasses.replace(settings, pre_seq_len=None)
-    data = _Data(model, dataclasses.replace(settings, do_train=False, do_eval=True))
+    data = _JobData(model, dataclasses.replace(settings, do_train=False, do_eval=True))
     encoder = prepare_evaluation(model, settings, device, job.scheme)
     size, processes = settings.per_device_eval_batch_size, Processes(device)
     batches = [
@@ -88,7 +88,7 @@ def evaluate(model: TorchModel, job: TrainJob, settings: TrainingSettings) -> fl
         for start in range(0, len(data.evaluation), size)
     ]
     try:
-        loss = mean_loss(model.network, encoder, batches, device, processes)
+        loss = compute_mean_loss(model.network, encoder, batches, device, processes)
     finally:
         processes.close()
     if processes.is_first:
@@ -101,10 +101,10 @@ def _train(
 ) -> Iterator[TrainProgress]:
     if settings.pre_seq_len is None:
         model.dtype = torch.float32  # weights that move are too coarse in half precision
-    data = _Data(model, settings)
-    inputs = _inputs(model, job, settings, data.order, processes)
+    data = _JobData(model, settings)
+    inputs = _collect_inputs(model, job, settings, data.order, processes)
     total = inputs.total_steps
-    for message in [*settings.notices, *data.messages, *_remarks(job)]:
+    for message in [*settings.notices, *data.messages, *_list_remarks(job)]:
         yield TrainProgress(0, total, message=message)
     with lock_directory(job.output_dir) if processes.is_first else contextlib.nullcontext():
         yield from _run_checked(model, job, settings, device, processes, data, inputs)
@@ -116,8 +116,8 @@ def _run_checked(
     settings: TrainingSettings,
     device: torch.device,
     processes: Processes,
-    data: _Data,
-    inputs: Inputs,
+    data: _JobData,
+    inputs: JobInputs,
 ) -> Iterator[TrainProgress]:
     """Run a job whose rows are known to be good, once its directory is its own."""
     total, identity = inputs.total_steps, identify_job(settings, inputs)
@@ -126,7 +126,7 @@ def _run_checked(
         for message in claim(job.output_dir, identity, settings, overwrite=overwrite):
             yield TrainProgress(0, total, message=message)
     processes.wait()
-    found = _checkpoint_to_resume(job.output_dir, settings)
+    found = _find_checkpoint_to_resume(job.output_dir, settings)
     if found is not None and found.name == f"checkpoint-{total}":
         yield TrainProgress(total, total, message=f"this job is finished: {found} holds its last step")
         yield TrainProgress(total, total, checkpoint=found, finished=True)
@@ -134,7 +134,7 @@ def _run_checked(
     trainable = prepare(model, settings, device, job.scheme)
     if settings.gradient_checkpointing:
         use_gradient_checkpointing(model.network)
-    task = Task(
+    task = TrainingTask(
         network=model.network,
         trainable=trainable,
         device=device,
@@ -149,16 +149,18 @@ def _run_checked(
         total_steps=total,
         output_dir=job.output_dir,
     )
-    loop = Loop(task, settings, processes)
+    loop = TrainingLoop(task, settings, processes)
     if found is not None:
         loop.resume(found)
         yield TrainProgress(loop.progress.step, total, message=f"going on after {found}", checkpoint=found)
-    yield TrainProgress(loop.progress.step, total, message=_summary(trainable, settings, inputs, processes))
+    yield TrainProgress(
+        loop.progress.step, total, message=_format_summary(trainable, settings, inputs, processes)
+    )
     yield from _run(loop, job, settings, data, processes)
 
 
 def _run(
-    loop: Loop, job: TrainJob, settings: TrainingSettings, data: _Data, processes: Processes
+    loop: TrainingLoop, job: TrainJob, settings: TrainingSettings, data: _JobData, processes: Processes
 ) -> Iterator[TrainProgress]:
     first, started = loop.progress.step, time.perf_counter()
     yield from loop.run()
@@ -169,7 +171,7 @@ def _run(
     if processes.is_first:
         rows = (steps - first) * settings.per_device_train_batch_size * loop.micro_batches_per_step
         results = {
-            "epoch": loop.trainer_state()["epoch"],
+            "epoch": loop.build_trainer_state()["epoch"],
             "train_loss": metrics["train_loss"],
             "train_runtime": round(runtime, 4),
             "train_samples": len(data.examples),
@@ -182,7 +184,7 @@ def _run(
     yield TrainProgress(steps, steps, checkpoint=loop.best_or_newest, metrics=metrics, finished=True)
 
 
-class _Data:
+class _JobData:
     """The rows of a job as tokens, checked.
 
     Args:
@@ -190,18 +192,18 @@ class _Data:
         settings: of the job.
 
     Attributes:
-        messages: what there is to tell a person.
+        messages: notices for the user.
         examples: rows to learn; those of the replay file stand behind them.
         evaluation: rows to evaluate on.
     """
 
     def __init__(self, model: TorchModel, settings: TrainingSettings) -> None:
         self._settings = settings
-        self._tokenizer = training_tokenizer(model)
+        self._tokenizer = get_training_tokenizer(model)
         self.pad_token_id = self._tokenizer.pad_token_id
         self.messages: list[str] = []
         learn_padding = not settings.ignore_pad_token_for_loss
-        self.lengths = Lengths(
+        self.lengths = ExampleLengths(
             settings.max_source_length, settings.max_target_length, settings.pad_to_max_length, learn_padding
         )
         self.evaluation_lengths = dataclasses.replace(
@@ -210,12 +212,12 @@ class _Data:
         own: list[TrainingIds] = []
         replay: list[TrainingIds] = []
         if settings.do_train:
-            own = self._tokens("train_file", settings.max_train_samples, self.lengths)
+            own = self._tokenize_file("train_file", settings.max_train_samples, self.lengths)
             if settings.replay_file is not None:
-                replay = self._tokens("replay_file", None, self.lengths)
+                replay = self._tokenize_file("replay_file", None, self.lengths)
         self.evaluation: list[TrainingIds] = []
         if settings.do_eval or settings.evaluation_strategy != "no":
-            self.evaluation = self._tokens(
+            self.evaluation = self._tokenize_file(
                 "validation_file", settings.max_eval_samples, self.evaluation_lengths
             )
         self.examples = own + replay
@@ -231,18 +233,18 @@ class _Data:
             share = self.order.rows_per_epoch - len(own)
             self.messages.append(f"{share} of {self.order.rows_per_epoch} rows of an epoch are replayed")
 
-    def _tokens(self, name: str, limit: int | None, lengths: Lengths) -> list[TrainingIds]:
+    def _tokenize_file(self, name: str, limit: int | None, lengths: ExampleLengths) -> list[TrainingIds]:
         """Return the rows of a file that a setting names."""
         file = getattr(self._settings, name)
         if file is None:
             what = "evaluate on" if name == "validation_file" else "learn"
             raise ConfigError(f"{name} is missing: name the file with the rows to {what}")
-        table = self._table(file, limit)
+        table = self._read_table(file, limit)
         examples = tokenize(table.rows, self._tokenizer, lengths, self._settings.source_prefix)
         self.messages.append(format_report(table, examples, lengths))
         return examples
 
-    def _table(self, name: str, limit: int | None) -> Table:
+    def _read_table(self, name: str, limit: int | None) -> Table:
         path, settings = expand(name), self._settings
         for column in ("prompt_column", "response_column"):
             if getattr(settings, column) is None:
@@ -254,13 +256,13 @@ class _Data:
         return read_rows(path, columns, limit=limit)
 
 
-def _inputs(
+def _collect_inputs(
     model: TorchModel, job: TrainJob, settings: TrainingSettings, order: MicroBatches, processes: Processes
-) -> Inputs:
+) -> JobInputs:
     per_step = settings.gradient_accumulation_steps * processes.size
     epochs = math.ceil(settings.num_train_epochs * order.per_epoch / per_step)
     dtype = str(model.dtype).removeprefix("torch.")
-    return Inputs(
+    return JobInputs(
         base=model.base.fingerprint,
         dtype=dtype,
         scheme="none" if job.scheme is None else str(job.scheme),
@@ -269,9 +271,9 @@ def _inputs(
     )
 
 
-def _checkpoint_to_resume(output_dir: Path, settings: TrainingSettings) -> Path | None:
+def _find_checkpoint_to_resume(output_dir: Path, settings: TrainingSettings) -> Path | None:
     if settings.resume_from_checkpoint is None:
-        return Checkpoints(output_dir).newest()
+        return Checkpoints(output_dir).find_newest()
     wanted = expand(settings.resume_from_checkpoint)
     if wanted.resolve().parent != output_dir.resolve() or not is_complete(wanted):
         raise ConfigError(
@@ -281,7 +283,7 @@ def _checkpoint_to_resume(output_dir: Path, settings: TrainingSettings) -> Path 
     return wanted
 
 
-def _remarks(job: TrainJob) -> list[str]:
+def _list_remarks(job: TrainJob) -> list[str]:
     remarks = [explain_launcher()]
     if len(job.devices) > 1 and read_rank_and_size()[1] == 1:
         remarks.append(
@@ -290,8 +292,10 @@ def _remarks(job: TrainJob) -> list[str]:
     return [remark for remark in remarks if remark]
 
 
-def _summary(trainable: Any, settings: TrainingSettings, inputs: Inputs, processes: Processes) -> str:
-    count = sum(value.numel() for _, value in trainable.named_parameters())
+def _format_summary(
+    trainable: Trainable, settings: TrainingSettings, inputs: JobInputs, processes: Processes
+) -> str:
+    count = sum(value.numel() for _, value in trainable.list_parameters())
     rows = settings.per_device_train_batch_size * inputs.micro_batches_per_step
     what = (
         f"a prefix of {settings.pre_seq_len} positions" if settings.pre_seq_len is not None else "all weights"

@@ -1,4 +1,4 @@
-"""What is trained, and how it is written and read: a prefix over a frozen model, or the model itself."""
+"""The two things that can be trained, with their files: a prefix over a frozen model, or the model itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from glm_runtime_torch.training import (
     PrefixEncoder,
     TorchModel,
     load_prefix,
-    new_prefix_encoder,
+    make_prefix_encoder,
     open_adapter,
     prepare_frozen,
     prepare_trainable,
@@ -37,8 +37,8 @@ class Trainable(Protocol):
         """Return the encoder of the prefix before every layer's keys and values; ``None`` = there is none."""
         ...
 
-    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
-        """Return what the optimiser moves, always in the same order."""
+    def list_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """Return the parameters that the optimiser changes, always in the same order."""
         ...
 
     def write(self, directory: Path) -> None:
@@ -46,7 +46,7 @@ class Trainable(Protocol):
         ...
 
     def read(self, directory: Path) -> None:
-        """Take the values that `write` wrote."""
+        """Restore the values that `write` wrote."""
         ...
 
 
@@ -73,8 +73,8 @@ class TrainedPrefix:
         """Implement `Trainable.encoder`."""
         return self._encoder
 
-    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
-        """Implement `Trainable.named_parameters`."""
+    def list_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """Implement `Trainable.list_parameters`."""
         return list(self._encoder.named_parameters())
 
     def write(self, directory: Path) -> None:
@@ -102,8 +102,8 @@ class TrainedModel:
         self._parameters = list(parameters)
         self._directory = directory
 
-    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
-        """Implement `Trainable.named_parameters`."""
+    def list_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """Implement `Trainable.list_parameters`."""
         return self._parameters
 
     def write(self, directory: Path) -> None:
@@ -118,16 +118,16 @@ class TrainedModel:
 def prepare(
     model: TorchModel, settings: TrainingSettings, device: torch.device, scheme: QuantizationScheme | None
 ) -> Trainable:
-    """Put a model in memory, quantised if asked for, and make what is trained on it.
+    """Read a model into memory, quantised if asked for, and return what is trained.
 
     Raises:
         AdapterError: ``ptuning_checkpoint`` does not fit the model or the settings.
         ConfigError: the model cannot be trained so.
     """
     if settings.pre_seq_len is None:
-        return _whole_model(model, device, scheme)
+        return _prepare_whole_model(model, device, scheme)
     base = model.base
-    encoder = _encoder(model, settings, base)
+    encoder = _make_encoder(model, settings, base)
     prepare_frozen(model, device, scheme)
     training = {
         name: getattr(settings, name)
@@ -144,19 +144,21 @@ def prepare(
 def prepare_evaluation(
     model: TorchModel, settings: TrainingSettings, device: torch.device, scheme: QuantizationScheme | None
 ) -> PrefixEncoder | None:
-    """Put a model in memory, quantised if asked for; the prefix that ``ptuning_checkpoint`` names.
+    """Read a model into memory, quantised if asked for, and return the prefix of ``ptuning_checkpoint``.
 
     Raises:
         AdapterError: it does not fit the model or the settings.
     """
     encoder = None
     if settings.ptuning_checkpoint is not None:
-        encoder = _trained_encoder(model, settings, settings.ptuning_checkpoint, model.base).to(device)
+        encoder = _load_trained_encoder(model, settings, settings.ptuning_checkpoint, model.base).to(device)
     prepare_frozen(model, device, scheme)
     return encoder
 
 
-def _whole_model(model: TorchModel, device: torch.device, scheme: QuantizationScheme | None) -> Trainable:
+def _prepare_whole_model(
+    model: TorchModel, device: torch.device, scheme: QuantizationScheme | None
+) -> Trainable:
     if scheme is not None or model.is_quantized:
         raise ConfigError(
             "without pre_seq_len all weights are trained, which quantised ones cannot be; pass pre_seq_len, "
@@ -167,20 +169,26 @@ def _whole_model(model: TorchModel, device: torch.device, scheme: QuantizationSc
     return TrainedModel(parameters, model.directory)
 
 
-def _encoder(model: TorchModel, settings: TrainingSettings, base: BaseModel) -> PrefixEncoder:
-    """Return a trained prefix to go on with, or a new one that follows from the seed."""
+def _make_encoder(model: TorchModel, settings: TrainingSettings, base: BaseModel) -> PrefixEncoder:
+    """Return the prefix of ``ptuning_checkpoint``, or a new one that follows from the seed."""
     assert settings.pre_seq_len is not None
+    limit = model.info.context_length
+    if settings.pre_seq_len > limit:  # before the memory for it is taken
+        raise ConfigError(
+            f"pre_seq_len {settings.pre_seq_len:,} is more than the {limit:,} tokens that {model.info.name} "
+            "takes; 128 is usual"
+        )
     if settings.ptuning_checkpoint is None:
-        return new_prefix_encoder(
+        return make_prefix_encoder(
             model,
             settings.pre_seq_len,
             prefix_projection=settings.prefix_projection,
             seed=settings.seed,
         )
-    return _trained_encoder(model, settings, settings.ptuning_checkpoint, base)
+    return _load_trained_encoder(model, settings, settings.ptuning_checkpoint, base)
 
 
-def _trained_encoder(
+def _load_trained_encoder(
     model: TorchModel, settings: TrainingSettings, checkpoint: str, base: BaseModel
 ) -> PrefixEncoder:
     adapter = open_adapter(expand(checkpoint))

@@ -6,7 +6,7 @@ import torch
 
 from glm_core.records import ModelSource
 
-from .model.directory import open_directory, recognised_family
+from .model.directory import open_directory, recognize_family
 from .model.torch_model import TorchModel
 
 
@@ -16,7 +16,7 @@ def open_source(source: ModelSource, dtype: str) -> TorchModel | None:
         return _adopt(source)
     if source.path is None:
         return None
-    family = recognised_family(source.path)
+    family = recognize_family(source.path, source.family)
     return None if family is None else open_directory(source, source.path, family, getattr(torch, dtype))
 
 

@@ -8,6 +8,7 @@ any thread, stop strings, adapters that come and go (one says a word before each
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 import time
 from collections import deque
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from glm_core import hookimpl
-from glm_core.errors import AdapterError, ClosedError, RequestError
+from glm_core.errors import AdapterError, ClosedError, OutsideFolderError, RequestError
 from glm_core.records import (
     BackendInfo,
     ChatRequest,
@@ -70,10 +71,12 @@ class NullModel:
             for adapter, directory in adapters.items():
                 self.add_adapter(adapter, directory)
 
-    def add_adapter(self, name: str, directory: Path) -> None:
+    def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """Read the adapter's word from ``adapter.txt``; without the file it says nothing."""
+        file = Path(os.path.realpath(directory / "adapter.txt"))
+        if inside is not None and not file.is_relative_to(os.path.realpath(inside)):
+            raise OutsideFolderError(f"adapter {name!r}: {file} is outside {inside}; copy it there")
         try:
-            file = directory / "adapter.txt"
             word = file.read_text("utf-8").strip() if file.exists() else ""
         except (OSError, UnicodeDecodeError) as error:
             raise AdapterError(f"adapter {name!r}: {file} cannot be read: {error}") from error

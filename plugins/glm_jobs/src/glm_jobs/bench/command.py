@@ -14,6 +14,7 @@ from glm_core.cli.options import (
     add_model_options,
     make_command_parser,
     make_model_opener,
+    make_number_reader,
     print_json,
     print_notice,
     print_table,
@@ -99,16 +100,17 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--new-tokens",
         metavar="N",
-        type=int,
+        type=make_number_reader(int),
         default=plan.new_tokens,
         help="length of the answer, or of its part that a whole batch decodes together (64)",
     )
     parser.add_argument(
         "--batch", metavar="N[,N]", help="requests at the same time (those of 1,4,8 that the memory takes)"
     )
-    parser.add_argument("--repeat", metavar="N", type=int, default=plan.repeat, help="runs of each (3)")
+    whole = make_number_reader(int)
+    parser.add_argument("--repeat", metavar="N", type=whole, default=plan.repeat, help="runs of each (3)")
     parser.add_argument(
-        "--warmup", metavar="N", type=int, default=plan.warm_up, help="runs before that do not count (1)"
+        "--warmup", metavar="N", type=whole, default=plan.warm_up, help="runs before that do not count (1)"
     )
     parser.add_argument("--json", action="store_true", help="nothing but JSON")
     add_model_options(parser)
@@ -116,11 +118,12 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _parse_numbers(flag: str, text: str) -> tuple[int, ...]:
+    read = make_number_reader(int)
     try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
+        return tuple(read(part) for part in text.split(","))
+    except argparse.ArgumentTypeError:
         raise ConfigError(
-            f"{flag} {text!r}: expected whole numbers with commas between them, such as 1,4,8"
+            f"{flag} {text[:40]!r}: expected whole numbers with commas between them, such as 1,4,8"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""What an adapter is to the engine: a name, room in the KV cache, a key of its content, and its work.
+"""What the engine knows of an adapter: its name, its room in the KV cache, a key of its content, its work.
 
 A kind of adapter is a class here or in a plugin. The engine, the KV cache and the prefix cache know this
 protocol and no kind, so a new kind changes none of them:
@@ -65,7 +65,7 @@ class Adapter(ABC):
 
     @property
     def parts(self) -> tuple[Adapter, ...]:
-        """What it consists of: itself, or of a combination its members."""
+        """Return what it consists of: itself, or the members of a combination."""
         return (self,)
 
     def fill_slot(self, cache: KVCache, slot: int, start: int = 0) -> None:  # noqa: B027  # most do nothing
@@ -95,7 +95,7 @@ class CombinedAdapter(Adapter):
 
     @property
     def parts(self) -> tuple[Adapter, ...]:
-        """The members, and theirs."""
+        """Return the members, and theirs."""
         return tuple(part for member in self._members for part in member.parts)
 
     def fill_slot(self, cache: KVCache, slot: int, start: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Our own files of an adapter: ``glm_adapter.json``, which says what it fits, and how both are written.
+"""Our own format of an adapter: writing it, and reading ``glm_adapter.json``, which says what it fits.
 
 An adapter is ``model.safetensors`` (float32, the original trainer's tensor names) and ``glm_adapter.json``.
 The second is written last, so a directory that has it is complete.
@@ -11,15 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from glm_hub.model_files import SAFETENSORS
+from pydantic import Field
 from torch import Tensor
 
 from glm_core.errors import AdapterError, CheckpointError
 
-from ..checkpoints.integrity import check_not_lfs_pointer
+from ..checkpoints.confinement import pin_file
+from ..checkpoints.json_file import read_json
+from ..checkpoints.record_file import FieldError, FileRecord, format_value, parse_record, whole_number
 from ..checkpoints.writer import flush_directory, write_tensors, write_text
 
 if TYPE_CHECKING:
@@ -29,6 +32,12 @@ CONFIG_FILE = "glm_adapter.json"
 STORED_NAMES = "transformer.prefix_encoder."
 FORMAT = "glm-adapter"
 FORMAT_VERSION = 1
+
+# Bounds of what a file may state, far above any published model. Weights are compared with the sizes all the
+# same; the bounds keep products of sizes, and messages that repeat a name, small.
+MAX_POSITIONS = 2**20
+MAX_SIZE = 2**16
+MAX_NAME = 4096  # characters: a path is a name too
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ def save_adapter(
     for name, value in state.items():
         if not bool(torch.isfinite(value).all()):
             raise AdapterError(f"{name} holds values that are not finite; {directory} was not written")
-    content = _content(encoder, state, family=family, base=base, training=training or {})
+    content = _build_content(encoder, state, family=family, base=base, training=training or {})
     try:
         directory.mkdir(parents=True, exist_ok=True)
         write_tensors(directory / SAFETENSORS.single, state)
@@ -113,7 +122,7 @@ def save_adapter(
         ) from error
 
 
-def _content(
+def _build_content(
     encoder: PrefixEncoder,
     state: Mapping[str, Tensor],
     *,
@@ -138,61 +147,72 @@ def _content(
     }
 
 
-def read_adapter_config(directory: Path) -> AdapterConfig | None:
+def _limit_text(length: int) -> Any:
+    """Return the annotation of text within a length, which is part of what an error says."""
+    return Field(max_length=length, description=f"text of at most {length:,} characters")
+
+
+class _BaseRecord(FileRecord):
+    """``base`` in ``glm_adapter.json``; see `BaseModel`."""
+
+    name: Annotated[str, _limit_text(MAX_NAME)] = ""
+    fingerprint: Annotated[str, _limit_text(MAX_NAME)] = ""
+
+
+class _AdapterRecord(FileRecord):
+    """``glm_adapter.json``; see `AdapterConfig`. Keys that only people read are not required."""
+
+    family: Annotated[str, _limit_text(64)]
+    prefix_projection: bool
+    pre_seq_len: Annotated[int, whole_number(1, MAX_POSITIONS)]
+    num_layers: Annotated[int, whole_number(1, MAX_SIZE)]
+    num_kv_heads: Annotated[int, whole_number(1, MAX_SIZE)]
+    head_dim: Annotated[int, whole_number(1, MAX_SIZE)]
+    base: _BaseRecord = _BaseRecord()
+    training: dict[str, Any] = Field(default_factory=dict)
+    created_by: Annotated[str, _limit_text(MAX_NAME)] = ""
+
+
+def read_adapter_config(directory: Path, inside: Path | None = None) -> AdapterConfig | None:
     """Return what ``glm_adapter.json`` says; ``None`` for a directory without one, such as the original's.
 
+    Args:
+        directory: of the adapter.
+        inside: read no file that is really elsewhere; ``None`` = anywhere.
+
     Raises:
-        AdapterError: the file is damaged, of a newer format, or lacks something.
+        AdapterError: the file is damaged, of a newer format, or a key is missing or not as expected.
+        OutsideFolderError: it is not inside ``inside``.
     """
     path = directory / CONFIG_FILE
-    if not path.is_file():
+    if not path.exists():
         return None
-    content = _read_object(path)
-    version = content.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise AdapterError(
-            f"{path} has format version {version!r}, this glm-runtime-torch reads {FORMAT_VERSION}; "
-            "update it: pip install --upgrade glm-runtime-torch"
-        )
-    base = content.get("base")
     try:
-        return AdapterConfig(
-            family=_typed(content, "family", str),
-            prefix_projection=_typed(content, "prefix_projection", bool),
-            **{
-                name: _typed(content, name, int)
-                for name in ("pre_seq_len", "num_layers", "num_kv_heads", "head_dim")
-            },
-            base=BaseModel(str(base.get("name", "")), str(base.get("fingerprint", "")))
-            if isinstance(base, dict)
-            else BaseModel(""),
-            training=content["training"] if isinstance(content.get("training"), dict) else {},
-            created_by=str(content.get("created_by", "")),
-        )
-    except (KeyError, TypeError) as error:
-        raise AdapterError(f"{path}: {error.args[0]}; copy or train the adapter again") from error
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        check_not_lfs_pointer(path)
-        content: Any = json.loads(path.read_text("utf-8"))
+        with pin_file(path, inside) as real:
+            content = read_json(real)
     except CheckpointError as error:
         raise AdapterError(str(error)) from error
-    except (OSError, ValueError) as error:
-        raise AdapterError(f"{path} is not valid JSON ({error}); copy or train the adapter again") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    # Before the other keys, because in another format they may hold something else.
+    if content.get("format") != FORMAT:
         raise AdapterError(f"{path} does not describe an adapter: its format is not {FORMAT!r}")
-    return content
-
-
-_EXPECTED = {int: "an integer", bool: "true or false", str: "text"}
-
-
-def _typed(content: Mapping[str, Any], name: str, kind: type) -> Any:
-    if name not in content:
-        raise KeyError(f"{name} is missing")
-    value = content[name]
-    if type(value) is not kind:
-        raise TypeError(f"{name} is {value!r}, {_EXPECTED[kind]} is expected")
-    return value
+    version = content.get("format_version")
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+        raise AdapterError(
+            f"{path} has format_version {format_value(version)}, this glm-runtime-torch reads "
+            f"{FORMAT_VERSION}; update it: pip install --upgrade glm-runtime-torch"
+        )
+    try:
+        record = parse_record(_AdapterRecord, content)
+    except FieldError as error:
+        raise AdapterError(f"{path}: {error}; copy or train the adapter again") from error
+    return AdapterConfig(
+        family=record.family,
+        pre_seq_len=record.pre_seq_len,
+        prefix_projection=record.prefix_projection,
+        num_layers=record.num_layers,
+        num_kv_heads=record.num_kv_heads,
+        head_dim=record.head_dim,
+        base=BaseModel(record.base.name, record.base.fingerprint),
+        training=record.training,
+        created_by=record.created_by,
+    )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..checkpoints.reader import Checkpoint
 
 
-def fingerprint(vectors: Iterable[tuple[str, Tensor]]) -> str:
+def fingerprint_vectors(vectors: Iterable[tuple[str, Tensor]]) -> str:
     """Return a hash of a model's biases and norms, rounded to float16 and taken in the order of their names.
 
     Args:
@@ -31,20 +31,25 @@ def fingerprint(vectors: Iterable[tuple[str, Tensor]]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def fingerprint_of_checkpoint(checkpoint: Checkpoint) -> str:
+def fingerprint_checkpoint(checkpoint: Checkpoint) -> str:
     """Return the fingerprint of a checkpoint's files; a few megabytes are read."""
-    names = [name for name in checkpoint if _is_of_the_model(name) and len(checkpoint.facts(name).shape) == 1]
+    names = [
+        name for name in checkpoint if _is_of_the_model(name) and len(checkpoint.get_facts(name).shape) == 1
+    ]
     cpu = torch.device("cpu")
-    return fingerprint((name, checkpoint.read(name, dtype=torch.float32, device=cpu)) for name in names)
+    return fingerprint_vectors(
+        (name, checkpoint.read(name, dtype=torch.float32, device=cpu)) for name in names
+    )
 
 
-def fingerprint_of_parameters(parameters: Iterable[tuple[str, Tensor]]) -> str:
+def fingerprint_parameters(parameters: Iterable[tuple[str, Tensor]]) -> str:
     """Return the fingerprint of a model in memory, from its parameters under their stored names."""
-    return fingerprint(
+    return fingerprint_vectors(
         (name, value) for name, value in parameters if _is_of_the_model(name) and value.dim() == 1
     )
 
 
 def _is_of_the_model(name: str) -> bool:
     """Return whether a stored vector belongs to the model proper: no scale, buffer or prefix."""
-    return not name.endswith(("_scale", "inv_freq")) and "prefix_encoder." not in name
+    # ".SCB" are the scales of bitsandbytes
+    return not name.endswith(("_scale", ".SCB", "inv_freq")) and "prefix_encoder." not in name

@@ -10,7 +10,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from ..network.kv_cache import KVCache, bytes_per_slot
+from ..network.kv_cache import KVCache, compute_slot_bytes
 from ..network.language_model import LanguageModel
 from ..network.prefix_encoder import PrefixEncoder
 from .adapter import Adapter
@@ -55,13 +55,13 @@ class StoredPrefix:
 
     @property
     def num_positions(self) -> int:
-        """P."""
+        """Return P, the positions that it takes."""
         return self._encoder.pre_seq_len
 
     def count_bytes(self, dtype: torch.dtype) -> int:
         """See `StoredAdapter.count_bytes`."""
         encoder = self._encoder
-        return bytes_per_slot(
+        return compute_slot_bytes(
             encoder.num_layers, encoder.num_kv_heads, encoder.pre_seq_len, encoder.head_dim, dtype
         )
 

@@ -21,13 +21,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints.published_sizes import (
+    MAX_CHANNELS,
+    MAX_CONTEXT_LENGTH,
+    MAX_HEADS,
+    MAX_LAYERS,
+    MAX_PREFIX_LENGTH,
+    MAX_TOKEN_ID,
+    MAX_VOCABULARY,
+)
+from ..checkpoints.record_file import FieldError, FileRecord, parse_record, real_number, whole_number
 from ..network.decoder import DecoderBlock, DecoderModel
-from ..network.fused import linear_gelu, norm_of_sum
+from ..network.fused import apply_linear_gelu, normalize_sum
 from ..network.language_model import Dimensions, PartNames
 from ..network.prefix_encoder import PrefixEncoder
 from ..network.rotary import RotaryEmbedding
@@ -37,6 +47,29 @@ from ..network.rotary import RotaryEmbedding
 DEEP_NORM_ALPHA = 56.0**0.5
 # The original's slider goes to twice the length that the model was trained with.
 CONTEXT_LENGTH_FACTOR = 2
+# v1.0 had 20,000 image tokens in front of its words; all ids of text were higher by as many.
+VOCABULARY_OF_V1_0 = 150528
+TokenId = Annotated[int, whole_number(0, MAX_TOKEN_ID)]
+
+
+class ConfigFile(FileRecord):
+    """What is read of a ``config.json``; see `ChatGLMConfig` for what the keys mean."""
+
+    num_attention_heads: Annotated[int, whole_number(1, MAX_HEADS)]
+    vocab_size: Annotated[int, whole_number(1, MAX_VOCABULARY)] = 130528
+    hidden_size: Annotated[int, whole_number(1, MAX_CHANNELS)] = 4096
+    num_layers: Annotated[int, whole_number(1, MAX_LAYERS)] = 28
+    inner_hidden_size: Annotated[int, whole_number(1, MAX_CHANNELS)] = 16384
+    layernorm_epsilon: Annotated[float, real_number(0, 1)] = 1e-5
+    max_sequence_length: Annotated[int, whole_number(1, MAX_CONTEXT_LENGTH)] = 2048
+    position_encoding_2d: bool = True
+    mask_token_id: TokenId = 130000
+    gmask_token_id: TokenId = 130001
+    bos_token_id: TokenId = 130004
+    eos_token_id: TokenId = 130005
+    pad_token_id: TokenId = 3
+    pre_seq_len: Annotated[int, whole_number(1, MAX_PREFIX_LENGTH)] | None = None
+    prefix_projection: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,9 +124,18 @@ class ChatGLMConfig:
 
     @classmethod
     def from_checkpoint(cls, config: Mapping[str, Any]) -> ChatGLMConfig:
-        """Read the published ``config.json``, which spells ``num_heads`` its own way."""
-        known = {field for field in cls.__dataclass_fields__ if field in config}
-        return cls(num_heads=config["num_attention_heads"], **{field: config[field] for field in known})
+        """Read the published ``config.json``, which spells ``num_heads`` its own way.
+
+        Raises:
+            ValueError: a key is missing or cannot be, keys do not fit together, or it is v1.0.
+        """
+        if config.get("vocab_size") == VOCABULARY_OF_V1_0:
+            raise FieldError(
+                f"it is ChatGLM-6B v1.0 (vocab_size {VOCABULARY_OF_V1_0}, 20,000 of them image tokens), and "
+                "v1.1 is expected, whose weights are others; take revision v1.1.0 of the same model"
+            )
+        read = parse_record(ConfigFile, config).model_dump()
+        return cls(num_heads=read.pop("num_attention_heads"), **read)
 
 
 class ChatGLMAttention(nn.Module):
@@ -123,7 +165,7 @@ class ChatGLMMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, T, D]`` to ``[B, T, D]``."""
-        return self.dense_4h_to_h(linear_gelu(self.dense_h_to_4h, x))
+        return self.dense_4h_to_h(apply_linear_gelu(self.dense_h_to_4h, x))
 
 
 class ChatGLMLayer(DecoderBlock):
@@ -145,7 +187,7 @@ class ChatGLMLayer(DecoderBlock):
         """Return the block's output from its residual and the context ``[B, T, N * H]`` of its attention."""
         # The original divides scores by (layer + 1) before the softmax and multiplies after, to
         # keep float16 in range; fused attention accumulates in float32, so it is left out.
-        y = norm_of_sum(
+        y = normalize_sum(
             self.post_attention_layernorm, residual, self.attention.dense(context), DEEP_NORM_ALPHA
         )
         return torch.add(self.mlp(y), y, alpha=DEEP_NORM_ALPHA)
@@ -185,9 +227,9 @@ class ChatGLM(DecoderModel):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.word_embeddings.weight
 
-    def layout(self, prompt: Sequence[int]) -> ChatGLMLayout:
+    def find_layout(self, prompt: Sequence[int]) -> ChatGLMLayout:
         """Return where the tokens of a sequence stand; see `ChatGLMLayout`."""
-        return ChatGLMLayout.of_prompt(self.config, prompt)
+        return ChatGLMLayout.from_prompt(self.config, prompt)
 
 
 @dataclass(frozen=True)
@@ -208,7 +250,7 @@ class ChatGLMLayout:
     rows: int
 
     @classmethod
-    def of_prompt(cls, config: ChatGLMConfig, prompt: Sequence[int]) -> ChatGLMLayout:
+    def from_prompt(cls, config: ChatGLMConfig, prompt: Sequence[int]) -> ChatGLMLayout:
         """Read the layout off a prompt.
 
         Raises:
@@ -228,7 +270,7 @@ class ChatGLMLayout:
             rows=2 if config.position_encoding_2d else 1,
         )
 
-    def position_ids(self, start: int, stop: int) -> Tensor:
+    def compute_position_ids(self, start: int, stop: int) -> Tensor:
         """Return positions ``[R, stop - start]`` int64 of those tokens; indices may lie in the answer."""
         index = torch.arange(start, stop)
         in_answer = index >= self.context_length

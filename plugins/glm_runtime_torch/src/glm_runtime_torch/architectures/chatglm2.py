@@ -23,12 +23,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..checkpoints.published_sizes import (
+    MAX_CHANNELS,
+    MAX_CONTEXT_LENGTH,
+    MAX_HEAD_DIM,
+    MAX_HEADS,
+    MAX_LAYERS,
+    MAX_PREFIX_LENGTH,
+    MAX_TOKEN_ID,
+    MAX_VOCABULARY,
+    TokenIds,
+)
+from ..checkpoints.record_file import FileRecord, parse_record, real_number, whole_number
 from ..network.decoder import DecoderBlock, DecoderModel
 from ..network.language_model import Dimensions, PartNames
 from ..network.layout import CausalLayout
@@ -36,6 +48,35 @@ from ..network.prefix_encoder import PrefixEncoder
 from ..network.rotary import RotaryEmbedding
 
 ROPE_BASE = 10000.0
+
+
+class ConfigFile(FileRecord):
+    """What is read of a ``config.json``; see `ChatGLM2Config` for what the keys mean.
+
+    The last four keys describe variants of the network of which only one was ever published.
+    """
+
+    num_attention_heads: Annotated[int, whole_number(1, MAX_HEADS)]
+    padded_vocab_size: Annotated[int, whole_number(1, MAX_VOCABULARY)]
+    kv_channels: Annotated[int, whole_number(1, MAX_HEAD_DIM)]
+    seq_length: Annotated[int, whole_number(1, MAX_CONTEXT_LENGTH)]
+    multi_query_attention: bool = False
+    multi_query_group_num: Annotated[int, whole_number(1, MAX_HEADS)] = 1
+    hidden_size: Annotated[int, whole_number(1, MAX_CHANNELS)] = 4096
+    num_layers: Annotated[int, whole_number(1, MAX_LAYERS)] = 28
+    ffn_hidden_size: Annotated[int, whole_number(1, MAX_CHANNELS)] = 13696
+    layernorm_epsilon: Annotated[float, real_number(0, 1)] = 1e-5
+    add_qkv_bias: bool = True
+    add_bias_linear: bool = False
+    rope_ratio: Annotated[float, real_number(0.001, 1e6)] | None = None
+    eos_token_id: TokenIds = 2
+    pad_token_id: Annotated[int, whole_number(0, MAX_TOKEN_ID)] | None = 0
+    pre_seq_len: Annotated[int, whole_number(1, MAX_PREFIX_LENGTH)] | None = None
+    prefix_projection: bool = False
+    rmsnorm: Literal[True] = True
+    post_layer_norm: Literal[True] = True
+    apply_residual_connection_post_layernorm: Literal[False] = False
+    original_rope: Literal[True] = True
 
 
 @dataclass(frozen=True)
@@ -100,34 +141,30 @@ class ChatGLM2Config:
                 the base (ChatGLM3, GLM-4).
 
         Raises:
-            ValueError: it describes a variant that no published model is.
+            ValueError: a key is missing or cannot be, or keys do not fit together.
         """
-        for key, expected in (
-            ("rmsnorm", True),
-            ("post_layer_norm", True),
-            ("apply_residual_connection_post_layernorm", False),
-        ):
-            if config.get(key, expected) is not expected:
-                raise ValueError(f"{key} is {config[key]}; only {expected} is known")
-        heads, ratio = config["num_attention_heads"], float(config.get("rope_ratio") or 1)
-        eos = config.get("eos_token_id", cls.eos_token_id)
+        read = parse_record(ConfigFile, config)
+        heads, ratio = read.num_attention_heads, float(read.rope_ratio or 1)
+        ends = read.eos_token_id
         return cls(
-            vocab_size=config["padded_vocab_size"],
+            vocab_size=read.padded_vocab_size,
+            hidden_size=read.hidden_size,
+            num_layers=read.num_layers,
             num_heads=heads,
-            num_kv_heads=config["multi_query_group_num"] if config.get("multi_query_attention") else heads,
-            head_dim=config["kv_channels"],
-            max_sequence_length=config["seq_length"],
+            num_kv_heads=read.multi_query_group_num if read.multi_query_attention else heads,
+            head_dim=read.kv_channels,
+            ffn_hidden_size=read.ffn_hidden_size,
+            layernorm_epsilon=read.layernorm_epsilon,
+            max_sequence_length=read.seq_length,
+            add_qkv_bias=read.add_qkv_bias,
+            add_bias_linear=read.add_bias_linear,
             rope_base=ROPE_BASE if interpolates else ROPE_BASE * ratio,
             rope_interpolation=ratio if interpolates else 1.0,
-            eos_token_id=eos[0] if isinstance(eos, list) else eos,
-            **{field: config[field] for field in _SAME_NAMES if field in config},
+            eos_token_id=ends[0] if isinstance(ends, list) else ends,
+            pad_token_id=0 if read.pad_token_id is None else read.pad_token_id,
+            pre_seq_len=read.pre_seq_len,
+            prefix_projection=read.prefix_projection,
         )
-
-
-_SAME_NAMES = (
-    *("hidden_size", "num_layers", "ffn_hidden_size", "layernorm_epsilon", "add_qkv_bias"),
-    *("add_bias_linear", "pad_token_id", "pre_seq_len", "prefix_projection"),
-)
 
 
 class ChatGLM2Attention(nn.Module):
@@ -149,7 +186,7 @@ class ChatGLM2Attention(nn.Module):
             part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for part in self.query_key_value(x).split(self.sizes, dim=-1)
         )
-        return even_channels_first(q), even_channels_first(k), v
+        return put_even_channels_first(q), put_even_channels_first(k), v
 
 
 class ChatGLM2MLP(nn.Module):
@@ -187,7 +224,7 @@ class ChatGLM2Layer(DecoderBlock):
         return h + self.mlp(self.post_attention_layernorm(h))
 
 
-def even_channels_first(x: Tensor) -> Tensor:
+def put_even_channels_first(x: Tensor) -> Tensor:
     """Reorder the rotated half of queries or keys ``[..., H]``: channels 0, 2, 4, ..., then 1, 3, 5, ..."""
     rotated, rest = x.chunk(2, dim=-1)
     rotated = rotated.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
@@ -247,7 +284,7 @@ class ChatGLM2(DecoderModel):
         self.config = config
         self.transformer = ChatGLM2Transformer(config)
 
-    def layout(self, prompt: Sequence[int]) -> CausalLayout:
+    def find_layout(self, prompt: Sequence[int]) -> CausalLayout:
         """Return where the tokens of a sequence stand; see `CausalLayout`."""
         return CausalLayout(rows=2)
 
@@ -258,7 +295,7 @@ class ChatGLM2PrefixEncoder(PrefixEncoder):
     def forward(self) -> Tensor:
         """Return what `PrefixEncoder.forward` does; keys as `ChatGLM2Attention.project` orders them."""
         keys, values = super().forward().unbind(dim=1)
-        return torch.stack((even_channels_first(keys), values), dim=1)  # [L, 2, G, P, H]
+        return torch.stack((put_even_channels_first(keys), values), dim=1)  # [L, 2, G, P, H]
 
 
 def build_prefix_encoder(

@@ -10,22 +10,23 @@ Axes: B batch · T new tokens · S key positions · N query heads · G key/value
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.modeling_utils import AttentionInterface
 
-from ..network.attention import AttendingStore, KeyValueStore, scaled_product
+from ..network.attention import AttendingStore, KeyValueStore, compute_attention
 from ..network.kv_cache import PrefillRows
 from ..network.language_model import Dimensions, LanguageModel, PartNames
 from ..network.layout import CausalLayout
 from ..network.prefix_encoder import PrefixEncoder
 from ..network.rotary import Rotary
+from .native_config import find_head_dim
 
 ATTENTION = "glm_runtime_torch"
 
@@ -57,13 +58,13 @@ def _attend(
         store.rows.put(key, value, layer, store.start)
         return store.rows.attend(query, layer, store.start), None
     if isinstance(store, AttendingStore):
-        return store.attend(query, key, value, _no_rotation(query), layer), None
+        return store.attend(query, key, value, _make_zero_rotation(query), layer), None
     if store is not None:
         key, value = store.update(key, value, layer)
-    return scaled_product(query, key, value, attention_mask), None
+    return compute_attention(query, key, value, attention_mask), None
 
 
-def _no_rotation(query: Tensor) -> Rotary:
+def _make_zero_rotation(query: Tensor) -> Rotary:
     """Return angles of zero for decode kernels, which rotate what they are given."""
     shape = (query.shape[0], 1, query.shape[2], 1, query.shape[-1])
     return Rotary(query.new_ones(shape), query.new_zeros(shape))
@@ -84,7 +85,7 @@ class NativeModel(LanguageModel):
     )
 
     def __init__(self, config: Any) -> None:
-        super().__init__(dimensions(config))
+        super().__init__(read_dimensions(config))
         self.config = config
         causal = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
         self.model = causal.model
@@ -136,7 +137,7 @@ class NativeModel(LanguageModel):
         """Return logits ``[B, T, V]`` after T more tokens a row; see `LanguageModel.decode`."""
         return self.forward(input_ids, position_ids, None, rows)
 
-    def layout(self, prompt: Sequence[int]) -> CausalLayout:
+    def find_layout(self, prompt: Sequence[int]) -> CausalLayout:
         """Return where the tokens of a sequence stand; see `CausalLayout`."""
         return CausalLayout()
 
@@ -198,17 +199,7 @@ def _use_own_experts(mlp: Any, config: Any) -> None:
     mlp.gate.e_score_correction_bias = nn.Parameter(bias, requires_grad=False)
 
 
-def read_config(raw: Mapping[str, Any]) -> Any:
-    """Return transformers' configuration of a ``config.json``.
-
-    Raises:
-        ValueError: a value of a wrong type.
-    """
-    kept = {key: value for key, value in raw.items() if key not in ("model_type", "pre_seq_len")}
-    return AutoConfig.for_model(raw["model_type"], **kept)
-
-
-def dimensions(config: Any) -> Dimensions:
+def read_dimensions(config: Any) -> Dimensions:
     """Return the sizes of the network that a configuration describes."""
     ends = config.eos_token_id
     return Dimensions(
@@ -216,7 +207,7 @@ def dimensions(config: Any) -> Dimensions:
         hidden_size=config.hidden_size,
         num_heads=config.num_attention_heads,
         num_kv_heads=config.num_key_value_heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        head_dim=find_head_dim(config),
         vocab_size=config.vocab_size,
         context_length=config.max_position_embeddings,
         eos_token_id=ends[0] if isinstance(ends, list) else ends,
@@ -225,7 +216,7 @@ def dimensions(config: Any) -> Dimensions:
 
 def build_prefix_encoder(config: Any, pre_seq_len: int, prefix_projection: bool) -> PrefixEncoder:
     """Return a prefix encoder of this model's shape."""
-    sizes = dimensions(config)
+    sizes = read_dimensions(config)
     kv_size = sizes.num_layers * 2 * sizes.num_kv_heads * sizes.head_dim
     inner = (kv_size, config.hidden_size) if prefix_projection else None
     return PrefixEncoder(pre_seq_len, sizes.num_layers, sizes.num_kv_heads, sizes.head_dim, inner)

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from ..generation.executor import DecodeExecutor, EagerExecutor
 from ..generation.step import StepInput
-from ..model.device_map import DeviceMap, map_of, one_device
+from ..model.device_map import DeviceMap, find_device_map, make_single_device_map
 from ..model.fitting import Fit, fit
 from ..model.torch_model import TorchModel
 from ..network.attention import (
     DecodeAttention,
     RowNumbers,
     TorchDecodeAttention,
-    scaled_product,
+    compute_attention,
     takes_tensors,
 )
 from ..network.kv_cache import KVCache
@@ -67,13 +67,13 @@ __all__ = [
     "install_kernels",
     "load_on_devices",
     "make_quantized_table",
-    "map_of",
-    "one_device",
+    "find_device_map",
+    "make_single_device_map",
     "place_in_host_memory",
     "place_model",
     "quantize_model",
     "quantize_rows",
-    "scaled_product",
+    "compute_attention",
     "takes_tensors",
     "unpack_int4",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..model.torch_model import TorchModel
-from ..network.parameters import sharing_copy
+from ..network.parameters import copy_sharing_memory
 from ..network.places import Place, find_places
 from ..quantization.layers import QuantizedEmbedding, QuantizedLinear
 from .kernel_set import KernelSet
@@ -17,7 +17,8 @@ from .kernel_set import KernelSet
 LINEARS = (nn.Linear, QuantizedLinear)
 TABLES = (nn.Embedding, QuantizedEmbedding)
 NORMS = (nn.LayerNorm, nn.RMSNorm)
-# Of the free memory, what a second form of a borrowed model's weights may take.
+# Of the free memory, what a second form of a borrowed model's weights may take: the owner, who may train or
+# save it, wants memory as well, and the KV cache takes its part of what is left.
 SECOND_FORM_SHARE = 0.5
 
 _log = logging.getLogger("glm")
@@ -58,7 +59,7 @@ def borrow_network(model: TorchModel, kernels: KernelSet, free_bytes: int) -> No
         kernels: make the new layers.
         free_bytes: of the devices.
     """
-    model.network = sharing_copy(model.network).eval()
+    model.network = copy_sharing_memory(model.network).eval()
     if not kernels.replaces_borrowed:
         return
     second = kernels.count_second_form_bytes(model.network)
@@ -77,7 +78,9 @@ def _group_by_matrix(network: nn.Module) -> list[list[Place]]:
     groups: dict[int, list[Place]] = {}
     for place in find_places(network, lambda module: type(module) in (*LINEARS, *TABLES)):
         if not _is_trained(place.module):
+            # By the weight itself: a tied head is the embedding's own tensor, and both must change together.
             groups.setdefault(id(place.module.weight), []).append(place)
+    # The largest first: while little else is in memory, its two forms raise no peak above the result.
     return sorted(groups.values(), key=lambda places: -places[0].module.weight.numel())
 
 

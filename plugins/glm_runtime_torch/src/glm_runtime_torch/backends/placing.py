@@ -10,19 +10,19 @@ from glm_core import OutOfMemoryError
 from glm_core.records import LoadedModel, Placement, QuantizationScheme
 
 from ..generation.executor import DecodeExecutor
-from ..model.device_map import DeviceMap, read_map
+from ..model.device_map import DeviceMap, resolve_device_map
 from ..model.fitting import fit
 from ..model.torch_model import TorchModel
 from ..network.kv_cache import KVCache
 from ..network.language_model import LanguageModel
-from ..network.parameters import sharing_copy
+from ..network.parameters import copy_sharing_memory
 from ..quantization.network import TABLE_SCHEME
 from .installing import borrow_network, install_kernels
 from .kernel_set import KernelSet
 
 CPU = torch.device("cpu")
 # Of the host's memory that is free once the weights are there, what the KV cache may take. What is not
-# written of it takes none.
+# written of it takes none; the other half is for what else runs on the machine when it is.
 HOST_KV_SHARE = 0.5
 
 ChooseKernels = Callable[[Sequence[torch.device]], KernelSet]
@@ -46,7 +46,7 @@ def quantize_model(model: LoadedModel, scheme: QuantizationScheme) -> TorchModel
     if not isinstance(model, TorchModel):
         return None
     if model.is_borrowed:
-        model.network = sharing_copy(model.network)
+        model.network = copy_sharing_memory(model.network)
     model.quantize(scheme, embeddings=TABLE_SCHEME)
     return model
 
@@ -115,8 +115,8 @@ def place_in_host_memory(
         DeviceError: a device map names other devices.
     """
     if placement.device_map:  # there is one place only, but a wrong name must not go unnoticed
-        read_map(model.parts, placement.device_map, [CPU], CPU.type)
-    needed, available = model.weight_bytes(unread_only=True), available_bytes()
+        resolve_device_map(model.parts, placement.device_map, [CPU], CPU.type)
+    needed, available = model.count_weight_bytes(unread_only=True), available_bytes()
     if needed > available:
         raise OutOfMemoryError(
             f"{model.info.name} needs {needed / 1e9:.1f} GB for its weights, {available / 1e9:.1f} GB of "

@@ -6,18 +6,18 @@ import os
 import shutil
 from pathlib import Path
 
-from glm_hub.model_files import list_companions
+from glm_hub.model_files import find_companions
 
 from .integrity import check_not_lfs_pointer
 
 
-def checked_companions(source: Path) -> list[Path]:
+def list_companions(source: Path) -> list[Path]:
     """Return the companions of a model's directory, relative to it (see `glm_hub.model_files`).
 
     Raises:
         CheckpointError: one of them is a Git LFS pointer.
     """
-    found = list_companions(source)
+    found = find_companions(source)
     for path in found:
         check_not_lfs_pointer(source / path)
     return found
@@ -30,7 +30,7 @@ def copy_companions(source: Path, destination: Path) -> None:
         CheckpointError: one of them is a Git LFS pointer.
         OSError: it cannot be read or written.
     """
-    for path in checked_companions(source):
+    for path in list_companions(source):
         copy = destination / path
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / path, copy)

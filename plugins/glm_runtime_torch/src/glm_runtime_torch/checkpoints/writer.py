@@ -8,7 +8,6 @@ and the tensors' bytes.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,14 +18,14 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from .reader import SAFETENSORS_DTYPES
+from .stored_scale import SAFETENSORS_DTYPES
 
 _NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 _ALIGNMENT = 8
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """A tensor that a file will hold."""
 
     name: str
@@ -49,12 +48,12 @@ class SafetensorsWriter:
         entries: everything that will be written.
     """
 
-    def __init__(self, path: Path, entries: Sequence[Entry]) -> None:
+    def __init__(self, path: Path, entries: Sequence[TensorEntry]) -> None:
         self._path = path
         self._unfinished = path.with_name(f"{path.name}.tmp")
         # Wide dtypes first, as the library does it: then every tensor is aligned.
         ordered = sorted(entries, key=lambda entry: -entry.dtype.itemsize)
-        self._header = _header(ordered)
+        self._header = _build_header(ordered)
         self._places: dict[str, int] = {}
         place = len(self._header)
         for entry in ordered:
@@ -101,16 +100,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         path: final name, which the file has only once it is complete and on the disk.
         tensors: on any device, of any dtype that the format has; not changed.
     """
-    entries = [Entry(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
+    entries = [TensorEntry(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
     with SafetensorsWriter(path, entries) as writer:
         for name, tensor in tensors.items():
             writer.write(name, [tensor.detach().cpu()])
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits, reading a piece at a time."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -137,7 +130,7 @@ def flush_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _header(entries: Iterable[Entry]) -> bytes:
+def _build_header(entries: Iterable[TensorEntry]) -> bytes:
     table: dict[str, object] = {"__metadata__": {"format": "pt"}}
     place = 0
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Which family a model is of, told from its ``config.json`` alone and without torch.
+"""Which family a model is of, told from the small files of its directory and without torch.
 
 Core asks for this before it decides anything, so every command pays for what is imported here.
 """
@@ -6,22 +6,53 @@ Core asks for this before it decides anything, so every command pays for what is
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from glm_core.errors import ConfigError
 from glm_core.records import ModelMatch, ModelSource
 
-from ..checkpoints.config_file import read_json
+from ..checkpoints.json_file import read_json
+from .signs import find_signs
 
 KIND = "torch"
 """The kind of all models of this runtime, which backends name in their descriptions."""
 
-CHATGLM3_LENGTHS = (8192, 131072)  # ChatGLM2 has 32,768; so has ChatGLM3-6B-32K, which has its name
 GLM4_VOCABULARY = 151552
 NATIVE_FAMILIES = ("glm", "glm4", "glm4_moe")
 """Families that transformers defines: GLM-4-9B-hf, GLM-Edge; GLM-4-0414, GLM-Z1; GLM-4.5 to 4.7."""
 
+FAMILY_NAMES = ("chatglm", "chatglm2", "chatglm3", "glm4-9b", *NATIVE_FAMILIES)
+"""What ``--family`` can say."""
+
 _OBJECTS = "glm_runtime_torch.huggingface.modeling"  # of which a model in memory may be
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What a directory's model is.
+
+    Attributes:
+        family: its name.
+        reason: why, as a clause.
+        other: the family that it might be as well, where nothing certain was found; else empty.
+    """
+
+    family: str
+    reason: str
+    other: str = ""
+
+    @property
+    def doubt(self) -> str:
+        """What to tell a person where this is a guess; empty where it is none."""
+        if not self.other:
+            return ""
+        return (
+            f"its files fit {self.family} and {self.other}; taken for {self.family}, because {self.reason}. "
+            f"If that is wrong, say --family {self.other}"
+        )
 
 
 def identify(source: ModelSource) -> ModelMatch | None:
@@ -29,6 +60,7 @@ def identify(source: ModelSource) -> ModelMatch | None:
 
     Raises:
         CheckpointError: ``config.json`` is damaged.
+        ConfigError: it cannot be of the family that the user names.
     """
     if source.model is not None:
         module = sys.modules.get(_OBJECTS)  # who has such an object has imported its class
@@ -37,49 +69,68 @@ def identify(source: ModelSource) -> ModelMatch | None:
         return ModelMatch(KIND, f"a {type(source.model).__name__} in memory")
     if source.path is None or not (source.path / "config.json").is_file():
         return None
-    family = family_name(read_json(source.path / "config.json"))
-    return None if family is None else ModelMatch(KIND, f"config.json is of the family {family}")
+    found = recognize(read_json(source.path / "config.json"), source.path, source.family)
+    if found is None:
+        return None
+    return ModelMatch(KIND, found.doubt or f"it is of the family {found.family}: {found.reason}")
 
 
-def family_name(config: Mapping[str, Any]) -> str | None:
-    """Return the name of the family of a ``config.json``, or ``None`` if it is none of ours."""
-    return next((name for name, recognises in _FAMILIES.items() if recognises(config)), None)
+def recognize(
+    config: Mapping[str, Any], directory: Path | None = None, wanted: str = ""
+) -> Recognition | None:
+    """Return the family of a model, or ``None`` if it is none of ours.
+
+    Args:
+        config: the content of its ``config.json``.
+        directory: where its other files are, which tell apart what ``config.json`` does not.
+        wanted: the family that the user names; empty = whichever it is.
+
+    Raises:
+        ConfigError: it cannot be of the wanted family; names those that it can be of.
+    """
+    possible = _list_possible(config)
+    if not possible:
+        return None
+    if wanted:
+        if wanted not in possible:
+            where = "config.json" if directory is None else f"{directory / 'config.json'}"
+            raise ConfigError(
+                f"{where} does not fit --family {wanted}; it can be {' or '.join(possible)}. "
+                "Leave --family out, or choose another --model."
+            )
+        return Recognition(wanted, "--family says so")
+    if len(possible) == 1:
+        return Recognition(possible[0], f"config.json has model_type {config['model_type']}")
+    if config.get("padded_vocab_size") == GLM4_VOCABULARY:
+        # GLM-4-9B as first published: ChatGLM3's network with a larger vocabulary
+        return Recognition("glm4-9b", f"config.json has padded_vocab_size {GLM4_VOCABULARY}")
+    return _weigh_signs(config, directory)
 
 
-def _is_chatglm_v1(config: Mapping[str, Any]) -> bool:
-    # ChatGLM2 and 3 have the same model_type; only v1 has 2D positions and "inner_hidden_size".
-    return config.get("model_type") == "chatglm" and "inner_hidden_size" in config
+def _list_possible(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the families whose networks have the keys of a configuration."""
+    model_type = config.get("model_type")
+    if model_type in NATIVE_FAMILIES:
+        return (str(model_type),)
+    if model_type != "chatglm":
+        return ()
+    # The later models have the same model_type; only v1 has "inner_hidden_size".
+    if "inner_hidden_size" in config:
+        return ("chatglm",)
+    return ("chatglm2", "chatglm3", "glm4-9b") if "multi_query_group_num" in config else ()
 
 
-def _is_later_chatglm(config: Mapping[str, Any]) -> bool:
-    return config.get("model_type") == "chatglm" and "multi_query_group_num" in config
-
-
-def _is_glm4(config: Mapping[str, Any]) -> bool:
-    # GLM-4-9B as first published: ChatGLM3's network with a larger vocabulary
-    return _is_later_chatglm(config) and config.get("padded_vocab_size") == GLM4_VOCABULARY
-
-
-def _is_chatglm3(config: Mapping[str, Any]) -> bool:
+def _weigh_signs(config: Mapping[str, Any], directory: Path | None) -> Recognition:
     """Tell ChatGLM3 from 2, whose configurations have the same keys and whose vocabularies are the same file.
 
-    The name that the publishers wrote decides; a renamed copy is told by the sequence length.
+    What only one of them has decides. Where nothing of it is there, or it disagrees, the first sign is taken
+    and the other family named.
     """
-    name = str(config.get("_name_or_path", "")).lower()
-    if not _is_later_chatglm(config) or "chatglm2" in name or "codegeex2" in name:
-        return False
-    return "chatglm3" in name or config.get("seq_length") in CHATGLM3_LENGTHS
-
-
-def _has_model_type(model_type: str) -> Callable[[Mapping[str, Any]], bool]:
-    return lambda config: config.get("model_type") == model_type
-
-
-_FAMILIES: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
-    "chatglm": _is_chatglm_v1,
-    "glm4-9b": _is_glm4,
-    "chatglm3": _is_chatglm3,
-    "chatglm2": _is_later_chatglm,
-    **{name: _has_model_type(name) for name in NATIVE_FAMILIES},
-}
-"""Each family and how it is recognised; the first that fits is taken."""
+    signs = list(find_signs(config, directory))
+    certain = [sign for sign in signs if sign.is_certain]
+    chosen = (certain or signs)[0]
+    if len({sign.family for sign in certain}) == 1:
+        return Recognition(chosen.family, chosen.reason)
+    return Recognition(
+        chosen.family, chosen.reason, "chatglm2" if chosen.family == "chatglm3" else "chatglm3"
+    )

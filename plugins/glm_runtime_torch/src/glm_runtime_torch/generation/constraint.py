@@ -11,6 +11,11 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+_NOTHING_ALLOWED = (
+    "the constraint on the answer allows no token and does not end the answer; "
+    "its must_end must be true where nothing may follow"
+)
+
 
 class TokenConstraint(Protocol):
     """Says which tokens one answer may go on with, and is told which it went on with.
@@ -33,7 +38,7 @@ class TokenConstraint(Protocol):
         """Whether nothing may follow: the answer ends as if the model had ended it."""
         ...
 
-    def allowed(self) -> Tensor | None:
+    def find_allowed(self) -> Tensor | None:
         """Return the tokens that may come next, on the CPU; ``None`` = every token.
 
         Either ids ``[n]`` int64, ascending, where few are allowed, or a mask ``[V]`` bool, True = allowed.
@@ -85,8 +90,8 @@ class RequiredBeginning:
         """See `TokenConstraint.must_end`; a beginning ends nothing."""
         return False
 
-    def allowed(self) -> Tensor | None:
-        """See `TokenConstraint.allowed`."""
+    def find_allowed(self) -> Tensor | None:
+        """See `TokenConstraint.find_allowed`."""
         return self._allowed
 
     def take(self, token: int) -> None:
@@ -119,11 +124,11 @@ class AllConstraints:
         """See `TokenConstraint.must_end`; any of them may end the answer."""
         return any(member.must_end for member in self._members)
 
-    def allowed(self) -> Tensor | None:
-        """See `TokenConstraint.allowed`; what all of them allow."""
+    def find_allowed(self) -> Tensor | None:
+        """See `TokenConstraint.find_allowed`; what all of them allow."""
         found: Tensor | None = None
         for member in self._members:
-            allowed = member.allowed()
+            allowed = member.find_allowed()
             found = allowed if found is None else found if allowed is None else _intersect(found, allowed)
         return found
 
@@ -148,19 +153,19 @@ def keep_allowed(scores: Tensor, allowed: Tensor) -> Tensor:
 
     Args:
         scores: ``[V]``.
-        allowed: ids or a mask, see `TokenConstraint.allowed`; a mask shorter than V forbids the rest.
+        allowed: ids or a mask, see `TokenConstraint.find_allowed`; a mask shorter than V forbids the rest.
 
     Raises:
         ValueError: nothing is allowed.
     """
     if allowed.dtype == torch.bool:
         if not bool(allowed.any()):
-            raise _nothing_allowed()
+            raise ValueError(_NOTHING_ALLOWED)
         if len(allowed) < len(scores):  # networks have rows for no token behind those of the vocabulary
             allowed = torch.nn.functional.pad(allowed, (0, len(scores) - len(allowed)))
         return scores.masked_fill(~allowed[: len(scores)], -torch.inf)
     if not len(allowed):
-        raise _nothing_allowed()
+        raise ValueError(_NOTHING_ALLOWED)
     return torch.full_like(scores, -torch.inf).index_copy(0, allowed, scores[allowed])
 
 
@@ -174,10 +179,3 @@ def _intersect(first: Tensor, second: Tensor) -> Tensor:
         first = first[first < len(second)]
         return first[second[first]]
     return first[torch.isin(first, second)]
-
-
-def _nothing_allowed() -> ValueError:
-    return ValueError(
-        "the constraint on the answer allows no token and does not end the answer; "
-        "its must_end must be true where nothing may follow"
-    )

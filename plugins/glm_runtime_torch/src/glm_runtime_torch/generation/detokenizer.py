@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 REPLACEMENT = "\ufffd"
+# No character has more than four bytes, so what stays broken for eight tokens is broken for good.
 MAX_HELD_TOKENS = 8
 
 
@@ -40,7 +41,6 @@ class IncrementalDetokenizer:
             return ""
         before = self._decode(self._ids[self._window : self._emitted])
         after = self._decode(self._ids[self._window :])
-        # No character has more than four bytes: what stays broken for longer is broken for good.
         held = len(self._ids) - self._emitted
         if after.endswith(REPLACEMENT) and held < MAX_HELD_TOKENS and not final:
             return ""

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 import torch
 
-from glm_core import ChatRequest, ModelLoad, RequestError, Sampling
+from glm_core import ChatRequest, ClosedError, ModelLoad, RequestError, Sampling
+from glm_core.listening import is_cancelled
 
 from ..adapters.adapter import Adapter
 from ..network.kv_cache import KVCache
@@ -20,14 +21,16 @@ from ..tokenizers import ChatTokenizer
 from .constraint import TokenConstraint
 from .executor import DecodeExecutor
 from .loaded_adapters import LoadedAdapters
-from .prompt import fit_prompt, fit_text
+from .prompt import Prompt, fit_prompt, fit_text
 from .request_stream import RequestStream
 from .runner import Runner
-from .scheduler import Job, Scheduler
+from .scheduler import EngineJob, Scheduler
 from .sequence import Sequence
+from .shared_prompts import SharedPrompts
 from .slots import SlotAllocator
 from .worker import Worker
 
+# A bound, so that a burst is refused at once (`BusyError`) instead of waiting longer than any client would.
 QUEUE_CAPACITY = 64
 
 
@@ -78,6 +81,7 @@ class Engine:
         self._sampling = sampling
         self._scheduler = Scheduler(self.runner, cache, self.slots, queue_capacity)
         self._worker = Worker(self._scheduler)
+        self._prompts = SharedPrompts()
 
     def stream(self, request: ChatRequest, constraint: TokenConstraint | None = None) -> RequestStream:
         """Check a request, put it into the queue and return the iterator that answers it.
@@ -92,7 +96,7 @@ class Engine:
             BusyError: the queue is full.
             ClosedError: the model was closed.
         """
-        scheduler, job = self._scheduler, Job(self.prepare(request, constraint))
+        scheduler, job = self._scheduler, EngineJob(self.prepare(request, constraint))
         scheduler.add(job)
         self._worker.ensure_running()
         return RequestStream(job.outbox, lambda: scheduler.cancel(job))
@@ -103,25 +107,40 @@ class Engine:
         Arguments and errors as of `stream`.
         """
         adapter, requested = self.adapters.get(request.adapter), request.sampling
-        sampling, capacity = requested.complete_with(self._sampling), self.adapters.room_beside(adapter)
-        if request.prompt is None:
-            prompt = fit_prompt(
-                self._tokenizer,
+        sampling = requested.complete_with(self._sampling)
+        capacity = self.adapters.count_room_beside(adapter)
+
+        def fit() -> Prompt:
+            tokenizer = self._tokenizer
+            if request.prompt is not None:
+                return fit_text(tokenizer, request.prompt, sampling, requested=requested, capacity=capacity)
+            return fit_prompt(
+                tokenizer,
                 request.messages,
                 sampling,
                 requested=requested,
                 capacity=capacity,
                 tools=request.tools,
+                check=self._check_wanted,
             )
-        else:
-            prompt = fit_text(
-                self._tokenizer, request.prompt, sampling, requested=requested, capacity=capacity
-            )
+
+        prompt = self._prompts.get(request, sampling, capacity, fit, self._check_wanted)
         try:
-            layout = self._network.layout(prompt.token_ids)
+            layout = self._network.find_layout(prompt.token_ids)
         except ValueError as error:  # token ids from outside without the tokens that every prompt has
             raise RequestError(f"the model cannot go on from these token ids: {error}") from error
         return Sequence.from_request(request, prompt, layout, adapter, self._tokenizer, sampling, constraint)
+
+    def _check_wanted(self) -> None:
+        """Raise if the request that this thread prepares is not wanted any more.
+
+        Raises:
+            ClosedError: the model was closed, or the answer was cancelled.
+        """
+        if self._scheduler.is_closed:
+            raise ClosedError("the model was closed; load it again")
+        if is_cancelled():
+            raise ClosedError("the answer was cancelled while its prompt was prepared")
 
     @property
     def load(self) -> ModelLoad:

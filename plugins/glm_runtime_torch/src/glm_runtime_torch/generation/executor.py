@@ -62,5 +62,5 @@ class EagerExecutor:
         return self._network.decode(
             torch.tensor(step.token_ids, device=self._device),
             step.position_ids.to(self._device),
-            self._cache.decode_rows(step.slots, step.lengths),
+            self._cache.select_decode_rows(step.slots, step.lengths),
         )

@@ -71,7 +71,7 @@ class LoadedAdapters:
         """
         with self._changing:
             if name not in self._by_name:
-                raise _not_loaded(name)
+                raise _make_not_loaded_error(name)
             self._by_name = {kept: adapter for kept, adapter in self._by_name.items() if kept != name}
 
     def get(self, name: str | None) -> Adapter | None:
@@ -87,10 +87,10 @@ class LoadedAdapters:
             return self._base
         adapter = self._by_name.get(name)
         if adapter is None:
-            raise _not_loaded(name)
+            raise _make_not_loaded_error(name)
         return adapter
 
-    def room_beside(self, adapter: Adapter | None) -> int:
+    def count_room_beside(self, adapter: Adapter | None) -> int:
         """Return how many tokens prompt and answer may have together in a slot that also holds ``adapter``.
 
         A slot is as large as it was made at the start, with room for the longest adapter of then. What a
@@ -100,5 +100,5 @@ class LoadedAdapters:
         return min(self._context_length, self._cache_capacity - taken)
 
 
-def _not_loaded(name: str) -> AdapterError:
+def _make_not_loaded_error(name: str) -> AdapterError:
     return AdapterError(f"adapter {name!r} is not loaded")

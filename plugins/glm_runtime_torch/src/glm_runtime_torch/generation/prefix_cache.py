@@ -27,7 +27,7 @@ NO_ADAPTER = ""
 
 
 @dataclass
-class _Held:
+class _HeldPrompt:
     """What a slot holds: whole chunks of a prompt, computed with an adapter.
 
     Attributes:
@@ -56,7 +56,7 @@ class PrefixCache:
         self._cache = cache
         self._slots = slots
         self._chunk_size = chunk_size
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, _HeldPrompt] = {}
         self._clock = 0
 
     def acquire(self, adapter: Adapter | None, token_ids: Sequence[int], *, causal: bool) -> tuple[int, int]:
@@ -78,7 +78,7 @@ class PrefixCache:
         if length and slot != source:
             self._held[source].last_wanted = self._clock
             self._cache.copy(source, slot, length + (0 if adapter is None else adapter.num_positions))
-        self._held[slot] = _Held(key, tuple(token_ids[:length]), self._clock)
+        self._held[slot] = _HeldPrompt(key, tuple(token_ids[:length]), self._clock)
         return slot, length
 
     def keep(self, slot: int, token_ids: Sequence[int]) -> None:

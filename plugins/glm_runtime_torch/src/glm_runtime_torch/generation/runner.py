@@ -73,8 +73,8 @@ class Runner:
         prompt, layout = sequence.prompt.token_ids, sequence.layout
         steps = self._network.prefill(
             torch.tensor([prompt[done:]], device=self.device),
-            layout.position_ids(done, len(prompt)).unsqueeze(0).to(self.device),
-            self._cache.prefill_rows(slot, sequence.adapter_positions + done, layout.context_length),
+            layout.compute_position_ids(done, len(prompt)).unsqueeze(0).to(self.device),
+            self._cache.select_prefill_rows(slot, sequence.adapter_positions + done, layout.context_length),
             self.chunk_size,
         )
         if sequence.step_adapters:
@@ -85,7 +85,7 @@ class Runner:
     def decode(self, sequences: SequenceOf[Sequence], slots: SequenceOf[int]) -> Tensor:
         """Feed each sequence's last token; return the logits ``[B, V]`` of the next ones."""
         positions = [
-            sequence.layout.position_ids(sequence.num_tokens - 1, sequence.num_tokens)
+            sequence.layout.compute_position_ids(sequence.num_tokens - 1, sequence.num_tokens)
             for sequence in sequences
         ]
         step = StepInput(

@@ -23,10 +23,12 @@ from .constraint import TokenConstraint, keep_allowed
 FALLBACK_TOKEN = 5
 # Below this the best token is certain, and dividing by it could overflow float32.
 MIN_TEMPERATURE = 1e-5
-FALLBACK_SCORE = 5e4
-# Nuclei are rarely wider; one that is takes the whole vocabulary.
+FALLBACK_SCORE = 5e4  # the original's number; what counts is that exp(-5e4) is 0 in float32
+# Nuclei are rarely wider; one that is takes the whole vocabulary. Sorting 1,024 scores costs little beside
+# the search for them, sorting a vocabulary of 130,528 does not.
 MAX_NUCLEUS = 1024
-# Beside the k likeliest tokens, those that are as likely as the last of them.
+# Beside the k likeliest tokens, those that are as likely as the last of them: top-k keeps ties, so the row
+# must be seen to fall below the k-th score. More ties than this take the whole row.
 MAX_TIES = 16
 
 
@@ -45,7 +47,7 @@ class Candidates:
     tokens: Tensor
     log_mass: float = 0.0
 
-    def total_probability(self, temperature: float) -> float:
+    def compute_total_probability(self, temperature: float) -> float:
         """Return the probability of these tokens together."""
         return math.exp(float((self.scores / temperature).logsumexp(dim=-1)) - self.log_mass)
 
@@ -112,7 +114,7 @@ class Sampler:
             return bool(candidates.scores[sampling.top_k - 1] > candidates.scores[-1])
         assert sampling.temperature is not None
         assert sampling.top_p is not None
-        return candidates.total_probability(sampling.temperature) > sampling.top_p
+        return candidates.compute_total_probability(sampling.temperature) > sampling.top_p
 
     def choose(self, logits: Tensor | Candidates, prompt: Sequence[int], answer: Sequence[int]) -> int:
         """Choose the next token.
@@ -143,7 +145,7 @@ class Sampler:
             scores = penalise_presence(
                 scores, answer, sampling.presence_penalty or 0.0, sampling.frequency_penalty or 0.0
             )
-        allowed = None if self._constraint is None else self._constraint.allowed()
+        allowed = None if self._constraint is None else self._constraint.find_allowed()
         if allowed is not None:
             scores = keep_allowed(scores, allowed)
         if self._is_greedy:
@@ -170,7 +172,7 @@ class Sampler:
             likely = scores >= candidates.scores[sampling.top_k - 1]
             tokens, scores = tokens[likely], scores[likely]
         else:
-            mass = candidates.total_probability(temperature)
+            mass = candidates.compute_total_probability(temperature)
         return self._draw(
             tokens,
             warp_scores(scores, temperature=temperature, top_k=0, top_p=top_p, mass=mass),

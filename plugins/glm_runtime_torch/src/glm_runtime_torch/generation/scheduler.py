@@ -34,7 +34,7 @@ PREFILL_SLICE_SECONDS = 0.05
 
 
 @dataclass(eq=False)
-class Job:
+class EngineJob:
     """One request on its way through the engine.
 
     Attributes:
@@ -80,13 +80,13 @@ class Scheduler:
         self._prompts = PrefixCache(cache, slots, runner.chunk_size)
         self._queue_capacity = queue_capacity
         self._decode_seconds = 0.0  # of a step, averaged
-        self._waiting: deque[Job] = deque()
-        self._prefilling: deque[Job] = deque()
-        self._running: list[Job] = []
+        self._waiting: deque[EngineJob] = deque()
+        self._prefilling: deque[EngineJob] = deque()
+        self._running: list[EngineJob] = []
 
     # --- called by any thread ---
 
-    def add(self, job: Job) -> None:
+    def add(self, job: EngineJob) -> None:
         """Put a request into the queue.
 
         Raises:
@@ -106,13 +106,13 @@ class Scheduler:
                 _tell_position(job, len(self._waiting) - self._slots.num_free)
             self.changed.notify_all()
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: EngineJob) -> None:
         """Stop working on a request, whether it waits, is prefilled or decodes."""
         with self.changed:
             job.is_cancelled = True
             if job in self._waiting:
                 self._waiting.remove(job)
-                self._leave(job)
+                self._remove(job)
                 self._tell_positions()
             self.changed.notify_all()
 
@@ -154,9 +154,10 @@ class Scheduler:
             ``False`` if nothing came for ``idle_seconds``, or the model was closed.
         """
         idle_until = time.monotonic() + idle_seconds
+        # A loop, because what wakes the thread may be a request that is cancelled already.
         while not self.is_closed:
             for job in [job for job in (*self._prefilling, *self._running) if job.is_cancelled]:
-                self._leave(job)
+                self._remove(job)
             while self._waiting and self._slots.num_free:
                 self._start(self._waiting.popleft())
             self._tell_positions()
@@ -177,11 +178,11 @@ class Scheduler:
             jobs = [*self._waiting, *self._prefilling, *self._running]
             self._waiting.clear()
             for job in jobs:
-                self._leave(job)
+                self._remove(job)
         for job in jobs:
             job.outbox.fail(error)
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: EngineJob) -> None:
         """Give a job the slot that holds most of its prompt already; the lock is held."""
         sequence = job.sequence
         prompt, causal = sequence.prompt.token_ids, not sequence.layout.context_length
@@ -191,7 +192,7 @@ class Scheduler:
         self._prefilling.append(job)
         _tell_position(job, 0)
 
-    def _prefill(self, job: Job) -> Generator[None, None, Tensor | Candidates]:
+    def _prefill(self, job: EngineJob) -> Generator[None, None, Tensor | Candidates]:
         """Take the prompt in; return what the first token is chosen from."""
         logits = yield from self._runner.prefill(job.sequence, job.slot)
         self._prompts.keep(job.slot, job.sequence.prompt.token_ids)
@@ -227,9 +228,10 @@ class Scheduler:
         for job, scores in self._decode(jobs):
             self._advance(job, scores)
         seconds = time.perf_counter() - started
+        # Half of the new one: follows a growing batch within a few steps, and soon forgets one slow step.
         self._decode_seconds = seconds if not self._decode_seconds else (self._decode_seconds + seconds) / 2
 
-    def _decode(self, jobs: SequenceOf[Job]) -> list[tuple[Job, Tensor | Candidates]]:
+    def _decode(self, jobs: SequenceOf[EngineJob]) -> list[tuple[EngineJob, Tensor | Candidates]]:
         """Return each job with what it chooses from.
 
         **Failures stay with their request.** A step that fails is repeated row by row: keys and values are
@@ -246,7 +248,7 @@ class Scheduler:
             return [pair for job in jobs for pair in self._decode([job])]
         return list(zip(jobs, rows, strict=True))
 
-    def _advance(self, job: Job, scores: Tensor | Candidates) -> None:
+    def _advance(self, job: EngineJob, scores: Tensor | Candidates) -> None:
         """Choose the next token of one answer and hand on what it adds."""
         try:
             delta = job.sequence.advance(scores)
@@ -255,16 +257,16 @@ class Scheduler:
             return
         if delta.finish_reason is not None:
             with self.changed:
-                self._leave(job)
+                self._remove(job)
         if delta.text or delta.token_ids or delta.finish_reason:
             job.outbox.put(delta)
 
-    def _fail(self, job: Job, error: Exception) -> None:
+    def _fail(self, job: EngineJob, error: Exception) -> None:
         with self.changed:
-            self._leave(job)
+            self._remove(job)
         job.outbox.fail(explain_failure(error, self._runner.device, job.sequence.num_tokens))
 
-    def _leave(self, job: Job) -> None:
+    def _remove(self, job: EngineJob) -> None:
         """Take a job out and give its slot back; the lock is held."""
         if job in self._prefilling:
             self._prefilling.remove(job)
@@ -281,7 +283,7 @@ class Scheduler:
             _tell_position(job, position)
 
 
-def _tell_position(job: Job, position: int) -> None:
+def _tell_position(job: EngineJob, position: int) -> None:
     if job.position != position:
         job.position = position
         job.outbox.put(Delta("", queue_position=position))

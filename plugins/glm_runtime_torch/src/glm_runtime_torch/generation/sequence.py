@@ -11,7 +11,7 @@ from glm_core import ChatRequest, Delta, Sampling, Usage
 from glm_core.records import FinishReason
 
 from ..adapters.adapter import Adapter, find_step_parts
-from ..network.layout import Layout
+from ..network.layout import SequenceLayout
 from ..tokenizers import ChatTokenizer, ToolTokenizer
 from ..tokenizers.reply import PlainReply, Reply, ReplyPiece
 from .constraint import RequiredBeginning, TokenConstraint, combine_constraints
@@ -45,7 +45,7 @@ class Sequence:
     """
 
     prompt: Prompt
-    layout: Layout
+    layout: SequenceLayout
     adapter: Adapter | None
     tokenizer: ChatTokenizer
     sampler: Sampler
@@ -63,7 +63,7 @@ class Sequence:
         self.adapter_positions = 0 if self.adapter is None else self.adapter.num_positions
         self.step_adapters = find_step_parts(self.adapter)
         self._text = IncrementalDetokenizer(self.tokenizer.decode)
-        plain = PlainReply(self.tokenizer.reply_filter() if self.is_chat else None)
+        plain = PlainReply(self.tokenizer.make_reply_filter() if self.is_chat else None)
         self._reply: Reply = self.tool_reply or plain
         self._asked_at = self._started_at = self._first_token_at = time.perf_counter()
 
@@ -72,7 +72,7 @@ class Sequence:
         cls,
         request: ChatRequest,
         prompt: Prompt,
-        layout: Layout,
+        layout: SequenceLayout,
         adapter: Adapter | None,
         tokenizer: ChatTokenizer,
         sampling: Sampling,
@@ -91,9 +91,9 @@ class Sequence:
         """
         tool_reply = None
         if request.tools and isinstance(tokenizer, ToolTokenizer):
-            ways = tokenizer.answer_beginnings(request.tools, request.tool_choice)
+            ways = tokenizer.list_answer_beginnings(request.tools, request.tool_choice)
             constraint = combine_constraints(RequiredBeginning(ways) if ways else None, constraint)
-            tool_reply = tokenizer.tool_reply(request.tools, request.tool_choice)
+            tool_reply = tokenizer.make_tool_reply(request.tools, request.tool_choice)
         return cls(
             prompt,
             layout,
@@ -161,7 +161,7 @@ class Sequence:
     def _end_message(self, token: int) -> Delta:
         """Begin another message of the same answer: what was held of this one is final."""
         text, stopped = self._flush_text()
-        piece = self._reply.next_message(text)
+        piece = self._reply.begin_next_message(text)
         if stopped or self.sampler.must_end() or (self._reply.calls and not self.parallel_calls):
             return self._make_last(piece, (token,), "stop")
         if len(self.generated) >= self.prompt.max_new_tokens:

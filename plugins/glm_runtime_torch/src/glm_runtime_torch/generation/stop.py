@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..tokenizers.reply_filter import partial_match_length
+from ..tokenizers.reply_filter import count_partial_match
 
 
 class StopStrings:
@@ -25,7 +25,7 @@ class StopStrings:
         if found:
             self._held = ""
             return text[: min(found)], True
-        held = max((partial_match_length(text, string) for string in self._strings), default=0)
+        held = max((count_partial_match(text, string) for string in self._strings), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held], False
 

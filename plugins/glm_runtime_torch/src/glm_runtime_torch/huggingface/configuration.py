@@ -9,10 +9,11 @@ from transformers import PreTrainedConfig
 from glm_core import CheckpointError
 
 from ..architectures.chatglm import ChatGLMConfig as NetworkConfig
+from ..checkpoints.foreign_formats import KEYS as FORMAT_KEYS
 
 
 class ChatGLMConfig(PreTrainedConfig):
-    """Keys as published; `network_config` gives them the field's names.
+    """Keys as published; `make_network_config` gives them the field's names.
 
     Args:
         kwargs: the keys of ``config.json``; the defaults are ChatGLM-6B v1.1's.
@@ -53,12 +54,18 @@ class ChatGLMConfig(PreTrainedConfig):
                 f"({kwargs.get('_name_or_path') or 'ChatGLM2, ChatGLM3 or GLM-4'}). Load it with "
                 "glm_core.load(path), or chat with: glm run cli --model PATH"
             )
+        # Kept from transformers, which would put layers into the network that nothing of ours knows.
+        self.stored_formats = {key: kwargs.pop(key) for key in FORMAT_KEYS if key in kwargs}
         super().__post_init__(**kwargs)
 
-    def network_config(self) -> NetworkConfig:
-        """Return the shape of the network."""
-        return NetworkConfig.from_checkpoint(self.published())
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is written to ``config.json``: no word of a format that loading has undone."""
+        return {key: value for key, value in super().to_dict().items() if key != "stored_formats"}
 
-    def published(self) -> dict[str, Any]:
+    def make_network_config(self) -> NetworkConfig:
+        """Return the shape of the network."""
+        return NetworkConfig.from_checkpoint(self.to_published())
+
+    def to_published(self) -> dict[str, Any]:
         """Return the keys and values of a ``config.json``."""
         return dict(self.to_dict())

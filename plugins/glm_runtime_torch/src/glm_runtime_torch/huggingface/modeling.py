@@ -22,20 +22,21 @@ from glm_core.records import ChatRequest, Message, QuantizationScheme, Sampling,
 from ..adapters.prefix import StoredPrefix
 from ..architectures.chatglm import ChatGLM, ChatGLMLayout
 from ..families.registry import CHATGLM
-from ..model.device_map import map_of
+from ..model.device_map import find_device_map
 from ..model.torch_model import TorchModel
-from ..network.decoder import language_model_loss
-from ..network.layout import batch_layout
+from ..network.decoder import compute_language_model_loss
+from ..network.layout import lay_out_batch
 from ..network.prefix_encoder import PrefixedKeyValues
 from ..quantization import expect_stored_form, quantize_in_place
 from .configuration import ChatGLMConfig
 from .placing import place_by_backend, require_device
+from .stored_weights import check_compute_dtype, read_weights
 
 if TYPE_CHECKING:
     from ..network.prefix_encoder import PrefixEncoder
     from .tokenization import ChatGLMTokenizer
 
-PREFIX_DROPOUT = 0.1
+PREFIX_DROPOUT = 0.1  # the original's, of `PrefixEncoder`'s output in training
 # A backend for the processor would set the threads of a program that is not ours.
 PLACED_BY_THE_RUNTIME = ("cpu",)
 
@@ -58,13 +59,13 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__(config)
-        network = ChatGLM(config.network_config())
+        network = ChatGLM(config.make_network_config())
         self.transformer, self.lm_head = network.transformer, network.lm_head
         # The network is no submodule, since every name would be there twice. It has the same table of
         # modules, so what replaces a part of the one (resizing, quantisation) replaces it in the other.
         network._modules = self._modules
         self.__dict__["network"] = network
-        expect_stored_form(network, config.published())
+        expect_stored_form(network, config.to_published())
         if config.quantization_embeddings:
             self._tied_weights_keys = {
                 f"lm_head.{part}": f"transformer.word_embeddings.{part}"
@@ -79,6 +80,27 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         loaded = super().from_pretrained(*arguments, **settings)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze_base()
         return loaded
+
+    @classmethod
+    def get_init_context(cls, dtype: Any, *arguments: Any, **settings: Any) -> Any:
+        """Prepare to build the network in a dtype, as transformers does; refuse one that only stores."""
+        check_compute_dtype(dtype)
+        return super().get_init_context(dtype, *arguments, **settings)
+
+    @staticmethod
+    def _load_pretrained_model(
+        model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, *arguments: Any, **settings: Any
+    ) -> Any:
+        """Fill the model as transformers does, with what `read_weights` finds to be its weights."""
+        config = model.config
+        stored = {**config.stored_formats, "quantization_bit": config.quantization_bit}
+        quantizes = load_config.hf_quantizer is not None
+        state_dict = read_weights(
+            model, state_dict, checkpoint_files, stored, load_config.dtype, quantizes=quantizes
+        )
+        return PreTrainedModel._load_pretrained_model(
+            model, state_dict, checkpoint_files, load_config, *arguments, **settings
+        )
 
     @property
     def prefix_encoder(self) -> PrefixEncoder | None:
@@ -139,8 +161,8 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
         if past_key_values is None and use_cache:
             past_key_values = DynamicCache(config=self.config)
-        position_ids, visible = self._layout(input_ids, position_ids, attention_mask)
-        store, num_prefix = self._store(past_key_values)
+        position_ids, visible = self._complete_layout(input_ids, position_ids, attention_mask)
+        store, num_prefix = self._choose_store(past_key_values)
         if num_prefix:
             front = visible.new_ones((*visible.shape[:-1], num_prefix))
             visible = torch.cat((front, visible), dim=-1)
@@ -150,7 +172,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
         logits = self.network.compute_logits(h)
         output = CausalLMOutputWithPast(
-            loss=None if labels is None else language_model_loss(logits, labels),
+            loss=None if labels is None else compute_language_model_loss(logits, labels),
             logits=logits,
             past_key_values=past_key_values if use_cache else None,
             hidden_states=None if hidden is None else tuple(hidden),
@@ -169,7 +191,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         done = 0 if past_key_values is None else past_key_values.get_seq_length()
         done = max(done - self._prefix_length, 0)
         padding = None if attention_mask is None else attention_mask == 0
-        position_ids, visible = batch_layout(self._layout_of, input_ids, padding, start=done)
+        position_ids, visible = lay_out_batch(self._find_layout, input_ids, padding, start=done)
         return {
             "input_ids": input_ids[:, done:],
             "position_ids": position_ids,
@@ -284,7 +306,7 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ),
             seed=seed,
         )
-        model = self._started(tokenizer)
+        model = self._start_runtime_model(tokenizer)
         was_training, reply = self.training, ""
         self.eval()
         try:
@@ -296,14 +318,14 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             model.close()
             self.train(was_training)
 
-    def _started(self, tokenizer: ChatGLMTokenizer) -> TorchModel:
+    def _start_runtime_model(self, tokenizer: ChatGLMTokenizer) -> TorchModel:
         """Return this model ready for one conversation; on a GPU with the kernels of that GPU's backend."""
         if self.device.type not in PLACED_BY_THE_RUNTIME:
             placed = place_by_backend(self, tokenizer)
             if placed is not None:
                 return placed
         model = self.as_runtime_model("model", tokenizer)
-        model.start(self.device if self.network.route is None else map_of(self.network), slots=1)
+        model.start(self.device if self.network.route is None else find_device_map(self.network), slots=1)
         return model
 
     def _chat_with_beams(
@@ -314,23 +336,23 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         settings: dict[str, Any],
     ) -> str:
         messages: Sequence[Message] = build_messages(past, query)
-        prompt = torch.tensor([tokenizer.chat_tokenizer.chat_prompt(messages)], device=self.device)
+        prompt = torch.tensor([tokenizer.chat_tokenizer.encode_chat(messages)], device=self.device)
         output = self.generate(prompt, **settings)[0, prompt.shape[1] :].tolist()
-        return tokenizer.chat_tokenizer.reply_filter().feed(tokenizer.decode(output), last=True)
+        return tokenizer.chat_tokenizer.make_reply_filter().feed(tokenizer.decode(output), last=True)
 
     def _freeze_base(self) -> None:
         if self.prefix_encoder is not None:
             self.requires_grad_(False)
             self.prefix_encoder.requires_grad_(True)
 
-    def _layout_of(self, prompt: Sequence[int]) -> ChatGLMLayout:
-        return ChatGLMLayout.of_prompt(self.network.config, prompt)
+    def _find_layout(self, prompt: Sequence[int]) -> ChatGLMLayout:
+        return ChatGLMLayout.from_prompt(self.network.config, prompt)
 
     @property
     def _prefix_length(self) -> int:
         return 0 if self.prefix_encoder is None else self.prefix_encoder.pre_seq_len
 
-    def _layout(
+    def _complete_layout(
         self, input_ids: Tensor | None, position_ids: Tensor | None, attention_mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return positions ``[B, R, T]`` and visibility ``[B, 1, T, S]``, the prefix left out."""
@@ -344,12 +366,12 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 raise ValueError(
                     "inputs_embeds needs position_ids and a 4D attention_mask: no ids to build them from"
                 )
-            built_positions, built_visible = batch_layout(self._layout_of, input_ids, padding)
+            built_positions, built_visible = lay_out_batch(self._find_layout, input_ids, padding)
             position_ids = built_positions if position_ids is None else position_ids
             visible = built_visible if visible is None else visible
         return (position_ids.unsqueeze(1) if position_ids.dim() == 2 else position_ids), visible
 
-    def _store(self, past_key_values: Cache | None) -> tuple[Any, int]:
+    def _choose_store(self, past_key_values: Cache | None) -> tuple[Any, int]:
         """Return where layers put keys and values, and how many prefix columns the mask still lacks."""
         if self.prefix_encoder is None:
             return past_key_values, 0

@@ -9,16 +9,18 @@ import torch
 from torch import nn
 
 from ..architectures.chatglm import ChatGLM
-from ..model.device_map import DeviceMap, Parts, parts_of, read_map, split
-from ..network.empty_weights import empty_weights
-from ..network.kv_cache import bytes_per_slot
-from ..network.parameters import unique_parameters
+from ..model.device_map import DeviceMap, Parts, find_parts, resolve_device_map, split
+from ..network.empty_weights import build_without_weights
+from ..network.kv_cache import compute_slot_bytes
+from ..network.parameters import list_unique_parameters
 from ..network.route import Move, move_tensor
 from ..quantization import expect_stored_form
 from .configuration import ChatGLMConfig
 from .modeling import ChatGLMForConditionalGeneration
 
-# What computing takes on each device beside weights and KV cache.
+# What computing takes on each device beside weights and KV cache: a round number above what
+# `glm_runtime_torch.model.fitting` estimates for one conversation of ChatGLM-6B, since a program of
+# transformers does not say before how long its inputs and batches will be.
 WORKSPACE_BYTES = 600 * 2**20
 CONFIG_SETTINGS = frozenset(
     {"cache_dir", "revision", "token", "local_files_only", "subfolder", "force_download"}
@@ -46,7 +48,7 @@ def load_on_devices(
     Args:
         checkpoint_path: directory or hub id.
         free_bytes: device to its free memory, in the order in which blocks are dealt out.
-        device_map: the user's own map; see `glm_runtime_torch.model.device_map.read_map`.
+        device_map: the user's own map; see `glm_runtime_torch.model.device_map.resolve_device_map`.
         put: moves a module to a device.
         move: copies a tensor to a device, at every hop of the hidden states.
         **settings: passed on to ``from_pretrained``.
@@ -59,11 +61,11 @@ def load_on_devices(
     config = ChatGLMConfig.from_pretrained(
         checkpoint_path, **{name: value for name, value in settings.items() if name in CONFIG_SETTINGS}
     )
-    parts = _parts(config)
+    parts = _describe_parts(config)
     places = (
         _split(parts, config, free_bytes)
         if device_map is None
-        else read_map(parts, device_map, list(free_bytes), next(iter(free_bytes)).type)
+        else resolve_device_map(parts, device_map, list(free_bytes), next(iter(free_bytes)).type)
     )
     model = ChatGLMForConditionalGeneration.from_pretrained(
         checkpoint_path, **{"dtype": torch.float16, **settings}
@@ -73,23 +75,23 @@ def load_on_devices(
         put(model.get_submodule(name), device)
     if model.prefix_encoder is not None:
         put(model.prefix_encoder, places.places[parts.units[0].name])
-    model.network.route = places.route(parts, move=move)
+    model.network.route = places.make_route(parts, move=move)
     return model
 
 
-def _parts(config: ChatGLMConfig) -> Parts:
+def _describe_parts(config: ChatGLMConfig) -> Parts:
     """Return the units of the network that a configuration describes, in half precision."""
-    with empty_weights():
-        network = ChatGLM(config.network_config())
-        expect_stored_form(network, config.published())
+    with build_without_weights():
+        network = ChatGLM(config.make_network_config())
+        expect_stored_form(network, config.to_published())
     sizes = {
         name: parameter.numel() * (2 if parameter.is_floating_point() else 1)
-        for name, parameter in unique_parameters(network)
+        for name, parameter in list_unique_parameters(network)
     }
-    return parts_of(network, sizes)
+    return find_parts(network, sizes)
 
 
 def _split(parts: Parts, config: ChatGLMConfig, free_bytes: Mapping[torch.device, int]) -> DeviceMap:
-    sizes = config.network_config().dimensions
-    layer = bytes_per_slot(1, sizes.num_kv_heads, sizes.context_length, sizes.head_dim, torch.float16)
+    sizes = config.make_network_config().dimensions
+    layer = compute_slot_bytes(1, sizes.num_kv_heads, sizes.context_length, sizes.head_dim, torch.float16)
     return split(parts, {device: size - WORKSPACE_BYTES for device, size in free_bytes.items()}, layer)

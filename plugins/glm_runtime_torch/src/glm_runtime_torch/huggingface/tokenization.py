@@ -118,7 +118,7 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         length = len(ids) if max_length is None else max_length
         if pad_to_multiple_of:
             length = -(-length // pad_to_multiple_of) * pad_to_multiple_of
-        positions, blocked = self._positions_and_mask(ids)
+        positions, blocked = self._make_positions_and_mask(ids)
         front = max(length - len(ids), 0)
         encoded_inputs["input_ids"] = [self.pad_token_id] * front + ids
         encoded_inputs["position_ids"] = np.pad(positions, [(0, 0), (front, 0)])
@@ -127,7 +127,7 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         )
         return encoded_inputs
 
-    def _positions_and_mask(self, ids: list[int]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def _make_positions_and_mask(self, ids: list[int]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return positions ``[2, S]`` and mask ``[1, S, S]`` (True = blocked) of one unpadded row.
 
         The tokenizer prefers ``[MASK]`` to ``[gMASK]``, the model the reverse; they differ only

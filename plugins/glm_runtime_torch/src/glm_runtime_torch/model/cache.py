@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ..network.attention import DecodeAttention
-from ..network.kv_cache import KVCache, bytes_per_slot, choose_slots
+from ..network.kv_cache import KVCache, choose_slots, compute_slot_bytes
 from ..network.language_model import Dimensions
 
 
@@ -38,7 +38,7 @@ def reserve_cache(
         OutOfMemoryError: not even one conversation fits.
     """
     layers, heads, head_dim = dimensions.num_layers, dimensions.num_kv_heads, dimensions.head_dim
-    slot_bytes = bytes_per_slot(layers, heads, capacity, head_dim, dtype)
+    slot_bytes = compute_slot_bytes(layers, heads, capacity, head_dim, dtype)
     return KVCache(
         num_layers=layers,
         num_slots=choose_slots(slots, slot_bytes, memory_bytes),

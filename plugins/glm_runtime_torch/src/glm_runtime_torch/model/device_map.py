@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from glm_core import ConfigError, DeviceError, OutOfMemoryError
 
 from ..network.language_model import LanguageModel
-from ..network.parameters import unique_parameters
-from ..network.route import Move, Route, move_tensor
+from ..network.parameters import list_unique_parameters
+from ..network.route import DeviceRoute, Move, move_tensor
 
 
 @dataclass(frozen=True)
-class Unit:
+class NetworkUnit:
     """A part of a network that is not divided.
 
     Attributes:
@@ -45,7 +45,7 @@ class Parts:
         together: names of units that share weights.
     """
 
-    units: tuple[Unit, ...]
+    units: tuple[NetworkUnit, ...]
     together: tuple[tuple[str, ...], ...]
 
     @property
@@ -54,7 +54,7 @@ class Parts:
         return tuple(unit.name for unit in self.units)
 
     @property
-    def blocks(self) -> tuple[Unit, ...]:
+    def blocks(self) -> tuple[NetworkUnit, ...]:
         """The transformer blocks in order."""
         return tuple(unit for unit in self.units if unit.layer is not None)
 
@@ -74,7 +74,7 @@ class DeviceMap:
         """Every device that holds something, in the order of the units."""
         return tuple(dict.fromkeys(self.places.values()))
 
-    def of(self, name: str) -> torch.device:
+    def find_device(self, name: str) -> torch.device:
         """Return the device of a module or parameter by its full name; others go with the first unit."""
         found = next((each for each in _with_ancestors(name) if each in self.places), None)
         return next(iter(self.places.values())) if found is None else self.places[found]
@@ -84,24 +84,24 @@ class DeviceMap:
         for name, device in self.places.items():
             network.get_submodule(name).to(device)
 
-    def blocks(self, parts: Parts) -> tuple[torch.device, ...]:
+    def list_block_devices(self, parts: Parts) -> tuple[torch.device, ...]:
         """Return the device of each block."""
         return tuple(self.places[unit.name] for unit in parts.blocks)
 
-    def route(self, parts: Parts, *, move: Move = move_tensor) -> Route | None:
+    def make_route(self, parts: Parts, *, move: Move = move_tensor) -> DeviceRoute | None:
         """Return the way of hidden states; ``None`` if everything is on one device."""
         if len(self.devices) == 1:
             return None
         embedding, *_, norm, head = (self.places[unit.name] for unit in parts.units)
-        return Route(embedding, self.blocks(parts), norm, head, move=move)
+        return DeviceRoute(embedding, self.list_block_devices(parts), norm, head, move=move)
 
 
-def one_device(parts: Parts, device: torch.device) -> DeviceMap:
+def make_single_device_map(parts: Parts, device: torch.device) -> DeviceMap:
     """Return the map that puts everything on one device."""
     return DeviceMap(dict.fromkeys(parts.names, device))
 
 
-def parts_of(network: LanguageModel, sizes: Mapping[str, int] | None = None) -> Parts:
+def find_parts(network: LanguageModel, sizes: Mapping[str, int] | None = None) -> Parts:
     """Return the units of a network, which may be on the meta device.
 
     Args:
@@ -109,20 +109,21 @@ def parts_of(network: LanguageModel, sizes: Mapping[str, int] | None = None) -> 
         sizes: parameter name to bytes, where they are not the tensor's own.
     """
     names = network.part_names
-    layers = {names.block(layer): layer for layer in range(network.dimensions.num_layers)}
+    layers = {names.name_block(layer): layer for layer in range(network.dimensions.num_layers)}
     unit_names = (names.embedding, *layers, names.final_norm, names.head)
     weights = dict.fromkeys(unit_names, 0)
-    sizes = {name: value.nbytes for name, value in unique_parameters(network)} if sizes is None else sizes
+    if sizes is None:
+        sizes = {name: value.nbytes for name, value in list_unique_parameters(network)}
     for name, size in sizes.items():
-        weights[_unit_of(name, unit_names)] += size
-    units = tuple(Unit(name, weights[name], layers.get(name)) for name in unit_names)
-    return Parts(units, _sharing({name: network.get_submodule(name) for name in unit_names}))
+        weights[_find_unit(name, unit_names)] += size
+    units = tuple(NetworkUnit(name, weights[name], layers.get(name)) for name in unit_names)
+    return Parts(units, _find_sharing({name: network.get_submodule(name) for name in unit_names}))
 
 
-def map_of(network: LanguageModel) -> DeviceMap:
+def find_device_map(network: LanguageModel) -> DeviceMap:
     """Return where the units of a network in memory are now."""
     return DeviceMap(
-        {name: _tensors(network.get_submodule(name))[0].device for name in parts_of(network).names}
+        {name: _list_tensors(network.get_submodule(name))[0].device for name in find_parts(network).names}
     )
 
 
@@ -149,7 +150,7 @@ def split(
     devices, free = list(free_bytes), [max(0, size) for size in free_bytes.values()]
     for home in range(len(devices)):
         base = [rest if index == home else 0 for index in range(len(devices))]
-        counts = _fullest_least(blocks, base, free)
+        counts = _balance_blocks(blocks, base, free)
         if counts is not None:
             dealt = [device for device, count in zip(devices, counts, strict=True) for _ in range(count)]
             return DeviceMap(
@@ -165,7 +166,7 @@ def split(
     )
 
 
-def read_map(
+def resolve_device_map(
     parts: Parts, written: Mapping[str, object], devices: Sequence[torch.device], device_type: str = "cuda"
 ) -> DeviceMap:
     """Return a map that a user wrote, checked against the network.
@@ -195,10 +196,12 @@ def read_map(
                 f"there are: {there}"
             )
         places[name] = allowed
-    found = {unit: _longest(unit, places) for unit in parts.names}
+    found = {unit: _find_longest_name(unit, places) for unit in parts.names}
     missing = [unit for unit, device in found.items() if device is None]
     if missing:
-        raise ConfigError(f"device_map leaves out {_listed(missing)}; give each a device, or add a key ''")
+        raise ConfigError(
+            f"device_map leaves out {_format_names(missing)}; give each a device, or add a key ''"
+        )
     whole = {unit: device for unit, device in found.items() if device is not None}
     for group in parts.together:
         if len({whole[name] for name in group}) > 1:
@@ -207,24 +210,24 @@ def read_map(
     return DeviceMap(whole)
 
 
-def _unit_of(name: str, units: Sequence[str]) -> str:
+def _find_unit(name: str, units: Sequence[str]) -> str:
     """Return the unit that a parameter belongs to; what is in none (a prefix encoder) goes with the first."""
     return next((each for each in _with_ancestors(name) if each in units), units[0])
 
 
-def _sharing(modules: Mapping[str, nn.Module]) -> tuple[tuple[str, ...], ...]:
+def _find_sharing(modules: Mapping[str, nn.Module]) -> tuple[tuple[str, ...], ...]:
     owners: dict[int, list[str]] = {}
     for name, module in modules.items():
-        for tensor in _tensors(module):
+        for tensor in _list_tensors(module):
             owners.setdefault(id(tensor), []).append(name)
     return tuple(dict.fromkeys(tuple(names) for names in owners.values() if len(names) > 1))
 
 
-def _tensors(module: nn.Module) -> tuple[Tensor, ...]:
+def _list_tensors(module: nn.Module) -> tuple[Tensor, ...]:
     return (*module.parameters(), *module.buffers())
 
 
-def _fullest_least(blocks: Sequence[int], base: Sequence[int], free: Sequence[int]) -> list[int] | None:
+def _balance_blocks(blocks: Sequence[int], base: Sequence[int], free: Sequence[int]) -> list[int] | None:
     """Return how many blocks each device takes, in order; ``None`` if they do not fit.
 
     The share of the fullest device is the base and some row of blocks over the free bytes of one of
@@ -244,11 +247,13 @@ def _fullest_least(blocks: Sequence[int], base: Sequence[int], free: Sequence[in
         },
         key=lambda share: share[0] / share[1],
     )
-    works = bisect.bisect_left(shares, True, key=lambda share: _dealt(sums, base, free, share) is not None)
-    return _dealt(sums, base, free, shares[works]) if works < len(shares) else None
+    works = bisect.bisect_left(
+        shares, True, key=lambda share: _deal_blocks(sums, base, free, share) is not None
+    )
+    return _deal_blocks(sums, base, free, shares[works]) if works < len(shares) else None
 
 
-def _dealt(
+def _deal_blocks(
     sums: Sequence[int], base: Sequence[int], free: Sequence[int], share: tuple[int, int]
 ) -> list[int] | None:
     """Deal blocks out in order, no device fuller than a share (numerator, denominator) of its free bytes."""
@@ -268,7 +273,7 @@ def _refuse_unknown(parts: Parts, written: Mapping[str, object]) -> None:
     for name in written:
         if name and name not in known and not any(name.startswith(f"{unit}.") for unit in parts.names):
             near = difflib.get_close_matches(name, known, n=1)
-            instead = f"did you mean {near[0]!r}?" if near else f"there are: {_listed(parts.names)}"
+            instead = f"did you mean {near[0]!r}?" if near else f"there are: {_format_names(parts.names)}"
             raise ConfigError(f"device_map names {name!r}, which the model has not; {instead}")
         inside = next((unit for unit in parts.names if name.startswith(f"{unit}.")), None)
         if inside is not None:
@@ -281,7 +286,7 @@ def _with_ancestors(name: str) -> list[str]:
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
-def _longest(unit: str, places: Mapping[str, torch.device]) -> torch.device | None:
+def _find_longest_name(unit: str, places: Mapping[str, torch.device]) -> torch.device | None:
     return next((places[name] for name in [*_with_ancestors(unit), ""] if name in places), None)
 
 
@@ -299,6 +304,6 @@ def _parse_device(name: str, value: object, device_type: str) -> torch.device:
     )
 
 
-def _listed(names: Sequence[str]) -> str:
+def _format_names(names: Sequence[str]) -> str:
     shown = ", ".join(names[:4])
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"

@@ -14,23 +14,34 @@ from glm_core import CheckpointError, RequestError, Sampling
 from glm_core.records import ModelSource
 
 from ..adapters.files import BaseModel
-from ..adapters.fingerprint import fingerprint_of_checkpoint
+from ..adapters.fingerprint import fingerprint_checkpoint
 from ..adapters.loading import load_adapter, load_built_in_adapter
-from ..checkpoints.config_file import read_json
+from ..checkpoints.json_file import read_json
 from ..checkpoints.reader import Checkpoint
-from ..families.registry import Family, family_of
-from ..network.empty_weights import empty_weights
-from ..network.language_model import Dimensions, LanguageModel
-from ..network.parameters import count_parameters, unique_parameters
+from ..checkpoints.requirements import require_parameters
+from ..checkpoints.scaled_weights import open_model_weights
+from ..families.registry import Family, find_family
+from ..network.empty_weights import build_without_weights
+from ..network.language_model import LanguageModel
+from ..network.parameters import count_parameters, list_aliases, list_unique_parameters
 from ..quantization import expect_stored_form
 from ..tokenizers import ChatTokenizer
 from .torch_model import TorchModel
 
 
-def recognised_family(directory: Path) -> Family | None:
-    """Return the family of a checkpoint directory, from ``config.json`` alone; ``None`` if it is not ours."""
+def recognize_family(directory: Path, wanted: str = "") -> Family | None:
+    """Return the family of a checkpoint directory, from its small files; ``None`` if it is not ours.
+
+    Args:
+        directory: holds ``config.json``.
+        wanted: the family that the user names; empty = whichever it is.
+
+    Raises:
+        CheckpointError: ``config.json`` is damaged.
+        ConfigError: it cannot be of the wanted family.
+    """
     config = read_json(directory / CONFIG) if (directory / CONFIG).is_file() else None
-    return None if config is None else family_of(config)
+    return None if config is None else find_family(config, directory, wanted)
 
 
 def open_directory(source: ModelSource, directory: Path, family: Family, dtype: torch.dtype) -> TorchModel:
@@ -42,16 +53,16 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
     """
     raw = read_json(directory / CONFIG)
     config = read_config(directory, raw, family)
-    tokenizer = family.tokenizer(directory)
-    with empty_weights():
-        network = family.build(config)
-    _check_vocabulary(directory, tokenizer, network.dimensions)
-    checkpoint = Checkpoint(directory)
-    with empty_weights():
+    tokenizer = family.read_tokenizer(directory)
+    checkpoint = open_model_weights(directory, raw)
+    network = build_network(family, config, checkpoint)
+    _check_vocabulary(directory, tokenizer, network)
+    with build_without_weights():
         num_parameters = count_parameters(network)
         _expect_stored_form(directory, raw, network)
-    checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
-    base = BaseModel(source.name, fingerprint_of_checkpoint(checkpoint)) if source.adapters else None
+    checkpoint.rename_tied(list_aliases(network))
+    require_parameters(checkpoint, dict(list_unique_parameters(network)))
+    base = BaseModel(source.name, fingerprint_checkpoint(checkpoint)) if source.adapters else None
     adapters = {name: load_adapter(path, family, config, base) for name, path in source.adapters.items()}
     return TorchModel(
         source.name,
@@ -63,12 +74,12 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
         checkpoint=checkpoint,
         adapters=adapters,
         base_adapter=load_built_in_adapter(checkpoint, family, config),
-        sampling=_sampling_defaults(directory, family.sampling),
+        sampling=_read_sampling_defaults(directory, family.sampling),
         num_parameters=num_parameters,
     )
 
 
-def _sampling_defaults(directory: Path, family: Sampling) -> Sampling:
+def _read_sampling_defaults(directory: Path, family: Sampling) -> Sampling:
     """Return the family's defaults, with what the checkpoint's ``generation_config.json`` says on top."""
     path = directory / GENERATION_CONFIG
     if not path.is_file():
@@ -94,8 +105,8 @@ def read_config(directory: Path, raw: Mapping[str, Any], family: Family) -> Any:
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
         raise CheckpointError(
-            f"{directory / 'config.json'} does not describe a {family.name} model: {reason}; "
-            "download it again."
+            f"{directory / CONFIG} does not describe a {family.name} model: {reason}; "
+            "correct it, or download it again."
         ) from error
 
 
@@ -106,14 +117,46 @@ def _expect_stored_form(directory: Path, raw: Mapping[str, Any], network: Langua
         raise CheckpointError(f"{directory / 'config.json'}: {error}") from error
 
 
-def _check_vocabulary(directory: Path, tokenizer: ChatTokenizer, sizes: Dimensions) -> None:
+def build_network(family: Family, config: Any, checkpoint: Checkpoint) -> LanguageModel:
+    """Return the network of a configuration without weights, once its files are known to be as large.
+
+    Raises:
+        CheckpointError: the weight files cannot hold such a network, or there is none.
+    """
+    needed = family.count_tensors(config)
+    if needed > len(checkpoint):
+        # Before it is built: a configuration of a thousand layers is written in a moment.
+        blocks = family.read_dimensions(config).num_layers
+        raise CheckpointError(
+            f"{checkpoint.directory}: config.json describes {blocks:,} blocks of at least {needed:,} "
+            f"tensors, the weight files hold {len(checkpoint):,}; the checkpoint is incomplete or of another "
+            "model. Download it again."
+        )
+    try:
+        with build_without_weights():
+            return family.build(config)
+    except Exception as error:  # libraries' networks refuse a configuration with any error
+        raise CheckpointError(
+            f"{checkpoint.directory / CONFIG} describes no network that can be built: {error}; "
+            "download it again."
+        ) from error
+
+
+def _check_vocabulary(directory: Path, tokenizer: ChatTokenizer, network: LanguageModel) -> None:
+    sizes = network.dimensions
     if tokenizer.vocab_size > sizes.vocab_size:
         found = f"has {tokenizer.vocab_size} pieces, the model's embedding only {sizes.vocab_size} rows"
     elif sizes.eos_token_id not in tokenizer.stop_token_ids:
         ends = ", ".join(map(str, sorted(tokenizer.stop_token_ids)))
         found = f"ends answers with token {ends}, config.json with {sizes.eos_token_id}"
     else:
-        return
+        try:
+            prompt = tokenizer.encode_completion("")
+            if prompt:
+                network.find_layout(prompt)
+            return
+        except ValueError as error:  # config.json has other ids for the control tokens
+            found = f"and config.json disagree about control tokens: {error}"
     raise CheckpointError(
         f"{directory}: the vocabulary {found}; they are of different models. "
         "Take the vocabulary that was published with these weights."

@@ -24,7 +24,7 @@ from glm_core.records import ChatRequest, DeltaStream, QuantizationScheme
 
 from ..adapters.adapter import Adapter, StoredAdapter
 from ..adapters.files import BaseModel
-from ..adapters.fingerprint import fingerprint_of_checkpoint, fingerprint_of_parameters
+from ..adapters.fingerprint import fingerprint_checkpoint, fingerprint_parameters
 from ..adapters.loading import load_adapter
 from ..checkpoints.reader import Checkpoint
 from ..families.registry import Family
@@ -36,14 +36,14 @@ from ..network.language_model import LanguageModel
 from ..network.parameters import (
     KEPT_IN_FLOAT32,
     count_parameters,
+    count_resident_bytes,
+    list_unique_parameters,
     replace_parameter,
-    resident_bytes,
-    unique_parameters,
 )
 from ..quantization import quantize_from_files, quantize_in_place
 from ..tokenizers import ChatTokenizer, ToolTokenizer
 from .cache import reserve_cache
-from .device_map import DeviceMap, Parts, parts_of
+from .device_map import DeviceMap, Parts, find_parts
 
 CPU = torch.device("cpu")
 # What the adapter of requests that name none is called where it has to be named.
@@ -137,23 +137,23 @@ class TorchModel:
     def base(self) -> BaseModel:
         """What adapters say of the model that they belong to; a few megabytes are read to tell."""
         if self._checkpoint is not None:
-            return BaseModel(self.info.name, fingerprint_of_checkpoint(self._checkpoint))
+            return BaseModel(self.info.name, fingerprint_checkpoint(self._checkpoint))
         if self.dtype == torch.bfloat16:  # rounded differently, so nothing can be told
             return BaseModel(self.info.name)
-        return BaseModel(self.info.name, fingerprint_of_parameters(self.network.named_parameters()))
+        return BaseModel(self.info.name, fingerprint_parameters(self.network.named_parameters()))
 
-    def weight_bytes(self, *, unread_only: bool = False) -> int:
+    def count_weight_bytes(self, *, unread_only: bool = False) -> int:
         """Return the bytes that all weights take in memory, or only those that are still to be read."""
         return sum(
-            parameter.numel() * self._dtype_of(name, parameter).itemsize
-            for name, parameter in unique_parameters(self.network)
+            parameter.numel() * self._choose_dtype(name, parameter).itemsize
+            for name, parameter in list_unique_parameters(self.network)
             if parameter.is_meta or not unread_only
         )
 
     @property
     def is_quantized(self) -> bool:
         """Whether the blocks' linear layers are stored integers."""
-        return not self.network.block_linears()
+        return not self.network.find_block_linears()
 
     @property
     def adapter_positions(self) -> int:
@@ -183,10 +183,10 @@ class TorchModel:
     def parts(self) -> Parts:
         """The parts of the network that may be on different devices, with the memory that they will take."""
         sizes = {
-            name: parameter.numel() * self._dtype_of(name, parameter).itemsize
-            for name, parameter in unique_parameters(self.network)
+            name: parameter.numel() * self._choose_dtype(name, parameter).itemsize
+            for name, parameter in list_unique_parameters(self.network)
         }
-        return parts_of(self.network, sizes)
+        return find_parts(self.network, sizes)
 
     def materialize(
         self, place: torch.device | DeviceMap, modules: Iterable[nn.Module] | None = None
@@ -212,12 +212,12 @@ class TorchModel:
         wanted = None
         if modules is not None:
             wanted = {id(parameter) for module in modules for parameter in module.parameters()}
-        for name, parameter in unique_parameters(self.network):
+        for name, parameter in list_unique_parameters(self.network):
             if wanted is not None and id(parameter) not in wanted:
                 continue
-            device = place.of(name) if isinstance(place, DeviceMap) else place
+            device = place.find_device(name) if isinstance(place, DeviceMap) else place
             if parameter.is_meta:
-                value = self._checkpoint.read(name, dtype=self._dtype_of(name, parameter), device=device)
+                value = self._checkpoint.read(name, dtype=self._choose_dtype(name, parameter), device=device)
                 replace_parameter(self.network, parameter, value)
             elif parameter.device != device:
                 replace_parameter(self.network, parameter, parameter.to(device))
@@ -290,7 +290,7 @@ class TorchModel:
         self.info = dataclasses.replace(
             self.info,
             context_length=context_length or self.info.context_length,
-            weight_bytes=resident_bytes(self.network),
+            weight_bytes=count_resident_bytes(self.network),
             devices=tuple(map(str, devices)),
             dtype=str(self.dtype).removeprefix("torch."),
         )
@@ -326,12 +326,12 @@ class TorchModel:
         """Return where inputs go, where each block is (``None`` = there), and all devices."""
         if not isinstance(place, DeviceMap):
             return place, None, (place,)
-        parts = parts_of(self.network)
+        parts = find_parts(self.network)
         if not self.is_borrowed:  # one that somebody else divided has its route
-            self.network.route = place.route(parts)
-        return place.places[parts.units[0].name], place.blocks(parts), place.devices
+            self.network.route = place.make_route(parts)
+        return place.places[parts.units[0].name], place.list_block_devices(parts), place.devices
 
-    def add_adapter(self, name: str, directory: Path) -> None:
+    def add_adapter(self, name: str, directory: Path, inside: Path | None = None) -> None:
         """Load an adapter beside those there are; running answers go on meanwhile.
 
         A slot of the KV cache is as large as it was at the start: what the adapter's positions take
@@ -340,12 +340,13 @@ class TorchModel:
         Raises:
             AdapterError: the name is taken, the adapter is damaged or of another model, or it is
                 longer than a slot of the KV cache.
+            OutsideFolderError: a file to read is not inside ``inside``.
             OutOfMemoryError: its keys and values do not fit.
             ClosedError: the model has no engine.
         """
         engine = self.engine
         engine.adapters.check(name)
-        stored = load_adapter(directory, self.family, self.config, self.base)
+        stored = load_adapter(directory, self.family, self.config, self.base, inside)
         engine.adapters.check(name, stored.num_positions)
         try:
             adapter = self._place_adapter(name, stored, engine.device)
@@ -374,7 +375,7 @@ class TorchModel:
     def _list_adapters(self) -> None:
         self.info = dataclasses.replace(self.info, adapters=self.engine.adapters.names)
 
-    def _dtype_of(self, name: str, parameter: Tensor) -> torch.dtype:
+    def _choose_dtype(self, name: str, parameter: Tensor) -> torch.dtype:
         if not parameter.is_floating_point():
             return parameter.dtype
         return torch.float32 if name.endswith(KEPT_IN_FLOAT32) else self.dtype

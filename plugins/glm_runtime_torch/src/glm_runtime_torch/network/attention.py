@@ -107,7 +107,7 @@ class TorchDecodeAttention:
         for row, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
             keys[slot, :, length - 1], values[slot, :, length - 1] = k[row, :, 0], v[row, :, 0]
             seen = keys[slot : slot + 1, :, :length], values[slot : slot + 1, :, :length]
-            rows.append(scaled_product(q[row : row + 1], *seen))
+            rows.append(compute_attention(q[row : row + 1], *seen))
         return torch.cat(rows)
 
 
@@ -139,16 +139,16 @@ def attend(
     q, k = rotary.rotate(q), rotary.rotate(k)
     if store is not None:
         k, v = store.update(k, v, layer)
-    return scaled_product(q, k, v, mask)
+    return compute_attention(q, k, v, mask)
 
 
-def scaled_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def compute_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return softmax attention ``[B, T, N * H]`` of q ``[B, N, T, H]`` over k, v ``[B, G, S, H]``."""
     context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=k.shape[1] != q.shape[1])
     return context.transpose(1, 2).flatten(2)
 
 
-def visibility_mask(
+def build_visibility_mask(
     query_index: Tensor, bidirectional: Tensor, num_keys: int, key_padding: Tensor | None = None
 ) -> Tensor:
     """Return which keys each query sees: the bidirectional front, and everything up to itself.

@@ -25,7 +25,7 @@ IGNORED_LABEL = -100
 
 
 class DecoderBlock(nn.Module, ABC):
-    """One transformer block in the two halves of `prefill.Block`; attention stands between.
+    """One transformer block in the two halves of `prefill.PrefillBlock`; attention stands between.
 
     Args:
         layer: its number.
@@ -61,11 +61,11 @@ class DecoderBlock(nn.Module, ABC):
 
     @abstractmethod
     def project(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return residual, queries, keys and values; see `prefill.Block.project`."""
+        """Return residual, queries, keys and values; see `prefill.PrefillBlock.project`."""
 
     @abstractmethod
     def finish(self, residual: Tensor, context: Tensor) -> Tensor:
-        """Return the block's output; see `prefill.Block.finish`."""
+        """Return the block's output; see `prefill.PrefillBlock.finish`."""
 
 
 class DecoderModel(LanguageModel):
@@ -155,10 +155,10 @@ class DecoderModel(LanguageModel):
         h = self.embedding(input_ids) if inputs_embeds is None else inputs_embeds
         wanted = cast("Tensor", self.final_norm.weight)  # every norm has one
         h = h.to(wanted.dtype)  # quantised embeddings come out in their scales' dtype
-        return h, self._rotary.of_positions(position_ids, h.dtype)
+        return h, self._rotary.compute_rotary(position_ids, h.dtype)
 
 
-def language_model_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def compute_language_model_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross entropy of ``logits`` ``[B, T, V]`` at t against ``labels`` ``[B, T]`` at t + 1.
 
     Computed in float32; labels of -100 do not count.

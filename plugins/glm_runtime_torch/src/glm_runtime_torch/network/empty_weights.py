@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 
 @contextlib.contextmanager
-def empty_weights() -> Iterator[None]:
+def build_without_weights() -> Iterator[None]:
     """Give modules that are built inside parameters on the meta device, and do not initialise them."""
     with torch.device("meta"), _NoInitialization():
         yield

@@ -6,13 +6,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
+def apply_linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply a linear layer and the tanh-approximated GELU; fused by layers that have a method ``gelu(x)``."""
     fused = getattr(layer, "gelu", None)
     return F.gelu(layer(x), approximate="tanh") if fused is None else fused(x)
 
 
-def norm_of_sum(norm: nn.Module, x: Tensor, residual: Tensor, alpha: float) -> Tensor:
+def normalize_sum(norm: nn.Module, x: Tensor, residual: Tensor, alpha: float) -> Tensor:
     """Return ``norm(alpha * x + residual)``; fused by norms that have ``forward_sum(x, residual, alpha)``."""
     fused = getattr(norm, "forward_sum", None)
     return norm(residual.add(x, alpha=alpha)) if fused is None else fused(x, residual, alpha)

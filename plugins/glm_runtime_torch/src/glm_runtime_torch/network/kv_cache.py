@@ -22,9 +22,9 @@ from .attention import (
     DecodeAttention,
     RowNumbers,
     TorchDecodeAttention,
-    scaled_product,
+    build_visibility_mask,
+    compute_attention,
     takes_tensors,
-    visibility_mask,
 )
 from .memory import reserve_zeros
 from .rotary import Rotary
@@ -71,7 +71,7 @@ class KVCache:
         self.num_slots = num_slots
         self.capacity = capacity
         shape = (num_slots, num_kv_heads, capacity, head_dim)
-        self.num_bytes = num_slots * bytes_per_slot(num_layers, num_kv_heads, capacity, head_dim, dtype)
+        self.num_bytes = num_slots * compute_slot_bytes(num_layers, num_kv_heads, capacity, head_dim, dtype)
         places = [device] * num_layers if layer_devices is None else list(layer_devices)
         try:
             self._keys = [reserve_zeros(shape, dtype, place) for place in places]
@@ -97,7 +97,7 @@ class KVCache:
             self._keys[layer][slot, :, places] = keys
             self._values[layer][slot, :, places] = values
 
-    def prefill_rows(self, slot: int, start: int, context_length: int) -> PrefillRows:
+    def select_prefill_rows(self, slot: int, start: int, context_length: int) -> PrefillRows:
         """Return the place where a prompt goes.
 
         Args:
@@ -107,7 +107,7 @@ class KVCache:
         """
         return PrefillRows(self._keys, self._values, slot, start, context_length)
 
-    def decode_rows(self, slots: RowNumbers, lengths: RowNumbers) -> DecodeRows:
+    def select_decode_rows(self, slots: RowNumbers, lengths: RowNumbers) -> DecodeRows:
         """Return the rows of one step of T tokens each.
 
         Args:
@@ -117,7 +117,7 @@ class KVCache:
         return DecodeRows(self._keys, self._values, slots, lengths, self._attention)
 
 
-def bytes_per_slot(
+def compute_slot_bytes(
     num_layers: int, num_kv_heads: int, capacity: int, head_dim: int, dtype: torch.dtype
 ) -> int:
     """Return the memory of one slot's keys and values."""
@@ -147,7 +147,7 @@ def choose_slots(wanted: int, slot_bytes: int, memory_bytes: int) -> int:
 
 
 class PrefillRows:
-    """One slot while its prompt is taken in; see `KVCache.prefill_rows`."""
+    """One slot while its prompt is taken in; see `KVCache.select_prefill_rows`."""
 
     def __init__(
         self,
@@ -178,18 +178,18 @@ class PrefillRows:
         seen = self._first + max(stop, self._context_length)
         keys = self._keys[layer][self._slot : self._slot + 1, :, :seen]
         values = self._values[layer][self._slot : self._slot + 1, :, :seen]
-        return scaled_product(q, keys, values, self._mask(start, stop, seen, q.device))
+        return compute_attention(q, keys, values, self._mask(start, stop, seen, q.device))
 
     def _mask(self, start: int, stop: int, seen: int, device: torch.device) -> Tensor | None:
         if stop <= self._context_length or stop - start == 1:
             return None  # the whole context sees itself; a single token sees all that is before it
         queries = self._first + torch.arange(start, stop, device=device).unsqueeze(0)
         to_all = torch.tensor([self._first + self._context_length], device=device)
-        return visibility_mask(queries, to_all, seen)
+        return build_visibility_mask(queries, to_all, seen)
 
 
 class DecodeRows(AttendingStore):
-    """Some slots as the rows of a step; see `KVCache.decode_rows`.
+    """Some slots as the rows of a step; see `KVCache.select_decode_rows`.
 
     Rows may have different lengths. A step of several tokens a row stores and attends token by token, as
     that many steps of one would: a backend's attention needs to know one new token a row only, and the
@@ -221,7 +221,7 @@ class DecodeRows(AttendingStore):
         for token in range(count):
             only = slice(token, token + 1)
             one = q[:, :, only], k[:, :, only], v[:, :, only]
-            angles = rotary.tokens(token, token + 1)
+            angles = rotary.select_tokens(token, token + 1)
             contexts.append(self._attend_to_one(*one, angles, layer, count - 1 - token))
         return torch.cat(contexts, dim=1)
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from .attention import AttendingStore, KeyValueStore
 from .kv_cache import PrefillRows
-from .layout import Layout
+from .layout import SequenceLayout
 from .places import Place, find_places
-from .route import Route
+from .route import DeviceRoute
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class PartNames:
     final_norm: str
     head: str
 
-    def block(self, layer: int) -> str:
+    def name_block(self, layer: int) -> str:
         """Return the full name of one block."""
         return f"{self.blocks}.{layer}"
 
@@ -103,7 +103,7 @@ class LanguageModel(nn.Module, ABC):
     def __init__(self, dimensions: Dimensions) -> None:
         super().__init__()
         self.dimensions = dimensions
-        self.route: Route | None = None
+        self.route: DeviceRoute | None = None
 
     @property
     def embedding(self) -> nn.Module:
@@ -128,12 +128,12 @@ class LanguageModel(nn.Module, ABC):
     @property
     def embedding_place(self) -> Place:
         """Where the embedding stands."""
-        return Place.of_name(self, self.part_names.embedding)
+        return Place.from_name(self, self.part_names.embedding)
 
     @property
     def head_place(self) -> Place:
         """Where the head stands."""
-        return Place.of_name(self, self.part_names.head)
+        return Place.from_name(self, self.part_names.head)
 
     @property
     def is_tied(self) -> bool:
@@ -141,7 +141,7 @@ class LanguageModel(nn.Module, ABC):
         table = {id(parameter) for parameter in self.embedding.parameters()}
         return any(id(parameter) in table for parameter in self.head.parameters())
 
-    def block_linears(self) -> list[Place]:
+    def find_block_linears(self) -> list[Place]:
         """Return the places of all plain linear layers inside the blocks: what can be quantised or wrapped.
 
         In the order of the blocks. Layers that were replaced by others (quantised, a backend's own) are
@@ -196,5 +196,5 @@ class LanguageModel(nn.Module, ABC):
         """Feed T tokens a row, ``[B, T]`` at ``[B, R, T]``; return the logits ``[B, T, V]`` after each."""
 
     @abstractmethod
-    def layout(self, prompt: Sequence[int]) -> Layout:
+    def find_layout(self, prompt: Sequence[int]) -> SequenceLayout:
         """Return positions and visibility of a sequence that begins with ``prompt``."""

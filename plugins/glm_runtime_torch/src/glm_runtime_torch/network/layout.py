@@ -12,10 +12,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .attention import visibility_mask
+from .attention import build_visibility_mask
 
 
-class Layout(Protocol):
+class SequenceLayout(Protocol):
     """Positions and visibility of one sequence; found once, asked at every step."""
 
     @property
@@ -23,7 +23,7 @@ class Layout(Protocol):
         """How many leading tokens see each other in both directions; 0 if causal."""
         ...
 
-    def position_ids(self, start: int, stop: int) -> Tensor:
+    def compute_position_ids(self, start: int, stop: int) -> Tensor:
         """Return positions ``[R, stop - start]`` of those tokens, prompt and answer counted together."""
         ...
 
@@ -34,21 +34,21 @@ class CausalLayout:
 
     Attributes:
         rows: R; the first row counts from 0, the others are 0 (channels that carry no position).
-        context_length: see `Layout`.
+        context_length: see `SequenceLayout`.
     """
 
     rows: int = 1
     context_length: int = 0
 
-    def position_ids(self, start: int, stop: int) -> Tensor:
-        """Return positions ``[R, stop - start]`` int64 of those tokens; see `Layout.position_ids`."""
+    def compute_position_ids(self, start: int, stop: int) -> Tensor:
+        """Return positions ``[R, stop - start]`` int64 of those tokens; see `SequenceLayout`."""
         positions = torch.zeros(self.rows, stop - start, dtype=torch.int64)
         positions[0] = torch.arange(start, stop)
         return positions
 
 
-def batch_layout(
-    layout_of: Callable[[Sequence[int]], Layout],
+def lay_out_batch(
+    find_layout: Callable[[Sequence[int]], SequenceLayout],
     input_ids: Tensor,
     padding: Tensor | None = None,
     *,
@@ -57,7 +57,7 @@ def batch_layout(
     """Return positions and visibility of whole, possibly left- or right-padded sequences.
 
     Args:
-        layout_of: the layout of one sequence's tokens; a network's ``layout``.
+        find_layout: the layout of one sequence's tokens; a network's ``find_layout``.
         input_ids: ``[B, S]`` int64.
         padding: ``[B, S]`` bool, True = padding; ``None`` = none is.
         start: leave out the queries before this index.
@@ -73,18 +73,18 @@ def batch_layout(
     positions: list[Tensor] = []
     bidirectional = torch.zeros(B, dtype=torch.int64)
     for row, ids in enumerate(input_ids.tolist()):
-        first, stop = (0, S) if padding is None else _real_span(padding[row])
-        layout = layout_of(ids[first:stop])
-        real = layout.position_ids(0, stop - first)
+        first, stop = (0, S) if padding is None else _find_real_span(padding[row])
+        layout = find_layout(ids[first:stop])
+        real = layout.compute_position_ids(0, stop - first)
         positions.append(torch.nn.functional.pad(real, (first, S - stop)))
         bidirectional[row] = first + layout.context_length
     queries = torch.arange(start, S).expand(B, S - start)
-    mask = visibility_mask(queries, bidirectional, S, None if padding is None else padding.cpu())
+    mask = build_visibility_mask(queries, bidirectional, S, None if padding is None else padding.cpu())
     position_ids = torch.stack(positions)[..., start:]
     return position_ids.to(input_ids.device), mask.to(input_ids.device)
 
 
-def _real_span(padding: Tensor) -> tuple[int, int]:
+def _find_real_span(padding: Tensor) -> tuple[int, int]:
     """Return start and stop of the tokens of a row that are no padding; ``padding`` is ``[S]`` bool."""
     real = (~padding).nonzero().flatten().tolist()
     return (real[0], real[-1] + 1) if real else (0, 0)

@@ -18,13 +18,13 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def resident_bytes(network: nn.Module) -> int:
+def count_resident_bytes(network: nn.Module) -> int:
     """Return the bytes of a network's parameters and buffers, shared ones counted once."""
     tensors = {tensor.data_ptr(): tensor.nbytes for tensor in (*network.parameters(), *network.buffers())}
     return sum(tensors.values())
 
 
-def sharing_copy(module: ModuleT) -> ModuleT:
+def copy_sharing_memory(module: ModuleT) -> ModuleT:
     """Return the same modules again over the same memory: what is replaced in the copy stays in the original.
 
     Its parameters want no gradient; what shared a parameter shares it in the copy.
@@ -32,27 +32,35 @@ def sharing_copy(module: ModuleT) -> ModuleT:
     copies: dict[int, nn.Module] = {}
     parameters: dict[int, nn.Parameter] = {}
 
-    def frozen(one: nn.Parameter | None) -> nn.Parameter | None:
+    def freeze(one: nn.Parameter | None) -> nn.Parameter | None:
         if one is not None and id(one) not in parameters:
             parameters[id(one)] = nn.Parameter(one.detach(), requires_grad=False)
         return None if one is None else parameters[id(one)]
 
-    def copied(one: nn.Module) -> nn.Module:
+    def copy_module(one: nn.Module) -> nn.Module:
         if id(one) not in copies:
             twin = copies[id(one)] = copy.copy(one)
-            twin._parameters = {name: frozen(value) for name, value in one._parameters.items()}
+            twin._parameters = {name: freeze(value) for name, value in one._parameters.items()}
             twin._buffers = dict(one._buffers)
             twin._modules = {
-                name: None if child is None else copied(child) for name, child in one._modules.items()
+                name: None if child is None else copy_module(child) for name, child in one._modules.items()
             }
         return copies[id(one)]
 
-    return cast("ModuleT", copied(module))
+    return cast("ModuleT", copy_module(module))
 
 
-def unique_parameters(network: nn.Module) -> list[tuple[str, Tensor]]:
+def list_unique_parameters(network: nn.Module) -> list[tuple[str, Tensor]]:
     """Return every parameter once under its first name; a tied head is the embedding."""
     return list(network.named_parameters(remove_duplicate=True))
+
+
+def list_aliases(network: nn.Module) -> dict[str, list[str]]:
+    """Return the other names of each tied parameter, by its first name."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {first: others for first, *others in names.values() if others}
 
 
 def replace_parameter(network: nn.Module, old: Tensor, value: Tensor) -> None:

@@ -28,7 +28,7 @@ class Place:
     attribute: str
 
     @classmethod
-    def of_name(cls, network: nn.Module, name: str) -> Place:
+    def from_name(cls, network: nn.Module, name: str) -> Place:
         """Return the place of a module by its full name.
 
         Raises:

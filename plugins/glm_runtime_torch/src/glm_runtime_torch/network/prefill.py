@@ -17,10 +17,10 @@ from torch import Tensor
 
 from .kv_cache import PrefillRows
 from .rotary import Rotary
-from .route import Route
+from .route import DeviceRoute
 
 
-class Block(Protocol):
+class PrefillBlock(Protocol):
     """One transformer block in two halves, each of which works token by token."""
 
     def project(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -33,12 +33,12 @@ class Block(Protocol):
 
 
 def prefill_blocks(
-    blocks: Sequence[Block],
+    blocks: Sequence[PrefillBlock],
     h: Tensor,
     rotary: Rotary,
     rows: PrefillRows,
     chunk_size: int,
-    route: Route | None = None,
+    route: DeviceRoute | None = None,
 ) -> Generator[None, None, Tensor]:
     """Run a prompt through all blocks, pausing after every chunk.
 
@@ -61,7 +61,7 @@ def prefill_blocks(
         queries: list[Tensor] = []
         for start, stop in chunks:
             residual, q, k, v = block.project(h[:, start:stop])
-            angles = rotary.tokens(start, stop)
+            angles = rotary.select_tokens(start, stop)
             rows.put(angles.rotate(k), v, layer, start)
             queries.append(angles.rotate(q))
             h[:, start:stop] = residual

@@ -102,12 +102,12 @@ class PrefixedKeyValues:
         front = self._prefix[layer].to(keys.device, keys.dtype)  # [2, G, P, H]
         front = front.unsqueeze(1).expand(2, keys.shape[0], *front.shape[1:])  # [2, B, G, P, H]
         if self._seed is not None and self._dropout:
-            front = front * self._dropout_mask(front, layer)
+            front = front * self._make_dropout_mask(front, layer)
         keys = torch.cat((front[0], keys), dim=2)
         values = torch.cat((front[1], values), dim=2)
         return self._store.update(keys, values, layer) if self._store is not None else (keys, values)
 
-    def _dropout_mask(self, front: Tensor, layer: int) -> Tensor:
+    def _make_dropout_mask(self, front: Tensor, layer: int) -> Tensor:
         """Return factors: 0 where an element is dropped, elsewhere what makes up for it."""
         generator = torch.Generator(front.device)
         generator.manual_seed((self._seed or 0) * self._prefix.shape[0] + layer)

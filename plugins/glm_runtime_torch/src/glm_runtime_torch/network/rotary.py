@@ -29,7 +29,7 @@ class Rotary:
         rows = x.unflatten(-1, self.cos.shape[-2:])  # [B, N, T, R, H/R]
         return rotate_split_half(rows, self.cos, self.sin).flatten(-2)
 
-    def tokens(self, start: int, stop: int) -> Rotary:
+    def select_tokens(self, start: int, stop: int) -> Rotary:
         """Return the angles of some of the tokens."""
         return Rotary(self.cos[:, :, start:stop], self.sin[:, :, start:stop])
 
@@ -63,12 +63,12 @@ class RotaryEmbedding:
             torch.device("cpu"): frequencies.half() if half_precision_frequencies else frequencies
         }
 
-    def of_positions(self, position_ids: Tensor, dtype: torch.dtype) -> Rotary:
-        """Return the angles of tokens at ``position_ids`` ``[B, R, T]``; ``dtype`` as in `cos_sin`."""
-        cos, sin = self.cos_sin(position_ids, dtype)  # [B, R, T, H/R]
+    def compute_rotary(self, position_ids: Tensor, dtype: torch.dtype) -> Rotary:
+        """Return the angles of tokens at ``[B, R, T]`` positions; ``dtype`` as in `compute_cos_sin`."""
+        cos, sin = self.compute_cos_sin(position_ids, dtype)  # [B, R, T, H/R]
         return Rotary(cos.transpose(1, 2).unsqueeze(1), sin.transpose(1, 2).unsqueeze(1))
 
-    def cos_sin(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def compute_cos_sin(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return cosine and sine for every position.
 
         Args:
@@ -80,7 +80,7 @@ class RotaryEmbedding:
         Returns:
             Two tensors ``[..., rotary_dim]``, the frequencies repeated once (split-half form).
         """
-        frequencies = self._frequencies_on(position_ids.device)
+        frequencies = self._get_frequencies(position_ids.device)
         if self._half_precision and dtype == torch.float16:
             angles = position_ids.to(torch.float16).unsqueeze(-1) * frequencies
         else:
@@ -88,7 +88,7 @@ class RotaryEmbedding:
         angles = torch.cat((angles, angles), dim=-1)  # [..., rotary_dim]
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
-    def _frequencies_on(self, device: torch.device) -> Tensor:
+    def _get_frequencies(self, device: torch.device) -> Tensor:
         if device not in self._frequencies:
             self._frequencies[device] = self._frequencies[torch.device("cpu")].to(device)
         return self._frequencies[device]

@@ -21,7 +21,7 @@ def move_tensor(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=device.type == "cuda" and tensor.device.type == "cuda")
 
 
-class Route:
+class DeviceRoute:
     """The devices of a network's parts, in the order in which hidden states pass them.
 
     Args:

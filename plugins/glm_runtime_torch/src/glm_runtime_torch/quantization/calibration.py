@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from glm_core import Message
 from glm_core.errors import ConfigError
 
-from ..network.attention import visibility_mask
+from ..network.attention import build_visibility_mask
 from ..network.language_model import LanguageModel
 from ..network.places import Place
 from ..tokenizers import ChatTokenizer
 from .gptq import InputStatistics
 
-# 65,536 tokens at most, because their hidden states take 1 GB for ChatGLM-6B and the work grows with them. The
-# paper calibrates with 128 passages too.
+# 65,536 tokens at most, because their hidden states take 1 GB for ChatGLM-6B and the work grows with them.
+# The paper calibrates with 128 passages too.
 MAX_PASSAGES = 128
 MAX_TOKENS = 512
 CONTROL_TOKENS = 8  # room for what a family puts around a text
@@ -106,13 +106,13 @@ def _parse_passage(path: Path, number: int, line: str, tokenizer: ChatTokenizer)
         )
     question = _truncate_text(prompt, MAX_TOKENS // 2, tokenizer)
     answer = [*tokenizer.encode(response), *sorted(tokenizer.stop_token_ids)[:1]]
-    return Passage(tuple(tokenizer.chat_prompt((Message("user", question),))), tuple(answer))
+    return Passage(tuple(tokenizer.encode_chat((Message("user", question),))), tuple(answer))
 
 
 def _split_text(text: str, tokenizer: ChatTokenizer) -> Passage:
     text = _truncate_text(text, MAX_TOKENS - CONTROL_TOKENS, tokenizer)
     half = len(text) // 2
-    return Passage(tuple(tokenizer.completion_prompt(text[:half])), tuple(tokenizer.encode(text[half:])))
+    return Passage(tuple(tokenizer.encode_completion(text[:half])), tuple(tokenizer.encode(text[half:])))
 
 
 def _truncate_text(text: str, num_tokens: int, tokenizer: ChatTokenizer) -> str:
@@ -138,7 +138,7 @@ class Walk:
     ) -> None:
         self._hidden: list[Tensor] = []
         self._arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        replaced = network.embedding_place, Place.of_name(network, network.part_names.block(0))
+        replaced = network.embedding_place, Place.from_name(network, network.part_names.name_block(0))
         modules = [place.module for place in replaced]
         try:
             for place, function in zip(replaced, (embed, self._begin), strict=True):
@@ -174,11 +174,11 @@ class Walk:
 
     def _enter(self, network: LanguageModel, passage: Passage) -> None:
         ids = passage.token_ids
-        layout = network.layout(passage.prompt)
-        mask = visibility_mask(
+        layout = network.find_layout(passage.prompt)
+        mask = build_visibility_mask(
             torch.arange(len(ids)).unsqueeze(0), torch.tensor([layout.context_length]), len(ids)
         )
-        positions = layout.position_ids(0, len(ids)).unsqueeze(0)
+        positions = layout.compute_position_ids(0, len(ids)).unsqueeze(0)
         with contextlib.suppress(_Reached):
             network(torch.tensor([ids]), positions, mask)
 

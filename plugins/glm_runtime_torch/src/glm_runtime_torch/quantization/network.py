@@ -82,7 +82,7 @@ def expect_stored_form(network: LanguageModel, config: Mapping[str, Any]) -> Non
     if not form.bits:
         return
     check_linears(network, QuantizationScheme(form.bits, form.group_size))
-    for place in network.block_linears():
+    for place in network.find_block_linears():
         linear = place.module
         place.replace(
             QuantizedLinear(
@@ -109,7 +109,7 @@ def check_linears(network: LanguageModel, scheme: QuantizationScheme) -> None:
         ValueError: naming the first such layer.
     """
     check_format(scheme.bits, 0, scheme.group_size)
-    for place in network.block_linears():
+    for place in network.find_block_linears():
         try:
             check_format(scheme.bits, place.module.in_features, scheme.group_size)
         except ValueError as error:
@@ -160,7 +160,7 @@ def list_linears_to_quantize(
         scheme: of the blocks' layers.
         embeddings: of the head; ``None`` leaves it.
     """
-    found = [(place, scheme) for place in network.block_linears()]
+    found = [(place, scheme) for place in network.find_block_linears()]
     if embeddings is not None and not network.is_tied:
         found.append((network.head_place, embeddings))
     return found

@@ -18,9 +18,9 @@ CPU = torch.device("cpu")
 
 def quantize_stored(checkpoint: Checkpoint, name: str, scheme: QuantizationScheme) -> tuple[Tensor, Tensor]:
     """Return integers and scales of a stored matrix, read a piece at a time."""
-    facts = checkpoint.facts(name)
+    facts = checkpoint.get_facts(name)
     return quantize_pieces(
-        checkpoint.row_pieces(name), facts.shape, facts.dtype, scheme.bits, scheme.group_size, device=CPU
+        checkpoint.read_row_pieces(name), facts.shape, facts.dtype, scheme.bits, scheme.group_size, device=CPU
     )
 
 

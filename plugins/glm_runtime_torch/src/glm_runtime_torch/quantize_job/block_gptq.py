@@ -59,7 +59,7 @@ class BlockGPTQ:
         result: Quantized = {}
         for name, linear in _list_linears(block):
             weight = f"{self._blocks_name}.{unit.block}.{name}.weight"
-            dtype = choose_scale_dtype(self._checkpoint.facts(weight).dtype)
+            dtype = choose_scale_dtype(self._checkpoint.get_facts(weight).dtype)
             statistics = walk.collect_statistics(block, linear)
             try:
                 stored, scale, note = quantize_with_gptq(linear.weight, statistics, self._scheme, dtype)
@@ -119,7 +119,7 @@ class BlockGPTQ:
     def _embed(self, token_ids: Tensor) -> Tensor:
         """Return embeddings as the result will have them; only the rows of these tokens are read."""
         form = self._form
-        rows = self._checkpoint.rows(self._table, token_ids.flatten())
+        rows = self._checkpoint.read_rows(self._table, token_ids.flatten())
         if form.embeddings:
             stored, scale = quantize_rows(rows, form.bits, form.group_size)
             rows = dequantize_rows(stored, scale, form.bits, torch.float32, form.group_size)

@@ -9,25 +9,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glm_hub.model_files import CONFIG, SAFETENSORS
+from glm_hub.checksums import hash_file, write_checksums
+from glm_hub.model_files import CONFIG, SAFETENSORS, list_model_files
 from torch import Tensor
 
 from glm_core.errors import CheckpointError, ConfigError
 from glm_core.records import ModelSource, QuantizeJob, QuantizeProgress
 
-from ..checkpoints.companions import checked_companions, copy_companions
-from ..checkpoints.config_file import read_json
+from ..checkpoints.companions import copy_companions, list_companions
+from ..checkpoints.foreign_formats import KEYS as FORMAT_KEYS
+from ..checkpoints.json_file import read_json
 from ..checkpoints.reader import Checkpoint
-from ..checkpoints.writer import SafetensorsWriter, hash_file, write_text
+from ..checkpoints.requirements import require_parameters
+from ..checkpoints.scaled_weights import open_model_weights
+from ..checkpoints.writer import SafetensorsWriter, write_text
 from ..families.registry import Family
-from ..model.directory import read_config, recognised_family
-from ..network.empty_weights import empty_weights
+from ..model.directory import build_network, read_config, recognize_family
+from ..network.empty_weights import build_without_weights
 from ..network.language_model import LanguageModel
-from ..network.parameters import unique_parameters
+from ..network.parameters import list_aliases, list_unique_parameters
 from ..quantization import StoredForm, check_linears, expect_stored_form, quantize_stored
 from ..quantization.calibration import read_passages
 from .block_gptq import BlockGPTQ
-from .partial import PartialCheckpoint, check_destination, check_disk
+from .destination import check_destination, check_disk
+from .partial import STATE_FILE, PartialCheckpoint
 from .plan import Shard, ShardItem, iterate_items, plan_shards
 
 MAX_SHARD_BYTES = 2 * 10**9  # what an interruption loses at most; file systems and hubs take it easily
@@ -60,7 +65,7 @@ def quantize_checkpoint(source: ModelSource, job: QuantizeJob) -> Iterator[Quant
         ConfigError: scheme, method, calibration file or destination cannot be used.
         CheckpointError: the source is damaged or quantised already.
     """
-    family = None if source.path is None else recognised_family(source.path)
+    family = None if source.path is None else recognize_family(source.path, source.family)
     if source.path is None or family is None:
         return None
     prepared = _prepare(source.path, family, job)
@@ -69,6 +74,7 @@ def quantize_checkpoint(source: ModelSource, job: QuantizeJob) -> Iterator[Quant
 
 
 def _prepare(source: Path, family: Family, job: QuantizeJob) -> PreparedJob:
+    check_destination(job.destination, source)
     raw = read_json(source / CONFIG)
     if raw.get("quantization_bit"):
         raise CheckpointError(
@@ -76,17 +82,16 @@ def _prepare(source: Path, family: Family, job: QuantizeJob) -> PreparedJob:
             "quantise the float16 original."
         )
     form = StoredForm(job.scheme.bits, job.scheme.group_size, job.embeddings)
-    with empty_weights():
-        network = family.build(read_config(source, raw, family))
+    checkpoint = open_model_weights(source, raw)
+    network = build_network(family, read_config(source, raw, family), checkpoint)
     try:
         check_linears(network, job.scheme)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    check_destination(job.destination, source)
-    checkpoint = Checkpoint(source)
-    checkpoint.require({name: tuple(value.shape) for name, value in unique_parameters(network)})
+    checkpoint.rename_tied(list_aliases(network))
+    require_parameters(checkpoint, dict(list_unique_parameters(network)))
     shards = plan_shards(checkpoint, network, form, MAX_SHARD_BYTES)
-    copied = sum((source / path).stat().st_size for path in checked_companions(source))
+    copied = sum((source / path).stat().st_size for path in list_companions(source))
     check_disk(job.destination, sum(shard.num_bytes for shard in shards) + copied + SMALL_FILES_BYTES)
     return PreparedJob(job, source, family, raw, network, checkpoint, form, shards)
 
@@ -97,7 +102,7 @@ def _prepare_gptq(prepared: PreparedJob) -> BlockGPTQ:
         raise ConfigError(
             "gptq needs example text: pass --calibration FILE, one passage a line, or use --method rtn"
         )
-    passages = read_passages(job.calibration, prepared.family.tokenizer(prepared.source))
+    passages = read_passages(job.calibration, prepared.family.read_tokenizer(prepared.source))
     return BlockGPTQ(prepared.network, prepared.checkpoint, prepared.form, passages)
 
 
@@ -142,6 +147,7 @@ def _write(
         partial.mark_finished(shard.name)
     _write_small_files(prepared, partial.directory)
     _verify(prepared, partial.directory)
+    _write_checksums(partial)
     partial.complete()
     yield QuantizeProgress(total, total, finished=True)
 
@@ -153,7 +159,7 @@ def _write_item(
     prepared: PreparedJob,
 ) -> None:
     if not item.quantized:
-        writer.write(item.source, prepared.checkpoint.pieces(item.source))
+        writer.write(item.source, prepared.checkpoint.read_pieces(item.source))
         return
     found = quantized.get(item.source)
     if found is None:
@@ -183,7 +189,9 @@ def _collect_settings(prepared: PreparedJob) -> dict[str, Any]:
 
 def _write_small_files(prepared: PreparedJob, directory: Path) -> None:
     copy_companions(prepared.source, directory)
-    config = prepared.raw | prepared.form.as_config()
+    # The source's entry would speak of another format, in which nothing is stored any more.
+    config = {key: value for key, value in prepared.raw.items() if key not in FORMAT_KEYS}
+    config |= prepared.form.as_config()
     write_text(directory / CONFIG, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
     if [shard.name for shard in prepared.shards] != [SAFETENSORS.single]:
         index = {
@@ -193,10 +201,17 @@ def _write_small_files(prepared: PreparedJob, directory: Path) -> None:
         write_text(directory / SAFETENSORS.index, json.dumps(index, indent=2) + "\n")
 
 
+def _write_checksums(partial: PartialCheckpoint) -> None:
+    """Write the list by which `glm verify` tells later whether the copy is still what was written."""
+    names = [name for name in list_model_files(partial.directory) if name != STATE_FILE]
+    # The shards were hashed when they were finished, so that a damaged disk cannot make its own list.
+    write_checksums(partial.directory, names, known=partial.hashes)
+
+
 def _verify(prepared: PreparedJob, directory: Path) -> None:
     """Open the result as a reader would, before it gets its name."""
     raw = read_json(directory / CONFIG)
-    with empty_weights():
+    with build_without_weights():
         network = prepared.family.build(read_config(directory, raw, prepared.family))
         expect_stored_form(network, raw)
-    Checkpoint(directory).require({name: tuple(value.shape) for name, value in unique_parameters(network)})
+    require_parameters(Checkpoint(directory), dict(list_unique_parameters(network)))

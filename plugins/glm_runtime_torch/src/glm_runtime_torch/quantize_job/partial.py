@@ -8,17 +8,17 @@ once.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import filelock
-from glm_hub.model_files import SAFETENSORS
+from glm_hub.checksums import hash_file
 
 from glm_core.errors import ConfigError
 
-from ..checkpoints.writer import flush_directory, hash_file, write_text
+from ..checkpoints.writer import flush_directory, write_text
+from .destination import locate_partial
 
 STATE_FILE = "job.json"
 LOCK_FILE = "job.lock"
@@ -78,6 +78,11 @@ class PartialCheckpoint:
             return f"going on where {self.directory} ends: {len(self._state['shards'])} files are finished"
         return ""
 
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The SHA-256 of every finished shard, taken when it was written."""
+        return dict(self._state["shards"])
+
     def has(self, shard: str) -> bool:
         """Return whether a shard is finished."""
         return shard in self._state["shards"]
@@ -123,43 +128,3 @@ class PartialCheckpoint:
 
     def _save(self) -> None:
         write_text(self.directory / STATE_FILE, json.dumps(self._state, indent=1))
-
-
-def locate_partial(destination: Path) -> Path:
-    """Return the directory in which a result grows."""
-    return destination.with_name(f"{destination.name}.partial")
-
-
-def check_destination(destination: Path, source: Path) -> None:
-    """Refuse a destination that holds something already.
-
-    Raises:
-        ConfigError: it does, or it cannot be a directory.
-    """
-    try:
-        if destination.is_dir() and any(destination.iterdir()):
-            if destination.resolve() == source.resolve():
-                raise ConfigError(f"{destination} is the source itself; choose another destination")
-            raise ConfigError(
-                f"{destination} exists and is not empty; choose another destination, or delete it first"
-            )
-        if destination.exists() and not destination.is_dir():
-            raise ConfigError(f"{destination} is a file; choose a directory that does not exist yet")
-    except OSError as error:
-        raise ConfigError(f"{destination} cannot be used: {error.strerror or error}") from error
-
-
-def check_disk(destination: Path, needed: int) -> None:
-    """Refuse a job that the disk has no room for; what an earlier run wrote already counts as room.
-
-    Raises:
-        ConfigError: naming the bytes needed and the bytes free.
-    """
-    there = next(path for path in destination.absolute().parents if path.exists())
-    written = sum(path.stat().st_size for path in locate_partial(destination).glob(SAFETENSORS.pattern))
-    free = shutil.disk_usage(there).free + written
-    if needed > free:
-        raise ConfigError(
-            f"the result needs {needed / 1e9:.2f} GB, {there} has room for {free / 1e9:.2f} GB; "
-            "free some space or choose another disk"
-        )

@@ -12,7 +12,8 @@ from torch import nn
 from glm_core.errors import CheckpointError, ConfigError
 
 from ..checkpoints.reader import Checkpoint
-from ..checkpoints.writer import Entry
+from ..checkpoints.stored_scale import PLAIN_DTYPES
+from ..checkpoints.writer import TensorEntry
 from ..network.language_model import LanguageModel
 from ..quantization.formats import check_format, choose_scale_dtype, compute_scale_shape, compute_stored_shape
 from ..quantization.network import StoredForm
@@ -35,7 +36,7 @@ class ShardItem:
 
     source: str
     num_bytes: int
-    entries: tuple[Entry, ...]
+    entries: tuple[TensorEntry, ...]
     quantized: bool
 
 
@@ -65,7 +66,7 @@ class Shard:
     units: tuple[ShardUnit, ...]
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[TensorEntry, ...]:
         """Return every tensor in it."""
         return tuple(entry for unit in self.units for item in unit.items for entry in item.entries)
 
@@ -89,7 +90,7 @@ def plan_shards(
         CheckpointError: a matrix to quantise holds no floating-point numbers.
         ConfigError: the table is to be quantised and cannot be.
     """
-    matrices = {f"{place.name}.weight" for place in network.block_linears()}
+    matrices = {f"{place.name}.weight" for place in network.find_block_linears()}
     tables = _list_table_names(network, form) if form.embeddings else ()
     aliases = _find_aliases(network)
     start = f"{network.part_names.blocks}."
@@ -100,9 +101,10 @@ def plan_shards(
             continue
         targets = tables if name in tables[:1] else (name,) if name in matrices else ()
         item = _plan_item(checkpoint, name, targets, form)
-        if name.startswith(start):
-            inside[int(name.removeprefix(start).partition(".")[0])].append(item)
-        else:
+        number = name.removeprefix(start).partition(".")[0] if name.startswith(start) else ""
+        if number.isdecimal() and int(number) in inside:
+            inside[int(number)].append(item)
+        else:  # also blocks that the network does not have, such as GLM-4.5's for predicting further tokens
             outside.append(ShardUnit((item,)))
     embedding = f"{network.part_names.embedding}.{STORED_INTEGERS}"
     # The table comes first, because GPTQ and whoever loads the result need it first; the rest stays in order.
@@ -136,22 +138,24 @@ def _find_aliases(network: nn.Module) -> set[str]:
 
 
 def _plan_item(checkpoint: Checkpoint, name: str, targets: Sequence[str], form: StoredForm) -> ShardItem:
-    facts = checkpoint.facts(name)
-    itself = Entry(name, facts.dtype, facts.shape)
+    facts = checkpoint.get_facts(name)
+    itself = TensorEntry(name, facts.dtype, facts.shape)
     if not targets:
         return ShardItem(name, itself.num_bytes, (itself,), quantized=False)
-    if not facts.dtype.is_floating_point:
+    if facts.dtype not in PLAIN_DTYPES:
         dtype = str(facts.dtype).removeprefix("torch.")
         raise CheckpointError(
             f"{checkpoint.directory}: {name} holds {dtype} numbers, so it is quantised already; "
             "quantise the float16 original."
         )
-    entries: list[Entry] = []
+    entries: list[TensorEntry] = []
     for target in targets:
         scales = f"{target.removesuffix(STORED_INTEGERS)}{STORED_SCALES}"
-        entries.append(Entry(target, _INT8, compute_stored_shape(facts.shape, form.bits)))
+        entries.append(TensorEntry(target, _INT8, compute_stored_shape(facts.shape, form.bits)))
         entries.append(
-            Entry(scales, choose_scale_dtype(facts.dtype), compute_scale_shape(facts.shape, form.group_size))
+            TensorEntry(
+                scales, choose_scale_dtype(facts.dtype), compute_scale_shape(facts.shape, form.group_size)
+            )
         )
     return ShardItem(name, itself.num_bytes, tuple(entries), quantized=True)
 

@@ -10,6 +10,7 @@ control tokens. The rest of the runtime sees the protocols below and knows no fa
 ``chatglm3``        ChatGLM3-6B: roles; its tools are in ``chatglm3_tools``
 ``glm4_9b``         GLM-4-9B as first published: roles over byte pairs
 ``native``          GLM-4-9B-hf and later: transformers' tokenizer and the checkpoint's own template
+``template``        rendering a checkpoint's own template, within bounds
 ``vocabulary``      reading a SentencePiece file
 ``reply``           how the engine reads an answer while it streams
 ``reply_filter``    cleaning the text of an answer while it streams
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 class ChatTokenizer(Protocol):
     """What the runtime needs of a family's tokenizer and chat format.
 
-    Text that a person typed never becomes a control token: only `chat_prompt` and
-    `completion_prompt` add those.
+    Text that a person typed never becomes a control token: only `encode_chat` and
+    `encode_completion` add those.
     """
 
     vocab_size: int
@@ -48,15 +49,15 @@ class ChatTokenizer(Protocol):
         """Return the text of ids; control tokens and ids beyond the vocabulary leave nothing behind."""
         ...
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Return ids of a whole conversation that ends in a user's message, ready to prefill."""
         ...
 
-    def completion_prompt(self, text: str) -> list[int]:
+    def encode_completion(self, text: str) -> list[int]:
         """Return ids of bare text that the model is to continue, without a chat format."""
         ...
 
-    def reply_filter(self) -> ReplyFilter:
+    def make_reply_filter(self) -> ReplyFilter:
         """Return a new filter that cleans one streamed chat reply as the family's original does."""
         ...
 
@@ -65,14 +66,14 @@ class ChatTokenizer(Protocol):
 class ToolTokenizer(ChatTokenizer, Protocol):
     """A tokenizer of a family that was trained to call tools."""
 
-    def chat_prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """Return ids of a conversation in which tools are offered, called and answered."""
         ...
 
-    def answer_beginnings(self, tools: Sequence[Tool], choice: str) -> Sequence[Sequence[int]]:
+    def list_answer_beginnings(self, tools: Sequence[Tool], choice: str) -> Sequence[Sequence[int]]:
         """Return the ways, each as ids, in which an answer may begin under a ``tool_choice``; none = any."""
         ...
 
-    def tool_reply(self, tools: Sequence[Tool], choice: str) -> Reply:
+    def make_tool_reply(self, tools: Sequence[Tool], choice: str) -> Reply:
         """Return a new reader that tells text from calls in one streamed answer, and cleans its text."""
         ...

@@ -22,11 +22,12 @@ VOCABULARY_FILE = "ice_text.model"
 
 MASK, GMASK, START, END, PAD = "[MASK]", "[gMASK]", "<sop>", "<eop>", "<pad>"
 NEWLINE, TAB = "<n>", "<|tab|>"
-MAX_BLANKS = 80
+MAX_BLANKS = 80  # the longest run of blanks that the published vocabulary has a piece for
 
 # The published model writes its training date so and its chat code replaces it.
 REPLY_REPLACEMENTS = {"[[训练时间]]": "2023年"}
 
+_BLANKS = re.compile(" {2,}")
 _BLANK_PIECE = re.compile(r"<\|blank_(\d+)\|>")
 
 
@@ -50,38 +51,40 @@ class ChatGLMTokenizer:
         _refuse_image_tokens(directory)
         self.pieces = load_vocabulary(directory / VOCABULARY_FILE)
         self.vocab_size: int = self.pieces.get_piece_size()
-        self.mask_token_id = self._special(MASK)
-        self.gmask_token_id = self._special(GMASK)
-        self.bos_token_id = self._special(START)
-        self.eos_token_id = self._special(END)
-        self.pad_token_id = self._special(PAD)
+        self.mask_token_id = self._find_special_id(MASK)
+        self.gmask_token_id = self._find_special_id(GMASK)
+        self.bos_token_id = self._find_special_id(START)
+        self.eos_token_id = self._find_special_id(END)
+        self.pad_token_id = self._find_special_id(PAD)
         self.stop_token_ids = frozenset({self.eos_token_id})
-        known = [count for count in range(2, MAX_BLANKS + 1) if self._knows(f"<|blank_{count}|>")]
-        self._blanks = re.compile("|".join(f" {{{count}}}" for count in reversed(known)) or r"(?!)")
+        # The longest first, as the original replaces them; what the vocabulary lacks stays blanks.
+        self._blank_counts = [
+            count for count in range(MAX_BLANKS, 1, -1) if self._has_piece(f"<|blank_{count}|>")
+        ]
 
     def encode(self, text: str) -> list[int]:
         """Return ids of plain text; newlines, tabs and runs of blanks become their own pieces."""
-        return self.pieces.encode(self._whitespace_to_pieces(text))
+        return self.pieces.encode(self._mark_whitespace(text))
 
     def tokenize(self, text: str) -> list[str]:
         """Return the pieces of `encode` as text."""
-        return self.pieces.encode(self._whitespace_to_pieces(text), out_type=str)
+        return self.pieces.encode(self._mark_whitespace(text), out_type=str)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of ids; control tokens and ids beyond the vocabulary leave nothing behind."""
         text = self.pieces.decode([token for token in token_ids if 0 <= token < self.vocab_size])
         text = text.replace(NEWLINE, "\n").replace(TAB, "\t")
-        return _BLANK_PIECE.sub(_blanks_of, text)
+        return _BLANK_PIECE.sub(_expand_blanks, text)
 
-    def completion_prompt(self, text: str) -> list[int]:
+    def encode_completion(self, text: str) -> list[int]:
         """Return ids of bare text followed by ``[gMASK] <sop>``, as the original's ``__call__`` gives."""
         return [*self.encode(text), self.gmask_token_id, self.bos_token_id]
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Return ids of a conversation in the original's round format; see `format_chat`."""
-        return self.completion_prompt(format_chat(messages))
+        return self.encode_completion(format_chat(messages))
 
-    def training_ids(
+    def encode_training_row(
         self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
     ) -> TrainingIds:
         """Return the original trainer's layout: prompt, ``[gMASK] <sop>``, answer, ``<eop>``.
@@ -102,19 +105,28 @@ class ChatGLMTokenizer:
             target_cut=len(learnt) < len(target),
         )
 
-    def reply_filter(self) -> ReplyFilter:
+    def make_reply_filter(self) -> ReplyFilter:
         """Return the original's response clean-up, made to work on a stream."""
         return ReplyFilter(replacements=REPLY_REPLACEMENTS, punctuation=FullWidthPunctuation())
 
-    def _whitespace_to_pieces(self, text: str) -> str:
+    def _mark_whitespace(self, text: str) -> str:
         text = text.replace("\n", NEWLINE).replace("\t", TAB)
-        return self._blanks.sub(lambda match: f"<|blank_{len(match.group())}|>", text)
+        # Runs of blanks are found first and cut then: a pattern with a branch for each of 79 lengths tries
+        # all of them at every character.
+        return _BLANKS.sub(self._cut_blanks, text)
 
-    def _knows(self, piece: str) -> bool:
+    def _cut_blanks(self, run: re.Match[str]) -> str:
+        left, out = len(run.group()), ""
+        for count in self._blank_counts:
+            out += f"<|blank_{count}|>" * (left // count)
+            left %= count
+        return out + " " * left
+
+    def _has_piece(self, piece: str) -> bool:
         return self.pieces.id_to_piece(self.pieces.piece_to_id(piece)) == piece
 
-    def _special(self, piece: str) -> int:
-        if not self._knows(piece):
+    def _find_special_id(self, piece: str) -> int:
+        if not self._has_piece(piece):
             raise CheckpointError(
                 f"the vocabulary ({VOCABULARY_FILE}, {self.vocab_size} pieces) has no piece {piece}; "
                 "a ChatGLM-6B vocabulary is expected. Take the file that was published with the weights."
@@ -129,22 +141,36 @@ def format_chat(messages: Sequence[Message]) -> str:
     a line of its own before round 0, and the round form is used even without history. Several
     questions in a row are one question of several lines.
     """
-    system = "\n".join(message.content for message in messages if message.role == "system")
-    rounds: list[str] = []
-    question = ""
-    for message in messages:
-        if message.role == "user":
-            question = f"{question}\n{message.content}" if question else message.content
-        elif message.role == "assistant":
-            rounds.append(f"[Round {len(rounds)}]\n问：{question}\n答：{message.content}\n")
-            question = ""
-    if not rounds and not system:
+    system, answered, question = split_rounds(messages)
+    if not answered and not system:
         return question
     head = f"{system}\n" if system else ""
+    rounds = [
+        f"[Round {number}]\n问：{asked}\n答：{answer}\n" for number, (asked, answer) in enumerate(answered)
+    ]
     return f"{head}{''.join(rounds)}[Round {len(rounds)}]\n问：{question}\n答："
 
 
-def _blanks_of(match: re.Match[str]) -> str:
+def split_rounds(messages: Sequence[Message]) -> tuple[str, list[tuple[str, str]], str]:
+    """Return what stands in system messages, the questions with their answers, and the open question.
+
+    Several messages of one role in a row are one text of several lines.
+    """
+    system: list[str] = []
+    asked: list[str] = []
+    rounds: list[tuple[str, str]] = []
+    for message in messages:
+        if message.role == "system":
+            system.append(message.content)
+        elif message.role == "user" and (asked or message.content):  # an empty line in front says nothing
+            asked.append(message.content)
+        elif message.role == "assistant":
+            rounds.append(("\n".join(asked), message.content))
+            asked = []
+    return "\n".join(system), rounds, "\n".join(asked)
+
+
+def _expand_blanks(match: re.Match[str]) -> str:
     count = int(match.group(1))
     return " " * count if 2 <= count <= MAX_BLANKS else match.group()
 

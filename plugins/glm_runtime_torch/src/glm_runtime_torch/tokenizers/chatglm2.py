@@ -13,9 +13,9 @@ from typing import ClassVar
 
 from glm_core import Message
 
-from .chatglm import REPLY_REPLACEMENTS
+from .chatglm import REPLY_REPLACEMENTS, split_rounds
 from .reply_filter import ReplyFilter
-from .training_rows import TrainingIds, prompt_and_answer
+from .training_rows import TrainingIds, join_prompt_and_answer
 from .vocabulary import load_vocabulary
 
 VOCABULARY_FILE = "tokenizer.model"
@@ -61,28 +61,28 @@ class ChatGLM2Tokenizer:
             [token for token in token_ids if self.pad_token_id < token < self._num_pieces]
         )
 
-    def control_token_id(self, name: str) -> int:
+    def get_control_token_id(self, name: str) -> int:
         """Return the id of a control token, such as ``"[gMASK]"``."""
         return self._control[name]
 
-    def completion_prompt(self, text: str) -> list[int]:
+    def encode_completion(self, text: str) -> list[int]:
         """Return ids of bare text after ``[gMASK] sop``, as the original's ``__call__`` gives."""
         return [*self._start, *self.encode(text)]
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Return ids of a conversation in the original's round format; see `format_chat`."""
-        return self.completion_prompt(format_chat(messages))
+        return self.encode_completion(format_chat(messages))
 
-    def training_ids(
+    def encode_training_row(
         self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
     ) -> TrainingIds:
         """Return the original trainer's layout: prompt, answer, end; the prompt's control tokens count."""
-        prompt = self.chat_prompt(messages)
-        return prompt_and_answer(
+        prompt = self.encode_chat(messages)
+        return join_prompt_and_answer(
             prompt, self.encode(answer), self.eos_token_id, max_source_length, max_target_length
         )
 
-    def reply_filter(self) -> ReplyFilter:
+    def make_reply_filter(self) -> ReplyFilter:
         """Return the original's response clean-up, made to work on a stream."""
         return ReplyFilter(replacements=REPLY_REPLACEMENTS)
 
@@ -97,14 +97,10 @@ def format_chat(messages: Sequence[Message]) -> str:
     A system message, which the model was not trained with, stands on lines of its own before round 1.
     Several questions in a row are one question of several lines.
     """
-    system = "\n".join(message.content for message in messages if message.role == "system")
-    rounds: list[str] = []
-    question = ""
-    for message in messages:
-        if message.role == "user":
-            question = f"{question}\n{message.content}" if question else message.content
-        elif message.role == "assistant":
-            rounds.append(f"[Round {len(rounds) + 1}]\n\n问：{question}\n\n答：{message.content}\n\n")
-            question = ""
+    system, answered, question = split_rounds(messages)
+    rounds = [
+        f"[Round {number}]\n\n问：{asked}\n\n答：{answer}\n\n"
+        for number, (asked, answer) in enumerate(answered, start=1)
+    ]
     head = f"{system}\n\n" if system else ""
     return f"{head}{''.join(rounds)}[Round {len(rounds) + 1}]\n\n问：{question}\n\n答："

@@ -17,7 +17,7 @@ from typing import Any
 from glm_core import Message, Tool, ToolCall
 
 DEFAULT_SYSTEM = "Answer the following questions as best as you can. You have access to the following tools:"
-MAX_DEPTH = 32
+MAX_DEPTH = 32  # of brackets; Python's parser recurses, and no real arguments are nested deeper
 _FENCE = "```"
 _FUNCTION = "tool_call"
 _CALL = re.compile(rf"\s*{_FUNCTION}\s*")
@@ -92,7 +92,7 @@ def parse_call(text: str) -> str | None:
         return None
     try:
         tree = ast.parse(_check_literals(rest.removesuffix(_FENCE)), mode="eval")
-        arguments = _arguments(tree.body)
+        arguments = _read_arguments(tree.body)
         text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
         text.encode()
     except (_NotALiteralError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
@@ -148,7 +148,7 @@ def _keep_escape(escape: re.Match[str]) -> str:
     return escape[0] if escape[1] in _ESCAPES else f"\\{escape[0]}"
 
 
-def _arguments(call: ast.expr) -> dict[str, Any]:
+def _read_arguments(call: ast.expr) -> dict[str, Any]:
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
         raise _NotALiteralError
     arguments: dict[str, Any] = {}

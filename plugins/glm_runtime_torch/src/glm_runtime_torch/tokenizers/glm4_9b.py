@@ -16,7 +16,7 @@ from glm_core import CheckpointError, Message, PluginError
 
 from ..checkpoints.integrity import check_not_lfs_pointer
 from .reply_filter import ReplyFilter
-from .training_rows import TrainingIds, prompt_and_answer
+from .training_rows import TrainingIds, join_prompt_and_answer
 
 if TYPE_CHECKING:
     import tiktoken
@@ -50,7 +50,7 @@ class GLM4Tokenizer:
     """
 
     def __init__(self, directory: str | Path) -> None:
-        self._bytes = _byte_pairs(Path(directory) / VOCABULARY_FILE)
+        self._bytes = _read_byte_pairs(Path(directory) / VOCABULARY_FILE)
         self._num_pieces = self._bytes.n_vocab
         self._control = {name: self._num_pieces + i for i, name in enumerate(CONTROL_TOKENS)}
         self.vocab_size = self._num_pieces + len(self._control)
@@ -65,31 +65,33 @@ class GLM4Tokenizer:
         """Return the text of ids; control tokens and ids beyond the vocabulary leave nothing behind."""
         return self._bytes.decode([token for token in token_ids if 0 <= token < self._num_pieces])
 
-    def completion_prompt(self, text: str) -> list[int]:
+    def encode_completion(self, text: str) -> list[int]:
         """Return ids of bare text after ``[gMASK] <sop>``."""
         return [self._control["[gMASK]"], self._control["<sop>"], *self.encode(text)]
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Return ids of a conversation: each message after its role's token, then the assistant's token."""
-        ids = self.completion_prompt("")
+        ids = self.encode_completion("")
         for message in messages:
             ids += [self._control[f"<|{message.role}|>"], *self.encode("\n"), *self.encode(message.content)]
         return [*ids, self._control["<|assistant|>"]]
 
-    def training_ids(
+    def encode_training_row(
         self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
     ) -> TrainingIds:
-        """Return prompt, answer and end; every message begins with a line end, see `chat_prompt`."""
+        """Return prompt, answer and end; every message begins with a line end, see `encode_chat`."""
         learnt = [*self.encode("\n"), *self.encode(answer)]
-        prompt, end = self.chat_prompt(messages), self._control[END_TOKENS[0]]
-        return prompt_and_answer(prompt, learnt, end, max_source_length, max_target_length, kept_at_end=1)
+        prompt, end = self.encode_chat(messages), self._control[END_TOKENS[0]]
+        return join_prompt_and_answer(
+            prompt, learnt, end, max_source_length, max_target_length, kept_at_end=1
+        )
 
-    def reply_filter(self) -> ReplyFilter:
+    def make_reply_filter(self) -> ReplyFilter:
         """Return a filter that strips outer whitespace: an answer begins with a line end."""
         return ReplyFilter()
 
 
-def _byte_pairs(path: Path) -> tiktoken.Encoding:
+def _read_byte_pairs(path: Path) -> tiktoken.Encoding:
     if not path.is_file():
         raise CheckpointError(
             f"{path} is missing: the tokenizer's vocabulary. Take it from the model's page."

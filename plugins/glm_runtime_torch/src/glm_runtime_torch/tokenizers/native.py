@@ -1,26 +1,29 @@
 """Tokenizers that transformers reads itself, with the chat template that came with the checkpoint.
 
-A template is a Jinja text, which transformers renders in a sandbox; no code of a checkpoint runs.
+A template is a Jinja text, which is rendered in a sandbox and in a process of its own, see `template`; no
+code of a checkpoint runs.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from glm_hub.model_files import CONFIG, GENERATION_CONFIG
 from transformers import PreTrainedTokenizerFast
 
-from glm_core import CheckpointError, Message, RequestError
+from glm_core import CheckpointError, Message
 
 from ..checkpoints.integrity import check_not_lfs_pointer
+from ..checkpoints.json_file import read_json
 from .reply_filter import ReplyFilter
-from .training_rows import TrainingIds, prompt_and_answer
+from .template import ChatTemplate
+from .training_rows import TrainingIds, join_prompt_and_answer
 
 TOKENIZER_FILE = "tokenizer.json"
+TURNS_OF_OTHERS = ("<|user|>", "<|observation|>")
 
 
 class NativeTokenizer:
@@ -40,46 +43,47 @@ class NativeTokenizer:
         directory = Path(directory)
         self._tokenizer = _read(directory)
         self.vocab_size: int = max(self._tokenizer.get_vocab().values()) + 1
-        self.stop_token_ids = _ends(directory, self._tokenizer)
+        self._template = _read_template(directory, self._tokenizer)
         end = self._tokenizer.eos_token_id
-        self.eos_token_id: int = min(self.stop_token_ids, default=0) if end is None else end
-        self.pad_token_id: int = self.eos_token_id
         self._control = {
             token.content: index
             for index, token in self._tokenizer.added_tokens_decoder.items()
             if token.special or token.content.startswith("<|")
         }
+        self.stop_token_ids = _read_end_ids(directory, self._tokenizer, self._control)
+        self.eos_token_id: int = min(self.stop_token_ids, default=0) if end is None else end
+        self.pad_token_id: int = self.eos_token_id
         self._control_text = re.compile("|".join(map(re.escape, self._control)) or r"(?!)")
 
     def encode(self, text: str) -> list[int]:
         """Return ids of plain text, without any control token."""
-        return self._ids(text, split_special_tokens=True)
+        return self._tokenize(text, split_special_tokens=True)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of ids; control tokens and ids beyond the vocabulary leave nothing behind."""
         known = [token for token in token_ids if 0 <= token < self.vocab_size]
         return self._tokenizer.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def completion_prompt(self, text: str) -> list[int]:
+    def encode_completion(self, text: str) -> list[int]:
         """Return ids of bare text after the control tokens that the tokenizer puts before every text."""
-        front = self._tokenizer.build_inputs_with_special_tokens([])
+        front: list[int] = self._tokenizer("")["input_ids"]
         return [*front, *self.encode(text)]
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Return ids of a conversation as the checkpoint's template writes it, ready for the assistant."""
         if not any(self._control_text.search(message.content) for message in messages):
-            return self._ids(self._render([message.content for message in messages], messages))
+            return self._tokenize(self._render([message.content for message in messages], messages))
         # A mark that no template and no tokenizer knows stands for each message's text.
-        marks = [f"\ue000{number}\ue001" for number in range(len(messages))]
+        marks = {f"\ue000{number}\ue001": message for number, message in enumerate(messages)}
         ids: list[int] = []
-        for part in re.split("(\ue000\\d+\ue001)", self._render(marks, messages)):
+        for part in re.split("(\ue000\\d+\ue001)", self._render(list(marks), messages)):
             if part in marks:
-                ids += self.encode(messages[marks.index(part)].content)
+                ids += self.encode(marks[part].content)
             elif part:
-                ids += self._ids(part)
+                ids += self._tokenize(part)
         return ids
 
-    def training_ids(
+    def encode_training_row(
         self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
     ) -> TrainingIds:
         """Return prompt, what the template writes before an answer, answer and end."""
@@ -88,16 +92,16 @@ class NativeTokenizer:
         prompt = self._render(contents, messages)
         whole = self._render([*contents, mark], [*messages, Message("assistant", mark)], answered=True)
         between = whole.removeprefix(prompt).partition(mark)[0] if whole.startswith(prompt) else ""
-        return prompt_and_answer(
-            self.chat_prompt(messages),
-            [*self._ids(between), *self.encode(answer)],
+        return join_prompt_and_answer(
+            self.encode_chat(messages),
+            [*self._tokenize(between), *self.encode(answer)],
             self.eos_token_id,
             max_source_length,
             max_target_length,
             kept_at_end=1,
         )
 
-    def reply_filter(self) -> ReplyFilter:
+    def make_reply_filter(self) -> ReplyFilter:
         """Return a filter that strips outer whitespace: these models begin answers with a new line."""
         return ReplyFilter()
 
@@ -106,15 +110,9 @@ class NativeTokenizer:
             {"role": message.role, "content": content}
             for message, content in zip(messages, contents, strict=True)
         ]
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                conversation, tokenize=False, add_generation_prompt=not answered
-            )
-        except Exception as error:  # whatever a template raises, jinja2's own errors included
-            raise RequestError(f"the model's chat template refuses this conversation: {error}") from error
-        return text
+        return self._template.render(conversation, add_generation_prompt=not answered)
 
-    def _ids(self, text: str, *, split_special_tokens: bool = False) -> list[int]:
+    def _tokenize(self, text: str, *, split_special_tokens: bool = False) -> list[int]:
         encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=split_special_tokens)
         ids: list[int] = encoded["input_ids"]
         return ids
@@ -129,20 +127,48 @@ def _read(directory: Path) -> Any:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # the library raises bare Exception for a damaged file
         raise CheckpointError(f"{path} cannot be read ({error}); download it again.") from error
-    if not tokenizer.chat_template:
+    return tokenizer
+
+
+def _read_template(directory: Path, tokenizer: Any) -> ChatTemplate:
+    try:
+        source = tokenizer.get_chat_template()
+    except ValueError:  # there is none, or several and none of them is the default
+        source = None
+    if not isinstance(source, str) or not source:
         raise CheckpointError(
             f"{directory} has no chat template (chat_template.jinja, or in tokenizer_config.json), which "
             "says how a conversation becomes a prompt. Take it from the model's page."
         )
-    return tokenizer
+    return ChatTemplate(source, directory.name, tokenizer.special_tokens_map)
 
 
-def _ends(directory: Path, tokenizer: Any) -> frozenset[int]:
-    """Return the ids that end an answer: of generation_config.json, config.json and the tokenizer."""
+def _read_end_ids(directory: Path, tokenizer: Any, control: Mapping[str, int]) -> frozenset[int]:
+    """Return the ids that end an answer: of generation_config.json, config.json, tokenizer and format.
+
+    Args:
+        directory: of the checkpoint.
+        tokenizer: transformers' own.
+        control: the control tokens and their ids.
+    """
+    # Where a turn of somebody else begins, the answer is over, also where conversions of a checkpoint kept
+    # but one of the published ends.
+    turns = {control[name] for name in TURNS_OF_OTHERS if name in control}
     found: set[int] = set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
     for name in (GENERATION_CONFIG, CONFIG):
         path = directory / name
         if path.is_file():
-            ends = json.loads(path.read_text("utf-8")).get("eos_token_id")
-            found |= set(ends) if isinstance(ends, list) else set() if ends is None else {ends}
-    return frozenset(found)
+            found |= _read_ends_of_file(path)
+    return frozenset(found | turns)
+
+
+def _read_ends_of_file(path: Path) -> set[int]:
+    ends = read_json(path).get("eos_token_id")
+    listed = [] if ends is None else ends if isinstance(ends, list) else [ends]
+    for end in listed:
+        if isinstance(end, bool) or not isinstance(end, int) or end < 0:
+            raise CheckpointError(
+                f"{path}: eos_token_id holds {end!r}; a token id (a whole number from 0 on) or a list of "
+                "them is expected. Correct it, or download the file again."
+            )
+    return set(listed)

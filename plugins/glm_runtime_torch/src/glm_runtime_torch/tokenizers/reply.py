@@ -38,7 +38,7 @@ class Reply(Protocol):
         """Take more of the answer and return what is final; ``last`` ends its message."""
         ...
 
-    def next_message(self, text: str = "") -> ReplyPiece:
+    def begin_next_message(self, text: str = "") -> ReplyPiece:
         """Take the rest of a message that another one follows and return what is final."""
         ...
 
@@ -60,6 +60,6 @@ class PlainReply:
         """Take more of the answer."""
         return ReplyPiece(text if self._filter is None else self._filter.feed(text, last=last))
 
-    def next_message(self, text: str = "") -> ReplyPiece:
+    def begin_next_message(self, text: str = "") -> ReplyPiece:
         """Take the text as more of the answer, which is one message; nothing calls it."""
         return self.feed(text)

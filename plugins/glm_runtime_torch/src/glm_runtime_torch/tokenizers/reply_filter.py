@@ -69,18 +69,18 @@ class ReplyFilter:
         if last:
             text, self._pending = text.rstrip(), ""
         else:
-            cut = self._stable_length(text)
+            cut = self._count_stable(text)
             text, self._pending = text[:cut], text[cut:]
         return self._punctuation.feed(text, last=last) if self._punctuation else text
 
-    def _stable_length(self, text: str) -> int:
+    def _count_stable(self, text: str) -> int:
         cut = len(text.rstrip())  # trailing whitespace is stripped if nothing follows
         for found in self._replacements:
-            cut = min(cut, len(text) - partial_match_length(text, found))
+            cut = min(cut, len(text) - count_partial_match(text, found))
         return cut
 
 
-def partial_match_length(text: str, wanted: str) -> int:
+def count_partial_match(text: str, wanted: str) -> int:
     """Return the length of the longest end of ``text`` that is a proper beginning of ``wanted``."""
     for length in range(min(len(wanted) - 1, len(text)), 0, -1):
         if text.endswith(wanted[:length]):

@@ -54,10 +54,10 @@ class ToolReply:
         """Take more of the answer; ``last`` ends its message."""
         if self._text is None:
             self._held += text
-            if self._may_be_call():
+            if self._can_be_call():
                 if not last:
                     return ReplyPiece()
-                call = self._call()
+                call = self._read_call()
                 if call is not None:
                     self._held = ""
                     return ReplyPiece(calls=(call,))
@@ -68,21 +68,21 @@ class ToolReply:
             shown, self._separator, self._has_text = self._separator + shown, "", True
         return ReplyPiece(shown)
 
-    def next_message(self, text: str = "") -> ReplyPiece:
+    def begin_next_message(self, text: str = "") -> ReplyPiece:
         """Take the rest of a message that another one follows; their texts stand on lines of their own."""
         piece = self.feed(text, last=True)
         self._text = None
         self._separator = "\n" if self._has_text else ""
         return piece
 
-    def _may_be_call(self) -> bool:
+    def _can_be_call(self) -> bool:
         if len(self._held) > MAX_CALL_CHARACTERS:
             return False
         line, newline, _ = self._held.partition("\n")
         name = line.strip()
         return name in self._names if newline else any(known.startswith(name) for known in self._names)
 
-    def _call(self) -> ToolCallDelta | None:
+    def _read_call(self) -> ToolCallDelta | None:
         line, _, rest = self._held.partition("\n")
         name = line.strip()
         arguments = self._parse(rest) if name in self._names else None

@@ -39,7 +39,7 @@ class TrainingTokenizer(Protocol):
 
     pad_token_id: int
 
-    def training_ids(
+    def encode_training_row(
         self, messages: Sequence[Message], answer: str, max_source_length: int, max_target_length: int
     ) -> TrainingIds:
         """Return a conversation and its answer as the family's original trainer lays them out.
@@ -53,7 +53,7 @@ class TrainingTokenizer(Protocol):
         ...
 
 
-def prompt_and_answer(
+def join_prompt_and_answer(
     prompt: Sequence[int],
     answer: Sequence[int],
     end: int,

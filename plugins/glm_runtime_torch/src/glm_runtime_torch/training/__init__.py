@@ -7,17 +7,19 @@ where a backend's kernels would give no gradient at all.
 
 Models:
     `TorchModel`, `as_torch_model`, `prepare_frozen`, `prepare_trainable`, `use_gradient_checkpointing`,
-    `resident_bytes`, `check_request`, `adapter_key`, `family_name_of`, `stored_bits`.
+    `count_resident_bytes`, `check_request`, `get_adapter_key`, `recognize_family_name`, `read_stored_bits`.
 Rows and losses:
-    `TrainingIds`, `TrainingTokenizer`, `training_tokenizer`, `IGNORED_LABEL`, `token_losses`.
+    `TrainingIds`, `TrainingTokenizer`, `get_training_tokenizer`, `IGNORED_LABEL`, `compute_token_losses`.
 Prefixes and their files:
-    `PrefixEncoder`, `new_prefix_encoder`, `load_prefix`, `load_prefix_for`, `open_adapter`, `read_adapter`,
+    `PrefixEncoder`, `make_prefix_encoder`, `load_prefix`, `load_prefix_for`, `open_adapter`, `read_adapter`,
     `save_adapter`, `AdapterConfig`, `AdapterDirectory`, `BaseModel`.
 Files:
-    `write_model`, `read_parameters`, `write_tensors`, `write_text`, `flush_directory`.
+    `write_model`, `read_parameters`, `write_tensors`, `write_text`, `write_checksums`, `flush_directory`.
 """
 
 from __future__ import annotations
+
+from glm_hub.checksums import write_checksums
 
 from ..adapters.directory import AdapterDirectory, open_adapter
 from ..adapters.files import AdapterConfig, BaseModel, save_adapter
@@ -25,22 +27,22 @@ from ..adapters.loading import read_adapter
 from ..checkpoints.writer import flush_directory, write_tensors, write_text
 from ..model.torch_model import TorchModel
 from ..network.decoder import IGNORED_LABEL
-from ..network.parameters import resident_bytes
+from ..network.parameters import count_resident_bytes
 from ..network.prefix_encoder import PrefixEncoder
 from ..tokenizers.training_rows import TrainingIds, TrainingTokenizer
 from ._files import read_parameters, write_model
-from ._loss import token_losses, use_gradient_checkpointing
+from ._loss import compute_token_losses, use_gradient_checkpointing
 from ._models import (
-    adapter_key,
     as_torch_model,
     check_request,
-    family_name_of,
+    get_adapter_key,
+    get_training_tokenizer,
     prepare_frozen,
     prepare_trainable,
-    stored_bits,
-    training_tokenizer,
+    read_stored_bits,
+    recognize_family_name,
 )
-from ._prefixes import load_prefix, load_prefix_for, new_prefix_encoder
+from ._prefixes import load_prefix, load_prefix_for, make_prefix_encoder
 
 __all__ = [
     "IGNORED_LABEL",
@@ -51,25 +53,26 @@ __all__ = [
     "TorchModel",
     "TrainingIds",
     "TrainingTokenizer",
-    "adapter_key",
+    "get_adapter_key",
     "as_torch_model",
     "check_request",
-    "family_name_of",
+    "recognize_family_name",
     "flush_directory",
     "load_prefix",
     "load_prefix_for",
-    "new_prefix_encoder",
+    "make_prefix_encoder",
     "open_adapter",
     "prepare_frozen",
     "prepare_trainable",
     "read_adapter",
     "read_parameters",
-    "resident_bytes",
+    "count_resident_bytes",
     "save_adapter",
-    "stored_bits",
-    "token_losses",
-    "training_tokenizer",
+    "read_stored_bits",
+    "compute_token_losses",
+    "get_training_tokenizer",
     "use_gradient_checkpointing",
+    "write_checksums",
     "write_model",
     "write_tensors",
     "write_text",

@@ -11,7 +11,8 @@ from glm_hub.model_files import CONFIG, SAFETENSORS
 from torch import Tensor
 
 from ..checkpoints.companions import copy_companions
-from ..checkpoints.config_file import read_json
+from ..checkpoints.foreign_formats import KEYS as FORMAT_KEYS
+from ..checkpoints.json_file import read_json
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.writer import write_tensors, write_text
 
@@ -31,7 +32,8 @@ def write_model(directory: Path, parameters: Iterable[tuple[str, Tensor]], sourc
     """
     write_tensors(directory / SAFETENSORS.single, dict(parameters))
     copy_companions(source, directory)
-    config = read_json(source / CONFIG)
+    # What is written is plain numbers, whatever format the source had.
+    config = {key: value for key, value in read_json(source / CONFIG).items() if key not in FORMAT_KEYS}
     # Both spellings that transformers has had: a loader must not take the weights for half precision.
     for name in ("dtype", "torch_dtype"):
         if name in config:

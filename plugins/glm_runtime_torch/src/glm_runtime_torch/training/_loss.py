@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..network.decoder import IGNORED_LABEL
-from ..network.layout import batch_layout
+from ..network.layout import lay_out_batch
 from ..network.prefix_encoder import PrefixedKeyValues, PrefixEncoder
 
 
-def token_losses(
+def compute_token_losses(
     network: Any,
     input_ids: Tensor,
     labels: Tensor,
@@ -42,7 +42,7 @@ def token_losses(
         seed: what is dropped follows from it, so a repeated step drops the same.
         label_smoothing: share of the target that is spread over the vocabulary.
     """
-    position_ids, visible = batch_layout(network.layout, input_ids)
+    position_ids, visible = lay_out_batch(network.find_layout, input_ids)
     store = None
     if encoder is not None:
         front = visible.new_ones((*visible.shape[:-1], encoder.pre_seq_len))

@@ -12,10 +12,10 @@ from glm_core import ChatRequest
 from glm_core.errors import ConfigError
 from glm_core.records import QuantizationScheme
 
-from ..checkpoints.config_file import read_json
-from ..model.directory import recognised_family
+from ..checkpoints.json_file import read_json
+from ..model.directory import recognize_family
 from ..model.torch_model import TorchModel
-from ..network.parameters import unique_parameters
+from ..network.parameters import list_unique_parameters
 from ..tokenizers.training_rows import TrainingTokenizer
 
 
@@ -63,13 +63,13 @@ def prepare_trainable(model: TorchModel, device: torch.device) -> list[tuple[str
     if model.directory is None:
         raise ConfigError("a model in memory cannot be trained in full; pass its directory")
     model.materialize(device)
-    parameters = unique_parameters(model.network)
+    parameters = list_unique_parameters(model.network)
     for _, parameter in parameters:
         parameter.requires_grad_(True)
     return parameters
 
 
-def training_tokenizer(model: TorchModel) -> TrainingTokenizer:
+def get_training_tokenizer(model: TorchModel) -> TrainingTokenizer:
     """Return the model's tokenizer, which lays out rows as the family's original trainer does.
 
     Raises:
@@ -90,7 +90,7 @@ def check_request(model: TorchModel, request: ChatRequest) -> None:
     model.engine.prepare(request)
 
 
-def adapter_key(model: TorchModel, name: str | None) -> str | None:
+def get_adapter_key(model: TorchModel, name: str | None) -> str | None:
     """Return the content key of a loaded adapter, or ``None`` for the base model.
 
     Two adapters with the same key give the same answers, whatever they and their directories are called.
@@ -103,13 +103,13 @@ def adapter_key(model: TorchModel, name: str | None) -> str | None:
     return None if adapter is None else adapter.content_key
 
 
-def family_name_of(directory: Path) -> str | None:
+def recognize_family_name(directory: Path) -> str | None:
     """Return the name of a model directory's family, or ``None`` if this runtime does not know it."""
-    family = recognised_family(directory)
+    family = recognize_family(directory)
     return None if family is None else family.name
 
 
-def stored_bits(directory: Path) -> int:
+def read_stored_bits(directory: Path) -> int:
     """Return to how many bits the weights of a model's directory are quantised already; 0 = not at all.
 
     Raises:

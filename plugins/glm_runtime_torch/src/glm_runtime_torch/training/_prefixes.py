@@ -11,16 +11,16 @@ from glm_core.errors import CheckpointError
 
 from ..adapters.directory import AdapterDirectory
 from ..adapters.files import BaseModel
-from ..adapters.fingerprint import fingerprint_of_checkpoint
+from ..adapters.fingerprint import fingerprint_checkpoint
 from ..adapters.loading import load_prefix_encoder
-from ..checkpoints.config_file import read_json
+from ..checkpoints.json_file import read_json
 from ..checkpoints.reader import Checkpoint
-from ..model.directory import read_config, recognised_family
+from ..model.directory import read_config, recognize_family
 from ..model.torch_model import TorchModel
 from ..network.prefix_encoder import PrefixEncoder
 
 
-def new_prefix_encoder(
+def make_prefix_encoder(
     model: TorchModel, pre_seq_len: int, *, prefix_projection: bool, seed: int
 ) -> PrefixEncoder:
     """Return an untrained encoder of a model's sizes, in float32 on the CPU.
@@ -64,9 +64,9 @@ def load_prefix_for(directory: Path, name: str, adapter: AdapterDirectory) -> Pr
         CheckpointError: the directory holds no model that this runtime knows.
         AdapterError: the adapter is damaged or of another model.
     """
-    family = recognised_family(directory)
+    family = recognize_family(directory)
     if family is None:
         raise CheckpointError(f"{directory} holds no model of a family that this runtime knows")
     config = read_config(directory, read_json(directory / CONFIG), family)
-    base = BaseModel(name, fingerprint_of_checkpoint(Checkpoint(directory)))
+    base = BaseModel(name, fingerprint_checkpoint(Checkpoint(directory)))
     return load_prefix_encoder(adapter, family, config, base)

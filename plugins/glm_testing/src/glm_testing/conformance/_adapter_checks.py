@@ -60,7 +60,8 @@ def check_adapters_come_and_go(subject: Subject) -> None:
         if not isinstance(model.loaded, AdapterHolder):
             raise NotApplicableError("its models take adapters only when they are loaded")
         plain = ask(subject, make_question(), model).text
-        model.add_adapter(name, directory)
+        anywhere = Path(directory.resolve().anchor)  # given so that the argument is known to be taken
+        model.add_adapter(name, directory, inside=anywhere)
         expect(name in model.info.adapters, f"added {name!r}, but info.adapters is {model.info.adapters!r}")
         added = ask(subject, make_question(adapter=name), model).text
         expect(
