@@ -55,6 +55,7 @@ class Settings:
         kernels: ``auto``, or kernels that the backend offers, such as ``triton``.
         revision: branch, tag or commit on the hub; `NOT_SET` = the newest.
         offline: never touch the network.
+        verify: compare the hashes of all files before a model is loaded.
         hub: where ids are looked up, one of `HUBS`.
         slots: requests to answer at the same time; `NOT_SET` = as many as suit the device.
         context_length: tokens that one request may use; `NOT_SET` = what the model was made for.
@@ -71,6 +72,7 @@ class Settings:
     kernels: str = "auto"
     revision: str | NotSet = NOT_SET
     offline: bool = False
+    verify: bool = False
     hub: str = "huggingface"
     slots: int | NotSet = NOT_SET
     context_length: int | NotSet = NOT_SET
@@ -193,7 +195,7 @@ def _convert(name: str, value: Any) -> Any:
         if isinstance(parts, (list, tuple)) and all(isinstance(part, str) for part in parts):
             return tuple(part.strip() for part in parts if part.strip())
         raise ConfigError(f"{name} must be a list of plugin names, got {format_value(value)}")
-    if name == "offline":
+    if name in ("offline", "verify"):
         word = str(value).lower() if isinstance(value, (str, bool)) else ""
         if word in YES + NO:
             return word in YES

@@ -20,7 +20,7 @@ from .device_map import DeviceMap, check_entries, list_mapped_devices
 from .errors import ConfigError, ModelNotFoundError
 from .isolation import format_value
 from .jobs import QuantizationScheme
-from .models import find_adapter_directory, resolve
+from .models import find_adapter_directory, resolve, verify_files
 from .pairing import Identification, Notify, check_wishes, identify
 from .plugins import PluginHost, get_default_host
 from .records import LoadedModel, ModelSource
@@ -40,6 +40,7 @@ def load(
     adapters: Mapping[str, str | Path] | None = None,
     revision: str | NotSet | None = NOT_SET,
     offline: bool | NotSet = NOT_SET,
+    verify: bool | NotSet = NOT_SET,
     slots: int | NotSet | None = NOT_SET,
     context_length: int | NotSet | None = NOT_SET,
     kv_memory: float | NotSet | None = NOT_SET,
@@ -59,6 +60,7 @@ def load(
         adapters: adapter name to its directory.
         revision: branch, tag or commit on the hub.
         offline: never touch the network.
+        verify: compare the hashes of all files first.
         slots: requests to answer at the same time.
         context_length: tokens that one request may use.
         kv_memory: gigabytes that the KV cache may take.
@@ -109,7 +111,7 @@ def open_model(
         raise ConfigError(f"adapters must map names to directories, got {format_value(adapters)}")
     directories = {name: find_adapter_directory(name, path) for name, path in (adapters or {}).items()}
     survey = take_survey(host)
-    identification = _identify_by_name(survey, settings, directories)
+    identification = _identify_by_name(survey, settings, directories, notify)
     return open_identified(survey, identification, settings, device_map=device_map, notify=notify)
 
 
@@ -118,7 +120,7 @@ def open_for_training(
 ) -> tuple[LoadedModel, tuple[DeviceInfo, ...], str, QuantizationScheme | None]:
     """Return what the ``train`` hook is called with: a model not yet read, devices, dtype, scheme."""
     survey = take_survey(host)
-    identification = _identify_by_name(survey, settings, {})
+    identification = _identify_by_name(survey, settings, {}, notify)
     route, dtype, model = load_identified(survey, identification, settings, notify)
     return model, route.devices, dtype, choose_scheme(route.placer, settings.quantize)
 
@@ -154,9 +156,13 @@ def resolve_settings(host: PluginHost, settings: Settings) -> ModelSource:
     )
 
 
-def _identify_by_name(survey: Survey, settings: Settings, adapters: Mapping[str, Path]) -> Identification:
+def _identify_by_name(
+    survey: Survey, settings: Settings, adapters: Mapping[str, Path], notify: Notify
+) -> Identification:
     """Check what is cheap, find the model's files, and ask the runtimes whose it is."""
     check_wishes(survey, settings.runtime, settings.device)
     survey.find_runtime(settings.runtime)  # that there is none at all is to be known before a download too
     source = replace(resolve_settings(survey.host, settings), adapters=adapters)
+    for sentence in verify_files(source) if settings.verify else ():
+        notify(sentence)
     return identify(survey, source, settings.runtime)

@@ -23,16 +23,16 @@ from ..tracing import enable_tracing
 # command: English and Chinese summary
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("start a frontend: glm run cli, web or api", "启动一个前端：glm run cli、web 或 api"),
-    "chat": ("print one streamed answer; for shells and pipes", "输出一个回答，适合脚本和管道"),
-    "quantize": ("write a quantised copy that loads without the original", "另存量化后的模型"),
-    "verify": ("check a model's files by their known sizes and hashes", "按大小与哈希检查模型文件"),
-    "train": ("train an adapter, or go on with a training", "训练适配器，或继续中断的训练"),
+    "chat": ("print one streamed answer; for shells and pipes", "在命令行里输出一个回答，适合脚本和管道"),
+    "quantize": ("write a quantised copy, which loads by itself", "另存量化后的模型，不再需要原模型"),
+    "train": ("train an adapter, or go on: glm train ptuning", "训练适配器，或继续训练：glm train ptuning"),
     "predict": ("answer every row of a file and score the answers", "回答文件中的每一行并给回答打分"),
     "bench": ("measure speed and memory; JSON on the last line", "测量速度及内存；最后一行为 JSON"),
+    "verify": ("check a model's files against known hashes", "按已知的哈希检查模型文件"),
     "models": ("list the models that are known by name", "列出已知的模型名称"),
     "devices": ("list the devices that a model can run on", "列出可以运行模型的设备"),
     "plugins": ("list the installed plugins and what became of them", "列出已安装的插件及其状态"),
-    "plugin": ("write a package: glm plugin new backend NAME", "新建插件包：glm plugin new backend 名称"),
+    "plugin": ("write a package for a new plugin: glm plugin new", "新建一个插件包：glm plugin new"),
     "doctor": ("check the installation and say what is wrong", "检查安装，指出问题所在"),
 }
 ENTRY_POINT_GROUP = "glm.commands"

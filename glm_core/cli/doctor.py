@@ -15,7 +15,7 @@ from typing import Literal
 from ..config import Settings, find_config_file, find_hub_cache, load_settings
 from ..errors import GlmError
 from ..isolation import end_sentence
-from ..models import list_known_models
+from ..models import list_known_models, resolve, verify_files
 from ..plugins import PluginHost, PluginReport, get_default_host
 from ..records import ModelCard
 from ..survey import Survey, take_survey
@@ -42,10 +42,11 @@ class Finding:
 def run(arguments: list[str]) -> int:
     """Run every check; the exit status is 2 if one found a fault."""
     parser = make_command_parser("doctor", "Check the installation.")
+    parser.add_argument("--model", metavar="NAME_OR_PATH", help="also compare the files of this model")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parsed = parser.parse_args(arguments)
     try:
-        findings = list(examine(get_default_host()))
+        findings = [*examine(get_default_host()), *_check_files(parsed.model)]
     except GlmError as error:  # the settings that say which plugins to load cannot be read
         findings = [*_check_python(), Finding("settings", "fault", str(error)), *_check_cache()]
     if parsed.json:
@@ -139,6 +140,16 @@ def _check_models(cards: Iterable[ModelCard]) -> Iterator[Finding]:
             yield Finding(f"model {card.name}", "ok", str(card.path))
         else:
             yield Finding(f"model {card.name}", "fault", f"{card.path} is missing; install its package again")
+
+
+def _check_files(name: str | None) -> Iterator[Finding]:
+    if name is None:
+        return
+    try:  # offline, because a look at an installation downloads nothing
+        source = resolve(get_default_host(), name, offline=True, hub=load_settings().hub)
+        yield from (Finding(f"files of {name}", "ok", sentence) for sentence in verify_files(source))
+    except GlmError as error:
+        yield Finding(f"files of {name}", "fault", str(error))
 
 
 def _check_cache() -> Iterator[Finding]:

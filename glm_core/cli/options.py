@@ -35,6 +35,7 @@ _SETTINGS: Mapping[str, tuple[str, str]] = {
     "kv_memory": ("GB", "memory of the KV cache (auto)"),
     "hub": ("H", f"{', '.join(HUBS)} (huggingface)"),
     "offline": ("", "never touch the network"),
+    "verify": ("", "compare the hashes of all files before loading"),
 }
 _METAVARS = {str: "TEXT", int: "N", float: "X"}
 

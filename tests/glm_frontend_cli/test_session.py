@@ -303,7 +303,7 @@ def test_run_passes_on_that_the_reader_has_gone(
     """``| head`` closes the pipe; the answer is cancelled, and the command says so and sets its status."""
 
     class ClosedPipe(io.StringIO):
-        def write(self, text: Any) -> None:  # type: ignore[override]
+        def write(self, text: str) -> int:
             raise BrokenPipeError
 
     monkeypatch.setattr(sys, "stdin", io.StringIO("q1\nq2\n"))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from glm_frontend_web import _api
@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from glm_core import PluginError
+from glm_core import ChatModel, PluginError
 
 
 def answering(text: Any, **more: Any) -> Starlette:
@@ -124,11 +124,11 @@ def test_the_api_is_made_of_the_same_model(monkeypatch: pytest.MonkeyPatch) -> N
         return "app"
 
     entry_points(monkeypatch, SimpleNamespace(value="somewhere:app", load=lambda: factory))
-    found = _api.find_api()
-    assert _api.make_api(found, "model", api_key="k", allowed_hosts=("a",)) == "app"  # type: ignore[arg-type]
+    found, model = _api.find_api(), cast(ChatModel, "model")
+    assert _api.make_api(found, model, api_key="k", allowed_hosts=("a",)) == "app"
     assert seen == {"model": "model", "api_key": "k", "allowed_hosts": ("a",)}
     with pytest.raises(PluginError, match="does not fit this version"):
-        _api.make_api(lambda model: None, "model", api_key=None, allowed_hosts=None)  # type: ignore[arg-type]
+        _api.make_api(lambda model: None, model, api_key=None, allowed_hosts=None)
 
 
 def test_the_api_is_told_of_a_folder_of_adapters_where_there_is_one() -> None:
@@ -139,12 +139,13 @@ def test_the_api_is_told_of_a_folder_of_adapters_where_there_is_one() -> None:
         seen.update(more)
         return "app"
 
-    _api.make_api(factory, "model", api_key="k", allowed_hosts=None, adapters_dir="/srv/adapters")  # type: ignore[arg-type]
+    model = cast(ChatModel, "model")
+    _api.make_api(factory, model, api_key="k", allowed_hosts=None, adapters_dir="/srv/adapters")
     assert seen["adapters_dir"] == "/srv/adapters"
     with pytest.raises(PluginError, match=r"does not fit this version .*adapters_dir"):
         _api.make_api(
             lambda model, api_key, allowed_hosts: "app",
-            "m",  # type: ignore[arg-type]
+            model,
             api_key="k",
             allowed_hosts=None,
             adapters_dir="/x",

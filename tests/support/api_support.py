@@ -112,7 +112,8 @@ class ScriptedRuntime:
         """Note the request and start to answer."""
         self.requests.append(request)
         text = request.prompt if request.prompt is not None else request.messages[-1].content
-        command, _, rest = text.partition(" ")  # type: ignore[union-attr]
+        assert isinstance(text, str)  # the scripted model is asked in words, not in token ids
+        command, _, rest = text.partition(" ")
         if command == "refuse":
             raise REFUSALS[rest]
         if command == "remove":

@@ -33,7 +33,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[str]], 
 
     def replace(run: Callable[[list[str]], int]) -> None:
         module = types.ModuleType("glm_core.cli.models")
-        module.run = run  # type: ignore[attr-defined]
+        vars(module)["run"] = run
         monkeypatch.setitem(sys.modules, "glm_core.cli.models", module)
 
     return replace

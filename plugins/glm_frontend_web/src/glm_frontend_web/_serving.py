@@ -110,7 +110,7 @@ def _open_public_link(options: WebOptions, listener: socket) -> Iterator[str | N
         yield address and f"https://{address.partition('://')[2]}"
     finally:
         for tunnel in tunneling.CURRENT_TUNNELS:
-            tunnel.kill()
+            tunnel.kill()  # type: ignore[no-untyped-call]  # gradio's
 
 
 def _announce(model: ChatModel, options: WebOptions, url: str, public_url: str | None, say: Texts) -> None:

@@ -98,10 +98,10 @@ class WindowKeeper:
 
 def find_window(scope: Scope) -> str | None:
     """Return the window whose connection a request is; ``None`` for all other requests."""
-    path: str = scope["path"]
+    path = str(scope["path"])
     if path.startswith(_HEARTBEAT):
         return path[len(_HEARTBEAT) :]
     if path == _UPDATES:
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-        return query.get("session_hash", [None])[0]
+        return next(iter(query.get("session_hash", [])), None)
     return None
