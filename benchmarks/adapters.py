@@ -36,7 +36,7 @@ from glm_jobs.bench.streams import run_together
 from glm_runtime_torch.adapters.prefix import PrefixAdapter
 from glm_runtime_torch.model.torch_model import TorchModel
 from random_checkpoint import write_checkpoint
-from reporting import busy_cores, machine, machine_line, markdown_table, write_report
+from reporting import count_busy_cores, describe_machine, format_machine, format_table, write_report
 from safetensors.torch import save_file
 
 import glm_core
@@ -49,12 +49,12 @@ DISTINCT = 8  # adapter files; a higher count loads them again under other names
 
 def main() -> None:
     """Measure each model and report."""
-    options = _options()
+    options = _parse_options()
     if options.measure:
         print(json.dumps(_measure_memory(options.measure, options.adapters, int(options.counts))))
         return
     counts = [int(part) for part in options.counts.split(",")]
-    busy = busy_cores()
+    busy = count_busy_cores()
     with tempfile.TemporaryDirectory() as folder:
         demo = glm_core.resolve_model("demo")
         random = write_checkpoint(
@@ -65,7 +65,7 @@ def main() -> None:
             for name, directory in (("demo", demo), ("random", random))
         ]
     result = {
-        "machine": machine(),
+        "machine": describe_machine(),
         "busy_cores_before": busy,
         "pre_seq_len": options.length,
         "batch": options.batch,
@@ -77,7 +77,7 @@ def main() -> None:
     write_report(options.report, _report(result), result)
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=10)
     parser.add_argument("--hidden", type=int, default=2048)
@@ -96,9 +96,9 @@ def _options() -> argparse.Namespace:
 def _measure(
     name: str, directory: Path, adapters: Path, counts: Sequence[int], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Everything about one model."""
+    """Measure everything about one model."""
     _write_adapters(adapters, directory, options.length)
-    memory = [_fresh_process(directory, adapters, count) for count in counts]
+    memory = [_measure_in_fresh_process(directory, adapters, count) for count in counts]
     with glm_core.load(directory, device="cpu", slots=options.batch) as model:
         for number in range(DISTINCT):
             model.add_adapter(f"a{number}", adapters / f"a{number}")
@@ -108,12 +108,12 @@ def _measure(
             "weight_bytes": model.info.weight_bytes,
             "dtype": model.info.dtype,
             "memory": memory,
-            "decode": _speeds(model, options),
+            "decode": _measure_speeds(model, options),
         }
 
 
 def _write_adapters(folder: Path, directory: Path, length: int) -> None:
-    """Random keys and values in the original trainer's form, small enough to leave answers sane."""
+    """Write random keys and values in the original trainer's form, small enough to leave answers sane."""
     config = json.loads((directory / "config.json").read_text("utf-8"))
     width = config["num_layers"] * 2 * config["hidden_size"]
     generator = torch.Generator().manual_seed(0)
@@ -124,7 +124,7 @@ def _write_adapters(folder: Path, directory: Path, length: int) -> None:
         save_file({STORED_NAME: rows}, place / "model.safetensors")
 
 
-def _fresh_process(directory: Path, adapters: Path, count: int) -> dict[str, Any]:
+def _measure_in_fresh_process(directory: Path, adapters: Path, count: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--measure", str(directory), "--adapters", str(adapters)]
     done = subprocess.run([*command, "--counts", str(count)], check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -132,14 +132,14 @@ def _fresh_process(directory: Path, adapters: Path, count: int) -> dict[str, Any
 
 
 def _measure_memory(directory: Path, adapters: Path, count: int) -> dict[str, Any]:
-    """In the fresh process: load, answer once, add so many adapters, and say what they took."""
+    """Load, answer once, add so many adapters, and return what they took; run in the fresh process."""
     with glm_core.load(directory, device="cpu") as model:
-        run_together(model, [_request("hello", None, 2)])
+        run_together(model, [_make_request("hello", None, 2)])
         for number in range(DISTINCT):  # what the first ones import and allocate is not counted
             model.add_adapter("warm-up", adapters / f"a{number}")
             model.remove_adapter("warm-up")
         gc.collect()
-        before, seconds = _own_bytes(), []
+        before, seconds = _read_own_bytes(), []
         for number in range(count):
             started = time.perf_counter()
             model.add_adapter(f"a{number}", adapters / f"a{number % DISTINCT}")
@@ -147,32 +147,32 @@ def _measure_memory(directory: Path, adapters: Path, count: int) -> dict[str, An
         gc.collect()
         return {
             "adapters": count,
-            "bytes_each": _prefix_bytes(model, "a0") if count else None,
-            "own_bytes": _own_bytes(),
-            "own_bytes_added": _own_bytes() - before,
+            "bytes_each": _count_prefix_bytes(model, "a0") if count else None,
+            "own_bytes": _read_own_bytes(),
+            "own_bytes_added": _read_own_bytes() - before,
             "add_seconds": statistics.median(seconds) if seconds else None,
         }
 
 
-def _prefix_bytes(model: ChatModel, name: str) -> int:
-    """Bytes of an adapter's keys and values."""
+def _count_prefix_bytes(model: ChatModel, name: str) -> int:
+    """Count the bytes of an adapter's keys and values."""
     assert isinstance(model.loaded, TorchModel)
     adapter = model.loaded.engine.adapters.get(name)
     assert isinstance(adapter, PrefixAdapter)
     return adapter.key_values.nbytes
 
 
-def _own_bytes() -> int:
-    """Resident memory that no file stands behind, as the operating system counts it."""
+def _read_own_bytes() -> int:
+    """Read how many resident bytes are not pages of a file, as the operating system counts them."""
     values = dict(line.split(":", 1) for line in STATUS.read_text("ascii").splitlines())
     return sum(int(values[field].split()[0]) * 1024 for field in ("RssAnon", "RssShmem"))
 
 
-def _speeds(model: ChatModel, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Tokens a second of a batch without adapters, with one, with eight, and with longer prompts."""
+def _measure_speeds(model: ChatModel, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure tokens a second of a batch without adapters, with one, with eight, and with longer prompts."""
 
     def count_tokens(text: str) -> int:
-        [timeline] = run_together(model, [_request(text, None, 1)])
+        [timeline] = run_together(model, [_make_request(text, None, 1)])
         return timeline.usage.prompt_tokens
 
     words = find_word_count(options.prompt, count_tokens)
@@ -188,7 +188,7 @@ def _speeds(model: ChatModel, options: argparse.Namespace) -> list[dict[str, Any
     for run in range(options.runs + 1):
         for name, (num_words, adapters) in cases.items():
             requests = [
-                _request(
+                _make_request(
                     make_question(num_words, next(fresh)), adapters[number % len(adapters)], options.tokens
                 )
                 for number in range(options.batch)
@@ -202,14 +202,14 @@ def _speeds(model: ChatModel, options: argparse.Namespace) -> list[dict[str, Any
     ]
 
 
-def _request(text: str, adapter: str | None, new_tokens: int) -> ChatRequest:
+def _make_request(text: str, adapter: str | None, new_tokens: int) -> ChatRequest:
     sampling = Sampling(max_new_tokens=new_tokens, do_sample=False, ignore_eos=True)
     return ChatRequest((Message("user", text),), sampling, adapter=adapter)
 
 
 def _report(result: dict[str, Any]) -> str:
     parts = [
-        machine_line(result["machine"]),
+        format_machine(result["machine"]),
         f"Adapters of {result['pre_seq_len']} positions, added while the model runs;",
         f"{result['batch']} requests of {result['prompt_tokens']} prompt",
         f"and {result['new_tokens']} new tokens, medians of {result['runs']} runs.",
@@ -221,19 +221,20 @@ def _report(result: dict[str, Any]) -> str:
             f"**{model['model']}**: {model['parameters'] / 1e6:,.1f} M parameters, {model['dtype']}, "
             f"{model['weight_bytes'] / 1e9:.3f} GB of weights.",
             "",
-            markdown_table(
+            format_table(
                 ("Adapters resident", "Keys and values each", "Memory added", "of it each", "Adding one"),
-                [_memory_row(cell) for cell in model["memory"]],
+                [_format_memory_row(cell) for cell in model["memory"]],
             ),
             "",
-            markdown_table(
-                ("Adapters in the batch", "Decode tokens/s", "against none"), _speed_rows(model["decode"])
+            format_table(
+                ("Adapters in the batch", "Decode tokens/s", "against none"),
+                _format_speed_rows(model["decode"]),
             ),
         ]
     return "\n".join(parts)
 
 
-def _memory_row(cell: dict[str, Any]) -> tuple[str, ...]:
+def _format_memory_row(cell: dict[str, Any]) -> tuple[str, ...]:
     count, added = cell["adapters"], cell["own_bytes_added"] / 1e6
     if not count:
         return ("0", "-", f"{added:.1f} MB", "-", "-")
@@ -246,10 +247,10 @@ def _memory_row(cell: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _speed_rows(cells: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+def _format_speed_rows(cells: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     base = cells[0]["tokens_per_second"]
 
-    def row(cell: dict[str, Any]) -> tuple[str, ...]:
+    def format_row(cell: dict[str, Any]) -> tuple[str, ...]:
         rate = cell["tokens_per_second"]
         return (
             cell["adapters"],
@@ -257,7 +258,7 @@ def _speed_rows(cells: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
             f"{rate / base:.3f}" if rate and base else "-",
         )
 
-    return [row(cell) for cell in cells]
+    return [format_row(cell) for cell in cells]
 
 
 if __name__ == "__main__":

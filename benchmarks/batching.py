@@ -8,7 +8,7 @@ Makes a random ChatGLM-6B (v1) checkpoint of about 1 GB, loads it as ``glm --dev
 - the longest gap between two tokens of a running answer, with and without a prompt of 1,500 tokens
   that is admitted meanwhile.
 
-Warm-up is left out, medians are reported, the last line is JSON. One minute on two cores.
+Warm-up is left out, medians are reported, the last line is JSON. Two and a half minutes on two cores.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from glm_jobs.bench.prompts import find_word_count, make_question
 from glm_jobs.bench.rates import compute_time_to_first_token
 from glm_jobs.bench.streams import Timeline, run_together
 from random_checkpoint import write_checkpoint
-from reporting import busy_cores, machine, machine_line, markdown_table, write_report
+from reporting import count_busy_cores, describe_machine, format_machine, format_table, write_report
 
 import glm_core
 from glm_core import ChatModel, ChatRequest, Message, Sampling
@@ -40,9 +40,9 @@ TOKENS_AFTER = 8  # and after it has its first token
 
 def main() -> None:
     """Measure and report."""
-    options = _options()
+    options = _parse_options()
     batches = tuple(int(part) for part in options.batches.split(","))
-    busy = busy_cores()
+    busy = count_busy_cores()
     with tempfile.TemporaryDirectory() as folder:
         directory = write_checkpoint(
             Path(folder), num_layers=options.layers, hidden_size=options.hidden, form=options.form
@@ -59,9 +59,9 @@ def main() -> None:
             }
             for cell in measure(model, plan)
         ]
-        stalls = _stalls(model, options.long_prompt, options.runs)
+        stalls = _measure_stalls(model, options.long_prompt, options.runs)
         result = {
-            "machine": machine(),
+            "machine": describe_machine(),
             "busy_cores_before": busy,
             "parameters": model.info.num_parameters,
             "weight_bytes": model.info.weight_bytes,
@@ -75,7 +75,7 @@ def main() -> None:
     write_report(options.report, _report(result), result)
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=10)
     parser.add_argument("--hidden", type=int, default=2048)
@@ -101,43 +101,43 @@ class _Stall:
     first_token: float | None
 
 
-def _stalls(model: ChatModel, long_prompt: int, runs: int) -> dict[str, Any]:
+def _measure_stalls(model: ChatModel, long_prompt: int, runs: int) -> dict[str, Any]:
     def count_tokens(text: str) -> int:
-        [timeline] = run_together(model, [_request(text, 1)])
+        [timeline] = run_together(model, [_make_request(text, 1)])
         return timeline.usage.prompt_tokens
 
     num_words = find_word_count(long_prompt, count_tokens)
-    with_it = [_stall(model, make_question(num_words, number)) for number in range(runs)]
+    with_it = [_measure_stall(model, make_question(num_words, number)) for number in range(runs)]
     tokens = 2 * TOKENS_BEFORE + TOKENS_AFTER
-    without = [_stall(model, None, tokens) for _ in range(runs)]
+    without = [_measure_stall(model, None, tokens) for _ in range(runs)]
     alone = [
-        run_together(model, [_request(make_question(num_words, 1000 + number), 1)])[0]
+        run_together(model, [_make_request(make_question(num_words, 1000 + number), 1)])[0]
         for number in range(runs)
     ]
     return {
         "prompt_tokens": alone[0].usage.prompt_tokens,
-        "with": _medians(with_it),
-        "without": _medians(without),
+        "with": _take_medians(with_it),
+        "without": _take_medians(without),
         "first_token_alone": statistics.median(
             compute_time_to_first_token(timeline) or 0.0 for timeline in alone
         ),
     }
 
 
-def _stall(model: ChatModel, newcomer: str | None, tokens: int = 0) -> _Stall:
+def _measure_stall(model: ChatModel, newcomer: str | None, tokens: int = 0) -> _Stall:
     """Read an answer while a newcomer is admitted, or for so many tokens without one."""
     admitted: queue.SimpleQueue[Timeline | BaseException] = queue.SimpleQueue()
 
     def admit() -> None:
         try:
-            admitted.put(run_together(model, [_request(newcomer or "", 1)])[0])
+            admitted.put(run_together(model, [_make_request(newcomer or "", 1)])[0])
         except BaseException as error:  # handed to the reader
             admitted.put(error)
 
     times: list[float] = []
     outcome: Timeline | None = None
     left = TOKENS_AFTER
-    with model.stream(_request(make_question(16), model.info.context_length // 2)) as deltas:
+    with model.stream(_make_request(make_question(16), model.info.context_length // 2)) as deltas:
         for delta in deltas:
             if not delta.token_ids:
                 continue
@@ -161,7 +161,7 @@ def _stall(model: ChatModel, newcomer: str | None, tokens: int = 0) -> _Stall:
     return _Stall(max(gaps), statistics.median(gaps), first)
 
 
-def _medians(stalls: list[_Stall]) -> dict[str, float | None]:
+def _take_medians(stalls: list[_Stall]) -> dict[str, float | None]:
     firsts = [stall.first_token for stall in stalls if stall.first_token is not None]
     return {
         "longest_gap_seconds": statistics.median(stall.longest for stall in stalls),
@@ -170,7 +170,7 @@ def _medians(stalls: list[_Stall]) -> dict[str, float | None]:
     }
 
 
-def _request(text: str, new_tokens: int) -> ChatRequest:
+def _make_request(text: str, new_tokens: int) -> ChatRequest:
     sampling = Sampling(max_new_tokens=new_tokens, do_sample=False, ignore_eos=True)
     return ChatRequest((Message("user", text),), sampling)
 
@@ -179,7 +179,7 @@ def _report(result: dict[str, Any]) -> str:
     stalls = result["long_prompt"]
     one = result["batches"][0]
 
-    def gain(cell: dict[str, Any], key: str) -> str:
+    def format_gain(cell: dict[str, Any], key: str) -> str:
         return f"{cell[key] / one[key]:.2f}" if cell[key] and one[key] else "-"
 
     speeds = [
@@ -187,10 +187,10 @@ def _report(result: dict[str, Any]) -> str:
             cell["streams"],
             cell["answer_tokens"],
             "-" if cell["decode"] is None else f"{cell['decode']:.1f}",
-            gain(cell, "decode"),
+            format_gain(cell, "decode"),
             "-" if cell["decode"] is None else f"{cell['decode'] / cell['streams']:.1f}",
             f"{cell['total']:.1f}",
-            gain(cell, "total"),
+            format_gain(cell, "total"),
         )
         for cell in result["batches"]
     ]
@@ -208,13 +208,13 @@ def _report(result: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            machine_line(result["machine"]),
+            format_machine(result["machine"]),
             f"{result['parameters'] / 1e6:,.0f} M random weights stored as {result['form']},",
             f"--quantize {result['quantize']}, {result['weight_bytes'] / 1e9:.2f} GB in memory.",
             f"{result['prompt_tokens']} prompt and {result['new_tokens']} new tokens.",
             f"Other programs used {result['busy_cores_before']} cores before.",
             "",
-            markdown_table(
+            format_table(
                 (
                     "Streams",
                     "Answer",
@@ -229,7 +229,7 @@ def _report(result: dict[str, Any]) -> str:
             "",
             f"A prompt of {stalls['prompt_tokens']:,} tokens is admitted beside a running answer:",
             "",
-            markdown_table(
+            format_table(
                 ("Long prompt", "Longest gap", "Median gap", "Its first token (alone, beside)"), gaps
             ),
         ]

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reporting import busy_cores, machine, machine_line, markdown_table, write_report
+from reporting import count_busy_cores, describe_machine, format_machine, format_table, write_report
 
 HERE = Path(__file__).resolve().parent
 TEMPORARY = Path(tempfile.gettempdir())
@@ -77,20 +77,20 @@ class Engine:
 
 def main() -> None:
     """Prepare, measure in turn, report."""
-    options = _options()
+    options = _parse_options()
     cores = sorted(os.sched_getaffinity(0))[: options.threads]
     os.sched_setaffinity(
         0, cores
     )  # inherited by every engine; chatglm.cpp takes its number of threads from it
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     options.models.mkdir(parents=True, exist_ok=True)
-    build = json.loads(_output(["bash", str(HERE / "peers/build.sh"), str(options.build)]))
-    engines = _engines(options, build)
+    build = json.loads(_read_output(["bash", str(HERE / "peers/build.sh"), str(options.build)]))
+    engines = _prepare_engines(options, build)
     rows: list[Row] = []
     bandwidths: list[dict[str, Any]] = []
     for number in range(1, options.rounds + 1):
         for engine in engines:
-            busy = busy_cores()
+            busy = count_busy_cores()
             before = _read_bandwidth(build, options.threads)
             print(
                 f"round {number}: {engine.name} ({before / 1e9:.1f} GB/s, {busy} cores busy)", file=sys.stderr
@@ -110,9 +110,9 @@ def main() -> None:
                 share = None if steps is None else speed.step_bytes * steps * 2 / (before + after)
                 case = (engine.name, number, speed.prompt_tokens, speed.batch)
                 rows.append(Row(*case, speed.prefill, speed.decode, share))
-    summary = _summary(rows, [engine.name for engine in engines])
+    summary = _summarize(rows, [engine.name for engine in engines])
     result = {
-        "machine": machine() | {"threads": options.threads},
+        "machine": describe_machine() | {"threads": options.threads},
         "peers": build,
         "new_tokens": options.new_tokens,
         "rounds": options.rounds,
@@ -123,7 +123,7 @@ def main() -> None:
     write_report(options.report, _report(result), result)
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--build", type=Path, default=TEMPORARY / "glm-peers", help="where the peers are built"
@@ -160,30 +160,30 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _engines(options: argparse.Namespace, build: dict[str, str]) -> list[Engine]:
-    """The engines in their order, with their models written."""
+def _prepare_engines(options: argparse.Namespace, build: dict[str, str]) -> list[Engine]:
+    """Write the models that are missing and return the engines in their order."""
     chosen = options.engines.split(",")
     engines: list[Engine] = []
     if "glm" in chosen:
         checkpoints = {f"glm {directory.name}": directory for directory in options.checkpoint}
         for name in options.forms.split(",") if options.forms else ():
             checkpoints[f"glm {name}"] = _write_ours(options.models / name, name)
-        engines += [_glm(name, directory, options) for name, directory in checkpoints.items()]
+        engines += [_make_glm(name, directory, options) for name, directory in checkpoints.items()]
     if "chatglm.cpp" in chosen:
         model = _write_theirs("chatglm.cpp", "ggml", build, options)
-        engines.append(_chatglm_cpp(f"chatglm.cpp {options.type}", model, build, options))
+        engines.append(_make_chatglm_cpp(f"chatglm.cpp {options.type}", model, build, options))
     if "llama.cpp" in chosen:
         model = _write_theirs("llama.cpp", "gguf", build, options)
-        engines.append(_llama_cpp(f"llama.cpp {options.type}", model, build, options))
+        engines.append(_make_llama_cpp(f"llama.cpp {options.type}", model, build, options))
     return engines
 
 
 def _write_ours(directory: Path, name: str) -> Path:
-    """A checkpoint of a form such as ``int4`` or, the embedding table quantised too, ``int4+embeddings``."""
+    """Write a checkpoint of a form such as ``int4`` or, with the embedding table, ``int4+embeddings``."""
     if not (directory / "config.json").is_file():
         form, plus, _ = name.partition("+")
         command = [sys.executable, str(HERE / "random_checkpoint.py"), str(directory), "--form", form]
-        _output([*command, *(["--embeddings"] if plus else [])])
+        _read_output([*command, *(["--embeddings"] if plus else [])])
     return directory
 
 
@@ -191,12 +191,12 @@ def _write_theirs(engine: str, suffix: str, build: dict[str, str], options: argp
     model: Path = options.models / f"{engine}-{options.type}.{suffix}"
     if not model.is_file():
         program = str(HERE / "peers/random_model.py")
-        _output([build["python"], program, engine, str(model), "--type", options.type])
+        _read_output([build["python"], program, engine, str(model), "--type", options.type])
     return model
 
 
-def _glm(name: str, directory: Path, options: argparse.Namespace) -> Engine:
-    """``glm bench``, once for the prompts alone and once for the batches."""
+def _make_glm(name: str, directory: Path, options: argparse.Namespace) -> Engine:
+    """Run ``glm bench``, once for the prompts alone and once for the batches."""
     command = [sys.executable, "-m", "glm_core", "bench", "--model", str(directory), "--device", "cpu"]
     command += ["--new-tokens", str(options.new_tokens), "--repeat", "1", "--json"]
     # Room for what is measured and for no longer conversation, so that the largest batch fits any machine.
@@ -204,9 +204,9 @@ def _glm(name: str, directory: Path, options: argparse.Namespace) -> Engine:
 
     def measure() -> list[Speed]:
         speeds: list[Speed] = []
-        for prompts, batches in _cases(options):
-            lists = ["--prompt-tokens", _joined(prompts), "--batch", _joined(batches)]
-            report = json.loads(_output([*command, *lists]))
+        for prompts, batches in _list_cases(options):
+            lists = ["--prompt-tokens", _join_numbers(prompts), "--batch", _join_numbers(batches)]
+            report = json.loads(_read_output([*command, *lists]))
             for cell in report["results"]:
                 prefill, decode = (cell[key] and cell[key]["median"] for key in ("prefill", "decode"))
                 case = (cell["wanted_tokens"], cell["batch"])
@@ -216,70 +216,70 @@ def _glm(name: str, directory: Path, options: argparse.Namespace) -> Engine:
     return Engine(name, measure)
 
 
-def _chatglm_cpp(name: str, model: Path, build: dict[str, str], options: argparse.Namespace) -> Engine:
-    """Our program over its library; it answers one request at a time."""
-    prompts, new_tokens = _joined(options.prompts), str(options.new_tokens)
+def _make_chatglm_cpp(name: str, model: Path, build: dict[str, str], options: argparse.Namespace) -> Engine:
+    """Run our program over its library, which answers one request at a time."""
+    prompts, new_tokens = _join_numbers(options.prompts), str(options.new_tokens)
 
     def measure() -> list[Speed]:
         speeds: list[Speed] = []
-        for line in _output([build["chatglm_bench"], str(model), prompts, new_tokens, "1"]).splitlines():
+        for line in _read_output([build["chatglm_bench"], str(model), prompts, new_tokens, "1"]).splitlines():
             run = json.loads(line)
             prefill = run["prompt_tokens"] / run["prefill_seconds"]
             decode = (run["new_tokens"] - 1) / run["decode_seconds"]
-            speeds.append(Speed(run["prompt_tokens"], 1, prefill, decode, _ggml_step_bytes(options.type)))
+            speeds.append(Speed(run["prompt_tokens"], 1, prefill, decode, _compute_step_bytes(options.type)))
         return speeds
 
     return Engine(name, measure)
 
 
-def _llama_cpp(name: str, model: Path, build: dict[str, str], options: argparse.Namespace) -> Engine:
-    """Its own llama-batched-bench, once for the prompts alone and once for batches over a shared prompt."""
+def _make_llama_cpp(name: str, model: Path, build: dict[str, str], options: argparse.Namespace) -> Engine:
+    """Run its own llama-batched-bench, once for the prompts alone and once for batches over one prompt."""
     threads = str(options.threads)
     command = [build["llama_batched_bench"], "-m", str(model), "-t", threads, "-tb", threads]
     command += ["-ntg", str(options.new_tokens), "-pps", "--output-format", "jsonl"]
 
     def measure() -> list[Speed]:
         speeds: list[Speed] = []
-        for prompts, batches in _cases(options):
+        for prompts, batches in _list_cases(options):
             context = max(batches) * (max(prompts) + options.new_tokens + 8)
-            lists = ["-npp", _joined(prompts), "-npl", _joined(batches), "-c", str(context)]
-            lines = [line for line in _output([*command, *lists]).splitlines() if line.startswith("{")]
+            lists = ["-npp", _join_numbers(prompts), "-npl", _join_numbers(batches), "-c", str(context)]
+            lines = [line for line in _read_output([*command, *lists]).splitlines() if line.startswith("{")]
             for run in map(json.loads, lines):
                 prefill = run["speed_pp"] if run["pl"] == 1 else None
                 case = (run["pp"], run["pl"])
-                speeds.append(Speed(*case, prefill, run["speed_tg"], _ggml_step_bytes(options.type)))
+                speeds.append(Speed(*case, prefill, run["speed_tg"], _compute_step_bytes(options.type)))
         return speeds
 
     return Engine(name, measure)
 
 
-def _cases(options: argparse.Namespace) -> list[tuple[list[int], list[int]]]:
-    """Every prompt length alone; the larger batches with the first length only, to save time."""
+def _list_cases(options: argparse.Namespace) -> list[tuple[list[int], list[int]]]:
+    """List every prompt length alone, and the larger batches with the first length only, to save time."""
     alone = [batch for batch in options.batches if batch == 1]
     together = [batch for batch in options.batches if batch > 1]
     cases = ((options.prompts, alone), (options.prompts[:1], together))
     return [(prompts, batches) for prompts, batches in cases if batches]
 
 
-def _ggml_step_bytes(kind: str) -> float:
+def _compute_step_bytes(kind: str) -> float:
     return (BLOCKS_WEIGHTS + HEAD_WEIGHTS) * GGML_BITS[kind] / 8
 
 
 def _read_bandwidth(build: dict[str, str], threads: int) -> float:
-    passes = json.loads(_output([build["read_bandwidth"], str(threads)]))["bytes_per_second"]
+    passes = json.loads(_read_output([build["read_bandwidth"], str(threads)]))["bytes_per_second"]
     return float(statistics.median(passes))
 
 
-def _output(command: Sequence[str]) -> str:
-    """Standard output of a program; what it said on standard error is shown if it fails."""
+def _read_output(command: Sequence[str]) -> str:
+    """Run a program and return its standard output; if it fails, exit with its standard error."""
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
         raise SystemExit(f"{' '.join(command)}\nfailed ({finished.returncode}):\n{finished.stderr[-4000:]}")
     return finished.stdout
 
 
-def _summary(rows: Sequence[Row], engines: Sequence[str]) -> list[dict[str, Any]]:
-    """Medians over the rounds, and the median of each round's ratio of the first engine to this one."""
+def _summarize(rows: Sequence[Row], engines: Sequence[str]) -> list[dict[str, Any]]:
+    """Take medians over the rounds, also of each round's ratio of the first engine to this one."""
     found: list[dict[str, Any]] = []
     cases = sorted({(row.prompt_tokens, row.batch) for row in rows}, key=lambda case: (case[1], case[0]))
     for case in cases:
@@ -297,20 +297,20 @@ def _summary(rows: Sequence[Row], engines: Sequence[str]) -> list[dict[str, Any]
                 continue
             entry: dict[str, Any] = {"engine": engine, "prompt_tokens": case[0], "batch": case[1]}
             for key in ("prefill", "decode"):
-                entry[key] = _median(getattr(row, key) for row in theirs.values())
-                ratios = (_ratio(ours.get(number), row, key) for number, row in theirs.items())
-                entry[f"{key}_ratio"] = _median(ratios)
-            entry["bandwidth_share"] = _median(row.bandwidth_share for row in theirs.values())
+                entry[key] = _compute_median(getattr(row, key) for row in theirs.values())
+                ratios = (_compute_ratio(ours.get(number), row, key) for number, row in theirs.items())
+                entry[f"{key}_ratio"] = _compute_median(ratios)
+            entry["bandwidth_share"] = _compute_median(row.bandwidth_share for row in theirs.values())
             found.append(entry)
     return found
 
 
-def _ratio(ours: Row | None, theirs: Row, key: str) -> float | None:
+def _compute_ratio(ours: Row | None, theirs: Row, key: str) -> float | None:
     mine, other = (getattr(row, key, None) for row in (ours, theirs))
     return mine / other if mine and other else None
 
 
-def _median(values: Any) -> float | None:
+def _compute_median(values: Any) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
@@ -325,10 +325,10 @@ def _report(result: dict[str, Any]) -> str:
             entry["engine"],
             entry["prompt_tokens"],
             entry["batch"],
-            _number(entry["prefill"], 1),
-            _number(entry["prefill_ratio"], 2),
-            _number(entry["decode"], 2),
-            _number(entry["decode_ratio"], 2),
+            _format_number(entry["prefill"], 1),
+            _format_number(entry["prefill_ratio"], 2),
+            _format_number(entry["decode"], 2),
+            _format_number(entry["decode_ratio"], 2),
             "-" if entry["bandwidth_share"] is None else f"{entry['bandwidth_share']:.0%}",
         )
         for entry in result["summary"]
@@ -345,23 +345,23 @@ def _report(result: dict[str, Any]) -> str:
     )
     return "\n".join(
         [
-            machine_line(result["machine"]),
+            format_machine(result["machine"]),
             f"{result['machine']['threads']} threads; chatglm-cpp {peers['chatglm_cpp']}, llama-cpp-python",
             f"{peers['llama_cpp_python']}, built with {peers['compiler']}.",
             f"{result['rounds']} rounds of {result['new_tokens']} new tokens; medians. Ratio: speed of",
             f"{first} by that of the row's engine, in the same round. Read bandwidth",
             f"{min(speeds):.1f}-{max(speeds):.1f} GB/s; other programs used up to {busiest} cores before.",
             "",
-            markdown_table(headings, rows),
+            format_table(headings, rows),
         ]
     )
 
 
-def _number(value: float | None, digits: int) -> str:
+def _format_number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
-def _joined(numbers: Sequence[int]) -> str:
+def _join_numbers(numbers: Sequence[int]) -> str:
     return ",".join(map(str, numbers))
 
 

@@ -20,10 +20,11 @@ from dataclasses import asdict, dataclass
 
 import torch
 from glm_backend_cpu._attention import NativeDecodeAttention
-from glm_backend_cpu._native import Native, find
+from glm_backend_cpu._native import Native, load_native
 from glm_backend_cpu._norm import NativeLayerNorm
 from glm_backend_cpu._packed import PackedMatrix, pack_dense, pack_quantized, reserve
-from glm_backend_cpu._torch_layers import TorchInt4Linear, TorchInt8Linear
+from glm_backend_cpu._torch_layers import TorchKernels
+from glm_runtime_torch.backends import QuantizedLinear
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -64,8 +65,8 @@ class Result:
 
 def main() -> None:
     """Measure and print."""
-    options = _options()
-    found = find()
+    options = _parse_options()
+    found = load_native()
     if found.native is None:
         raise SystemExit(found.message)
     native = found.native
@@ -76,10 +77,10 @@ def main() -> None:
     print(f"{', '.join(levels)}, {options.threads} threads, read bandwidth {meter.read() / 1e9:.1f} GB/s")
     results: list[Result] = []
     for shape in options.shapes.split(","):
-        for result in _linear_layers(meter, levels, shape, options):
+        for result in _measure_linear_layers(meter, levels, shape, options):
             results.append(result)
-            print(_line(result), flush=True)
-    others = _other_kernels(native, options.repeats)
+            print(_format_line(result), flush=True)
+    others = _measure_other_kernels(native, options.repeats)
     for name, value in others.items():
         print(f"{name:<48} {value:8.1f} us")
     print(json.dumps({"linear": [asdict(result) for result in results], "microseconds": others}))
@@ -93,13 +94,14 @@ class Meter:
         self._buffer = reserve(READ_BYTES).fill_(1)
 
     def read(self, passes: int = 3) -> float:
-        """The best of some passes, bytes a second."""
+        """Return bytes a second of the fastest of some passes."""
         return READ_BYTES / min(
-            _seconds(lambda: self.native.read(self._buffer.data_ptr(), READ_BYTES)) for _ in range(passes)
+            _measure_seconds(lambda: self.native.read(self._buffer.data_ptr(), READ_BYTES))
+            for _ in range(passes)
         )
 
 
-def _linear_layers(
+def _measure_linear_layers(
     meter: Meter, levels: list[str], shape: str, options: argparse.Namespace
 ) -> Iterator[Result]:
     inputs, outputs = map(int, shape.split("x"))
@@ -107,14 +109,14 @@ def _linear_layers(
         name for name in (*KERNELS, *TORCH) if not options.kernels or name in options.kernels.split(",")
     ]
     for name in wanted:
-        layers, size = _layers(meter.native, name, inputs, outputs)
+        layers, size = _make_layers(meter.native, name, inputs, outputs)
         for level in levels if name in KERNELS else ["torch"]:
             if name in KERNELS:
                 meter.native.level = level
             for rows in ROWS:
                 x = torch.randn(rows, inputs).bfloat16()
                 repeats = max(3, options.repeats // (1 if rows <= 16 else 4))
-                times, bandwidth = _measured(meter, layers, x, repeats)
+                times, bandwidth = _measure_times(meter, layers, x, repeats)
                 best = min(times)
                 yield Result(
                     name,
@@ -129,28 +131,28 @@ def _linear_layers(
                 )
 
 
-def _measured(meter: Meter, layers: list[Layer], x: Tensor, repeats: int) -> tuple[list[float], float]:
-    """Seconds of each run and the best bandwidth; three batches, the bandwidth measured between them."""
+def _measure_times(meter: Meter, layers: list[Layer], x: Tensor, repeats: int) -> tuple[list[float], float]:
+    """Measure seconds of each run and the best bandwidth; it is read before each of three batches of runs."""
     layers[0](x)
     times, bandwidth = [], 0.0
     for batch in range(3):
         bandwidth = max(bandwidth, meter.read(2))
         for run in range(-(-repeats // 3)):
             layer = layers[(batch + run) % len(layers)]
-            times.append(_seconds(lambda layer=layer: layer(x)))  # type: ignore[misc]
+            times.append(_measure_seconds(lambda layer=layer: layer(x)))  # type: ignore[misc]
     return times, bandwidth
 
 
-def _layers(native: Native, name: str, inputs: int, outputs: int) -> tuple[list[Layer], int]:
-    """Enough copies of one layer to leave the caches, and the bytes of one."""
-    first, size = _layer(native, name, inputs, outputs)
+def _make_layers(native: Native, name: str, inputs: int, outputs: int) -> tuple[list[Layer], int]:
+    """Make enough copies of one layer to leave the caches; return them and the bytes of one."""
+    first, size = _make_layer(native, name, inputs, outputs)
     copies = max(1, -(-CACHE_BYTES // size))
-    return [first, *(_layer(native, name, inputs, outputs)[0] for _ in range(copies - 1))], size
+    return [first, *(_make_layer(native, name, inputs, outputs)[0] for _ in range(copies - 1))], size
 
 
-def _layer(native: Native, name: str, inputs: int, outputs: int) -> tuple[Layer, int]:
+def _make_layer(native: Native, name: str, inputs: int, outputs: int) -> tuple[Layer, int]:
     if name in TORCH:
-        return _torch_layer(name, inputs, outputs)
+        return _make_torch_layer(name, inputs, outputs)
     form, group, act_group = KERNELS[name]
     if form in ("int4", "int8"):
         bits = int(form[3])
@@ -161,48 +163,51 @@ def _layer(native: Native, name: str, inputs: int, outputs: int) -> tuple[Layer,
         dtype = torch.bfloat16 if form == "bfloat16" else torch.float32
         memory, layout = pack_dense(native, torch.zeros(outputs, inputs, dtype=dtype), None)
     matrix = PackedMatrix(native, memory, layout)
-    return lambda x: matrix.linear(x, act_group), layout.total_bytes
+    return lambda x: matrix.multiply(x, act_group), layout.total_bytes
 
 
-def _torch_layer(name: str, inputs: int, outputs: int) -> tuple[Layer, int]:
+def _make_torch_layer(name: str, inputs: int, outputs: int) -> tuple[Layer, int]:
     if name == "torch bfloat16":
         weight = torch.zeros(outputs, inputs, dtype=torch.bfloat16)
         return lambda x: F.linear(x, weight), weight.nbytes
     bits = 4 if "int4" in name else 8
     stored, scale = torch.zeros(outputs, inputs * bits // 8, dtype=torch.int8), torch.ones(outputs)
-    if bits == 4:
-        return TorchInt4Linear(stored, scale, None, 128), stored.nbytes
-    return TorchInt8Linear(stored, scale, None), stored.nbytes
+    reference = QuantizedLinear.from_stored(stored, scale, None, bits)
+    layer = TorchKernels(torch.bfloat16).make_quantized_linear(reference)
+    assert layer is not None  # the benchmark's sizes suit torch's products
+    return layer, stored.nbytes
 
 
-def _other_kernels(native: Native, repeats: int) -> dict[str, float]:
-    """Best microseconds of one call: overhead, norm and attention, ours and torch's."""
+def _measure_other_kernels(native: Native, repeats: int) -> dict[str, float]:
+    """Measure the best microseconds of one call: overhead, norm and attention, ours and torch's."""
     found: dict[str, float] = {}
     small = PackedMatrix(native, *pack_dense(native, torch.zeros(16, 32, dtype=torch.bfloat16), None))
     x = torch.zeros(1, 32).bfloat16()
-    found["a product of 16 x 32: overhead of a call"] = _microseconds(lambda: small.linear(x), 50 * repeats)
+    found["a product of 16 x 32: overhead of a call"] = _measure_microseconds(
+        lambda: small.multiply(x), 50 * repeats
+    )
     norm = nn.LayerNorm(4096).bfloat16().requires_grad_(False)
     ours = NativeLayerNorm(native, norm)
     for rows in (1, 8, 128):
         h = torch.randn(rows, 4096).bfloat16()
-        found[f"LayerNorm, {rows} rows"] = _microseconds(lambda h=h: ours(h), repeats)  # type: ignore[misc]
-        found[f"LayerNorm, {rows} rows, torch"] = _microseconds(lambda h=h: norm(h), repeats)  # type: ignore[misc]
+        found[f"LayerNorm, {rows} rows"] = _measure_microseconds(lambda h=h: ours(h), repeats)  # type: ignore[misc]
+        found[f"LayerNorm, {rows} rows, torch"] = _measure_microseconds(lambda h=h: norm(h), repeats)  # type: ignore[misc]
     attention = NativeDecodeAttention(native)
     for rows, length in ((1, 256), (1, 2048), (8, 256)):
-        step = _attention_step(rows, length)
-        found[f"decode attention, {rows} rows of {length}"] = _microseconds(
+        step = _make_attention_step(rows, length)
+        found[f"decode attention, {rows} rows of {length}"] = _measure_microseconds(
             lambda step=step: attention.decode(*step),  # type: ignore[misc]
             repeats,
         )
         q, keys, values = step[0], step[5][:, :, :length], step[6][:, :, :length]
-        found[f"decode attention, {rows} rows of {length}, torch, no rotation"] = _microseconds(
+        found[f"decode attention, {rows} rows of {length}, torch, no rotation"] = _measure_microseconds(
             lambda q=q, k=keys, v=values: F.scaled_dot_product_attention(q, k, v),  # type: ignore[misc]
             repeats,
         )
     return found
 
 
-def _attention_step(rows: int, length: int) -> tuple[Tensor, ...]:
+def _make_attention_step(rows: int, length: int) -> tuple[Tensor, ...]:
     q, k, v = torch.randn(rows, 1, 32, 384).bfloat16().transpose(1, 2).chunk(3, dim=-1)
     angle = torch.ones(rows, 1, 1, 2, 64).bfloat16()
     keys, values = (torch.randn(rows, 32, length, 128).bfloat16() for _ in range(2))
@@ -210,18 +215,18 @@ def _attention_step(rows: int, length: int) -> tuple[Tensor, ...]:
     return (q, k, v, angle, angle, keys, values, *places)  # type: ignore[return-value]
 
 
-def _microseconds(call: Callable[[], object], repeats: int) -> float:
+def _measure_microseconds(call: Callable[[], object], repeats: int) -> float:
     call()
-    return round(min(_seconds(call) for _ in range(repeats)) * 1e6, 1)
+    return round(min(_measure_seconds(call) for _ in range(repeats)) * 1e6, 1)
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def _measure_seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
-def _line(result: Result) -> str:
+def _format_line(result: Result) -> str:
     return (
         f"{result.shape:<12} {result.kernel:<31} {result.level:<10} M={result.rows:<4} "
         f"{result.best_ms:8.2f} ms (median {result.median_ms:8.2f}) {result.gigabytes_per_second:6.1f} GB/s "
@@ -229,7 +234,7 @@ def _line(result: Result) -> str:
     )
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

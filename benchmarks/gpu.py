@@ -25,35 +25,29 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from glm_jobs.bench import Plan, measure
 from glm_runtime_torch.architectures.chatglm import ChatGLMConfig
-from glm_runtime_torch.families.registry import CHATGLM, find_family
+from glm_runtime_torch.families.registry import CHATGLM
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.empty_weights import build_without_weights
 from glm_runtime_torch.quantization import QuantizedEmbedding, QuantizedLinear, expect_stored_form
-from reporting import machine, machine_line, markdown_table, write_report
+from gpu_parity import check_parity
+from reporting import describe_machine, format_machine, format_table, write_report
 from torch import Tensor, nn
 
 import glm_core
 from glm_core import ChatModel, ChatRequest, DeviceError, GlmError, Message, Sampling
 from glm_core.pairing import check_wishes
 from glm_core.plugins import get_default_host
-from glm_core.records import DeviceInfo, ModelSource, Placement
+from glm_core.records import DeviceInfo, Placement
 from glm_core.survey import take_survey
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
-from goldens import DATA, PAD, Case, cases, network, real_positions
-
 FORMS = ("float16", "int8", "int4")
-# What the golden cases were computed with, on another machine and with other kernels.
-LOGIT_BOUNDS = {"float32": 2e-4, "float16": 0.05}
-# Of the logits' norm: what float16 and its sums may cost beside the same integers in float32.
-STORED_BOUND = 0.01
 WEIGHT_DEVIATION = 0.02
 PREFILLS, BATCHES = (128, 512, 2000), (1, 8, 32)
 LONG_CONTEXT, SHORT_CONTEXT = 2048, 256
@@ -62,7 +56,7 @@ NEW_TOKENS = 64
 
 def main() -> int:
     """Check, measure and report; 2 without the device, 1 if a golden case is missed."""
-    options = _options()
+    options = _parse_options()
     host = get_default_host()
     try:
         (route, *_) = check_wishes(take_survey(host), "auto", options.device)
@@ -75,14 +69,16 @@ def main() -> int:
     bench = Bench(backend, device, tiny=options.tiny, kernels=options.kernels)
     started = time.perf_counter()
     result: dict[str, Any] = {
-        "machine": machine(),
+        "machine": describe_machine(),
         "device": dataclasses.asdict(device),
-        "triton": _version("triton"),
+        "triton": _find_version("triton"),
         "kernels": options.kernels,
         "tiny": options.tiny,
         "bandwidth": host.call(backend, "measure_bandwidth", device=device.name),
-        "parity": bench.parity(),
-        "speed": [bench.form(form) for form in options.forms.split(",")],
+        "parity": check_parity(
+            lambda model, slots: bench.place(model, slots=slots), torch.device(device.name)
+        ),
+        "speed": [bench.measure_form(form) for form in options.forms.split(",")],
     }
     result["seconds"] = round(time.perf_counter() - started, 1)
     for row in result["speed"]:
@@ -103,11 +99,11 @@ class Bench:
 
     def __init__(self, backend: str, device: DeviceInfo, *, tiny: bool, kernels: str = "auto") -> None:
         self._backend, self._device, self._tiny, self._kernels = backend, device, tiny, kernels
-        self._place = torch.device(device.name)
+        self._torch_device = torch.device(device.name)
         self._host = get_default_host()
 
-    def placed(self, model: TorchModel, **placement: Any) -> TorchModel:
-        """The model on the device, by its backend."""
+    def place(self, model: TorchModel, **placement: Any) -> TorchModel:
+        """Put a model on the device with the backend and return it."""
         placed = self._host.call(
             self._backend,
             "place",
@@ -117,118 +113,38 @@ class Bench:
         assert isinstance(placed, TorchModel)
         return placed
 
-    def parity(self) -> list[dict[str, Any]]:
-        """Largest difference from the golden numbers, kind by kind, and whether it is within the bound."""
-        torch.backends.cuda.matmul.allow_tf32 = False
-        return [*self._forward(), self._greedy(), *self._stored()]
-
-    def _forward(self) -> Iterator[dict[str, Any]]:
-        """Logits of whole sequences, in the dtype of each case."""
-        found = [case for case in cases("chatglm-6b") if case.kind == "forward"]
-        found = [case for case in found if "ptuning_dir" not in case.settings]
-        for dtype, bound in LOGIT_BOUNDS.items():
-            worst, count = 0.0, 0
-            for case in found:
-                if case.settings["dtype"] == dtype:
-                    worst, count = max(worst, self._forward_difference(case)), count + 1
-            yield _check(f"logits of {count} cases, {dtype}", worst, bound)
-
-    @torch.inference_mode()
-    def _forward_difference(self, case: Case) -> float:
-        from glm_runtime_torch.network.layout import lay_out_batch
-
-        overrides = case.settings.get("config_override", {})
-        kept = tuple((key, value) for key, value in overrides.items() if key == "position_encoding_2d")
-        folder = DATA / "chatglm-6b" / case.settings.get("checkpoint", "ckpt/fp16-safetensors")
-        model = network(folder, getattr(torch, case.settings["dtype"]), kept)
-        ids = case["input_ids"]
-        padding = ids == PAD if case.settings["mask_and_positions"] == "given" else None
-        positions, visible = lay_out_batch(model.find_layout, ids, padding)
-        model.to(self._place)
-        logits = model(*(part.to(self._place) for part in (ids, positions, visible))).float().cpu()
-        model.to("cpu")
-        real = real_positions(case, padding)
-        return float((logits[:, case["logit_positions"]][real] - case["logits"][real]).abs().max())
-
-    def _greedy(self) -> dict[str, Any]:
-        """Tokens of the engine on the device in float32: prefill, KV cache, kernels and recorded steps."""
-        wrong = count = 0
-        for folder in ("chatglm-6b", "quantization"):
-            for case in cases(folder):
-                if case.kind == "greedy":
-                    for row, expected in zip(
-                        case["input_ids"].tolist(), case["sequences"].tolist(), strict=True
-                    ):
-                        wrong += self._answer(case, row) != _answer_of(case, expected[len(row) :])
-                        count += 1
-        return _check(f"greedy answers of {count} prompts, float32: wrong ones", wrong, 0)
-
-    def _answer(self, case: Case, row: Sequence[int]) -> list[int]:
-        end = case.settings["eos_token_id"]
-        prompt = tuple(token for token in row if token != PAD)
-        adapter = case.settings.get("ptuning_dir", "").removeprefix("ptuning-") or None
-        model = self._opened(_directory(case), "float32", [] if end is None else [end], adapter)
-        sampling = Sampling(do_sample=False, max_new_tokens=case.settings["max_new_tokens"])
-        request = ChatRequest(prompt=prompt, sampling=sampling, adapter=adapter)
-        tokens = [token for delta in model.stream(request) for token in delta.token_ids]
-        model.close()
-        return tokens
-
-    def _stored(self) -> Iterator[dict[str, Any]]:
-        """Logits of the engine's steps with stored integers in float16, against dequantised weights."""
-        for bits in (8, 4):
-            worst, count = 0.0, 0
-            for case in cases("quantization"):
-                if case.kind == "greedy" and case.name.startswith(f"int{bits}"):
-                    worst, count = max(worst, self._step_difference(case)), count + 1
-            yield _check(f"int{bits} steps of {count} cases, float16", worst, STORED_BOUND)
-
-    def _step_difference(self, case: Case) -> float:
-        row, sequence = case["input_ids"][0].tolist(), case["sequences"][0].tolist()
-        prompt, forced = [token for token in row if token != PAD], sequence[len(row) :]
-        found = []
-        for model in (self._opened(_directory(case), "float16", []), _reference(_directory(case))):
-            found.append(_steps(model, prompt, forced))
-            model.close()
-        return float((found[0] - found[1]).norm() / found[1].norm())
-
-    def _opened(
-        self, directory: Path, dtype: str, stop: Sequence[int], adapter: str | None = None
-    ) -> TorchModel:
-        return self.placed(_open(directory, dtype, stop, adapter), slots=2)
-
-    def form(self, form: str) -> dict[str, Any]:
-        """Speed and memory of one way of storing the weights."""
+    def measure_form(self, form: str) -> dict[str, Any]:
+        """Measure speed and memory of one way of storing the weights."""
         print(f"measuring {form}", file=sys.stderr, flush=True)
         prefills = (16, 32, 64) if self._tiny else PREFILLS
         batches = (1, 2, 4) if self._tiny else BATCHES
         tokens = 8 if self._tiny else NEW_TOKENS
         row: dict[str, Any] = {"form": form, "prefill": {}, "decode": {}}
         self._reset()
-        model = self._sized(form, slots=1, context=LONG_CONTEXT)
+        model = self._make_sized_model(form, slots=1, context=LONG_CONTEXT)
         row["weight_bytes"] = model.info.weight_bytes
-        for cell in measure(self._chat(model), Plan(prefills, tokens // 2, (1,), 3)):
+        for cell in measure(self._make_chat(model), Plan(prefills, tokens // 2, (1,), 3)):
             assert cell.prefill is not None
             row["prefill"][cell.wanted_tokens] = cell.prefill.median
-        row["peak_bytes"] = self._peak(lambda: self._fill(model))
+        row["peak_bytes"] = self._measure_peak(lambda: self._fill(model))
         model.close()
         self._reset()
-        fitting = self._batches(form, batches)
+        fitting = self._find_fitting_batches(form, batches)
         if fitting:
-            model = self._sized(form, slots=max(fitting), context=SHORT_CONTEXT)
-            for cell in measure(self._chat(model), Plan((prefills[0],), tokens, fitting, 3)):
+            model = self._make_sized_model(form, slots=max(fitting), context=SHORT_CONTEXT)
+            for cell in measure(self._make_chat(model), Plan((prefills[0],), tokens, fitting, 3)):
                 assert cell.decode is not None
                 row["decode"][cell.batch] = cell.decode.median
             model.close()
             self._reset()
         return row
 
-    def _batches(self, form: str, batches: Sequence[int]) -> tuple[int, ...]:
-        """The batches that fit the device, each with all its slots."""
+    def _find_fitting_batches(self, form: str, batches: Sequence[int]) -> tuple[int, ...]:
+        """Return the batches that fit the device, each with all its slots."""
         fitting = []
         for batch in batches:
             try:
-                self._sized(form, slots=batch, context=SHORT_CONTEXT).close()
+                self._make_sized_model(form, slots=batch, context=SHORT_CONTEXT).close()
             except GlmError as error:
                 print(f"  batch {batch} is left out: {error}", file=sys.stderr)
                 break
@@ -237,12 +153,12 @@ class Bench:
             fitting.append(batch)
         return tuple(fitting)
 
-    def _sized(self, form: str, *, slots: int, context: int) -> TorchModel:
-        model = random_model(form, tiny=self._tiny)
+    def _make_sized_model(self, form: str, *, slots: int, context: int) -> TorchModel:
+        model = make_random_model(form, tiny=self._tiny)
         context = context if not self._tiny else min(context, 256)
-        return self.placed(model, slots=slots, context_length=context)
+        return self.place(model, slots=slots, context_length=context)
 
-    def _chat(self, model: TorchModel) -> ChatModel:
+    def _make_chat(self, model: TorchModel) -> ChatModel:
         return ChatModel(self._host, "runtime_torch", model)
 
     def _fill(self, model: TorchModel) -> None:
@@ -256,26 +172,26 @@ class Bench:
         assert last.usage is not None
         assert last.usage.prompt_tokens + last.usage.completion_tokens == length
 
-    def _peak(self, work: Any) -> int:
-        """The most memory that the device's allocator held since the last reset; 0 = not counted."""
+    def _measure_peak(self, work: Any) -> int:
+        """Return the most bytes that the device's allocator held since the last reset; 0 = not counted."""
         work()
-        return torch.cuda.max_memory_reserved(self._place) if self._place.type == "cuda" else 0
+        return torch.cuda.max_memory_reserved(self._torch_device) if self._torch_device.type == "cuda" else 0
 
     def _reset(self) -> None:
         gc.collect()
-        if self._place.type == "cuda":
+        if self._torch_device.type == "cuda":
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self._place)
+            torch.cuda.reset_peak_memory_stats(self._torch_device)
 
 
 class RandomWeights:
-    """Stands in for a checkpoint: every tensor is made when it is read, on the device that wants it."""
+    """Stands in for a checkpoint: every tensor is made when it is read, on the device where it will stay."""
 
     def __init__(self, network: nn.Module) -> None:
         self._shapes = {name: (value.shape, value.dtype) for name, value in network.named_parameters()}
 
     def read(self, name: str, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """A tensor whose values have a usual size."""
+        """Make a tensor whose values have a usual size."""
         shape, stored = self._shapes[name]
         if not stored.is_floating_point:
             return torch.randint(-127, 128, shape, dtype=torch.int8, device=device)
@@ -286,8 +202,8 @@ class RandomWeights:
         return torch.empty(shape, dtype=dtype, device=device).normal_(std=WEIGHT_DEVIATION)
 
 
-def random_model(form: str, *, tiny: bool) -> TorchModel:
-    """ChatGLM-6B, or a tiny one, its weights made as they are read; the vocabulary is the demo's."""
+def make_random_model(form: str, *, tiny: bool) -> TorchModel:
+    """Return ChatGLM-6B, or a tiny one, its weights made as they are read; the vocabulary is the demo's."""
     demo = glm_core.resolve_model("demo")
     config = json.loads((demo / "config.json").read_text("utf-8"))
     raw: dict[str, Any] = {**config, "pre_seq_len": None}
@@ -315,93 +231,15 @@ def _store_table(built: Any) -> None:
     built.transformer.word_embeddings, built.lm_head = table, head
 
 
-class _Ids:
-    """A tokenizer for checkpoints without a vocabulary: prompts come as token ids."""
-
-    def __init__(self, vocab_size: int, stop: Sequence[int]) -> None:
-        self.vocab_size = vocab_size
-        self.stop_token_ids = frozenset(stop)
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Nothing to read."""
-        return ""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return lambda *_: None
-
-
-def _open(directory: Path, dtype: str, stop: Sequence[int], adapter: str | None = None) -> TorchModel:
-    config = json.loads((directory / "config.json").read_text("utf-8"))
-    known = find_family(config)
-    assert known is not None
-    ids: Any = _Ids(config["vocab_size"], [config["eos_token_id"]])
-    family = dataclasses.replace(known, read_tokenizer=lambda _: ids)
-    from glm_runtime_torch.model.directory import open_directory
-
-    adapters = {adapter: DATA / "chatglm-6b" / f"ptuning-{adapter}"} if adapter else {}
-    source = ModelSource("golden", directory, adapters)
-    model = open_directory(source, directory, family, getattr(torch, dtype))
-    model.tokenizer = _Ids(config["vocab_size"], stop)  # type: ignore[assignment]
-    return model
-
-
-def _reference(directory: Path) -> TorchModel:
-    """The same checkpoint on the processor in plain PyTorch and float32: dequantised at every call."""
-    model = _open(directory, "float32", [])
-    model.materialize(torch.device("cpu"))
-    model.start(torch.device("cpu"), slots=1)
-    return model
-
-
-@torch.inference_mode()
-def _steps(model: TorchModel, prompt: Sequence[int], forced: Sequence[int]) -> Tensor:
-    """Logits ``[steps, V]`` of prefill and decoding, with given tokens instead of chosen ones."""
-    engine = model.engine
-    sampling = Sampling(do_sample=False, max_new_tokens=len(forced) + 1)
-    sequence = engine.prepare(ChatRequest(prompt=tuple(prompt), sampling=sampling))
-    slot = engine.slots.acquire()
-    found = [_finished(engine.runner.prefill(sequence, slot)).float().cpu()]
-    for token in forced:
-        sequence.generated.append(token)
-        found.append(engine.runner.decode([sequence], [slot])[0].float().cpu())
-    return torch.stack(found)
-
-
-def _finished(steps: Any) -> Tensor:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            value: Tensor = done.value
-            return value
-
-
-def _answer_of(case: Case, tokens: list[int]) -> list[int]:
-    end = case.settings["eos_token_id"]
-    return tokens[: tokens.index(end)] if end in tokens else tokens
-
-
-def _directory(case: Case) -> Path:
-    folder = DATA / ("quantization" if case.folder == "quantization" else "chatglm-6b")
-    name = case.settings.get("checkpoint", "ckpt/fp16-safetensors")
-    return folder / name if (folder / name).is_dir() else DATA / "chatglm-6b" / name
-
-
-def _check(what: str, worst: float, bound: float) -> dict[str, Any]:
-    return {"what": what, "worst": worst, "bound": bound, "within": worst <= bound}
-
-
 def _add_shares(row: dict[str, Any], bandwidth: float | None) -> None:
-    """The share of the memory's bandwidth that reading the weights takes at batch 1."""
+    """Add the share of the memory's bandwidth that reading the weights takes at batch 1."""
     alone = row["decode"].get(1)
     row["bandwidth_share"] = alone * row["weight_bytes"] / bandwidth if alone and bandwidth else None
 
 
 def _report(result: dict[str, Any]) -> str:
     device, rate = result["device"], result["bandwidth"]
-    parity = markdown_table(
+    parity = format_table(
         ("parity with the golden cases of ChatGLM-6B", "worst", "bound", ""),
         [
             (
@@ -423,7 +261,7 @@ def _report(result: dict[str, Any]) -> str:
         "share of bandwidth at x1",
         "peak GB",
     )
-    speed = markdown_table(
+    speed = format_table(
         headings,
         [
             (
@@ -441,7 +279,8 @@ def _report(result: dict[str, Any]) -> str:
     return "\n\n".join(
         (
             f"# {device['label']}, {device['memory_bytes'] / 1e9:.0f} GB: parity, speed and memory",
-            f"{machine_line(result['machine'])} triton {result['triton']}. {result['seconds']:.0f} seconds.",
+            f"{format_machine(result['machine'])} triton {result['triton']}. "
+            f"{result['seconds']:.0f} seconds.",
             parity,
             f"{size.capitalize()} with random weights, tokens a second; memory copies at "
             + (f"{rate / 1e9:,.0f} GB/s." if rate else "an unknown rate.")
@@ -451,14 +290,14 @@ def _report(result: dict[str, Any]) -> str:
     )
 
 
-def _version(package: str) -> str:
+def _find_version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument(

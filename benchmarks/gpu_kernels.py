@@ -59,8 +59,8 @@ class Meter:
         self.device, self.repeats = device, repeats
         self.copy_bandwidth = measure(str(device))
 
-    def times(self, calls: list[WORK]) -> list[float]:
-        """Seconds of one call, the mean over all of them, for each replay."""
+    def measure_times(self, calls: list[WORK]) -> list[float]:
+        """Measure seconds of one call, the mean over all of them, for each replay."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # compiles, and lets libraries allocate what they keep
@@ -82,11 +82,11 @@ class Meter:
             found.append(start.elapsed_time(end) / 1e3 / len(calls))
         return found
 
-    def result(
+    def measure(
         self, name: str, shape: str, rows: int, calls: list[WORK], size: int, operations: int
     ) -> Result:
-        """Time calls that each read ``size`` bytes and compute ``operations``."""
-        times = self.times(calls)
+        """Measure calls that each read ``size`` bytes and compute ``operations``."""
+        times = self.measure_times(calls)
         best = min(times)
         return Result(
             name,
@@ -103,7 +103,7 @@ class Meter:
 @torch.inference_mode()
 def main() -> None:
     """Measure and print."""
-    options = _options()
+    options = _parse_options()
     if not torch.cuda.is_available():
         raise SystemExit(
             "this benchmark needs an NVIDIA GPU and a PyTorch with CUDA; here PyTorch sees no GPU."
@@ -116,9 +116,9 @@ def main() -> None:
         raise SystemExit(str(error)) from error
     print(f"{torch.cuda.get_device_name(device)}, copy {meter.copy_bandwidth / 1e9:.0f} GB/s")
     results: list[Result] = []
-    for found in _everything(meter, options):
+    for found in _measure_everything(meter, options):
         results.append(found)
-        print(_line(found), flush=True)
+        print(_format_line(found), flush=True)
     facts = {
         "device": torch.cuda.get_device_name(device),
         "capability": list(torch.cuda.get_device_capability(device)),
@@ -128,37 +128,37 @@ def main() -> None:
     print(json.dumps(facts | {"results": [asdict(found) for found in results]}))
 
 
-def _everything(meter: Meter, options: argparse.Namespace) -> Iterator[Result]:
+def _measure_everything(meter: Meter, options: argparse.Namespace) -> Iterator[Result]:
     dtype = torch.bfloat16 if options.dtype == "bfloat16" else torch.float16
     for shape in options.shapes.split(","):
         inputs, outputs = map(int, shape.split("x"))
         for name in options.kernels.split(","):
-            layers, size = _layers(name, inputs, outputs, dtype, meter.device)
+            layers, size = _make_layers(name, inputs, outputs, dtype, meter.device)
             for rows in map(int, options.rows.split(",")):
                 x = torch.randn(rows, inputs, dtype=dtype, device=meter.device)
-                calls = [_call(layer, x) for layer in layers]
-                yield meter.result(name, shape, rows, calls, size, 2 * rows * inputs * outputs)
+                calls = [_bind_call(layer, x) for layer in layers]
+                yield meter.measure(name, shape, rows, calls, size, 2 * rows * inputs * outputs)
             del layers
     for family, (heads, key_heads) in HEADS.items():
         for rows, length in ((1, 256), (1, 2048), (8, 512), (32, 512)):
-            yield from _attention(meter, family, heads, key_heads, rows, length, dtype)
-    yield from _norms(meter, dtype)
+            yield from _measure_attention(meter, family, heads, key_heads, rows, length, dtype)
+    yield from _measure_norms(meter, dtype)
 
 
-def _layers(
+def _make_layers(
     name: str, inputs: int, outputs: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[list[nn.Module], int]:
-    """Enough copies of one layer to leave the cache, and the bytes that one reads."""
-    first = _layer(name, inputs, outputs, dtype, device)
+    """Make enough copies of one layer to leave the cache; return them and the bytes that one reads."""
+    first = _make_layer(name, inputs, outputs, dtype, device)
     tensors = (first.weight, getattr(first, "weight_scale", None))
     size = sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
     copies = max(1, -(-CACHE_BYTES // size))
-    return [first, *(_layer(name, inputs, outputs, dtype, device) for _ in range(copies - 1))], size
+    return [first, *(_make_layer(name, inputs, outputs, dtype, device) for _ in range(copies - 1))], size
 
 
-def _layer(name: str, inputs: int, outputs: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def _make_layer(name: str, inputs: int, outputs: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
     from glm_backend_cuda._layers import TritonLayers, TritonLinear
-    from glm_backend_cuda._torch_layers import TorchLayers, products_of
+    from glm_backend_cuda._torch_layers import TorchLayers, find_products
 
     bias = torch.zeros(outputs, dtype=dtype, device=device)
     if name.endswith("plain"):
@@ -172,24 +172,31 @@ def _layer(name: str, inputs: int, outputs: int, dtype: torch.dtype, device: tor
     stored = torch.randint(-128, 128, (outputs, inputs * bits // 8), dtype=torch.int8, device=device)
     scale = torch.rand((outputs, inputs // group) if group else (outputs,), device=device).half() / 1000
     if name.startswith("torch "):
-        return TorchLayers(dtype, products_of([device], dtype)).linear(stored, scale, bias, bits, group)
-    return TritonLayers(dtype).linear(stored, scale, bias, bits, group)
+        return TorchLayers(dtype, find_products([device], dtype)).make_linear(
+            stored, scale, bias, bits, group
+        )
+    return TritonLayers(dtype).make_linear(stored, scale, bias, bits, group)
 
 
-def _attention(
+def _measure_attention(
     meter: Meter, family: str, heads: int, key_heads: int, rows: int, length: int, dtype: torch.dtype
 ) -> Iterator[Result]:
     from glm_backend_cuda._triton_decode import TritonDecodeAttention
 
-    def random(*sizes: int) -> Tensor:
+    def make_random(*sizes: int) -> Tensor:
         return torch.randn(sizes, dtype=dtype, device=meter.device)
 
     size = 2 * rows * key_heads * length * 128 * dtype.itemsize
     copies = max(1, -(-CACHE_BYTES // size))
-    q, k, v = random(rows, heads, 1, 128), random(rows, key_heads, 1, 128), random(rows, key_heads, 1, 128)
-    angle = random(rows, 1, 1, 2, 64)
+    q, k, v = (
+        make_random(rows, heads, 1, 128),
+        make_random(rows, key_heads, 1, 128),
+        make_random(rows, key_heads, 1, 128),
+    )
+    angle = make_random(rows, 1, 1, 2, 64)
     caches = [
-        (random(rows, key_heads, length, 128), random(rows, key_heads, length, 128)) for _ in range(copies)
+        (make_random(rows, key_heads, length, 128), make_random(rows, key_heads, length, 128))
+        for _ in range(copies)
     ]
     slots = torch.arange(rows, device=meter.device)
     lengths = torch.full_like(slots, length)
@@ -197,18 +204,18 @@ def _attention(
     operations = 4 * rows * heads * length * 128
     shape = f"{family} {length}"
 
-    def ours(keys: Tensor, values: Tensor) -> WORK:
+    def call_ours(keys: Tensor, values: Tensor) -> WORK:
         return lambda: attention.decode(q, k, v, angle, angle, keys, values, slots, lengths)
 
-    def torchs(keys: Tensor, values: Tensor) -> WORK:
+    def call_torch(keys: Tensor, values: Tensor) -> WORK:
         return lambda: F.scaled_dot_product_attention(q, keys, values, enable_gqa=heads != key_heads)
 
-    for name, make in (("attention", ours), ("torch attention, nothing turned or stored", torchs)):
+    for name, make in (("attention", call_ours), ("torch attention, nothing rotated or stored", call_torch)):
         calls = [make(keys, values) for keys, values in caches]
-        yield meter.result(name, shape, rows, calls, size, operations)
+        yield meter.measure(name, shape, rows, calls, size, operations)
 
 
-def _norms(meter: Meter, dtype: torch.dtype) -> Iterator[Result]:
+def _measure_norms(meter: Meter, dtype: torch.dtype) -> Iterator[Result]:
     from glm_backend_cuda._norm import TritonLayerNorm
 
     plain = nn.LayerNorm(4096, device=meter.device, dtype=dtype).requires_grad_(False)
@@ -219,14 +226,14 @@ def _norms(meter: Meter, dtype: torch.dtype) -> Iterator[Result]:
             ("norm of a sum", lambda x=x, r=residual: ours.forward_sum(x, r, 7.5)),
             ("torch norm of a sum", lambda x=x, r=residual: plain(r.add(x, alpha=7.5))),
         ):
-            yield meter.result(name, "4096", rows, [call] * 100, 3 * x.nbytes, 8 * x.numel())
+            yield meter.measure(name, "4096", rows, [call] * 100, 3 * x.nbytes, 8 * x.numel())
 
 
-def _call(layer: nn.Module, x: Tensor) -> WORK:
+def _bind_call(layer: nn.Module, x: Tensor) -> WORK:
     return lambda: layer(x)
 
 
-def _line(found: Result) -> str:
+def _format_line(found: Result) -> str:
     return (
         f"{found.shape:<17} {found.kernel:<42} M={found.rows:<4} {found.best_us:9.1f} us "
         f"(median {found.median_us:9.1f}) {found.gigabytes_per_second:7.0f} GB/s "
@@ -234,7 +241,7 @@ def _line(found: Result) -> str:
     )
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

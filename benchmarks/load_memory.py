@@ -29,7 +29,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from reporting import busy_cores, machine, machine_line, markdown_table, write_report
+from reporting import count_busy_cores, describe_machine, format_machine, format_table, write_report
 
 HERE = Path(__file__).resolve().parent
 STATUS = Path("/proc/self/status")
@@ -40,7 +40,7 @@ DISK_BYTES = {"float16": 12.4e9, "int8": 6.3e9, "int4": 3.2e9}
 
 def main() -> None:
     """Prepare, load each form in turn in fresh processes, report."""
-    options = _options()
+    options = _parse_options()
     if options.load:
         print(json.dumps(_load(options.load, options.quantize, options.context_length)))
         return
@@ -54,15 +54,15 @@ def main() -> None:
         for stored, quantize in cases:
             if options.cold:
                 _forget(directories[stored])
-            busy = busy_cores()
-            found = _fresh_process(directories[stored], quantize, options.context_length)
+            busy = count_busy_cores()
+            found = _load_in_fresh_process(directories[stored], quantize, options.context_length)
             runs.append({"run": number, "stored": stored, "quantize": quantize, "busy_cores": busy} | found)
             print(f"run {number}: {stored}, --quantize {quantize}: {found}", file=sys.stderr)
-    result = {"machine": machine(), "cold": options.cold, "summary": _summary(runs), "runs": runs}
+    result = {"machine": describe_machine(), "cold": options.cold, "summary": _summarize(runs), "runs": runs}
     write_report(options.report, _report(result), result)
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     models = Path(tempfile.gettempdir()) / "glm-models"
     parser.add_argument("--models", type=Path, default=models, help="where models are written")
@@ -109,7 +109,7 @@ def _forget(directory: Path) -> None:
             os.close(descriptor)
 
 
-def _fresh_process(directory: Path, quantize: str, context_length: int) -> dict[str, Any]:
+def _load_in_fresh_process(directory: Path, quantize: str, context_length: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--load", str(directory), "--quantize", quantize]
     command += ["--context-length", str(context_length)]
     started = time.perf_counter()
@@ -129,7 +129,7 @@ def _fresh_process(directory: Path, quantize: str, context_length: int) -> dict[
 
 
 def _load(directory: Path, quantize: str, context_length: int) -> dict[str, Any]:
-    """In the fresh process: load, answer with one token, and say what that took."""
+    """Load, answer with one token, and return what that took; run in the fresh process."""
     sampler = _Sampler()
     sampler.start()
     import glm_core  # here, so that importing it is sampled and timed as well
@@ -139,7 +139,7 @@ def _load(directory: Path, quantize: str, context_length: int) -> dict[str, Any]
         directory, device="cpu", quantize=quantize, context_length=context_length or None
     ) as model:
         loaded = time.perf_counter()
-        after_load = _resident()
+        after_load = _read_resident_bytes()
         request = glm_core.ChatRequest(
             (glm_core.Message("user", "你好"),),
             glm_core.Sampling(max_new_tokens=2, do_sample=False, ignore_eos=True),
@@ -154,9 +154,9 @@ def _load(directory: Path, quantize: str, context_length: int) -> dict[str, Any]
             "first_token_after_load_seconds": round(answered - loaded, 3),
             "weight_bytes": model.info.weight_bytes,
             "kv_bytes": model.load.kv_bytes if model.load else None,
-            "peak_bytes": _resident()["VmHWM"],
+            "peak_bytes": _read_resident_bytes()["VmHWM"],
             "peak_own_bytes": sampler.highest,
-            "loaded_own_bytes": _own(after_load),
+            "loaded_own_bytes": _count_own_bytes(after_load),
             "loaded_file_bytes": after_load["RssFile"],
         }
 
@@ -170,9 +170,9 @@ class _Sampler(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        """Until `stop`."""
+        """Take samples until `stop`."""
         while not self._stopped.wait(SAMPLE_SECONDS):
-            self.highest = max(self.highest, _own(_resident()))
+            self.highest = max(self.highest, _count_own_bytes(_read_resident_bytes()))
 
     def stop(self) -> None:
         """End after the current look."""
@@ -180,19 +180,19 @@ class _Sampler(threading.Thread):
         self.join()
 
 
-def _resident() -> dict[str, int]:
-    """The operating system's account of this process, in bytes."""
+def _read_resident_bytes() -> dict[str, int]:
+    """Read the operating system's account of this process, in bytes."""
     lines = STATUS.read_text("ascii").splitlines()
     values = dict(line.split(":", 1) for line in lines)
     return {field: int(values[field].split()[0]) * 1024 for field in FIELDS}
 
 
-def _own(resident: dict[str, int]) -> int:
-    """What no file stands behind, private or in anonymous mappings that the system counts as shared."""
+def _count_own_bytes(resident: dict[str, int]) -> int:
+    """Count bytes that are not pages of a file; shared anonymous mappings are the process's own too."""
     return resident["RssAnon"] + resident["RssShmem"]
 
 
-def _summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _summarize(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     cases = list(dict.fromkeys((run["stored"], run["quantize"]) for run in runs))
     numbers = [key for key, value in runs[0].items() if isinstance(value, (int, float)) and key != "run"]
     return [
@@ -234,11 +234,11 @@ def _report(result: dict[str, Any]) -> str:
     )
     return "\n".join(
         [
-            machine_line(result["machine"]),
+            format_machine(result["machine"]),
             f"Medians of {len(result['runs']) // len(result['summary'])} fresh processes; files {cache}.",
             f"Other programs used up to {busiest} cores before a run.",
             "",
-            markdown_table(headings, rows),
+            format_table(headings, rows),
         ]
     )
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from glm_jobs.bench.prompts import make_question
 from random_checkpoint import write_chatglm3_checkpoint
-from reporting import busy_cores, machine, machine_line, markdown_table, write_report
+from reporting import count_busy_cores, describe_machine, format_machine, format_table, write_report
 
 import glm_core
 from glm_core import ChatModel, ChatRequest, Message, Sampling
@@ -29,28 +29,28 @@ from glm_core import ChatModel, ChatRequest, Message, Sampling
 
 def main() -> None:
     """Measure and report."""
-    options = _options()
-    busy = busy_cores()
+    options = _parse_options()
+    busy = count_busy_cores()
     with tempfile.TemporaryDirectory() as folder:
         directory = write_chatglm3_checkpoint(
             Path(folder), num_layers=options.layers, hidden_size=options.hidden
         )
         model = glm_core.load(directory, device="cpu", quantize=options.quantize, slots=2)
     with model:
-        _answer(model, _conversation(1, options.words))  # warm-up
-        rounds = [_round(model, options.turns, options.words) for _ in range(options.runs)]
+        _answer(model, _make_conversation(1, options.words))  # warm-up
+        rounds = [_run_round(model, options.turns, options.words) for _ in range(options.runs)]
         result: dict[str, Any] = {
-            "machine": machine(),
+            "machine": describe_machine(),
             "busy_cores_before": busy,
             "parameters": model.info.num_parameters,
             "weight_bytes": model.info.weight_bytes,
             "quantize": options.quantize,
-            "turns": [_median(turn) for turn in zip(*rounds, strict=True)],
+            "turns": [_take_medians(turn) for turn in zip(*rounds, strict=True)],
         }
     write_report(options.report, _report(result), result)
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=14)
     parser.add_argument("--hidden", type=int, default=2048)
@@ -62,8 +62,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _conversation(turns: int, words: int) -> ChatRequest:
-    """The conversation up to the question of a turn."""
+def _make_conversation(turns: int, words: int) -> ChatRequest:
+    """Make the conversation up to the question of a turn."""
     messages = [Message("system", make_question(words, 1000))]
     for turn in range(turns):
         messages.append(Message("user", make_question(words, 2 * turn)))
@@ -71,9 +71,9 @@ def _conversation(turns: int, words: int) -> ChatRequest:
     return ChatRequest(tuple(messages[:-1]), Sampling(do_sample=False, max_new_tokens=4, ignore_eos=True))
 
 
-def _round(model: ChatModel, turns: int, words: int) -> list[dict[str, float]]:
-    """Every turn with the cache, then every turn without."""
-    requests = [_conversation(turn, words) for turn in range(1, turns + 1)]
+def _run_round(model: ChatModel, turns: int, words: int) -> list[dict[str, float]]:
+    """Ask every turn with the cache, then every turn without."""
+    requests = [_make_conversation(turn, words) for turn in range(1, turns + 1)]
     _forget(model)
     cached = [_answer(model, request) for request in requests]
     found = []
@@ -115,7 +115,7 @@ def _forget(model: ChatModel) -> None:
     model.loaded.engine.forget_prompts()  # type: ignore[attr-defined]
 
 
-def _median(runs: tuple[dict[str, float], ...]) -> dict[str, float]:
+def _take_medians(runs: tuple[dict[str, float], ...]) -> dict[str, float]:
     return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 
 
@@ -136,12 +136,12 @@ def _report(result: dict[str, Any]) -> str:
         [
             "# Prefix cache: time to the first token of a conversation's next answer",
             "",
-            machine_line(result["machine"]),
+            format_machine(result["machine"]),
             f"Random ChatGLM3 network of {result['parameters'] / 1e6:.0f} million parameters, "
             f"{result['weight_bytes'] / 1e9:.2f} GB, --quantize {result['quantize']}; medians.",
             "Cached and uncached answers were equal in every run.",
             "",
-            markdown_table(headings, rows),
+            format_table(headings, rows),
         ]
     )
 

@@ -48,7 +48,7 @@ from glm_runtime_torch.network.empty_weights import build_without_weights
 from glm_runtime_torch.network.parameters import count_parameters, list_unique_parameters, replace_parameter
 from glm_runtime_torch.quantization import expect_stored_form
 from glm_runtime_torch.tokenizers.training_rows import TrainingIds
-from reporting import busy_cores, machine, machine_line, markdown_table, write_report
+from reporting import count_busy_cores, describe_machine, format_machine, format_table, write_report
 
 WEIGHT_DEVIATION = 0.02
 WARM_UP = 2
@@ -111,8 +111,8 @@ def main() -> int:
 
 
 def compare_on_cpu(shape: Shape, tiny: bool, report: Path | None) -> int:
-    """Every contender in a process of its own, and the table of what they took."""
-    facts, busy = machine(), busy_cores()
+    """Run every contender in a process of its own and report what they took."""
+    facts, busy = describe_machine(), count_busy_cores()
     results = {}
     for name in CONTENDERS:
         command = [sys.executable, __file__, "--contender", name, *(["--tiny"] if tiny else [])]
@@ -133,9 +133,9 @@ def compare_on_cpu(shape: Shape, tiny: bool, report: Path | None) -> int:
     ]
     text = "\n\n".join(
         (
-            machine_line(facts) + f" {busy} cores were busy before.",
+            format_machine(facts) + f" {busy} cores were busy before.",
             f"float32; {shape}",
-            markdown_table(
+            format_table(
                 ["", "million weights", "step, s", "peak, GB", "of it training, GB"],
                 rows,
             ),
@@ -147,15 +147,15 @@ def compare_on_cpu(shape: Shape, tiny: bool, report: Path | None) -> int:
 
 
 def measure_recipe(shape: Shape, device: torch.device, report: Path | None) -> int:
-    """The published recipe on one GPU, with and without gradient checkpointing."""
-    facts = machine()
+    """Measure the published recipe on one GPU, with and without gradient checkpointing."""
+    facts = describe_machine()
     results: dict[str, Any] = {"gpu": torch.cuda.get_device_name(device)}
     rows = []
     for checkpointing in (False, True):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-        model = random_chatglm(shape, torch.float16, device, bits=4)
-        seconds = time_steps(model, shape, device, gradient_checkpointing=checkpointing)
+        model = make_random_chatglm(shape, torch.float16, device, bits=4)
+        seconds = measure_steps(model, shape, device, gradient_checkpointing=checkpointing)
         result = {
             "step_seconds": statistics.median(seconds),
             "peak_bytes": torch.cuda.max_memory_allocated(device),
@@ -173,9 +173,9 @@ def measure_recipe(shape: Shape, device: torch.device, report: Path | None) -> i
         model.close()
     text = "\n\n".join(
         (
-            machine_line(facts) + f" {results['gpu']}.",
+            format_machine(facts) + f" {results['gpu']}.",
             f"int4; {shape}",
-            markdown_table(["", "step, s", "peak, GB", "reserved, GB"], rows),
+            format_table(["", "step, s", "peak, GB", "reserved, GB"], rows),
         )
     )
     write_report(report, text, {"machine": facts, "shape": dataclasses.asdict(shape), "results": results})
@@ -183,31 +183,35 @@ def measure_recipe(shape: Shape, device: torch.device, report: Path | None) -> i
 
 
 def measure_contender(name: str, shape: Shape) -> dict[str, Any]:
-    """Steps of one contender in this process."""
+    """Measure steps of one contender in this process."""
     torch.manual_seed(0)
     if name == "peft":
-        weights, before, seconds = time_peft(shape)
+        weights, before, seconds = measure_peft(shape)
     else:
         native = name == "glm-native"
-        model = random_native(shape) if native else random_chatglm(shape, torch.float32, torch.device("cpu"))
-        weights, before = count_parameters(model.network), peak_bytes()
-        seconds = time_steps(model, shape, torch.device("cpu"))
+        model = (
+            make_random_native(shape)
+            if native
+            else make_random_chatglm(shape, torch.float32, torch.device("cpu"))
+        )
+        weights, before = count_parameters(model.network), read_peak_bytes()
+        seconds = measure_steps(model, shape, torch.device("cpu"))
     return {
         "weights": weights,
         "before_bytes": before,
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": read_peak_bytes(),
         "step_seconds": statistics.median(seconds),
         "all_seconds": seconds,
     }
 
 
-def peak_bytes() -> int:
-    """Largest resident size of this process so far."""
+def read_peak_bytes() -> int:
+    """Read the largest resident size of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def random_chatglm(shape: Shape, dtype: torch.dtype, device: torch.device, bits: int = 0) -> TorchModel:
-    """A ChatGLM-6B network with random weights that are made where they stay."""
+def make_random_chatglm(shape: Shape, dtype: torch.dtype, device: torch.device, bits: int = 0) -> TorchModel:
+    """Make a ChatGLM-6B network with random weights that are made where they stay."""
     v = shape.vocabulary
     config = ChatGLMConfig(
         num_layers=shape.layers,
@@ -224,14 +228,14 @@ def random_chatglm(shape: Shape, dtype: torch.dtype, device: torch.device, bits:
         network = CHATGLM.build(config)
         expect_stored_form(network, {"quantization_bit": bits})
     for name, parameter in list_unique_parameters(network):
-        replace_parameter(network, parameter, random_weight(name, parameter, dtype, device))
+        replace_parameter(network, parameter, make_random_weight(name, parameter, dtype, device))
     return as_model(CHATGLM, config, network, dtype)
 
 
-def random_weight(
+def make_random_weight(
     name: str, parameter: torch.Tensor, dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
-    """Random values of a parameter's shape; norms are 1."""
+    """Make random values of a parameter's shape; norms are 1."""
     if not parameter.is_floating_point():
         return torch.randint(-127, 128, parameter.shape, dtype=torch.int8, device=device)
     if name.endswith("weight_scale"):
@@ -243,8 +247,8 @@ def random_weight(
     return torch.empty(parameter.shape, dtype=dtype, device=device).normal_(std=WEIGHT_DEVIATION)
 
 
-def native_config(shape: Shape) -> dict[str, Any]:
-    """Transformers' ``glm`` of that shape; its gated feed-forward part has a third matrix."""
+def make_native_config(shape: Shape) -> dict[str, Any]:
+    """Make a configuration of transformers' ``glm``; its gated feed-forward part has a third matrix."""
     return {
         "model_type": "glm",
         "vocab_size": shape.vocabulary,
@@ -262,21 +266,21 @@ def native_config(shape: Shape) -> dict[str, Any]:
     }
 
 
-def random_native(shape: Shape) -> TorchModel:
-    """The same network as PEFT's contender, trained by glm."""
+def make_random_native(shape: Shape) -> TorchModel:
+    """Make the same network as PEFT's contender, for glm to train."""
     family = next(entry for entry in NATIVE if entry.name == "glm")
-    config = family.read_config(native_config(shape))
+    config = family.read_config(make_native_config(shape))
     return as_model(family, config, family.build(config), torch.float32)
 
 
 def as_model(family: Family, config: Any, network: Any, dtype: torch.dtype) -> TorchModel:
-    """A handle without a tokenizer: rows are tokens already."""
+    """Wrap a network without a tokenizer: rows are tokens already."""
     network.eval().requires_grad_(False)
     return TorchModel("random", family, config, network, None, dtype)  # type: ignore[arg-type]
 
 
-def rows_of(shape: Shape, config: Any) -> list[TrainingIds]:
-    """Random rows; ChatGLM-6B's have its two control tokens before the answer."""
+def make_rows(shape: Shape, config: Any) -> list[TrainingIds]:
+    """Make random rows; ChatGLM-6B's have its two control tokens before the answer."""
     rows = []
     for _ in range(2 * shape.passes):
         ids = torch.randint(10, shape.vocabulary - 10, (shape.source + shape.target,)).tolist()
@@ -286,10 +290,10 @@ def rows_of(shape: Shape, config: Any) -> list[TrainingIds]:
     return rows
 
 
-def time_steps(
+def measure_steps(
     model: TorchModel, shape: Shape, device: torch.device, *, gradient_checkpointing: bool = False
 ) -> list[float]:
-    """Seconds of each step of glm's own loop, after some that do not count."""
+    """Measure seconds of each step of glm's own loop, after some that do not count."""
     from glm_runtime_torch.training import use_gradient_checkpointing
 
     if gradient_checkpointing:
@@ -298,7 +302,7 @@ def time_steps(
     settings = parse_settings({"pre_seq_len": shape.prefix, "save_strategy": "no", "report_to": "none"})
     total = WARM_UP + shape.steps
     with tempfile.TemporaryDirectory() as folder:
-        rows = rows_of(shape, model.config)
+        rows = make_rows(shape, model.config)
         task = TrainingTask(
             network=model.network,
             trainable=TrainedPrefix(model, encoder, BaseModel("random"), {}),
@@ -314,11 +318,13 @@ def time_steps(
             total_steps=total,
             output_dir=Path(folder),
         )
-        return timed(iter(TrainingLoop(task, settings, Processes(device)).run()).__next__, total, device)
+        return measure_calls(
+            iter(TrainingLoop(task, settings, Processes(device)).run()).__next__, total, device
+        )
 
 
-def timed(step: Callable[[], Any], total: int, device: torch.device) -> list[float]:
-    """Seconds of each call but the first ones."""
+def measure_calls(step: Callable[[], Any], total: int, device: torch.device) -> list[float]:
+    """Measure seconds of each call but the first ones."""
     seconds = []
     for _ in range(total):
         started = time.perf_counter()
@@ -329,19 +335,19 @@ def timed(step: Callable[[], Any], total: int, device: torch.device) -> list[flo
     return seconds[WARM_UP:]
 
 
-def time_peft(shape: Shape) -> tuple[int, int, list[float]]:
-    """Weights, memory before training and seconds of each step, with transformers and PEFT alone."""
+def measure_peft(shape: Shape) -> tuple[int, int, list[float]]:
+    """Measure transformers with PEFT: number of weights, memory before training, seconds of each step."""
     from peft import PrefixTuningConfig, TaskType, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    keys = native_config(shape)
+    keys = make_native_config(shape)
     config = AutoConfig.for_model(keys.pop("model_type"), **keys)
     base = AutoModelForCausalLM.from_config(config)
-    weights, before = count_parameters(base), peak_bytes()
+    weights, before = count_parameters(base), read_peak_bytes()
     prefix = PrefixTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=shape.prefix)
     model = get_peft_model(base, prefix).train()
     optimizer = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=5e-5)
-    rows = rows_of(shape, config)
+    rows = make_rows(shape, config)
     number = iter(range(10**6))
 
     def step() -> None:
@@ -356,7 +362,7 @@ def time_peft(shape: Shape) -> tuple[int, int, list[float]]:
         optimizer.step()
         optimizer.zero_grad()
 
-    return weights, before, timed(step, WARM_UP + shape.steps, torch.device("cpu"))
+    return weights, before, measure_calls(step, WARM_UP + shape.steps, torch.device("cpu"))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ CALIBRATION_SEED, TEST_SEED = 101, 202  # training used 0, 1 and 2
 
 
 def round_inputs(x: Tensor, mode: str) -> Tensor:
-    """What is left of activations ``[..., D]`` in a mode: float, bfloat16, int8 per block or per token."""
+    """Round activations ``[..., D]`` in a mode: float, bfloat16, int8 per block or per token."""
     if mode == "float":
         return x
     if mode == "bf16":
@@ -69,7 +69,7 @@ ACTIVATIONS = ("float", "bf16", "int8/32", "int8/128", "int8/token")
 # --- single layers ---------------------------------------------------------------------------
 
 
-def layers(size: int) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+def generate_layers(size: int) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
     """Name, weight, inputs to calibrate with and inputs to measure with; inputs are correlated."""
     for weights, inputs in itertools.product(("gaussian", "heavy"), ("ordinary", "outliers")):
         torch.manual_seed(0)
@@ -83,10 +83,10 @@ def layers(size: int) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
         yield f"{weights} weights, {inputs} inputs", weight * 0.02, x[: 4 * size], x[4 * size :]
 
 
-def layer_errors(size: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Layer, then scheme and method, then activations, to the relative error of the output."""
+def measure_layers(size: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Map layer, then scheme and method, then activations, to the relative error of the output."""
     errors: dict[str, dict[str, dict[str, float]]] = {}
-    for layer, weight, calibration, x in layers(size):
+    for layer, weight, calibration, x in generate_layers(size):
         exact = x @ weight.T
         found = {"float": weight}
         for name in SCHEMES:
@@ -122,8 +122,8 @@ class Example:
     first: int
 
 
-def conversations(count: int, seed: int) -> list[tuple[str, str]]:
-    """Prompts and answers that the demo model's generator draws with a seed."""
+def draw_conversations(count: int, seed: int) -> list[tuple[str, str]]:
+    """Draw prompts and answers from the demo model's generator with a seed."""
     from dialogues import Dialogues  # beside the demo model's training script
 
     rng, dialogues = random.Random(seed), Dialogues()  # noqa: S311 - examples, no secrets
@@ -131,8 +131,8 @@ def conversations(count: int, seed: int) -> list[tuple[str, str]]:
     return [(sample.prompt, sample.answer) for sample in samples]
 
 
-def examples(model: TorchModel, pairs: Sequence[tuple[str, str]]) -> list[Example]:
-    """The conversations as the network takes them."""
+def make_examples(model: TorchModel, pairs: Sequence[tuple[str, str]]) -> list[Example]:
+    """Turn conversations into what the network takes."""
     result = []
     for prompt, answer in pairs:
         ids = model.tokenizer.encode_completion(prompt)
@@ -148,25 +148,27 @@ def examples(model: TorchModel, pairs: Sequence[tuple[str, str]]) -> list[Exampl
 
 
 @torch.inference_mode()
-def answer_logits(model: TorchModel, example: Example) -> Tensor:
-    """Logits ``[answer tokens, V]`` that predict the answer."""
+def compute_answer_logits(model: TorchModel, example: Example) -> Tensor:
+    """Compute logits ``[answer tokens, V]`` that predict the answer."""
     logits = model.network(example.input_ids, example.position_ids, example.mask)[0]
     return logits[example.first - 1 : -1].float()
 
 
-def perplexity(model: TorchModel, tests: Sequence[Example], exact: Sequence[Tensor]) -> tuple[float, float]:
-    """Perplexity of the answers, and the share of their tokens at which the float model agrees."""
+def compute_perplexity(
+    model: TorchModel, tests: Sequence[Example], exact: Sequence[Tensor]
+) -> tuple[float, float]:
+    """Compute perplexity of the answers, and the share of their tokens at which the float model agrees."""
     loss, agreeing, count = 0.0, 0, 0
     for example, reference in zip(tests, exact, strict=True):
-        logits, targets = answer_logits(model, example), example.input_ids[0, example.first :]
+        logits, targets = compute_answer_logits(model, example), example.input_ids[0, example.first :]
         loss += F.cross_entropy(logits, targets, reduction="sum").item()
         agreeing += int((logits.argmax(1) == reference.argmax(1)).sum())
         count += len(targets)
     return float(torch.tensor(loss / count).exp()), agreeing / count
 
 
-def right_answers(model: TorchModel) -> int:
-    """How many of the 60 prompts are answered with the words that a right answer holds."""
+def count_right_answers(model: TorchModel) -> int:
+    """Count which of the 60 prompts are answered with the words that a right answer holds."""
     text = (ROOT / "tests" / "glm_model_demo" / "answers.jsonl").read_text("utf-8")
     right = 0
     for prompt in map(json.loads, text.splitlines()):
@@ -176,8 +178,8 @@ def right_answers(model: TorchModel) -> int:
                 build_messages(history, turn), Sampling(do_sample=False, max_new_tokens=160)
             )
             history.append((turn, "".join(delta.text for delta in model.stream(request))))
-        said = history[-1][1].lower()
-        right += all(any(word.lower() in said for word in group) for group in prompt["expect"])
+        answer = history[-1][1].lower()
+        right += all(any(word.lower() in answer for word in group) for group in prompt["expect"])
     return right
 
 
@@ -196,14 +198,14 @@ class Dequantized(nn.Module):
         return F.linear(round_inputs(x, self._mode), self._weight, self._bias)
 
 
-def opened(directory: Path) -> TorchModel:
-    """A model in float32, its weights still to be read."""
+def open_model(directory: Path) -> TorchModel:
+    """Open a model in float32, its weights still to be read."""
     model = open_source(ModelSource("demo", directory), "float32")
     assert isinstance(model, TorchModel)
     return model
 
 
-def measured(
+def measure_model(
     model: TorchModel, pairs: Sequence[tuple[str, str]], exact: Sequence[Tensor], mode: str
 ) -> dict[str, float]:
     """Read what is left of a model and measure it with its quantised layers' inputs rounded."""
@@ -214,62 +216,62 @@ def measured(
                 setattr(parent, name, Dequantized(module, mode))
     model.start(CPU, slots=1)
     try:
-        ppl, agreement = perplexity(model, examples(model, pairs), exact)
-        return {"perplexity": ppl, "agreement": agreement, "right": right_answers(model)}
+        ppl, agreement = compute_perplexity(model, make_examples(model, pairs), exact)
+        return {"perplexity": ppl, "agreement": agreement, "right": count_right_answers(model)}
     finally:
         model.close()
 
 
-def variants(directory: Path, folder: Path) -> Iterator[tuple[str, Callable[[], TorchModel], str]]:
+def generate_variants(directory: Path, folder: Path) -> Iterator[tuple[str, Callable[[], TorchModel], str]]:
     """Name, how to open it, and what becomes of activations."""
-    yield "float", lambda: opened(directory), "float"
+    yield "float", lambda: open_model(directory), "float"
     for name in ("int8", "int4", "int4-g64", "int4-g32"):  # 192 inputs do not divide by 128
         scheme = QuantizationScheme.parse(name)
-        yield f"{name} rtn", lambda scheme=scheme: quantized(directory, scheme), "float"
+        yield f"{name} rtn", lambda scheme=scheme: quantize_model(directory, scheme), "float"
         target = folder / f"{name}-gptq"
         flags = ["--bits", str(scheme.bits), "--group-size", str(scheme.group_size), "--method", "gptq"]
         flags += ["--calibration", str(folder / "calibration.jsonl")]
         with contextlib.redirect_stdout(sys.stderr):
             assert glm(["quantize", str(directory), str(target), *flags]) == 0
-        yield f"{name} gptq", lambda target=target: opened(target), "float"
+        yield f"{name} gptq", lambda target=target: open_model(target), "float"
     for name, mode in itertools.product(("int8", "int4"), ACTIVATIONS[2:]):
         scheme = QuantizationScheme.parse(name)
-        yield f"{name} rtn, {mode}", lambda scheme=scheme: quantized(directory, scheme), mode
+        yield f"{name} rtn, {mode}", lambda scheme=scheme: quantize_model(directory, scheme), mode
     for name, table_name in itertools.product(("int8", "int4"), ("int8", "int4", "int4-g64", "int4-g32")):
         scheme, table = QuantizationScheme.parse(name), QuantizationScheme.parse(table_name)
         for mode in ("float", "int8/32", "int8/128") if table.bits == 8 else ("float",):
             yield (
                 f"{name} rtn, table {table}, {mode}",
-                lambda scheme=scheme, table=table: quantized(directory, scheme, table),
+                lambda scheme=scheme, table=table: quantize_model(directory, scheme, table),
                 mode,
             )
 
 
-def quantized(
+def quantize_model(
     directory: Path, scheme: QuantizationScheme, table: QuantizationScheme | None = None
 ) -> TorchModel:
-    """The model quantised as it is loaded."""
-    model = opened(directory)
+    """Open the model and quantise it as it is loaded."""
+    model = open_model(directory)
     model.quantize(scheme, embeddings=table)
     return model
 
 
-def demo_results(count: int) -> dict[str, dict[str, float]]:
-    """Every variant of the demo model."""
+def measure_demo(count: int) -> dict[str, dict[str, float]]:
+    """Measure every variant of the demo model."""
     directory = glm_core.resolve_model("demo")
-    pairs, results = conversations(count, TEST_SEED), {}
+    pairs, results = draw_conversations(count, TEST_SEED), {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lines = [
             json.dumps({"prompt": prompt, "response": answer}, ensure_ascii=False)
-            for prompt, answer in conversations(128, CALIBRATION_SEED)
+            for prompt, answer in draw_conversations(128, CALIBRATION_SEED)
         ]
         (folder / "calibration.jsonl").write_text("\n".join(lines), "utf-8")
-        reference = opened(directory)
+        reference = open_model(directory)
         reference.materialize(CPU)
-        exact = [answer_logits(reference, example) for example in examples(reference, pairs)]
-        for variant, open_it, mode in variants(directory, folder):
-            results[variant] = measured(open_it(), pairs, exact, mode)
+        exact = [compute_answer_logits(reference, example) for example in make_examples(reference, pairs)]
+        for variant, open_it, mode in generate_variants(directory, folder):
+            results[variant] = measure_model(open_it(), pairs, exact, mode)
             row = results[variant]
             print(
                 f"{variant:34} {row['perplexity']:9.5f} {100 * row['agreement']:8.2f} % {row['right']:6}",
@@ -285,7 +287,7 @@ def main() -> None:
     parser.add_argument("--conversations", type=int, default=300)
     options = parser.parse_args()
     torch.set_num_threads(1)  # small matrices; threads would only wait for one another on a busy machine
-    errors = layer_errors(options.layer)
+    errors = measure_layers(options.layer)
     for layer, rows in errors.items():
         print(
             f"\n{layer}: relative error of the output, %\n{'':18}", *(f"{mode:>11}" for mode in ACTIVATIONS)
@@ -293,7 +295,7 @@ def main() -> None:
         for name, row in rows.items():
             print(f"{name:18}", *(f"{100 * row[mode]:11.3f}" for mode in ACTIVATIONS))
     print(f"\n{'the demo model':34} perplexity same token  right of 60")
-    print(json.dumps({"layers": errors, "demo": demo_results(options.conversations)}))
+    print(json.dumps({"layers": errors, "demo": measure_demo(options.conversations)}))
 
 
 if __name__ == "__main__":

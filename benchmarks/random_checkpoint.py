@@ -98,9 +98,9 @@ def write_checkpoint(
         config |= {"quantization_group_size": scheme.group_size} if scheme.group_size else {}
     with build_without_weights():
         network = ChatGLM(ChatGLMConfig.from_checkpoint(config))
-    shapes = _shapes(network, config)
+    shapes = _collect_shapes(network, config)
     directory.mkdir(parents=True, exist_ok=True)
-    needed, free = sum(map(_num_bytes, shapes.values())), shutil.disk_usage(directory).free
+    needed, free = sum(map(_count_bytes, shapes.values())), shutil.disk_usage(directory).free
     if needed > free:
         raise SystemExit(f"{directory}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
     (directory / "config.json").unlink(missing_ok=True)
@@ -147,13 +147,13 @@ def write_chatglm3_checkpoint(directory: Path, *, num_layers: int, hidden_size: 
     }
     with build_without_weights():
         network = ChatGLM2(ChatGLM2Config.from_checkpoint(config))
-    _write_shards(directory, _shapes(network, config), 0)
+    _write_shards(directory, _collect_shapes(network, config), 0)
     (directory / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
     return directory
 
 
-def _shapes(network: nn.Module, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Every stored tensor by its name, as a tensor without data."""
+def _collect_shapes(network: nn.Module, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Collect every stored tensor by its name, as a tensor without data."""
     with build_without_weights():
         expect_stored_form(network, config)
     return {
@@ -165,7 +165,7 @@ def _shapes(network: nn.Module, config: Mapping[str, Any]) -> dict[str, Tensor]:
 def _write_shards(directory: Path, shapes: Mapping[str, Tensor], bits: int) -> None:
     shards: list[dict[str, Tensor]] = [{}]
     for name, tensor in shapes.items():
-        if shards[-1] and sum(map(_num_bytes, shards[-1].values())) + _num_bytes(tensor) > SHARD_BYTES:
+        if shards[-1] and sum(map(_count_bytes, shards[-1].values())) + _count_bytes(tensor) > SHARD_BYTES:
             shards.append({})
         shards[-1][name] = tensor
     generator = torch.Generator().manual_seed(0)
@@ -177,16 +177,16 @@ def _write_shards(directory: Path, shapes: Mapping[str, Tensor], bits: int) -> N
         with (directory / file_name).open("wb") as file:
             _write_shard(file, shard, bits, generator)
     if len(shards) > 1:
-        index = {"metadata": {"total_size": sum(map(_num_bytes, shapes.values()))}, "weight_map": places}
+        index = {"metadata": {"total_size": sum(map(_count_bytes, shapes.values()))}, "weight_map": places}
         (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), "utf-8")
 
 
 def _write_shard(file: BinaryIO, shard: Mapping[str, Tensor], bits: int, generator: torch.Generator) -> None:
-    """One safetensors file: length of the header, header, bytes of the tensors in its order."""
+    """Write one safetensors file: length of the header, header, bytes of the tensors in its order."""
     header: dict[str, Any] = {}
     offset = 0
     for name, tensor in shard.items():
-        end = offset + _num_bytes(tensor)
+        end = offset + _count_bytes(tensor)
         kind = DTYPES[tensor.dtype]
         header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
@@ -194,19 +194,19 @@ def _write_shard(file: BinaryIO, shard: Mapping[str, Tensor], bits: int, generat
     encoded += b" " * (-len(encoded) % 8)
     file.write(struct.pack("<Q", len(encoded)) + encoded)
     for name, tensor in shard.items():
-        for piece in _random_pieces(name, tensor, bits, generator):
+        for piece in _generate_pieces(name, tensor, bits, generator):
             piece.numpy().tofile(file)
 
 
-def _random_pieces(name: str, tensor: Tensor, bits: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """The elements of a tensor, some at a time; matrices have a standard deviation of 0.02."""
+def _generate_pieces(name: str, tensor: Tensor, bits: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Generate the elements of a tensor, some at a time; matrices have a standard deviation of 0.02."""
     largest = 2 ** (bits - 1) - 1 if bits else 0
     left = tensor.numel()
     while left:
         count = min(left, PIECE_ELEMENTS)
         left -= count
         if tensor.dtype == torch.int8:
-            yield _random_integers(count, largest, bits, generator)
+            yield _draw_integers(count, largest, bits, generator)
         elif name.endswith("weight_scale"):
             deviation = math.sqrt(largest * (largest + 1) / 3)  # of whole numbers from -largest to largest
             yield (
@@ -218,16 +218,16 @@ def _random_pieces(name: str, tensor: Tensor, bits: int, generator: torch.Genera
             yield torch.randn(count, generator=generator).mul_(WEIGHT_DEVIATION).half()
 
 
-def _random_integers(count: int, largest: int, bits: int, generator: torch.Generator) -> Tensor:
-    """Stored bytes: one integer each, or two of four bits."""
+def _draw_integers(count: int, largest: int, bits: int, generator: torch.Generator) -> Tensor:
+    """Draw stored bytes: one integer each, or two of four bits."""
 
-    def integers() -> Tensor:
+    def draw() -> Tensor:
         return torch.randint(-largest, largest + 1, (count,), dtype=torch.int8, generator=generator)
 
-    return integers() if bits == 8 else (integers() << 4) | (integers() & 15)
+    return draw() if bits == 8 else (draw() << 4) | (draw() & 15)
 
 
-def _num_bytes(tensor: Tensor) -> int:
+def _count_bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 

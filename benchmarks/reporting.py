@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 
-def machine() -> dict[str, Any]:
-    """Processor, memory and versions, as a report names them."""
+def describe_machine() -> dict[str, Any]:
+    """Return processor, memory and versions, as a report names them."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -27,29 +27,29 @@ def machine() -> dict[str, Any]:
     }
 
 
-def machine_line(facts: dict[str, Any]) -> str:
-    """These facts as the first line of a report."""
+def format_machine(facts: dict[str, Any]) -> str:
+    """Format these facts as the first line of a report."""
     return (
         f"{facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['system']}; "
         f"Python {facts['python']}, torch {facts['torch']}."
     )
 
 
-def busy_cores(seconds: float = 1.0) -> float:
-    """How many cores are at work now, by whatever program; near 0 on an idle machine."""
+def count_busy_cores(seconds: float = 1.0) -> float:
+    """Count how many cores all programs together keep busy now; near 0 on an idle machine."""
 
-    def times() -> tuple[int, int]:
+    def read_times() -> tuple[int, int]:
         fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
         return sum(fields), fields[3] + fields[4]  # all, and idle or waiting for a disk
 
-    before = times()
+    before = read_times()
     time.sleep(seconds)
-    total, idle = (after - earlier for after, earlier in zip(times(), before, strict=True))
+    total, idle = (after - earlier for after, earlier in zip(read_times(), before, strict=True))
     return round((1 - idle / max(1, total)) * (os.cpu_count() or 1), 2)
 
 
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table as the reports have it."""
+def format_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Format a table in Markdown."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 

@@ -38,11 +38,11 @@ def main() -> None:
             model.start(torch.device("cpu"))
         row: dict[str, float] = {"weight_mb": round(model.count_weight_bytes() / 2**20, 1)}
         for state in ("idle", "busy"):
-            neighbour = multiprocessing.Process(target=_spin, daemon=True)
+            neighbour = multiprocessing.Process(target=_keep_core_busy, daemon=True)
             if state == "busy":
                 neighbour.start()
             for threads in (1, os.cpu_count() or 1):
-                row[f"{state}_{threads}_threads"] = round(_tokens_per_second(model, threads), 1)
+                row[f"{state}_{threads}_threads"] = round(_measure_speed(model, threads), 1)
             if state == "busy":
                 neighbour.kill()
         model.close()
@@ -51,7 +51,7 @@ def main() -> None:
     print(json.dumps(rows))
 
 
-def _tokens_per_second(model: TorchModel, threads: int, runs: int = 3) -> float:
+def _measure_speed(model: TorchModel, threads: int, runs: int = 3) -> float:
     torch.set_num_threads(threads)
     request = ChatRequest((Message("user", "你好"),), Sampling(do_sample=False, max_new_tokens=24))
     speeds = []
@@ -62,7 +62,7 @@ def _tokens_per_second(model: TorchModel, threads: int, runs: int = 3) -> float:
     return statistics.median(speeds[1:])  # the first is warm-up
 
 
-def _spin() -> None:
+def _keep_core_busy() -> None:
     while True:
         pass
 

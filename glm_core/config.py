@@ -28,8 +28,7 @@ MAX_SLOTS = 1024  # as many sequences as no machine answers at once; more is a t
 MAX_CONTEXT_LENGTH = 2**24  # sixteen times what the longest published model takes
 MAX_KV_MEMORY = 2.0**20  # gigabytes, that is a petabyte: beyond it somebody wrote bytes
 MAX_TEXT = 4096  # characters, as in the longest path of an operating system
-MAX_FILE_BYTES = 2**20
-"""A settings file has fourteen lines; what is longer is another file, such as a device that never ends."""
+MAX_FILE_BYTES = 2**20  # a settings file has a few lines; a device that never ends must not fill the memory
 YES = ("1", "true", "yes", "on")
 NO = ("0", "false", "no", "off")
 MIN_KV_MEMORY = 1e-6  # gigabytes; less would leave no whole kilobyte for a conversation
@@ -57,6 +56,7 @@ class Settings:
         kernels: ``auto``, or kernels that the backend offers, such as ``triton``.
         revision: branch, tag or commit on the hub; `NOT_SET` = the newest.
         offline: never touch the network.
+        verify: compare the hashes of all files before a model is loaded.
         hub: where ids are looked up, one of `HUBS`.
         slots: requests to answer at the same time; `NOT_SET` = as many as suit the device.
         context_length: tokens that one request may use; `NOT_SET` = what the model was made for.
@@ -74,6 +74,7 @@ class Settings:
     kernels: str = "auto"
     revision: str | NotSet = NOT_SET
     offline: bool = False
+    verify: bool = False
     hub: str = "huggingface"
     slots: int | NotSet = NOT_SET
     context_length: int | NotSet = NOT_SET
@@ -196,7 +197,7 @@ def _convert(name: str, value: Any) -> Any:
         if isinstance(parts, (list, tuple)) and all(isinstance(part, str) for part in parts):
             return tuple(part.strip() for part in parts if part.strip())
         raise ConfigError(f"{name} must be a list of plugin names, got {format_value(value)}")
-    if name == "offline":
+    if name in ("offline", "verify"):
         word = str(value).lower() if isinstance(value, (str, bool)) else ""
         if word in YES + NO:
             return word in YES

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from .candidates import load_declared
 from .config import HUBS, expand
 from .conflicts import OWNERS, Cards, rank_claimants
-from .errors import AdapterError, HubError, ModelNotFoundError
+from .errors import AdapterError, ConfigError, HubError, ModelNotFoundError
 from .isolation import format_value
 from .plugins import PluginHost
 from .records import ModelCard, ModelSource
@@ -21,6 +22,7 @@ _HUB_ID = re.compile(f"{_PART}/{_PART}")
 # Without ":" and "/", since requests write MODEL:NAME and the API has the name in a path.
 _ADAPTER_NAME = re.compile(r"\w[\w.-]{0,63}")
 HUB_ENTRY_POINTS = "glm.hubs"
+_HUB_PACKAGE = '"glm-core[hub]"'
 
 
 def list_known_models(host: PluginHost, described: Cards | None = None) -> tuple[ModelCard, ...]:
@@ -142,15 +144,28 @@ def _resolve_card(name: str, card: ModelCard, revision: str | None, offline: boo
 
 def _download(repository: str, revision: str | None, offline: bool, hub: str) -> Path:
     # Of another distribution, since the hubs' clients are large and a model of one's own needs none.
-    package = '"glm-core[hub]"'
-    download = load_declared(HUB_ENTRY_POINTS, hub, package)
+    download = load_declared(HUB_ENTRY_POINTS, hub, _HUB_PACKAGE)
     if download is None:
         raise HubError(
-            f"{repository} must be downloaded, and downloads are not installed: pip install {package}, "
+            f"{repository} must be downloaded, and downloads are not installed: pip install {_HUB_PACKAGE}, "
             "or pass --model a local directory."
         )
     folder: Path = download(repository, revision=revision, offline=offline, hub=hub)
     return folder
+
+
+def verify_files(source: ModelSource) -> Iterator[str]:
+    """Compare the files of a model and its adapters with their known hashes; yield a sentence about each.
+
+    Raises:
+        CheckpointError: a file is damaged or missing.
+        ConfigError: what compares them is not installed.
+    """
+    verify = load_declared("glm.checks", "files", _HUB_PACKAGE)
+    if verify is None:
+        raise ConfigError(f"hashes are compared by a package of its own: pip install {_HUB_PACKAGE}")
+    for path in (source.path, *source.adapters.values()):
+        yield f"{source.name} has no files that could be verified" if path is None else verify(path)
 
 
 def _explain_unknown_model(name: str, cards: tuple[ModelCard, ...]) -> str:

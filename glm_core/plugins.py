@@ -29,8 +29,7 @@ from .tracing import keep_tracing, trace_call
 
 __all__ = ["API_VERSION", "Candidate", "PluginHost", "PluginReport", "get_default_host", "list_candidates"]
 
-API_VERSION = 2
-"""Version of the hooks and records; a plugin module states it as ``GLM_API_VERSION``."""
+API_VERSION = 2  # version of the hooks and records; a plugin module states it as ``GLM_API_VERSION``
 
 Status = Literal["ok", "disabled", "broken", "incompatible"]
 T = TypeVar("T")

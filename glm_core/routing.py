@@ -20,7 +20,7 @@ from .device_map import DeviceMap, check_entries, list_mapped_devices
 from .errors import ConfigError, ModelNotFoundError
 from .isolation import format_value
 from .jobs import QuantizationScheme
-from .models import find_adapter_directory, resolve
+from .models import find_adapter_directory, resolve, verify_files
 from .pairing import Identification, Notify, check_wishes, identify
 from .plugins import PluginHost, get_default_host
 from .records import LoadedModel, ModelSource
@@ -41,6 +41,7 @@ def load(
     adapters: Mapping[str, str | Path] | None = None,
     revision: str | NotSet | None = NOT_SET,
     offline: bool | NotSet = NOT_SET,
+    verify: bool | NotSet = NOT_SET,
     slots: int | NotSet | None = NOT_SET,
     context_length: int | NotSet | None = NOT_SET,
     kv_memory: float | NotSet | None = NOT_SET,
@@ -61,6 +62,7 @@ def load(
         adapters: adapter name to its directory.
         revision: branch, tag or commit on the hub.
         offline: never touch the network.
+        verify: compare the hashes of all files first.
         slots: requests to answer at the same time.
         context_length: tokens that one request may use.
         kv_memory: gigabytes that the KV cache may take.
@@ -104,17 +106,14 @@ def open_model(
 
     ``notify`` is told in one line each what ``auto`` chose and why; the rest is as for `load`.
     """
-    if device_map is None or device_map is NOT_SET:
-        device_map = NOT_SET
-    else:
-        device_map = check_entries("device_map", device_map)
+    device_map = NOT_SET if device_map in (None, NOT_SET) else check_entries("device_map", device_map)
     if device_map and settings.device == "auto":
         settings = replace(settings, device=list_mapped_devices(device_map))
     if adapters is not None and not isinstance(adapters, Mapping):
         raise ConfigError(f"adapters must map names to directories, got {format_value(adapters)}")
     directories = {name: find_adapter_directory(name, path) for name, path in (adapters or {}).items()}
     survey = take_survey(host)
-    identification = _identify_by_name(survey, settings, directories)
+    identification = _identify_by_name(survey, settings, directories, notify)
     return open_identified(survey, identification, settings, device_map=device_map, notify=notify)
 
 
@@ -123,7 +122,7 @@ def open_for_training(
 ) -> tuple[LoadedModel, tuple[DeviceInfo, ...], str, QuantizationScheme | None]:
     """Return what the ``train`` hook is called with: a model not yet read, devices, dtype, scheme."""
     survey = take_survey(host)
-    identification = _identify_by_name(survey, settings, {})
+    identification = _identify_by_name(survey, settings, {}, notify)
     route, dtype, model = load_identified(survey, identification, settings, notify)
     return model, route.devices, dtype, choose_scheme(route.placer, settings.quantize)
 
@@ -164,10 +163,14 @@ def _read_family(settings: Settings) -> str:
     return "" if settings.family == "auto" else settings.family
 
 
-def _identify_by_name(survey: Survey, settings: Settings, adapters: Mapping[str, Path]) -> Identification:
+def _identify_by_name(
+    survey: Survey, settings: Settings, adapters: Mapping[str, Path], notify: Notify
+) -> Identification:
     """Check what is cheap, find the model's files, and ask the runtimes whose it is."""
     check_wishes(survey, settings.runtime, settings.device)
     # A wrong name, and that there is no runtime at all, are to be known before a download too.
     survey.list_runtimes(survey.find_runtime(settings.runtime), _read_family(settings))
     source = replace(resolve_settings(survey.host, settings), adapters=adapters)
+    for sentence in verify_files(source) if settings.verify else ():
+        notify(sentence)
     return identify(survey, source, settings.runtime)

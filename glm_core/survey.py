@@ -43,11 +43,9 @@ class Survey:
     @property
     def placers(self) -> tuple[Placer, ...]:
         """Return every plugin that describes devices: all backends, and the runtimes that have some."""
-        infos = [
-            *self.backends.items(),
-            *((name, info) for name, info in self.runtimes.items() if info.devices),
-        ]
-        return tuple(Placer(plugin, info) for plugin, info in infos)
+        own = {plugin: info for plugin, info in self.runtimes.items() if info.devices}
+        backends = (Placer(plugin, info) for plugin, info in self.backends.items())
+        return (*backends, *(Placer(plugin, info) for plugin, info in own.items()))
 
     def format_runtime_options(self, plugins: Sequence[str]) -> str:
         """Return the options that tell these runtimes apart: ``--runtime a or --runtime b``."""

@@ -27,7 +27,7 @@ PROTOCOLS: tuple[Any, ...] = (records.LoadedModel, records.AdapterHolder)
 
 def main(arguments: list[str]) -> int:
     """Write or check."""
-    text = reference()
+    text = build_reference()
     if arguments == ["--check"]:
         if DOCUMENT.read_text("utf-8") == text:
             return 0
@@ -37,23 +37,23 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def reference() -> str:
+def build_reference() -> str:
     """Return the whole document."""
-    parts = [HEAD.rstrip(), prose(inspect.getdoc(hookspecs) or "")]
-    parts += [hook(name, function) for name, function in hooks().items()]
+    parts = [HEAD.rstrip(), format_prose(inspect.getdoc(hookspecs) or "")]
+    parts += [format_hook(name, function) for name, function in find_hooks().items()]
     parts.append("# Records\n\nAll are frozen and are imported from `glm_core.records`.")
-    parts += [record(name, kind) for name, kind in kinds().items()]
-    parts.append(f"# Errors\n\n{prose(inspect.getdoc(errors) or '')}")
+    parts += [format_record(name, kind) for name, kind in find_records().items()]
+    parts.append(f"# Errors\n\n{format_prose(inspect.getdoc(errors) or '')}")
     return "\n\n".join(parts) + "\n"
 
 
-def hooks() -> dict[str, Callable[..., Any]]:
-    """Every hook by name, in the order of the module."""
+def find_hooks() -> dict[str, Callable[..., Any]]:
+    """Return every hook by name, in the order of the module."""
     return {name: value for name, value in vars(hookspecs).items() if hasattr(value, "glm_spec")}
 
 
-def kinds() -> dict[str, type]:
-    """Every record and protocol by name, sorted."""
+def find_records() -> dict[str, type]:
+    """Return every record and protocol by name, sorted."""
     return {
         name: kind
         for name, kind in sorted(vars(records).items())
@@ -61,44 +61,47 @@ def kinds() -> dict[str, type]:
     }
 
 
-def hook(name: str, function: Callable[..., Any]) -> str:
-    """Heading, signature and docstring of one hook."""
+def format_hook(name: str, function: Callable[..., Any]) -> str:
+    """Format heading, signature and docstring of one hook."""
     signature = str(inspect.signature(function)).replace("'", "")
-    return f"## {name}\n\n```python\ndef {name}{signature}\n```\n\n{sections(inspect.getdoc(function) or '')}"
+    text = format_sections(inspect.getdoc(function) or "")
+    return f"## {name}\n\n```python\ndef {name}{signature}\n```\n\n{text}"
 
 
-def record(name: str, kind: type) -> str:
-    """Heading, docstring and fields of one record."""
+def format_record(name: str, kind: type) -> str:
+    """Format heading, docstring and fields of one record."""
     if kind in PROTOCOLS:
-        return protocol(name, kind)
+        return format_protocol(name, kind)
     text, _, attributes = (inspect.getdoc(kind) or "").partition("\nAttributes:\n")
-    said = dict(_entries(attributes))
+    texts = dict(_read_entries(attributes))
     rows = [
-        f"## {name}\n\n{prose(text.strip())}\n",
+        f"## {name}\n\n{format_prose(text.strip())}\n",
         "| Field | Type | Default | |",
         "| --- | --- | --- | --- |",
     ]
     for field in dataclasses.fields(kind):
-        default = _default(field)
+        default = _format_default(field)
         shown_type = str(field.type).replace("|", "\\|")
-        rows.append(f"| `{field.name}` | `{shown_type}` | {default} | {prose(said.get(field.name, ''))} |")
+        rows.append(
+            f"| `{field.name}` | `{shown_type}` | {default} | {format_prose(texts.get(field.name, ''))} |"
+        )
     return "\n".join(rows)
 
 
-def protocol(name: str, kind: type) -> str:
-    """Heading, docstring and members of what a plugin's own object must have."""
-    parts = [f"## {name}", prose(inspect.getdoc(kind) or "")]
+def format_protocol(name: str, kind: type) -> str:
+    """Format heading, docstring and members of what a plugin's own object must have."""
+    parts = [f"## {name}", format_prose(inspect.getdoc(kind) or "")]
     for member, value in vars(kind).items():
         if not member.startswith("_") and (isinstance(value, property) or inspect.isfunction(value)):
             function = value.fget if isinstance(value, property) else value
             assert function is not None
             signature = "" if isinstance(value, property) else str(inspect.signature(function))
             shown = f"{member}{signature.replace(chr(39), '')}"
-            parts += [f"### `{shown}`", sections(inspect.getdoc(function) or "")]
+            parts += [f"### `{shown}`", format_sections(inspect.getdoc(function) or "")]
     return "\n\n".join(parts)
 
 
-def _default(field: dataclasses.Field[Any]) -> str:
+def _format_default(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
         kind = type(field.default)
         if inspect.isfunction(field.default):
@@ -109,32 +112,34 @@ def _default(field: dataclasses.Field[Any]) -> str:
     return "required"
 
 
-def sections(text: str) -> str:
+def format_sections(text: str) -> str:
     """Return a Google-style docstring as Markdown."""
     parts: list[str] = []
     for block in re.split(r"\n\n+", text):
         title, _, body = block.partition(":\n")
         if title in ("Args", "Raises"):
             parts.append(
-                "\n".join([f"**{title}**", "", *(f"- `{n}`: {prose(t)}" for n, t in _entries(body))])
+                "\n".join(
+                    [f"**{title}**", "", *(f"- `{n}`: {format_prose(t)}" for n, t in _read_entries(body))]
+                )
             )
         elif title == "Returns":
-            parts.append(f"**Returns** {prose(inspect.cleandoc(body))}")
+            parts.append(f"**Returns** {format_prose(inspect.cleandoc(body))}")
         elif block.startswith("When:"):
             entries = re.findall(r"^(When|Answer): +(.*(?:\n +.*)*)", block, re.MULTILINE)
-            parts += [f"**{name}** {prose(said)}" for name, said in entries]
+            parts += [f"**{name}** {format_prose(text)}" for name, text in entries]
         else:
-            parts.append(prose(block))
+            parts.append(format_prose(block))
     return "\n\n".join(parts)
 
 
-def _entries(body: str) -> Iterator[tuple[str, str]]:
-    """Name and text of each entry of a section."""
+def _read_entries(body: str) -> Iterator[tuple[str, str]]:
+    """Read name and text of each entry of a section."""
     text = inspect.cleandoc(f"\n{body}")
     yield from re.findall(r"^([\w.]+): (.*(?:\n[ \n]+.*)*)", text, re.MULTILINE)
 
 
-def prose(text: str) -> str:
+def format_prose(text: str) -> str:
     """Return running text in lines of its own; what is indented or a drawing stays as it is."""
     blocks = []
     for block in re.split(r"\n\n+", text):

@@ -39,14 +39,14 @@ def main(folder: Path) -> None:
                     executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
                 )
                 for name, locale, scheme, questions, settings in PICTURES:
-                    picture = _picture(browser, url, locale, scheme, questions, settings)
+                    picture = _take_picture(browser, url, locale, scheme, questions, settings)
                     _write(picture, folder / name)
                 browser.close()
         finally:
             server.terminate()
 
 
-def _picture(
+def _take_picture(
     browser: Browser, url: str, locale: str, scheme: str, questions: tuple[str, ...], settings: bool
 ) -> bytes:
     context = browser.new_context(locale=locale, viewport=SIZE)

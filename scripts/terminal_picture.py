@@ -62,7 +62,7 @@ def main(output: Path) -> None:
         _read_until_quiet(terminal, stream, first_wait=20)
     console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"))  # noqa: SIM115
     for row in range(ROWS):
-        console.print(_row(screen, row), soft_wrap=True)
+        console.print(_render_row(screen, row), soft_wrap=True)
     output.parent.mkdir(parents=True, exist_ok=True)
     picture = console.export_svg(title="glm run cli", theme=MONOKAI)
     # Web fonts would make readers' browsers ask a server; their own monospace font will do.
@@ -86,17 +86,19 @@ def _read_until_quiet(terminal: int, stream: pyte.ByteStream, first_wait: float,
         deadline = time.monotonic() + quiet
 
 
-def _row(screen: pyte.Screen, row: int) -> Text:
+def _render_row(screen: pyte.Screen, row: int) -> Text:
     text = Text()
     for column in range(COLUMNS):
         cell = screen.buffer[row][column]
-        style = Style(color=_colour(cell.fg), bold=cell.bold, italic=cell.italics, underline=cell.underscore)
+        style = Style(
+            color=_convert_colour(cell.fg), bold=cell.bold, italic=cell.italics, underline=cell.underscore
+        )
         text.append(cell.data, style)
     text.rstrip()
     return text
 
 
-def _colour(name: str) -> Color | None:
+def _convert_colour(name: str) -> Color | None:
     if name == "default":
         return None
     is_hexadecimal = re.fullmatch("[0-9a-f]{6}", name) is not None

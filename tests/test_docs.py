@@ -117,6 +117,7 @@ def test_every_plugin_has_the_one_shape() -> None:
     # What is found through another group of entry points has no hooks, and so no plugin.py.
     plugins = [path for path in projects if '."glm.plugins"]' in (path / "pyproject.toml").read_text("utf-8")]
     assert {path.name for path in projects} - {path.name for path in plugins} == {
+        "glm_http",
         "glm_hub",
         "glm_jobs",
         "glm_testing",

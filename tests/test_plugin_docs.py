@@ -40,13 +40,13 @@ def script() -> ModuleType:
 
 def test_reference_is_what_the_docstrings_say(script: ModuleType) -> None:
     """Otherwise: python scripts/hook_reference.py"""
-    assert (DOCS / "hooks.md").read_text("utf-8") == script.reference()
+    assert (DOCS / "hooks.md").read_text("utf-8") == script.build_reference()
 
 
 def test_reference_has_every_hook_whole(script: ModuleType) -> None:
     """Nothing of a docstring is lost on the way: when, who answers, each parameter, each error."""
     text = (DOCS / "hooks.md").read_text("utf-8")
-    hooks = script.hooks()
+    hooks = script.find_hooks()
     assert len(hooks) >= 12
     for name, function in hooks.items():
         section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
@@ -55,7 +55,7 @@ def test_reference_has_every_hook_whole(script: ModuleType) -> None:
         words = re.findall(r"\w+", function.__doc__)
         missing = [word for word in words if word not in section]
         assert missing == [], name
-    for name, kind in script.kinds().items():
+    for name, kind in script.find_records().items():
         section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
         rows = re.findall(r"^\| `(\w+)` .*\| (.*) \|$", section, re.MULTILINE)
         assert [field for field, _ in rows] == list(getattr(kind, "__dataclass_fields__", ()))

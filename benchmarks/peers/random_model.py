@@ -82,12 +82,12 @@ class RandomBlocks:
         self.kind = kind
         self._random = numpy.random.default_rng(0)
 
-    def num_bytes(self, rows: int, columns: int) -> int:
-        """Bytes of a matrix."""
+    def count_bytes(self, rows: int, columns: int) -> int:
+        """Count the bytes of a matrix."""
         return rows * columns // BLOCK * self.kind.block_bytes
 
-    def pieces(self, rows: int, columns: int) -> Iterator[numpy.ndarray]:
-        """The bytes of a matrix, some blocks at a time, uint8 ``[blocks, block_bytes]``."""
+    def generate_pieces(self, rows: int, columns: int) -> Iterator[numpy.ndarray]:
+        """Generate the bytes of a matrix, some blocks at a time, uint8 ``[blocks, block_bytes]``."""
         left = rows * columns // BLOCK
         while left:
             count = min(left, PIECE_BLOCKS)
@@ -98,7 +98,7 @@ class RandomBlocks:
 
 
 def write_ggml(file: BinaryIO, weights: RandomBlocks, num_layers: int, tokenizer: bytes) -> None:
-    """The format of chatglm.cpp 0.4: header, vocabulary, then each tensor with its name and shape."""
+    """Write the format of chatglm.cpp 0.4: header, vocabulary, then each tensor with its name and shape."""
     no_token = -1  # as the end of an answer: random answers then always have the length asked for
     file.write(b"ggml")
     file.write(struct.pack("<ii", 1, 2))  # ChatGLM-6B; second version of the header
@@ -108,43 +108,43 @@ def write_ggml(file: BinaryIO, weights: RandomBlocks, num_layers: int, tokenizer
     file.write(struct.pack("<i", len(tokenizer)))
     file.write(tokenizer)
 
-    def start(name: str, shape: tuple[int, ...], number: int) -> None:
+    def start_tensor(name: str, shape: tuple[int, ...], number: int) -> None:
         encoded = name.encode()
         file.write(struct.pack("<i", len(encoded)) + encoded)
         file.write(struct.pack(f"<{2 + len(shape)}i", len(shape), *shape, number))
         file.write(bytes(-file.tell() % 16))
 
-    def matrix(name: str, rows: int, columns: int) -> None:
-        start(name, (rows, columns), kind)
-        for piece in weights.pieces(rows, columns):
+    def write_matrix(name: str, rows: int, columns: int) -> None:
+        start_tensor(name, (rows, columns), kind)
+        for piece in weights.generate_pieces(rows, columns):
             piece.tofile(file)
 
-    def vector(name: str, size: int, value: float) -> None:
-        start(name, (size,), 0)
+    def write_vector(name: str, size: int, value: float) -> None:
+        start_tensor(name, (size,), 0)
         numpy.full(size, value, numpy.float32).tofile(file)
 
-    def norm(name: str) -> None:
-        vector(f"{name}.weight", HIDDEN, 1.0)
-        vector(f"{name}.bias", HIDDEN, 0.0)
+    def write_norm(name: str) -> None:
+        write_vector(f"{name}.weight", HIDDEN, 1.0)
+        write_vector(f"{name}.bias", HIDDEN, 0.0)
 
-    def linear(name: str, out_features: int, in_features: int) -> None:
-        matrix(f"{name}.weight", out_features, in_features)
-        vector(f"{name}.bias", out_features, 0.0)
+    def write_linear(name: str, out_features: int, in_features: int) -> None:
+        write_matrix(f"{name}.weight", out_features, in_features)
+        write_vector(f"{name}.bias", out_features, 0.0)
 
-    matrix("transformer.word_embeddings.weight", VOCABULARY, HIDDEN)
+    write_matrix("transformer.word_embeddings.weight", VOCABULARY, HIDDEN)
     for layer in range(num_layers):
         prefix = f"transformer.layers.{layer}"
-        norm(f"{prefix}.input_layernorm")
-        linear(f"{prefix}.attention.query_key_value", 3 * HIDDEN, HIDDEN)
-        linear(f"{prefix}.attention.dense", HIDDEN, HIDDEN)
-        norm(f"{prefix}.post_attention_layernorm")
-        linear(f"{prefix}.mlp.dense_h_to_4h", INNER, HIDDEN)
-        linear(f"{prefix}.mlp.dense_4h_to_h", HIDDEN, INNER)
-    norm("transformer.final_layernorm")
+        write_norm(f"{prefix}.input_layernorm")
+        write_linear(f"{prefix}.attention.query_key_value", 3 * HIDDEN, HIDDEN)
+        write_linear(f"{prefix}.attention.dense", HIDDEN, HIDDEN)
+        write_norm(f"{prefix}.post_attention_layernorm")
+        write_linear(f"{prefix}.mlp.dense_h_to_4h", INNER, HIDDEN)
+        write_linear(f"{prefix}.mlp.dense_4h_to_h", HIDDEN, INNER)
+    write_norm("transformer.final_layernorm")
 
 
 def write_gguf(path: Path, weights: RandomBlocks, num_layers: int) -> None:
-    """GGUF of the architecture ``gptneox``, whose matrices and biases have ChatGLM-6B's shapes."""
+    """Write GGUF of the architecture ``gptneox``, whose matrices and biases have ChatGLM-6B's shapes."""
     import gguf  # here, because only this format needs it
 
     writer = gguf.GGUFWriter(path, "gptneox")
@@ -161,11 +161,11 @@ def write_gguf(path: Path, weights: RandomBlocks, num_layers: int) -> None:
     writer.add_layer_norm_eps(EPSILON)
     writer.add_vocab_size(VOCABULARY)
     writer.add_tokenizer_model("no_vocab")
-    tensors = dict(_gguf_tensors(num_layers))
+    tensors = dict(_list_gguf_tensors(num_layers))
     kind = gguf.GGMLQuantizationType(weights.kind.number)
     for name, shape in tensors.items():
         if len(shape) == 2:
-            writer.add_tensor_info(name, shape, numpy.dtype(numpy.int8), weights.num_bytes(*shape), kind)
+            writer.add_tensor_info(name, shape, numpy.dtype(numpy.int8), weights.count_bytes(*shape), kind)
         else:
             writer.add_tensor_info(name, shape, numpy.dtype(numpy.float32), 4 * shape[0])
     writer.open_output_file(path)
@@ -177,7 +177,7 @@ def write_gguf(path: Path, weights: RandomBlocks, num_layers: int) -> None:
         for name, shape in tensors.items():
             file.write(bytes(-file.tell() % gguf.GGUF_DEFAULT_ALIGNMENT))
             if len(shape) == 2:
-                for piece in weights.pieces(*shape):
+                for piece in weights.generate_pieces(*shape):
                     piece.tofile(file)
             else:
                 value = 1.0 if name.endswith("norm.weight") else 0.0
@@ -185,8 +185,8 @@ def write_gguf(path: Path, weights: RandomBlocks, num_layers: int) -> None:
         file.write(bytes(-file.tell() % gguf.GGUF_DEFAULT_ALIGNMENT))
 
 
-def _gguf_tensors(num_layers: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes ``(out, in)`` of all tensors."""
+def _list_gguf_tensors(num_layers: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """List names and shapes ``(out, in)`` of all tensors."""
     yield "token_embd.weight", (VOCABULARY, HIDDEN)
     for layer in range(num_layers):
         for norm in ("attn_norm", "ffn_norm"):

@@ -13,48 +13,35 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
+from ..candidates import load_declared
 from ..config import is_switched_on
-from ..errors import GlmError
+from ..errors import ConfigError, GlmError
 from ..isolation import mark_running_command
 from ..language import get_language, print_notice
 from ..tracing import enable_tracing
-from ._packaged import PACKAGES, run_packaged
 
 # command: English and Chinese summary
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": (
-        "start a frontend: glm run cli, glm run web, glm run api",
-        "启动一个前端：glm run cli、glm run web、glm run api",
-    ),
+    "run": ("start a frontend: glm run cli, web or api", "启动一个前端：glm run cli、web 或 api"),
     "chat": ("print one streamed answer; for shells and pipes", "在命令行里输出一个回答，适合脚本和管道"),
-    "quantize": (
-        "write a quantised copy of a model that loads without the original",
-        "把模型量化后另存，之后不再需要原模型",
-    ),
-    "train": (
-        "train an adapter, or go on with a training: glm train ptuning",
-        "训练适配器，或继续中断的训练：glm train ptuning",
-    ),
-    "predict": (
-        "answer every row of a file and score the answers",
-        "回答文件中的每一行并给回答打分",
-    ),
-    "bench": (
-        "measure prefill and decode speed and memory; JSON on the last line",
-        "测量预填充与解码速度及内存；最后一行为 JSON",
-    ),
-    "verify": (
-        "check a model's files against their known sizes and hashes",
-        "按已知的大小与哈希检查模型文件",
-    ),
+    "quantize": ("write a quantised copy, which loads by itself", "另存量化后的模型，不再需要原模型"),
+    "train": ("train an adapter, or go on: glm train ptuning", "训练适配器，或继续训练：glm train ptuning"),
+    "predict": ("answer every row of a file and score the answers", "回答文件中的每一行并给回答打分"),
+    "bench": ("measure speed and memory; JSON on the last line", "测量速度及内存；最后一行为 JSON"),
+    "verify": ("check a model's files against known hashes", "按已知的哈希检查模型文件"),
     "models": ("list the models that are known by name", "列出已知的模型名称"),
     "devices": ("list the devices that a model can run on", "列出可以运行模型的设备"),
     "plugins": ("list the installed plugins and what became of them", "列出已安装的插件及其状态"),
-    "plugin": (
-        "write a package for a new plugin: glm plugin new backend NAME",
-        "新建一个插件包：glm plugin new backend 名称",
-    ),
+    "plugin": ("write a package for a new plugin: glm plugin new", "新建一个插件包：glm plugin new"),
     "doctor": ("check the installation and say what is wrong", "检查安装，指出问题所在"),
+}
+ENTRY_POINT_GROUP = "glm.commands"
+# Commands that other distributions bring. Their names stand here, so that ``glm --help`` is complete and one
+# that is not installed says what to install.
+PACKAGES = {
+    **dict.fromkeys(("bench", "predict", "quantize", "train"), "glm-jobs"),
+    "plugin": '"glm-core[testing]"',
+    "verify": '"glm-core[hub]"',
 }
 TRACE_OPTION = "--trace-hooks"
 EXIT_USER_ERROR = 2
@@ -124,11 +111,29 @@ def _dispatch(arguments: list[str]) -> int:
         return EXIT_USER_ERROR
     try:
         if command in PACKAGES:
-            return run_packaged(command, rest)
+            return _run_packaged(command, rest)
         status: int = importlib.import_module(f"{__name__}.{command}").run(rest)
     except SystemExit as stop:  # argparse, after printing help or an error; or a frontend
         return _read_exit_status(stop)
     return status
+
+
+def _run_packaged(command: str, arguments: list[str]) -> int:
+    """Run a command of another distribution and return its exit status.
+
+    Raises:
+        ConfigError: the distribution is not installed; names the pip line.
+        PluginError: it is installed and cannot be imported.
+    """
+    run = load_declared(ENTRY_POINT_GROUP, command, PACKAGES[command])
+    if run is not None:
+        status: int = run(arguments)
+        return status
+    missing = f"glm {command} is not installed: pip install {PACKAGES[command]}"
+    if {"-h", "--help"} & set(arguments):  # whoever asks what a command does has made no mistake
+        print(missing)
+        return 0
+    raise ConfigError(missing)
 
 
 def _read_exit_status(stop: SystemExit) -> int:

@@ -15,7 +15,7 @@ from typing import Literal
 from ..config import Settings, find_config_file, find_hub_cache, load_settings
 from ..errors import GlmError
 from ..isolation import end_sentence
-from ..models import list_known_models
+from ..models import list_known_models, resolve, verify_files
 from ..plugins import PluginHost, PluginReport, get_default_host
 from ..records import ModelCard
 from ..survey import Survey, take_survey
@@ -42,10 +42,11 @@ class Finding:
 def run(arguments: list[str]) -> int:
     """Run every check; the exit status is 2 if one found a fault."""
     parser = make_command_parser("doctor", "Check the installation.")
+    parser.add_argument("--model", metavar="NAME_OR_PATH", help="also compare the files of this model")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parsed = parser.parse_args(arguments)
     try:
-        findings = list(examine(get_default_host()))
+        findings = [*examine(get_default_host()), *_check_files(parsed.model)]
     except GlmError as error:  # the settings that say which plugins to load cannot be read
         findings = [*_check_python(), Finding("settings", "fault", str(error)), *_check_cache()]
     if parsed.json:
@@ -98,7 +99,9 @@ def _check_plugins(reports: Iterable[PluginReport]) -> Iterator[Finding]:
         name = f"plugin {report.name}"
         package = f"{report.distribution} {report.version}"
         if report.status == "ok":
-            notes = [*report.remarks, *_find_slow_parts(report)]
+            slow = {what: seconds for what, seconds in report.seconds.items() if seconds > SLOW_SECONDS}
+            wait = "for which every command may wait"
+            notes = [*report.remarks, *(f"{what} takes {slow[what]:.1f} s, {wait}" for what in slow)]
             yield Finding(name, "note" if notes else "ok", "; ".join([package, *notes]))
         elif report.status == "disabled":
             yield Finding(name, "note", report.reason)
@@ -108,23 +111,14 @@ def _check_plugins(reports: Iterable[PluginReport]) -> Iterator[Finding]:
             yield Finding(name, "fault", f"{what} {advice}")
 
 
-def _find_slow_parts(report: PluginReport) -> Iterator[str]:
-    for what, seconds in report.seconds.items():
-        if seconds > SLOW_SECONDS:
-            yield f"{what} takes {seconds:.1f} s, for which every command may wait"
-
-
 def _check_stages(host: PluginHost) -> Iterator[Finding]:
-    needed = {
-        "a runtime": ("load_model", "glm-runtime-torch"),
-        "a backend": ("place", "glm-backend-cpu"),
-        "a frontend": ("describe_frontend", "glm-frontend-cli"),
-    }
-    for what, (hook, package) in needed.items():  # asked already: one that is broken answers no hook
+    hooks = {"runtime-torch": "load_model", "backend-cpu": "place", "frontend-cli": "describe_frontend"}
+    for package, hook in hooks.items():  # asked already: one that is broken answers no hook
+        what = f"a {package.partition('-')[0]}"
         if host.list_answering(hook):
             yield Finding(what, "ok", "installed")
         else:
-            yield Finding(what, "fault", f"none is installed or works: pip install {package}")
+            yield Finding(what, "fault", f"none is installed or works: pip install glm-{package}")
 
 
 def _check_device(survey: Survey, settings: Settings) -> Finding:
@@ -146,6 +140,16 @@ def _check_models(cards: Iterable[ModelCard]) -> Iterator[Finding]:
             yield Finding(f"model {card.name}", "ok", str(card.path))
         else:
             yield Finding(f"model {card.name}", "fault", f"{card.path} is missing; install its package again")
+
+
+def _check_files(name: str | None) -> Iterator[Finding]:
+    if name is None:
+        return
+    try:  # offline, because a look at an installation downloads nothing
+        source = resolve(get_default_host(), name, offline=True, hub=load_settings().hub)
+        yield from (Finding(f"files of {name}", "ok", sentence) for sentence in verify_files(source))
+    except GlmError as error:
+        yield Finding(f"files of {name}", "fault", str(error))
 
 
 def _check_cache() -> Iterator[Finding]:

@@ -46,7 +46,7 @@ class KernelBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         if not editable:
             build_data["force_include"][str(library)] = f"glm_backend_cpu/{LIBRARY}"
             build_data["pure_python"] = False
-            build_data["tag"] = f"py3-none-{platform_tag()}"
+            build_data["tag"] = f"py3-none-{make_platform_tag()}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove what was built outside the source tree."""
@@ -54,7 +54,7 @@ class KernelBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def platform_tag() -> str:
+def make_platform_tag() -> str:
     """Return the wheel tag of this machine; a universal Python builds for its own processor only."""
     name = sysconfig.get_platform().replace("universal2", platform.machine())
     return name.replace("-", "_").replace(".", "_")

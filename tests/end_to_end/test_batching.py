@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 import pytest
-from glm_backend_cpu._native import native
+from glm_backend_cpu._native import get_native
 
 import glm_core
 from glm_core import ChatModel, ChatRequest, Message, Sampling
@@ -51,7 +51,7 @@ def together(model: ChatModel, limits: Sequence[int | None]) -> list[list[int]]:
     return [answers[number] for number in range(len(threads))]
 
 
-@pytest.mark.skipif(native() is None, reason="torch's own kernels round a row by the size of its batch")
+@pytest.mark.skipif(get_native() is None, reason="torch's own kernels round a row by the size of its batch")
 @pytest.mark.parametrize("quantize", ["none", "int8", "int4-g32"])
 def test_eighteen_requests_get_what_each_gets_alone(quantize: str) -> None:
     """In a batch that fills, empties and is cancelled from, every answer has the very tokens it has alone."""

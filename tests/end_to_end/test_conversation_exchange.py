@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 from api_support import ScriptedRuntime as ScriptedApiRuntime, serving
 from glm_frontend_cli import _files as cli_files
 from glm_frontend_cli._texts import Texts as CliTexts
-from glm_frontend_web._handlers import Handlers
-from glm_frontend_web._log import Log
+from glm_frontend_web._handlers import PageHandlers
+from glm_frontend_web._log import ConversationLog
 from glm_frontend_web._page import Page
-from glm_frontend_web._session import Session
+from glm_frontend_web._session import WindowState
 from glm_frontend_web._texts import SAY
+from glm_frontend_web._work import PageWork
+from gradio import EventData
 from web_support import ScriptedRuntime
 
 from glm_core import Message, ModelInfo, Sampling, ToolCall
@@ -47,14 +50,16 @@ class WebWindow:
 
     def __init__(self, language: Any = "en") -> None:
         self.page: Any = SimpleNamespace(**{field.name: field.name for field in dataclasses.fields(Page)})
-        self._handlers = Handlers(ScriptedRuntime(adapters=("law",)).model, self.page)  # type: ignore[arg-type]
+        model = ScriptedRuntime(adapters=("law",)).model
+        self._handlers = PageHandlers(model, self.page, PageWork())
         say = SAY[language]
-        self.session = Session(say, Log(say, demo=False))
+        self.session = WindowState(say, ConversationLog(say, demo=False), is_shown=True)
         self.values: dict[str, Any] = {}
 
     def import_file(self, path: Path) -> str:
         """Choose a file; return the line of status."""
-        self.values = self._handlers.import_file(str(path), self.session)
+        file = {"name": path.name, "content": base64.b64encode(path.read_bytes()).decode()}
+        self.values = self._handlers.import_file(self.session, EventData(None, file))
         return str(self.values["status"])
 
     def export(self, kind: str) -> str:
@@ -66,9 +71,7 @@ class WebWindow:
 
 
 def save_in_terminal(path: Path, conversation: Conversation) -> Path:
-    """Save as the terminal chat does; return the path, in a folder as gradio makes one for an upload."""
-    path = path.parent / "upload" / path.name
-    path.parent.mkdir()
+    """Save as the terminal chat does; return the path."""
     cli_files.save(conversation, path, CliTexts("en"))
     return path
 

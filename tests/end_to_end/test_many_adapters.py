@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from glm_backend_cpu._native import native
+from glm_backend_cpu._native import get_native
 from glm_runtime_torch.model.directory import open_directory, recognize_family
 from glm_runtime_torch.model.torch_model import TorchModel
 from tiny_adapters import write_adapter
@@ -56,14 +57,15 @@ def check_that_company_changes_nothing(model: LoadedModel, sampling: Sampling) -
     assert len({tuple(answer) for answer in alone}) > 9  # more than one adapter, or one question, would give
     batches: list[int] = []
     decode = engine.runner.decode
-    engine.runner.decode = lambda sequences, slots: (  # type: ignore[method-assign]
-        batches.append(len(sequences)) or decode(sequences, slots)  # type: ignore[func-returns-value]
-    )
-    try:
+
+    def count_and_decode(sequences: Any, slots: Any) -> Any:
+        batches.append(len(sequences))
+        return decode(sequences, slots)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.runner, "decode", count_and_decode)
         streams = [model.stream(request) for request in requests(sampling)]
         together = [[token for delta in stream for token in delta.token_ids] for stream in streams]
-    finally:
-        del engine.runner.decode
     assert max(batches) == 16
     assert together == alone
 
@@ -81,7 +83,7 @@ def on_the_reference(adapters: dict[str, Path], dtype: torch.dtype) -> Iterator[
     model.close()
 
 
-@pytest.mark.skipif(native() is None, reason="torch's own kernels round a row by the size of its batch")
+@pytest.mark.skipif(get_native() is None, reason="torch's own kernels round a row by the size of its batch")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("quantize", ["none", "int4"])
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])

@@ -54,7 +54,8 @@ def ids(model: ChatModel, request: ChatRequest) -> list[int]:
 
 def vocabulary(model: ChatModel) -> Any:
     """What the example knows of the tokens."""
-    return model.loaded._vocabulary  # type: ignore[attr-defined]
+    loaded: Any = model.loaded
+    return loaded._vocabulary
 
 
 def written(model: ChatModel, *messages: Message) -> str:
@@ -116,17 +117,11 @@ def test_oldest_rounds_are_dropped(model: ChatModel) -> None:
     assert 0 < dropped < len(rounds)
     assert dropped % 2 == 0
     prompt = make_prompt(vocabulary(model), request, GREEDY.complete_with(model.info.sampling), 512)
-    assert (
-        list(prompt.token_ids)
-        == model.loaded._vocabulary.encode(  # type: ignore[attr-defined]
-            vocabulary(model).template(
-                [
-                    {"role": each.role, "content": each.content}
-                    for each in (messages[0], *messages[1 + dropped :])
-                ]
-            ),
-            special=True,
-        )
+    assert list(prompt.token_ids) == vocabulary(model).encode(
+        vocabulary(model).template(
+            [{"role": each.role, "content": each.content} for each in (messages[0], *messages[1 + dropped :])]
+        ),
+        special=True,
     )
 
 

@@ -6,7 +6,7 @@ import gc
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,7 +48,8 @@ def gated(llamacpp: ModuleType, tiny_gguf: Path) -> Iterator[tuple[ChatModel, Ga
     """A model whose tokens wait for the test."""
     with open_gguf(llamacpp, tiny_gguf) as model:
         engine = GatedEngine()
-        model.loaded._engine = engine  # type: ignore[attr-defined]
+        loaded: Any = model.loaded
+        loaded._engine = engine
         yield model, engine
 
 
@@ -107,11 +108,12 @@ def test_failure_is_one_answers_own(gated: tuple[ChatModel, GatedEngine]) -> Non
     def fail(*_: object) -> Iterator[int]:
         raise DeviceError("llama_decode returned -3")
 
-    whole, model.loaded._engine = engine, type("Failing", (), {"generate": fail, "reused": 0, "used": 0})()  # type: ignore[attr-defined]
+    loaded: Any = model.loaded
+    loaded._engine = SimpleNamespace(generate=fail, reused=0, used=0)
     request = ChatRequest((Message("user", "hi"),), Sampling(max_new_tokens=1))
     with pytest.raises(DeviceError, match="-3"):
         collect(model.stream(request))
-    model.loaded._engine = whole  # type: ignore[attr-defined]
+    loaded._engine = engine
     engine.steps.release()
     assert collect(model.stream(request))[1].finish_reason == "length"
 

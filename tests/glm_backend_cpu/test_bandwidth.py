@@ -7,6 +7,7 @@ import torch
 from glm_backend_cpu import _bandwidth
 from glm_backend_cpu._native import Native
 from glm_backend_cpu.plugin import measure_bandwidth
+from key_words import containing
 
 from glm_core import DeviceError
 
@@ -22,17 +23,17 @@ def test_bandwidth_is_positive_with_and_without_the_library(
     fastest: Native, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both ways give bytes a second, and the number of threads is put back."""
-    monkeypatch.setattr(_bandwidth, "native", lambda: fastest)
+    monkeypatch.setattr(_bandwidth, "get_native", lambda: fastest)
     fastest.threads = 1
     assert measure_bandwidth("cpu") > 1e6
     assert fastest.threads == 1
-    monkeypatch.setattr(_bandwidth, "native", lambda: None)
+    monkeypatch.setattr(_bandwidth, "get_native", lambda: None)
     assert measure_bandwidth("cpu") > 1e6
 
 
 def test_other_devices_are_refused() -> None:
     """The backend measures its own device only."""
-    with pytest.raises(DeviceError, match="'cuda:0'.*device.*CPU backend"):
+    with pytest.raises(DeviceError, match=containing("'cuda:0'", "'cpu'")):
         measure_bandwidth("cuda:0")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from child_process import run
 from glm_backend_cpu._kernel_set import NativeKernels
-from glm_backend_cpu._native import Native, find
+from glm_backend_cpu._native import Native, load_native
 from glm_backend_cpu._placement import choose_kernels
 from glm_backend_cpu._torch_layers import TorchKernels
 from glm_backend_cpu.plugin import describe_backend
@@ -57,13 +57,13 @@ def test_a_level_that_the_processor_lacks_is_refused(fastest: Native) -> None:
 
 def test_a_library_that_is_missing_or_broken_is_not_used(tmp_path: Path) -> None:
     """Each gives no library and one sentence that says why."""
-    absent = find(path=tmp_path / "none.so")
+    absent = load_native(path=tmp_path / "none.so")
     assert absent.native is None
     assert "where a C++ compiler is found" in absent.message
     broken = tmp_path / "broken.so"
     broken.write_bytes(b"no library")
-    assert find(path=broken).native is None
-    assert "not loadable" in find(path=broken).message
+    assert load_native(path=broken).native is None
+    assert "not loadable" in load_native(path=broken).message
 
 
 def test_a_library_of_another_version_is_not_used(tmp_path: Path) -> None:

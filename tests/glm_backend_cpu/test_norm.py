@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from backend_cases import relative_error
 from glm_backend_cpu._native import Native
-from glm_backend_cpu._norm import NativeLayerNorm, normalise
-from torch import Tensor, nn
+from glm_backend_cpu._norm import NativeLayerNorm, normalize
+from torch import nn
 from torch.nn import functional as F
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -22,11 +23,6 @@ def layer(width: int, dtype: torch.dtype) -> nn.LayerNorm:
     return norm.to(dtype)
 
 
-def error(found: Tensor, wanted: Tensor) -> float:
-    """Relative error of a whole result."""
-    return float((found.double() - wanted).norm() / wanted.norm())
-
-
 @pytest.mark.parametrize("width", [4096, 64, 37, 5, 16])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_norm_matches_torch(native: Native, width: int, dtype: torch.dtype) -> None:
@@ -35,7 +31,7 @@ def test_norm_matches_torch(native: Native, width: int, dtype: torch.dtype) -> N
     ours = NativeLayerNorm(native, norm)
     x = (torch.randn(3, 7, width) * 2 + 5).to(dtype)
     wanted = F.layer_norm(x.double(), (width,), norm.weight.double(), norm.bias.double(), norm.eps)
-    assert error(ours(x), wanted) < ROUNDING[dtype]
+    assert relative_error(ours(x), wanted) < ROUNDING[dtype]
     wide = torch.randn(6, 2 * width + 1).to(dtype)
     assert torch.equal(ours(wide[::2, 1 : width + 1]), ours(wide[::2, 1 : width + 1].contiguous()))
     assert ours(x[:0]).shape == (0, 7, width)
@@ -48,14 +44,16 @@ def test_sum_is_normalised_in_one_go(native: Native, dtype: torch.dtype) -> None
     x, residual = torch.randn(4, 100).to(dtype), torch.randn(4, 100).to(dtype)
     total = 7.5 * x.double() + residual.double()
     wanted = F.layer_norm(total, (100,), norm.weight.double(), norm.bias.double(), norm.eps)
-    assert error(NativeLayerNorm(native, norm).forward_sum(x, residual, 7.5), wanted) < ROUNDING[dtype]
+    assert (
+        relative_error(NativeLayerNorm(native, norm).forward_sum(x, residual, 7.5), wanted) < ROUNDING[dtype]
+    )
 
 
 def test_root_mean_square_norm(native: Native) -> None:
     """Without a mean and a bias it is RMSNorm."""
     x, weight = torch.randn(5, 70), torch.randn(70)
     wanted = F.rms_norm(x.double(), (70,), weight.double(), 1e-5)
-    assert error(normalise(native, x, weight, None, 1e-5, rms=True), wanted) < 2e-6
+    assert relative_error(normalize(native, x, weight, None, 1e-5, rms=True), wanted) < 2e-6
 
 
 def test_a_row_is_normalised_the_same_in_every_batch(native: Native) -> None:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from backend_cases import relative_error
 from glm_backend_cpu._native import Native
 from glm_backend_cpu._packed import GELU_TANH, PackedMatrix, pack_dense, pack_quantized, reserve
 from glm_runtime_torch.quantization import dequantize_rows, quantize_rows
+from key_words import containing
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -77,11 +79,6 @@ def inputs(count: int, columns: int, dtype: torch.dtype = torch.float32) -> Tens
     return torch.randn(count, columns, generator=torch.Generator().manual_seed(count)).to(dtype)
 
 
-def relative_error(found: Tensor, wanted: Tensor) -> float:
-    """Norm of the difference over the norm of what is wanted."""
-    return float((found.double() - wanted).norm() / wanted.norm())
-
-
 def fits(form: Form, columns: int) -> bool:
     """Whether groups divide the columns."""
     return not form.group_size or columns % form.group_size == 0
@@ -95,7 +92,7 @@ def test_products_with_exact_activations_match_torch(native: Native, form: Form,
     for out, columns in (size for size in SIZES if fits(form, size[1])):
         packed, exact, bias = make(native, form, out, columns)
         x = inputs(9, columns, dtype)
-        found = packed.linear(x)
+        found = packed.multiply(x)
         assert found.dtype == dtype
         assert relative_error(found, F.linear(x.double(), exact, bias)) < ROUNDING[dtype]
         seen += 1
@@ -112,7 +109,7 @@ def test_products_with_int8_activations_are_close(
     for out, columns in (size for size in SIZES if fits(form, size[1])):
         packed, exact, bias = make(native, form, out, columns)
         x = inputs(9, columns, dtype)
-        found = packed.linear(x, act_group)
+        found = packed.multiply(x, act_group)
         assert relative_error(found, F.linear(x.double(), exact, bias)) < INT8_ACTIVATIONS
         seen += 1
     assert seen
@@ -129,7 +126,7 @@ def test_integer_products_are_exact(native: Native, bits: int) -> None:
     for sign in (1.0, -1.0):
         x = torch.full((5, 160), 127.0 * sign)
         x[:, ::3] = -127.0 * sign
-        assert torch.equal(packed.linear(x, 32), x @ integers.float().T)
+        assert torch.equal(packed.multiply(x, 32), x @ integers.float().T)
 
 
 @pytest.mark.parametrize(("form", "act_group"), ALL_PRODUCTS, ids=str)
@@ -141,11 +138,11 @@ def test_a_row_gives_the_same_bits_in_every_batch(
     packed, _, _ = make(native, form, 149, 384)
     x = inputs(40, 384, dtype)
     native.threads = 1
-    alone = torch.cat([packed.linear(row.unsqueeze(0), act_group) for row in x])
+    alone = torch.cat([packed.multiply(row.unsqueeze(0), act_group) for row in x])
     for threads in (1, 2, 3):
         native.threads = threads
         for count in (*COUNTS, 40):
-            assert torch.equal(packed.linear(x[-count:], act_group), alone[-count:]), (threads, count)
+            assert torch.equal(packed.multiply(x[-count:], act_group), alone[-count:]), (threads, count)
 
 
 @pytest.mark.parametrize("form", [Form(4), Form(8), Form(4, 32), Form(0, 0, torch.bfloat16)], ids=str)
@@ -154,12 +151,12 @@ def test_many_rows(native: Native, form: Form, count: int) -> None:
     """Batches of more rows than are prepared at a time come out as their rows do alone."""
     packed, exact, bias = make(native, form, 33, 96)
     x = inputs(count, 96, torch.bfloat16)
-    found = packed.linear(x)
+    found = packed.multiply(x)
     assert relative_error(found, F.linear(x.double(), exact, bias)) < ROUNDING[torch.bfloat16]
     if form.bits:
-        found = packed.linear(x, 32)
+        found = packed.multiply(x, 32)
         for row in (0, count // 2, count - 1):
-            assert torch.equal(found[row], packed.linear(x[row : row + 1], 32)[0])
+            assert torch.equal(found[row], packed.multiply(x[row : row + 1], 32)[0])
 
 
 @pytest.mark.parametrize("act_group", [0, 32])
@@ -169,15 +166,15 @@ def test_inputs_may_be_strided_and_unaligned(native: Native, act_group: int) -> 
     for dtype in DTYPES:
         wide = inputs(12, 200, dtype)
         for x in (wide[:, 3:73], wide[::2, 1:71], wide[:, 5:145:2], inputs(70, 12, dtype).T):
-            assert torch.equal(packed.linear(x, act_group), packed.linear(x.contiguous(), act_group))
+            assert torch.equal(packed.multiply(x, act_group), packed.multiply(x.contiguous(), act_group))
         deep = wide[:, :70].unflatten(0, (3, 4))
         assert torch.equal(
-            packed.linear(deep, act_group).flatten(0, 1), packed.linear(wide[:, :70], act_group)
+            packed.multiply(deep, act_group).flatten(0, 1), packed.multiply(wide[:, :70], act_group)
         )
-        assert packed.linear(wide[0, 7:77], act_group).shape == (40,)
-        assert packed.linear(wide[:0, :70], act_group).shape == (0, 40)
-        with pytest.raises(ValueError, match="inputs.*71 channels.*matrix.*70"):
-            packed.linear(wide[:, :71], act_group)
+        assert packed.multiply(wide[0, 7:77], act_group).shape == (40,)
+        assert packed.multiply(wide[:0, :70], act_group).shape == (0, 40)
+        with pytest.raises(ValueError, match=containing("71 channels", "70")):
+            packed.multiply(wide[:, :71], act_group)
 
 
 def test_weights_may_be_strided(fastest: Native) -> None:
@@ -185,7 +182,7 @@ def test_weights_may_be_strided(fastest: Native) -> None:
     weight = torch.randn(70, 96)
     for part in (weight[3:40, 1:80], weight[::2], weight.T):
         packed = PackedMatrix(fastest, *pack_dense(fastest, part, None))
-        assert torch.equal(packed.dense(torch.float32), part)
+        assert torch.equal(packed.dequantize(torch.float32), part)
 
 
 @pytest.mark.parametrize("act_group", [0, 32])
@@ -196,7 +193,7 @@ def test_zeros_stay_zeros(native: Native, act_group: int) -> None:
     packed = PackedMatrix(native, *pack_quantized(native, *quantize_rows(weight, 4), None, 4, 0))
     x = inputs(3, 64)
     x[1] = 0
-    found = packed.linear(x, act_group)
+    found = packed.multiply(x, act_group)
     assert torch.equal(found[1], torch.zeros(20))
     assert torch.equal(found[:, 7], torch.zeros(3))
     assert found.isfinite().all()
@@ -210,7 +207,7 @@ def test_extreme_activations(native: Native) -> None:
     x[1] *= 1e30
     x[2, 5] = float("nan")
     x[3, 9] = float("inf")
-    found = packed.linear(x, 32)
+    found = packed.multiply(x, 32)
     assert found[0].abs().max() < 1e-30
     assert relative_error(found[1], x[1].double() @ exact.T) < INT8_ACTIVATIONS
     assert not found[2:4].isfinite().any()
@@ -224,7 +221,7 @@ def test_an_outlier_spoils_its_group_only(native: Native, act_group: int) -> Non
     x = inputs(4, 256)
     x[:, 40] = 100
     others = torch.cat((x[:, :32], torch.zeros(4, 32), x[:, 64:]), dim=1)
-    rest = packed.linear(x, act_group) - packed.linear(x - others, act_group)
+    rest = packed.multiply(x, act_group) - packed.multiply(x - others, act_group)
     assert relative_error(rest, others.double() @ exact.T) < 0.01
 
 
@@ -234,10 +231,10 @@ def test_gelu_is_fused(native: Native, dtype: torch.dtype) -> None:
     packed, exact, bias = make(native, Form(0), 50, 64)
     x = inputs(6, 64, dtype)
     wanted = F.gelu(F.linear(x.double(), exact, bias), approximate="tanh")
-    assert relative_error(packed.linear(x, 0, GELU_TANH), wanted) < ROUNDING[dtype]
+    assert relative_error(packed.multiply(x, 0, GELU_TANH), wanted) < ROUNDING[dtype]
     far = PackedMatrix(native, *pack_dense(native, torch.eye(16) * 50, None))
-    assert far.linear(-torch.ones(1, 16), 0, GELU_TANH).abs().max() < 1e-30
-    assert torch.equal(far.linear(torch.ones(1, 16), 0, GELU_TANH), torch.full((1, 16), 50.0))
+    assert far.multiply(-torch.ones(1, 16), 0, GELU_TANH).abs().max() < 1e-30
+    assert torch.equal(far.multiply(torch.ones(1, 16), 0, GELU_TANH), torch.full((1, 16), 50.0))
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -245,15 +242,15 @@ def test_rows_are_looked_up(native: Native, form: Form) -> None:
     """Every row of every format is given back exactly, in every dtype; ids outside are refused."""
     columns = 1152 if form.group_size else 1100  # longer than the piece that is unpacked at a time
     packed, exact, _ = make(native, form, 37, columns)
-    assert torch.equal(packed.dense(torch.float32).double(), exact)
+    assert torch.equal(packed.dequantize(torch.float32).double(), exact)
     ids = torch.tensor([[3, 36], [0, 3]])
     for dtype in DTYPES:
-        assert torch.equal(packed.rows(ids, dtype), exact[ids].float().to(dtype))
-    assert packed.rows(torch.empty(0, dtype=torch.int64), torch.float32).shape == (0, columns)
+        assert torch.equal(packed.look_up(ids, dtype), exact[ids].float().to(dtype))
+    assert packed.look_up(torch.empty(0, dtype=torch.int64), torch.float32).shape == (0, columns)
     with pytest.raises(IndexError, match="between 0 and 36"):
-        packed.rows(torch.tensor([37]), torch.float32)
+        packed.look_up(torch.tensor([37]), torch.float32)
     with pytest.raises(IndexError, match="between 0 and 36"):
-        packed.rows(torch.tensor([-1]), torch.float32)
+        packed.look_up(torch.tensor([-1]), torch.float32)
 
 
 def test_group_scales_take_16_bits_only_where_exact(native: Native) -> None:
@@ -267,22 +264,22 @@ def test_group_scales_take_16_bits_only_where_exact(native: Native) -> None:
         assert layout.scale_dtype == wanted
         exact = dequantize_rows(stored, scale, 4, torch.float32, 32)
         packed = PackedMatrix(native, memory, layout)
-        assert torch.equal(packed.dense(torch.float32), exact)
+        assert torch.equal(packed.dequantize(torch.float32), exact)
         x = inputs(3, 128)
-        assert relative_error(packed.linear(x), x.double() @ exact.double().T) < 2e-6
-        assert relative_error(packed.linear(x, 32), x.double() @ exact.double().T) < INT8_ACTIVATIONS
+        assert relative_error(packed.multiply(x), x.double() @ exact.double().T) < 2e-6
+        assert relative_error(packed.multiply(x, 32), x.double() @ exact.double().T) < INT8_ACTIVATIONS
 
 
 def test_several_threads_may_call_at_once(fastest: Native) -> None:
     """Calls from many Python threads get the results that they get alone."""
     packed, _, _ = make(fastest, Form(4), 512, 512)
     x = [inputs(count, 512) for count in (1, 3, 8, 20)]
-    wanted = [packed.linear(rows, 32) for rows in x]
+    wanted = [packed.multiply(rows, 32) for rows in x]
     wrong: list[int] = []
 
     def work(which: int) -> None:
         for _ in range(50):
-            if not torch.equal(packed.linear(x[which], 32), wanted[which]):
+            if not torch.equal(packed.multiply(x[which], 32), wanted[which]):
                 wrong.append(which)
 
     threads = [threading.Thread(target=work, args=(which % 4,)) for which in range(8)]
@@ -298,12 +295,12 @@ def test_a_forked_child_computes(fastest: Native) -> None:
     """After fork() the child, which has none of the threads, makes its own and computes the same."""
     packed, _, _ = make(fastest, Form(8), 1024, 1024)
     x = inputs(8, 1024)
-    wanted = packed.linear(x, 32)
+    wanted = packed.multiply(x, 32)
     child = os.fork()
     if child == 0:
-        os._exit(0 if torch.equal(packed.linear(x, 32), wanted) else 1)
+        os._exit(0 if torch.equal(packed.multiply(x, 32), wanted) else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert torch.equal(packed.linear(x, 32), wanted)
+    assert torch.equal(packed.multiply(x, 32), wanted)
 
 
 def test_a_copied_matrix_is_the_same_matrix(fastest: Native) -> None:

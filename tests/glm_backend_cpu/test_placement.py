@@ -14,14 +14,15 @@ from child_process import run
 from glm_backend_cpu import _placement
 from glm_backend_cpu._kernel_set import NativeKernels
 from glm_backend_cpu._layers import NativeEmbedding, NativeLinear, NativeQuantizedLinear
-from glm_backend_cpu._native import Found, Native
+from glm_backend_cpu._native import Native, NativeState
 from glm_backend_cpu._norm import NativeLayerNorm
-from glm_backend_cpu._torch_layers import TorchInt8Linear, TorchKernels
+from glm_backend_cpu._torch_layers import TorchKernels
 from glm_runtime_torch.architectures.chatglm import ChatGLM, ChatGLMConfig
-from glm_runtime_torch.backends import install_kernels, quantize_model
+from glm_runtime_torch.backends import WeightOnlyInt8Linear, install_kernels, quantize_model
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import QuantizedLinear, quantize_in_place
+from key_words import containing
 from torch import Tensor, nn
 
 import glm_core
@@ -109,7 +110,7 @@ def test_largest_matrix_is_read_and_packed_first(fastest: Native) -> None:
 
 def test_model_of_somebody_else_keeps_its_layers(fastest: Native, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that a program holds itself is answered with as it is; its owner may save or train it."""
-    monkeypatch.setattr(_placement, "native", lambda: fastest)
+    monkeypatch.setattr(_placement, "get_native", lambda: fastest)
     with glm_core.load("demo", device="cpu") as own:
         source: Any = own._model
         borrowed = TorchModel(
@@ -127,7 +128,7 @@ def test_torch_layers_replace_the_reference_ones() -> None:
     quantize_in_place(model, QuantizationScheme(8), embeddings=QuantizationScheme(8))
     wanted = logits(model)
     install_kernels(model, TorchKernels(torch.bfloat16))
-    assert TorchInt8Linear in kinds(model)
+    assert WeightOnlyInt8Linear in kinds(model)
     assert type(model.lm_head) is QuantizedLinear
     assert (logits(model) - wanted).float().norm() / wanted.float().norm() < 0.01
 
@@ -145,9 +146,9 @@ def test_missing_library_is_noticed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without the library a model still answers, and one line says what computes instead and why."""
-    monkeypatch.setattr(_placement, "native", lambda: None)
+    monkeypatch.setattr(_placement, "get_native", lambda: None)
     monkeypatch.setattr(
-        _placement, "found", lambda: Found(None, "native kernels: none; torch's own are used")
+        _placement, "find_native", lambda: NativeState(None, "native kernels: none; torch's own are used")
     )
     with glm_core.load("demo", device="cpu", quantize="int4") as model:
         answer, _ = model.chat(QUESTION, do_sample=False, max_new_tokens=8)
@@ -168,23 +169,25 @@ def placed_with(kernels: str) -> TorchModel:
 
 def test_kernels_are_those_that_were_asked_for(fastest: Native, monkeypatch: pytest.MonkeyPatch) -> None:
     """--kernels torch leaves the library out, native and auto use it."""
-    monkeypatch.setattr(_placement, "native", lambda: fastest)
+    monkeypatch.setattr(_placement, "get_native", lambda: fastest)
     found = {}
     for kernels in ("torch", "native", "auto"):
         model = placed_with(kernels)
         found[kernels] = kinds(model.network)
         model.close()
-    assert TorchInt8Linear in found["torch"]
+    assert WeightOnlyInt8Linear in found["torch"]
     assert not found["torch"] & {NativeLinear, NativeQuantizedLinear, NativeEmbedding, NativeLayerNorm}
     assert found["native"] == found["auto"] == {NativeQuantizedLinear, NativeEmbedding, NativeLayerNorm}
 
 
 def test_native_kernels_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """--kernels native without the library says why there is none and what to choose; auto goes on."""
-    monkeypatch.setattr(_placement, "native", lambda: None)
-    monkeypatch.setattr(_placement, "found", lambda: Found(None, "native kernels: none; no compiler"))
+    monkeypatch.setattr(_placement, "get_native", lambda: None)
+    monkeypatch.setattr(
+        _placement, "find_native", lambda: NativeState(None, "native kernels: none; no compiler")
+    )
     with pytest.raises(
-        glm_core.DeviceError, match="^--kernels native: native kernels: none; no compiler. Use"
+        glm_core.DeviceError, match=containing("--kernels native", "no compiler", "--kernels torch")
     ):
         placed_with("native")
     placed_with("auto").close()
@@ -216,11 +219,11 @@ def test_wrong_device_maps_are_refused_before_anything_is_read(
 def test_threads_follow_the_weights(fastest: Native, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library gets as many threads as torch: by size, or what OMP_NUM_THREADS says."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(_placement, "native", lambda: fastest)
+    monkeypatch.setattr(_placement, "get_native", lambda: fastest)
     try:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         _placement.set_threads(2**33)
-        assert fastest.threads == torch.get_num_threads() == _placement.num_threads(2**33)
+        assert fastest.threads == torch.get_num_threads() == _placement.choose_num_threads(2**33)
         _placement.set_threads(2**20)
         assert fastest.threads == torch.get_num_threads() == 1
         torch.set_num_threads(2)
@@ -233,13 +236,13 @@ def test_threads_follow_the_weights(fastest: Native, monkeypatch: pytest.MonkeyP
 
 def test_model_is_placed_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switched off, quantised blocks compute with torch's kernels and the model still answers."""
-    monkeypatch.setattr(_placement, "native", lambda: None)
+    monkeypatch.setattr(_placement, "get_native", lambda: None)
     directory = glm_core.resolve_model("demo")
     model = open_source(ModelSource("demo", Path(str(directory))), "bfloat16")
     assert isinstance(model, TorchModel)
     quantize_model(model, QuantizationScheme(8))
     _placement.place_on_cpu(model, Placement(("cpu",)))
-    assert TorchInt8Linear in kinds(model.network)
+    assert WeightOnlyInt8Linear in kinds(model.network)
     assert not kinds(model.network) & {NativeLinear, NativeQuantizedLinear}
     model.close()
 

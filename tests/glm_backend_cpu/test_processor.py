@@ -7,9 +7,9 @@ from pathlib import Path
 
 import glm_backend_cpu.plugin
 import pytest
-from glm_backend_cpu._native import found
-from glm_backend_cpu._placement import num_threads, place_on_cpu
-from glm_backend_cpu._processor import describe, fastest_dtype, read_cpuinfo, usable_cores
+from glm_backend_cpu._native import find_native
+from glm_backend_cpu._placement import choose_num_threads, place_on_cpu
+from glm_backend_cpu._processor import choose_dtype, count_usable_cores, describe, read_cpuinfo
 from glm_runtime_torch.backends import quantize_model
 from glm_testing.null_backend import NullModel
 
@@ -30,9 +30,9 @@ def test_processor_is_described(tmp_path: Path) -> None:
     path = tmp_path / "cpuinfo"
     path.write_text(CPUINFO)
     device = describe(path)
-    assert device.label == f"Test CPU 3000, {usable_cores()} cores, avx512_bf16, avx512f, avx2"
+    assert device.label == f"Test CPU 3000, {count_usable_cores()} cores, avx512_bf16, avx512f, avx2"
     assert device.dtypes == ("bfloat16", "float32", "float16")
-    assert device.reason == found().message
+    assert device.reason == find_native().message
     assert device.reason.startswith("native kernels: ")
 
 
@@ -47,7 +47,7 @@ def test_processor_is_described(tmp_path: Path) -> None:
 )
 def test_dtype_follows_the_instructions(flags: set[str], dtype: str, reason: str) -> None:
     """bfloat16 is taken only where the processor multiplies it itself, and the reason is given."""
-    chosen, why = fastest_dtype(flags)
+    chosen, why = choose_dtype(flags)
     assert chosen == dtype
     assert reason in why
 
@@ -60,7 +60,7 @@ def test_machine_without_cpuinfo_is_described(tmp_path: Path) -> None:
 
 def test_cores_respect_the_affinity() -> None:
     """No more cores are used than the process may run on."""
-    assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))
+    assert 1 <= count_usable_cores() <= len(os.sched_getaffinity(0))
 
 
 def test_models_of_other_runtimes_are_declined() -> None:
@@ -73,6 +73,6 @@ def test_models_of_other_runtimes_are_declined() -> None:
 
 def test_small_models_run_on_one_thread() -> None:
     """Threads grow with the weights, from one to the number of cores."""
-    assert num_threads(6 * 2**20) == 1
-    assert num_threads(20 * 2**20) == 1
-    assert num_threads(2**33) == usable_cores()
+    assert choose_num_threads(6 * 2**20) == 1
+    assert choose_num_threads(20 * 2**20) == 1
+    assert choose_num_threads(2**33) == count_usable_cores()

@@ -9,16 +9,18 @@ import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from backend_cases import random_matrix
 from glm_backend_cuda import _cpm
-from glm_backend_cuda._choice import cpm_problem
+from glm_backend_cuda._choice import find_cpm_problem
 from glm_backend_cuda._cpm import FEW_ROWS, SOURCE, CompiledKernels, CpmLayers, CpmLinear
-from glm_runtime_torch.quantization import QuantizedLinear, dequantize_rows, quantize_rows
-from torch import Tensor
+from glm_runtime_torch.quantization import QuantizedLinear, dequantize_rows
+from key_words import missing_words
 
 GPU = torch.device("cuda", 0)
 HOST = Path(__file__).parent.parent / "support" / "cuda_on_the_host.h"
@@ -98,12 +100,6 @@ def kernels_over(driver: FakeDriver) -> CompiledKernels:
     return CompiledKernels(library, capability=lambda device: (8, 6), stream=lambda device: 77)
 
 
-def stored(out: int, columns: int, bits: int, group_size: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Integers, scales and bias of a random matrix."""
-    torch.manual_seed(out)
-    return (*quantize_rows(torch.randn(out, columns), bits, group_size), torch.randn(out).half())
-
-
 @pytest.fixture(scope="module")
 def on_the_host(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The CUDA source built for the processor, with a thread for each thread of a block."""
@@ -147,7 +143,7 @@ def test_source_computes_what_the_reference_does(
     on_the_host: ctypes.CDLL, bits: int, group_size: int, rows: int
 ) -> None:
     """Both kernels of each format, with and without a bias, for sizes that fill no block."""
-    integers, scale, bias = stored(11, 352, bits, group_size)
+    integers, scale, bias = random_matrix(11, 352, bits, group_size)
     kernels = kernels_over(FakeDriver(on_the_host))
     weight = dequantize_rows(integers, scale, bits, torch.float64, group_size)
     x = torch.randn(rows, 352).half()
@@ -160,7 +156,7 @@ def test_source_computes_what_the_reference_does(
 
 def test_odd_numbers_of_columns_are_right(on_the_host: ctypes.CDLL) -> None:
     """The last columns, which are fewer than eight."""
-    integers, scale, _ = stored(5, 37, 8)
+    integers, scale, _ = random_matrix(5, 37, 8)
     layer = CpmLinear(integers, scale, None, 8, 0, kernels_over(FakeDriver(on_the_host)))
     wanted = dequantize_rows(integers, scale, 8, torch.float64).T
     for eye in (torch.eye(37)[:7], torch.eye(37)):
@@ -171,7 +167,7 @@ def test_launches_have_the_arguments_of_the_source() -> None:
     """Grid, block, stream, pointers and sizes; the code is loaded once and is that of the GPU."""
     driver = FakeDriver()
     kernels = kernels_over(driver)
-    integers, scale, bias = stored(10, 64, 4, 32)
+    integers, scale, bias = random_matrix(10, 64, 4, 32)
     layer = CpmLinear(integers, scale, bias, 4, 32, kernels)
     layer(torch.zeros(2, 1, 64).half())
     layer(torch.zeros(FEW_ROWS + 1, 64).half())
@@ -193,7 +189,7 @@ def test_launches_have_the_arguments_of_the_source() -> None:
 def test_other_dtypes_and_gradients_are_left_to_torch() -> None:
     """Nothing is launched; the results are the reference's."""
     driver = FakeDriver()
-    integers, scale, bias = stored(10, 64, 4)
+    integers, scale, bias = random_matrix(10, 64, 4)
     reference = QuantizedLinear.from_stored(integers, scale, bias.float(), 4)
     layer = CpmLinear(integers, scale, bias, 4, 0, kernels_over(driver))
     x = torch.randn(3, 64)
@@ -203,22 +199,24 @@ def test_other_dtypes_and_gradients_are_left_to_torch() -> None:
     (wanted,) = torch.autograd.grad(reference(graded).square().sum(), graded)
     assert torch.allclose(found, wanted, atol=1e-4)
     assert driver.launches == []
-    assert type(CpmLayers(torch.bfloat16, kernels_over(driver)).linear(integers, scale, bias, 4, 0)) is (
+    assert type(CpmLayers(torch.bfloat16, kernels_over(driver)).make_linear(integers, scale, bias, 4, 0)) is (
         QuantizedLinear
     )
 
 
 def test_tied_table_is_in_memory_once() -> None:
     """The head shares the embedding's integers."""
-    integers, scale, _ = stored(10, 64, 8)
-    embedding, head = CpmLayers(torch.float16, kernels_over(FakeDriver())).tied_table(integers, scale, 8, 0)
+    integers, scale, _ = random_matrix(10, 64, 8)
+    embedding, head = CpmLayers(torch.float16, kernels_over(FakeDriver())).make_tied_table(
+        integers, scale, 8, 0
+    )
     assert isinstance(head, CpmLinear)
     assert embedding.weight is head.weight
     assert str(head) == "CpmLinear(64, 10, bits=8)"
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # type: ignore[misc]
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package ``cpm_kernels`` that breaks where it is imported as a whole."""
     library = tmp_path / "cpm_kernels" / "library"
     library.mkdir(parents=True)
@@ -230,9 +228,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # type: i
     for name in list(sys.modules):
         if name.startswith(("cpm_kernels", _cpm.BINDINGS)):
             monkeypatch.delitem(sys.modules, name)
-    _cpm.compiled.cache_clear()
+    _cpm.get_compiled_kernels.cache_clear()
     yield library
-    _cpm.compiled.cache_clear()
+    _cpm.get_compiled_kernels.cache_clear()
     for name in list(sys.modules):
         if name.startswith(_cpm.BINDINGS):
             del sys.modules[name]
@@ -240,14 +238,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # type: i
 
 def test_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """One clause, which `choose` makes a sentence of."""
-    _cpm.compiled.cache_clear()
+    _cpm.get_compiled_kernels.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert _cpm.problem([GPU]) == "cpm_kernels is not installed (pip install 'glm-backend-cuda[cpm]')"
+    assert not missing_words(_cpm.find_problem([GPU]), "not installed", "pip install 'glm-backend-cuda[cpm]'")
 
 
 def test_only_the_bindings_are_imported(package: Path) -> None:
     """Not the package around them, which needs pkg_resources and asks every GPU for old attributes."""
-    assert _cpm.bindings().nvrtc.__name__ == f"{_cpm.BINDINGS}.nvrtc"
+    assert _cpm.load_bindings().nvrtc.__name__ == f"{_cpm.BINDINGS}.nvrtc"
 
 
 @pytest.mark.parametrize("error", ["RuntimeError('Unknown platform: darwin')", "OSError('no libcuda')"])
@@ -255,26 +253,22 @@ def test_bindings_that_cannot_be_imported_are_a_reason(package: Path, error: str
     """Whatever they raise."""
     (package / "cuda.py").write_text(f"raise {error}\n")
     kind, _, text = error.partition("(")
-    assert _cpm.problem([GPU]) == f"cpm_kernels cannot be imported ({kind}: {text[1:-2]})"
+    assert not missing_words(_cpm.find_problem([GPU]), "imported", f"{kind}: {text[1:-2]}")
 
 
 def test_failing_compilation_is_a_reason(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first line of the message, and where NVRTC is looked for; a GPU that is known has none."""
     library = types.SimpleNamespace(nvrtc=FakeNvrtc(), cuda=FakeDriver())
-    monkeypatch.setattr(_cpm, "bindings", lambda: library)
+    monkeypatch.setattr(_cpm, "load_bindings", lambda: library)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert cpm_problem("cuda", [GPU]) == ""
+    assert find_cpm_problem("cuda", [GPU]) == ""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (3, 5))
-    assert cpm_problem("cuda", [GPU]) == (
-        "the kernels cannot be compiled through cpm_kernels (RuntimeError: NVRTC Error: "
-        "NVRTC_ERROR_INVALID_OPTION); it looks for libnvrtc.so in CUDA_PATH/lib64, /usr/local/cuda/lib64 and "
-        "on the loader's path"
-    )
+    problem = find_cpm_problem("cuda", [GPU])
+    assert not missing_words(problem, "NVRTC_ERROR_INVALID_OPTION", "libnvrtc.so", "CUDA_PATH/lib64")
+    assert "\n" not in problem
     assert library.nvrtc.destroyed == 2
 
 
 def test_other_devices_have_no_such_kernels() -> None:
     """Nothing is imported for them."""
-    assert cpm_problem("cpu", [torch.device("cpu")]) == (
-        "cpm_kernels needs an NVIDIA GPU, the model is on cpu"
-    )
+    assert not missing_words(find_cpm_problem("cpu", [torch.device("cpu")]), "NVIDIA GPU", "on cpu")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from glm_backend_cuda._executor import RecordedExecutor, batch_sizes
+from glm_backend_cuda._executor import RecordedExecutor, choose_batch_sizes
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from patience import join
@@ -95,7 +95,7 @@ def ask_all(model: TorchModel) -> dict[str, list[int]]:
 )
 def test_batch_sizes_end_with_the_largest_batch(slots: int, sizes: tuple[int, ...]) -> None:
     """Powers of two, and as many rows as there are slots."""
-    assert batch_sizes(slots) == sizes
+    assert choose_batch_sizes(slots) == sizes
 
 
 @pytest.mark.parametrize("sampling", [{"do_sample": False}, {"temperature": 1.5, "top_k": 0, "top_p": 0.9}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from glm_backend_cuda._choice import choose_kernels
@@ -33,7 +35,7 @@ def network_of(scheme: QuantizationScheme | None, table_bits: int = 8) -> ChatGL
     return network
 
 
-def decoded(network: ChatGLM, rows: list[int], attention: object = None) -> Tensor:
+def decoded(network: ChatGLM, rows: list[int], attention: Any = None) -> Tensor:
     """Logits of one decode step over a cache of random keys and values."""
     generator = torch.Generator().manual_seed(7)
     cache = KVCache(
@@ -44,7 +46,7 @@ def decoded(network: ChatGLM, rows: list[int], attention: object = None) -> Tens
         head_dim=32,
         dtype=torch.float32,
         device=CPU,
-        attention=attention,  # type: ignore[arg-type]
+        attention=attention,
     )
     for part in (*cache._keys, *cache._values):
         part.normal_(generator=generator)

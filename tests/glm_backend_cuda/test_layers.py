@@ -6,12 +6,12 @@ import copy
 
 import pytest
 import torch
+from backend_cases import random_matrix, relative_error
 from glm_runtime_torch.network.fused import apply_linear_gelu
 from glm_runtime_torch.quantization import (
     QuantizedLinear,
     dequantize_rows,
     pack_int4,
-    quantize_rows,
     unpack_int4,
 )
 from torch import Tensor, nn
@@ -25,8 +25,8 @@ from glm_backend_cuda._layers import (
     TritonEmbedding,
     TritonLayers,
     TritonLinear,
+    count_splits,
     pack_int4_tiles,
-    splits_of,
 )
 
 # Sums are float32 and nothing is rounded before the result, which is rounded once to its dtype.
@@ -44,25 +44,14 @@ MATRICES = (
 )
 
 
-def stored(out: int, columns: int, bits: int, group_size: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Integers, scales and bias of a random matrix."""
-    torch.manual_seed(out)
-    return (*quantize_rows(torch.randn(out, columns), bits, group_size), torch.randn(out))
-
-
-def error(found: Tensor, wanted: Tensor) -> float:
-    """Relative error of a whole result."""
-    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
-
-
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)
 @pytest.mark.parametrize(("bits", "group_size", "out", "columns"), MATRICES)
 def test_product_is_that_of_the_dequantised_matrix(
     bits: int, group_size: int, out: int, columns: int, dtype: torch.dtype
 ) -> None:
     """For one row, for more than a tile has, and for a whole prompt; biases included."""
-    integers, scale, bias = stored(out, columns, bits, group_size)
-    layer = TritonLayers(dtype).linear(integers, scale, bias, bits, group_size)
+    integers, scale, bias = random_matrix(out, columns, bits, group_size)
+    layer = TritonLayers(dtype).make_linear(integers, scale, bias, bits, group_size)
     weight = dequantize_rows(integers, scale, bits, torch.float64, group_size)
     x = torch.randn(DECODE_ROWS + 6, columns).to(dtype)
     wanted = x.double() @ weight.T + bias.double()
@@ -70,7 +59,7 @@ def test_product_is_that_of_the_dequantised_matrix(
         found = layer(x[:rows])
         assert found.dtype == dtype
         assert found.shape == (rows, out)
-        assert error(found, wanted[:rows]) < ROUNDING[dtype]
+        assert relative_error(found, wanted[:rows]) < ROUNDING[dtype]
 
 
 @pytest.mark.parametrize(("bits", "group_size"), [(8, 0), (4, 0), (4, 32), (16, 0)])
@@ -82,8 +71,8 @@ def test_a_row_is_computed_the_same_in_every_batch(bits: int, group_size: int) -
             weight = torch.randn(40, columns).half()
             layer: nn.Module = TritonLinear.from_dense(weight, torch.randn(40).half())
         else:
-            layer = TritonLayers(torch.float16).linear(
-                *stored(40, columns, bits, group_size), bits, group_size
+            layer = TritonLayers(torch.float16).make_linear(
+                *random_matrix(40, columns, bits, group_size), bits, group_size
             )
         x = torch.randn(DECODE_ROWS, columns).half()
         together = layer(x)
@@ -101,8 +90,8 @@ def test_plain_weights_are_multiplied_too(dtype: torch.dtype) -> None:
     assert layer.weight.data_ptr() == weight.data_ptr()
     x = torch.randn(DECODE_ROWS + 1, 300).to(dtype)
     wanted = F.linear(x.double(), weight.double(), bias.double())
-    assert error(layer(x[:5]), wanted[:5]) < ROUNDING[dtype]
-    assert error(layer(x), wanted) < 2 * ROUNDING[dtype]
+    assert relative_error(layer(x[:5]), wanted[:5]) < ROUNDING[dtype]
+    assert relative_error(layer(x), wanted) < 2 * ROUNDING[dtype]
 
 
 def test_extreme_integers_are_exact() -> None:
@@ -111,7 +100,7 @@ def test_extreme_integers_are_exact() -> None:
         numbers = torch.arange(-count // 2, count // 2, dtype=torch.int8).repeat(2)
         integers = numbers.repeat(3, 1) if bits == 8 else pack_int4(numbers.repeat(3, 1))
         for dtype in ROUNDING:
-            layer = TritonLayers(dtype).linear(integers, torch.ones(3), None, bits, 0)
+            layer = TritonLayers(dtype).make_linear(integers, torch.ones(3), None, bits, 0)
             assert torch.equal(layer(torch.eye(2 * count, dtype=dtype)[:64])[:, 0], numbers[:64].to(dtype))
 
 
@@ -144,8 +133,8 @@ def test_packing_in_pieces_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(("bits", "group_size"), [(8, 0), (4, 0), (4, 32)])
 def test_tied_table_is_in_memory_once(bits: int, group_size: int) -> None:
     """Embedding and head share integers and scales; rows come out exactly, in the model's dtype."""
-    integers, scale, _ = stored(50, 160, bits, group_size)
-    embedding, head = TritonLayers(torch.bfloat16).tied_table(integers, scale, bits, group_size)
+    integers, scale, _ = random_matrix(50, 160, bits, group_size)
+    embedding, head = TritonLayers(torch.bfloat16).make_tied_table(integers, scale, bits, group_size)
     assert isinstance(embedding, TritonEmbedding)
     assert [id(part) for part in embedding.parameters()] == [id(part) for part in head.parameters()]
     table = dequantize_rows(integers, scale, bits, torch.bfloat16, group_size)
@@ -153,34 +142,34 @@ def test_tied_table_is_in_memory_once(bits: int, group_size: int) -> None:
     assert torch.equal(embedding(ids), table[ids])
     assert embedding(ids[:0]).shape == (0, 2, 160)
     x = torch.randn(3, 160).bfloat16()
-    assert error(head(x), x.float() @ table.float().T) < 2e-2
+    assert relative_error(head(x), x.float() @ table.float().T) < 2e-2
 
 
 def test_int8_stays_where_it_is() -> None:
     """An embedding that was there before can go on sharing it."""
-    integers, scale, _ = stored(40, 64, 8)
+    integers, scale, _ = random_matrix(40, 64, 8)
     reference = QuantizedLinear.from_stored(integers, scale, None, 8)
-    made = TritonLayers(torch.float16).linear(reference.weight, reference.weight_scale, None, 8, 0)
+    made = TritonLayers(torch.float16).make_linear(reference.weight, reference.weight_scale, None, 8, 0)
     assert made.weight is reference.weight
 
 
 @pytest.mark.parametrize(("bits", "columns"), [(4, 96), (8, 1024)])
 def test_feed_forward_part_is_fused(bits: int, columns: int) -> None:
     """A layer fused with its GELU, split or not, gives what the two give one after the other."""
-    integers, scale, bias = stored(40, columns, bits)
-    layer = TritonLayers(torch.float32).linear(integers, scale, bias * 20, bits, 0)
+    integers, scale, bias = random_matrix(40, columns, bits)
+    layer = TritonLayers(torch.float32).make_linear(integers, scale, bias * 20, bits, 0)
     for rows in (3, DECODE_ROWS + 1):
         x = torch.randn(rows, columns)
         wanted = F.gelu(layer(x).double(), approximate="tanh")
-        assert error(apply_linear_gelu(layer, x), wanted) < 1e-6
+        assert relative_error(apply_linear_gelu(layer, x), wanted) < 1e-6
 
 
 @pytest.mark.parametrize(("bits", "group_size"), [(4, 0), (4, 32), (8, 0)])
 def test_gradients_flow_to_the_input(bits: int, group_size: int) -> None:
     """P-Tuning through a frozen quantised base gets the reference's gradient."""
-    integers, scale, bias = stored(40, 64, bits, group_size)
+    integers, scale, bias = random_matrix(40, 64, bits, group_size)
     reference = QuantizedLinear.from_stored(integers, scale, bias, bits, group_size)
-    ours = TritonLayers(torch.float32).linear(integers, scale, bias, bits, group_size)
+    ours = TritonLayers(torch.float32).make_linear(integers, scale, bias, bits, group_size)
     x = torch.randn(3, 64, requires_grad=True)
     (gradient,) = torch.autograd.grad(ours(x).square().sum(), x)
     (expected,) = torch.autograd.grad(reference(x).square().sum(), x)
@@ -190,18 +179,18 @@ def test_gradients_flow_to_the_input(bits: int, group_size: int) -> None:
 
 def test_other_dtypes_are_computed_by_torch() -> None:
     """float64, and plain weights of another dtype than the input, give the right result all the same."""
-    integers, scale, bias = stored(20, 30, 4)
+    integers, scale, bias = random_matrix(20, 30, 4)
     x = torch.randn(2, 30, dtype=torch.float64)
-    layer = TritonLayers(torch.float32).linear(integers, scale, bias, 4, 0)
+    layer = TritonLayers(torch.float32).make_linear(integers, scale, bias, 4, 0)
     wanted = x @ dequantize_rows(integers, scale, 4, torch.float64).T + bias.double()
-    assert error(layer(x), wanted) < 1e-6
+    assert relative_error(layer(x), wanted) < 1e-6
     plain = TritonLinear.from_dense(torch.randn(20, 30).half(), None)
-    assert error(plain(x.float()), x @ plain.weight.double().T) < 1e-6
+    assert relative_error(plain(x.float()), x @ plain.weight.double().T) < 1e-6
 
 
 def test_shapes_of_inputs_are_kept() -> None:
     """Any number of axes, non-contiguous inputs and no rows at all."""
-    layer = TritonLayers(torch.float32).linear(*stored(40, 64, 8), 8, 0)
+    layer = TritonLayers(torch.float32).make_linear(*random_matrix(40, 64, 8), 8, 0)
     x = torch.randn(64, 3, 2).transpose(0, 2)
     assert layer(x).shape == (2, 3, 40)
     assert torch.equal(layer(x)[1, 2], layer(x[1, 2].contiguous()))
@@ -210,7 +199,7 @@ def test_shapes_of_inputs_are_kept() -> None:
 
 def test_layers_can_be_copied_and_printed() -> None:
     """Copies compute the same; the text says sizes and form."""
-    layer = TritonLayers(torch.float32).linear(*stored(40, 64, 4, 32), 4, 32)
+    layer = TritonLayers(torch.float32).make_linear(*random_matrix(40, 64, 4, 32), 4, 32)
     x = torch.randn(2, 64)
     assert torch.equal(copy.deepcopy(layer)(x), layer(x))
     assert str(layer) == "TritonLinear(64, 40, bits=4, group_size=32)"
@@ -219,6 +208,6 @@ def test_layers_can_be_copied_and_printed() -> None:
 def test_only_matrices_with_few_outputs_are_split() -> None:
     """Those of ChatGLM-6B fill a GPU by themselves; a second kernel would cost them time."""
     sizes = ((4096, 12288), (4096, 4096), (4096, 16384), (16384, 4096), (4096, 130528))
-    assert [splits_of(*size) for size in sizes] == [1] * 5
-    assert splits_of(2048, 512) == 4
-    assert splits_of(256, 64) == 1
+    assert [count_splits(*size) for size in sizes] == [1] * 5
+    assert count_splits(2048, 512) == 4
+    assert count_splits(256, 64) == 1

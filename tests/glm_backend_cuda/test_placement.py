@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from backend_cases import answer_and_close, open_tiny
 from glm_backend_cuda import _placement
 from glm_backend_cuda._executor import RecordedExecutor
 from glm_backend_cuda._kernel_set import CudaKernels
 from glm_backend_cuda._placement import place_on, place_on_cuda
 from glm_runtime_torch.backends import installing, quantize_model
-from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.device_map import find_device_map
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.language_model import LanguageModel
 from glm_runtime_torch.network.parameters import copy_sharing_memory
 from glm_runtime_torch.quantization import QuantizedLinear
+from key_words import containing
 from recorded_steps import RerunningRecorder, TensorAttention
 from tiny_models import tiny_checkpoint
 from torch import nn
 
-from glm_core import ChatRequest, ConfigError, DeviceError, Message, OutOfMemoryError, Sampling
-from glm_core.records import ModelSource, Placement, QuantizationScheme
+from glm_core import ConfigError, DeviceError, OutOfMemoryError
+from glm_core.records import LoadedModel, Placement, QuantizationScheme
 
 CPU = torch.device("cpu")
 GB = 10**9
@@ -37,19 +38,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(directory: Path, scheme: str | None = None, dtype: str = "float32") -> TorchModel:
     """A model before its placement, quantised if a scheme is named."""
-    model = open_source(ModelSource("tiny", directory), dtype)
-    assert model is not None
-    if scheme is not None:
-        assert quantize_model(model, QuantizationScheme.parse(scheme)) is model
-    return model
-
-
-def answer(model: TorchModel) -> list[int]:
-    """Greedy tokens; the model is closed."""
-    request = ChatRequest((Message("user", "hello"),), Sampling(do_sample=False, max_new_tokens=6))
-    tokens = [token for delta in model.stream(request) for token in delta.token_ids]
-    model.close()
-    return tokens
+    return open_tiny(directory, scheme, dtype)
 
 
 @pytest.mark.parametrize("kernels", ["torch", "triton"])
@@ -61,14 +50,14 @@ def test_placed_models_answer(directory: Path, scheme: str | None, kernels: str)
     plain = opened(directory, scheme)
     plain.materialize(CPU)
     plain.start(CPU)
-    wanted = answer(plain)
+    wanted = answer_and_close(plain)
     recorder = RerunningRecorder()
     wish = Placement(("cuda:0",), slots=2, kernels=kernels)
     model = place_on(opened(directory, scheme), wish, {CPU: GB}, recorder=recorder)
     assert isinstance(model.engine.runner._executor, RecordedExecutor)
-    assert answer(model) == wanted
+    assert answer_and_close(model) == wanted
     assert recorder.recorded == 1
-    assert answer(place_on(opened(directory, scheme), wish, {CPU: GB})) == wanted
+    assert answer_and_close(place_on(opened(directory, scheme), wish, {CPU: GB})) == wanted
 
 
 def test_what_goes_where_and_which_kernels_is_said(directory: Path) -> None:
@@ -162,7 +151,7 @@ def test_model_of_somebody_else_keeps_its_layers(directory: Path) -> None:
     assert not model.network.training
     weights = {value.data_ptr() for value in model.network.parameters()}
     assert weights == {value.data_ptr() for value in network.parameters()}
-    assert answer(model) == answer(plain)
+    assert answer_and_close(model) == answer_and_close(plain)
 
 
 @pytest.mark.usefixtures("shouting")
@@ -174,7 +163,7 @@ def test_second_form_needs_memory(
     model, network = borrowed(directory)
     place_on(model, ONE, {CPU: GB}, places=find_device_map(network))
     assert not any(isinstance(module, Shouting) for module in model.network.modules())
-    assert len(answer(model)) == 6
+    assert len(answer_and_close(model)) == 6
     assert any("another form of its weights needs" in record.getMessage() for record in caplog.records)
 
 
@@ -195,18 +184,19 @@ def test_copy_shares_memory_and_ties(directory: Path) -> None:
 def test_hardware_that_pytorch_does_not_see(directory: Path) -> None:
     """A GPU that the driver has and this PyTorch has not is one sentence."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    with pytest.raises(DeviceError, match=f"sees {count} NVIDIA GPUs, cuda:{count} is not among them"):
+    with pytest.raises(DeviceError, match=containing(f"{count} NVIDIA GPUs", f"cuda:{count}", "glm devices")):
         place_on_cuda(opened(directory), Placement((f"cuda:{count}",)))
 
 
 def test_other_runtimes_models_are_declined() -> None:
     """A model that is none of the torch runtime's is not touched."""
-    assert place_on_cuda(object(), ONE) is None  # type: ignore[arg-type]
-    assert quantize_model(object(), QuantizationScheme(8)) is None  # type: ignore[arg-type]
+    foreign = cast(LoadedModel, object())
+    assert place_on_cuda(foreign, ONE) is None
+    assert quantize_model(foreign, QuantizationScheme(8)) is None
 
 
 def test_model_that_is_partly_elsewhere_is_refused(directory: Path) -> None:
     """A borrowed model of which a part was left on the processor says what to call."""
     model, _ = borrowed(directory)
-    with pytest.raises(DeviceError, match=r"a part of the model is on cpu and a part on a GPU; call \.cuda"):
+    with pytest.raises(DeviceError, match=containing("on cpu", "GPU", ".cuda()")):
         place_on_cuda(model, ONE)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from glm_backend_cuda import _several_gpus
-from glm_backend_cuda._devices import absent
-from glm_backend_cuda._several_gpus import chosen
+from glm_backend_cuda._devices import make_absent_device
+from glm_backend_cuda._several_gpus import choose_gpus
+from key_words import containing
 
 import glm_core.compat as ChatGLM6Bpkg
 from glm_core import ConfigError, DeviceError
@@ -28,20 +29,22 @@ CARDS = tuple(DeviceInfo(f"cuda:{index}", "cuda", "a card") for index in range(3
 )
 def test_cards_that_are_used(num_gpus: int, has_map: bool, names: tuple[str, ...]) -> None:
     """The first so many cards; fewer than two is one card; a map may name any."""
-    assert chosen(CARDS, num_gpus, has_map) == names
+    assert choose_gpus(CARDS, num_gpus, has_map) == names
 
 
 def test_too_few_cards() -> None:
     """More cards than there are is one sentence with both numbers."""
-    with pytest.raises(DeviceError, match=r"num_gpus=4: this machine has 3 \(cuda:0, cuda:1, cuda:2\); pass"):
-        chosen(CARDS, 4, has_map=False)
+    with pytest.raises(
+        DeviceError, match=containing("num_gpus=4", "3 (cuda:0, cuda:1, cuda:2)", "num_gpus=3")
+    ):
+        choose_gpus(CARDS, 4, has_map=False)
 
 
 @pytest.mark.parametrize("wrong", [-1, True, "2"])
 def test_numbers_that_are_none(wrong: object) -> None:
     """What is no number of cards is refused."""
     with pytest.raises(ConfigError, match="num_gpus must be a whole number"):
-        chosen(CARDS, wrong, has_map=False)  # type: ignore[arg-type]
+        choose_gpus(CARDS, wrong, has_map=False)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("keywords", [{}, {"num_gpus": 2}, {"device_map": {"": 0}}])
@@ -49,8 +52,8 @@ def test_without_a_card_one_sentence_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, keywords: dict[str, Any]
 ) -> None:
     """The original's call, found by its entry point, says what to install before it looks at the model."""
-    monkeypatch.setattr(_several_gpus, "describe", lambda: (absent("no NVIDIA driver is installed"),))
-    with pytest.raises(
-        DeviceError, match="^load_model_on_gpus needs an NVIDIA GPU: no NVIDIA driver is installed$"
-    ):
+    monkeypatch.setattr(
+        _several_gpus, "describe", lambda: (make_absent_device("no NVIDIA driver is installed"),)
+    )
+    with pytest.raises(DeviceError, match=containing("load_model_on_gpus", "no NVIDIA driver is installed")):
         ChatGLM6Bpkg.load_model_on_gpus("THUDM/chatglm-6b", **keywords)

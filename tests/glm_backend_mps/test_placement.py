@@ -6,21 +6,23 @@ import ast
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
+from backend_cases import answer_and_close, open_tiny
 from glm_backend_mps import _metal, _placement, _products
 from glm_backend_mps._placement import place_on_mps
-from glm_backend_mps._products import ProductInt4Linear, ProductInt8Linear, check, product_layer
+from glm_backend_mps._products import ProductInt4Linear, ProductInt8Linear, check, make_product_layer
 from glm_runtime_torch.backends import quantize_model
-from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import QuantizedLinear, quantize_rows, unpack_int4
+from key_words import containing
 from tiny_models import tiny_checkpoint
 from torch import Tensor
 
-from glm_core import ChatRequest, DeviceError, Message, OutOfMemoryError, Sampling
-from glm_core.records import ModelSource, Placement, QuantizationScheme
+from glm_core import DeviceError, OutOfMemoryError
+from glm_core.records import LoadedModel, Placement, QuantizationScheme
 
 GB = 10**9
 
@@ -40,23 +42,23 @@ class Processor:
         """It is."""
         return True
 
-    def free_bytes(self) -> int:
+    def measure_free_bytes(self) -> int:
         """As a test says."""
         return self.free
 
-    def int8_product(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-        """As `_metal.int8_product`."""
+    def multiply_int8(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+        """Do as `_metal.multiply_int8`."""
         self.calls.append("int8")
         assert x.dtype == scale.dtype
         return x @ (weight.to(x.dtype) * scale[:, None]).T
 
-    def int4_pack(self, nibbles: Tensor) -> Tensor:
+    def pack_int4(self, nibbles: Tensor) -> Tensor:
         """One value a byte, the even input from the high half."""
         assert nibbles.dtype == torch.uint8
         return torch.stack((nibbles >> 4, nibbles & 15), dim=-1).flatten(1)
 
-    def int4_product(self, x: Tensor, packed: Tensor, group: int, scale_and_zero: Tensor) -> Tensor:
-        """As `_metal.int4_product`."""
+    def multiply_int4(self, x: Tensor, packed: Tensor, group: int, scale_and_zero: Tensor) -> Tensor:
+        """Do as `_metal.multiply_int4`."""
         self.calls.append("int4")
         assert x.dtype == scale_and_zero.dtype
         scale, zero = (part.T.repeat_interleave(group, dim=1) for part in scale_and_zero.unbind(dim=-1))
@@ -66,11 +68,11 @@ class Processor:
 class Missing(Processor):
     """A PyTorch without the products."""
 
-    def int8_product(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    def multiply_int8(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
         """Not there."""
         raise NotImplementedError("The operator 'aten::_weight_int8pack_mm' is not implemented for MPS\nmore")
 
-    def int4_pack(self, nibbles: Tensor) -> Tensor:
+    def pack_int4(self, nibbles: Tensor) -> Tensor:
         """Not there."""
         raise RuntimeError("no such operator")
 
@@ -78,7 +80,7 @@ class Missing(Processor):
 class Wrong(Processor):
     """A PyTorch whose int4 takes the nibbles in the other order."""
 
-    def int4_pack(self, nibbles: Tensor) -> Tensor:
+    def pack_int4(self, nibbles: Tensor) -> Tensor:
         """Swapped."""
         return torch.stack((nibbles & 15, nibbles >> 4), dim=-1).flatten(1)
 
@@ -90,19 +92,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(directory: Path, scheme: str | None = None, dtype: str = "float16") -> TorchModel:
     """A model before its placement, quantised if a scheme is named."""
-    model = open_source(ModelSource("tiny", directory), dtype)
-    assert model is not None
-    if scheme is not None:
-        assert quantize_model(model, QuantizationScheme.parse(scheme)) is model
-    return model
-
-
-def answer(model: TorchModel) -> list[int]:
-    """Greedy tokens; the model is closed."""
-    request = ChatRequest((Message("user", "hello"),), Sampling(do_sample=False, max_new_tokens=6))
-    tokens = [token for delta in model.stream(request) for token in delta.token_ids]
-    model.close()
-    return tokens
+    return open_tiny(directory, scheme, dtype)
 
 
 def kinds(model: TorchModel) -> set[type]:
@@ -131,7 +121,7 @@ def test_placed_models_answer_with_the_products(
     plain = opened(directory, scheme)
     place_on_mps(plain, Placement(("mps",), kernels="torch"), Processor())
     assert kinds(plain) == ({QuantizedLinear} if scheme else set())
-    assert answer(model) == answer(plain)
+    assert answer_and_close(model) == answer_and_close(plain)
     assert set(device.calls) == {"int8" if kind is ProductInt8Linear else "int4" for kind in expected}
 
 
@@ -146,7 +136,7 @@ def test_product_layers_agree_with_the_reference(bits: int, group_size: int, dty
     stored, scale = quantize_rows(torch.randn(64, 256), bits, group_size)
     layer = QuantizedLinear.from_stored(stored, scale, torch.randn(64), bits, group_size).to(dtype)
     layer.weight_scale.data = scale.float()
-    made = product_layer(layer, Processor(), dtype)
+    made = make_product_layer(layer, Processor(), dtype)
     assert made is not None
     x = torch.randn(2, 3, 256).to(dtype)
     got, wanted = made(x), layer(x)
@@ -158,7 +148,7 @@ def test_product_layers_agree_with_the_reference(bits: int, group_size: int, dty
 def test_packed_nibbles_are_the_stored_values() -> None:
     """Flipping the highest bits turns two signed nibbles into what the GPU's form holds."""
     stored, _ = quantize_rows(torch.randn(4, 8), 4)
-    packed = Processor().int4_pack(stored.view(torch.uint8) ^ 0x88)
+    packed = Processor().pack_int4(stored.view(torch.uint8) ^ 0x88)
     assert torch.equal(packed.to(torch.int64) - 8, unpack_int4(stored).to(torch.int64))
 
 
@@ -166,7 +156,7 @@ def test_sizes_that_do_not_suit_keep_the_reference() -> None:
     """int4 of a few rows, or with columns that are no multiple of a group, is left as it is."""
     for rows, columns in ((30, 256), (64, 48)):
         layer = QuantizedLinear.from_stored(*quantize_rows(torch.randn(rows, columns), 4), None, 4)
-        assert product_layer(layer, Processor(), torch.float16) is None
+        assert make_product_layer(layer, Processor(), torch.float16) is None
 
 
 @pytest.mark.parametrize(
@@ -187,10 +177,10 @@ def test_products_are_tried_before_they_are_used(
     place_on_mps(model, Placement(("mps",)), make())
     place_on_mps(plain, Placement(("mps",), kernels="torch"), Processor())
     assert ProductInt4Linear not in kinds(model)
-    assert answer(model) == answer(plain)
+    assert answer_and_close(model) == answer_and_close(plain)
     assert any(reason in record.getMessage() for record in caplog.records)
     again = opened(directory, "int4")
-    with pytest.raises(DeviceError, match="^--kernels metal: this PyTorch.*; use --kernels torch"):
+    with pytest.raises(DeviceError, match=containing("--kernels metal", "--kernels torch")):
         place_on_mps(again, Placement(("mps",), kernels="metal"), make())
 
 
@@ -203,7 +193,7 @@ def test_good_products_are_found_good() -> None:
 def test_what_does_not_fit_is_refused_before_reading(directory: Path) -> None:
     """The device's budget decides, and nothing was read."""
     model = opened(directory)
-    with pytest.raises(OutOfMemoryError, match=r"tiny.* free.*0\.\d+ GB"):
+    with pytest.raises(OutOfMemoryError, match=r"tiny.*\d GB.*free"):
         place_on_mps(model, Placement(("mps",)), Processor(free=10**7))
     assert all(parameter.is_meta for parameter in model.network.parameters())
 
@@ -234,13 +224,14 @@ def test_model_of_somebody_else_keeps_its_layers(directory: Path) -> None:
     place_on_mps(model, Placement(("mps",)), Processor())
     assert kinds(model) == {ProductInt8Linear}
     assert [type(module) for module in own.network.modules()] == kept
-    assert answer(model) == answer(plain)
+    assert answer_and_close(model) == answer_and_close(plain)
 
 
 def test_other_runtimes_models_are_declined() -> None:
     """A model that is none of the torch runtime's is not touched."""
-    assert place_on_mps(object(), Placement(("mps",))) is None  # type: ignore[arg-type]
-    assert quantize_model(object(), QuantizationScheme(8)) is None  # type: ignore[arg-type]
+    foreign = cast(LoadedModel, object())
+    assert place_on_mps(foreign, Placement(("mps",))) is None
+    assert quantize_model(foreign, QuantizationScheme(8)) is None
 
 
 def test_only_one_module_names_the_device() -> None:

@@ -12,6 +12,7 @@ import pytest
 from fake_plugins import FakeModel, runtime
 from glm_testing import make_host, null_backend
 from glm_testing.null_backend import NullModel
+from key_words import containing
 
 from glm_core import AdapterError, ChatModel, ClosedError, Message, PluginError, RequestError, Sampling
 from glm_core.chat_model import collect
@@ -69,7 +70,7 @@ def test_chat_returns_messages_where_messages_were_passed(model: ChatModel) -> N
 
 def test_chat_refuses_an_answer_without_an_end() -> None:
     """A stream that breaks off is an error and not a short answer."""
-    with pytest.raises(PluginError, match="chat_stream ended without a finish_reason"):
+    with pytest.raises(PluginError, match=containing("chat_stream", "finish_reason")):
         answering(deltas(Delta("half"))).chat("hi")
 
 
@@ -93,16 +94,14 @@ def test_everything_that_was_said_is_in_the_request() -> None:
 
 def test_unknown_sampling_option_is_refused_with_the_known_ones(model: ChatModel) -> None:
     """A misspelt option is not passed over."""
-    with pytest.raises(
-        RequestError, match="^unknown sampling option 'temprature'; known are do_sample, frequency_penalty, "
-    ):
+    with pytest.raises(RequestError, match=containing("'temprature'", "do_sample", "temperature")):
         model.chat("hi", temprature=1)
 
 
 def test_adapter_that_is_not_loaded_is_refused_with_the_loaded_ones(model: ChatModel) -> None:
     """The message lists what may be chosen."""
     assert model.chat("hi", adapter="a")[0] == "hi"
-    with pytest.raises(AdapterError, match="^adapter 'b' is not loaded; loaded are: a$"):
+    with pytest.raises(AdapterError, match=containing("adapter 'b' is not loaded", "loaded are: a")):
         model.chat("hi", adapter="b")
 
 
@@ -116,13 +115,13 @@ def test_adapter_is_added_and_removed_while_the_model_runs(model: ChatModel, tmp
     assert model.chat("hi", adapter="b")[0] == "hi"
     model.remove_adapter("b")
     assert model.info.adapters == ("a",)
-    with pytest.raises(AdapterError, match="^adapter 'b' is not loaded; loaded are: a$"):
+    with pytest.raises(AdapterError, match=containing("adapter 'b' is not loaded", "loaded are: a")):
         model.chat("hi", adapter="b")
 
 
 def test_adapter_name_that_is_taken_or_impossible_is_refused(model: ChatModel, tmp_path: Path) -> None:
     """Nothing is replaced in silence, and a name can be told apart in MODEL:NAME."""
-    with pytest.raises(AdapterError, match=r"'a'.*loaded.*remove.*first"):
+    with pytest.raises(AdapterError, match=containing("'a' is loaded already", "remove")):
         model.add_adapter("a", tmp_path)
     for name in ("", "x:y", "-x", "x" * 65):
         with pytest.raises(AdapterError, match="cannot be used; choose letters, digits"):
@@ -140,7 +139,7 @@ def test_adapter_without_a_directory_is_refused(model: ChatModel, tmp_path: Path
 
 def test_removing_an_adapter_that_is_not_there_is_refused(model: ChatModel) -> None:
     """A misspelt name removes nothing."""
-    with pytest.raises(AdapterError, match="^adapter 'b' is not loaded; loaded are: a$"):
+    with pytest.raises(AdapterError, match=containing("adapter 'b' is not loaded", "loaded are: a")):
         model.remove_adapter("b")
 
 
@@ -286,7 +285,7 @@ def test_runtime_that_declines_its_own_model_is_named() -> None:
 @pytest.mark.parametrize("answer", [[LAST], iter([LAST]), "text", FakeModel()])
 def test_answer_that_cannot_be_closed_is_refused(answer: Any) -> None:
     """Frontends rely on iterating and ``close()``, so the lack of one is found at the first request."""
-    with pytest.raises(PluginError, match=r"chat_stream returned .*iterator.*close\(\)"):
+    with pytest.raises(PluginError, match=containing("chat_stream returned", "close()")):
         answering(answer).chat_stream("hi")
 
 
@@ -340,7 +339,5 @@ def test_collect_gives_text_and_last_delta() -> None:
 @pytest.mark.parametrize("stream", [[], [Delta("a")]])
 def test_collect_refuses_a_stream_without_an_end(stream: list[Delta]) -> None:
     """Empty, or broken off."""
-    with pytest.raises(
-        PluginError, match="ended without a finish_reason; report this to the runtime's author"
-    ):
+    with pytest.raises(PluginError, match=containing("finish_reason", "report this")):
         collect(stream)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fake_plugins import FakeModel, backend, loader, plugin
 from glm_testing import make_host
+from key_words import containing
 
 from glm_core import CheckpointError, ConfigError, DeviceError, PluginError
 from glm_core._device_choice import ModelRoute, require_one
@@ -206,7 +207,7 @@ def test_backend_is_not_asked_about_kinds_that_it_does_not_name() -> None:
     assert route_of(host).devices == (VLLM,)
     with pytest.raises(DeviceError, match="'cpu' cannot run this model; choose one of: vllm"):
         route_of(host, "cpu")
-    with pytest.raises(DeviceError, match="'cpu' cannot run this model with --runtime vllm; choose one of"):
+    with pytest.raises(DeviceError, match=containing("'cpu'", "--runtime vllm", "choose one of")):
         route_of(host, "cpu", runtime="vllm")
 
 
@@ -223,7 +224,7 @@ def test_devices_that_belong_to_ours_are_not_called_unseen() -> None:
             Candidate("r", "glm-r", "1", lambda: loader(FakeModel)),
         ]
     )
-    with pytest.raises(DeviceError, match="'mycuda': its backend sees no such device, only cuda:0; choose"):
+    with pytest.raises(DeviceError, match=containing("'mycuda'", "cuda:0", "choose")):
         route_of(host, "mycuda")
 
 
@@ -258,9 +259,7 @@ def test_runtime_that_does_not_place_its_own_model_is_named_alone() -> None:
         load_model=lazy.load_model,
         place=lambda: None,
     )
-    with pytest.raises(
-        PluginError, match="^runtime 'own' cannot place its own model on its own device 'vllm'"
-    ):
+    with pytest.raises(PluginError, match=containing("runtime 'own'", "device 'vllm'")):
         open_model(make_host(own=own), Settings(model=str(Path(__file__).parent)))
 
 
@@ -332,7 +331,7 @@ def test_named_runtime_that_does_not_know_the_model_says_so() -> None:
     host = make_host(
         b=backend(CPU), mine=loader(FakeModel), other=device_runtime("other", identify_model=lambda: None)
     )
-    with pytest.raises(CheckpointError, match="runtime.*recognise.*--runtime"):
+    with pytest.raises(CheckpointError, match=containing("recognise", "--runtime")):
         route_of(host, runtime="other")
 
 

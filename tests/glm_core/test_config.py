@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from key_words import containing
 
 from glm_core import NOT_SET, ConfigError
 from glm_core.config import Settings, expand, find_config_file, find_hub_cache, is_switched_on, load_settings
@@ -22,6 +23,7 @@ OTHER_VALUES = {
     "quantize": "int4",
     "revision": "main",
     "offline": True,
+    "verify": True,
     "hub": "modelscope",
     "slots": 8,
     "context_length": 4096,
@@ -249,7 +251,7 @@ def test_settings_file_that_never_ends_is_refused() -> None:
 def test_unknown_setting_is_refused_with_the_known_ones(environ: dict[str, str], file: Path) -> None:
     """A misspelt setting would otherwise have no effect and no message."""
     file.write_text('devcie = "cpu"')
-    with pytest.raises(ConfigError, match=r"unknown setting 'devcie'; known are: context_length, device, "):
+    with pytest.raises(ConfigError, match=containing("'devcie'", "context_length", "device")):
         load_settings(environ=environ)
 
 
@@ -280,7 +282,7 @@ def test_byte_order_mark_is_no_error(environ: dict[str, str], file: Path) -> Non
 
 def test_named_file_must_exist(file: Path) -> None:
     """``GLM_CONFIG`` with a typing mistake is no reason to run with other settings."""
-    with pytest.raises(ConfigError, match=f"GLM_CONFIG names {re.escape(str(file))}, which does not exist"):
+    with pytest.raises(ConfigError, match=containing("GLM_CONFIG", str(file), "does not exist")):
         load_settings(environ={"GLM_CONFIG": str(file)})
 
 

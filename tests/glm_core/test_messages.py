@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from key_words import containing
 
 from glm_core import ChatRequest, Message, PluginError, RequestError, Tool, ToolCall
 from glm_core.records import ToolCallDelta, has_tool_messages, join_calls
@@ -174,5 +175,5 @@ def test_pieces_of_calls_are_put_together_by_index() -> None:
 
 def test_pieces_that_make_no_call_are_the_runtimes_fault() -> None:
     """Arguments that never became JSON are not handed on."""
-    with pytest.raises(PluginError, match="answer.*broken.*arguments.*'c1'.*JSON"):
+    with pytest.raises(PluginError, match=containing("arguments", "'c1'", "JSON")):
         join_calls([ToolCallDelta(0, "c1", "f", "{")])

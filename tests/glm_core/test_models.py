@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from fake_plugins import host_loading, plugin
 from glm_testing import make_host
+from key_words import containing, missing_words
 
 from glm_core import AdapterError, ModelNotFoundError
 from glm_core.models import find_adapter_directory, list_known_models, resolve
@@ -142,7 +142,7 @@ def test_installed_model_is_its_directory(tmp_path: Path) -> None:
 def test_installed_model_without_its_files_is_refused(tmp_path: Path) -> None:
     """A damaged installation is told apart from a damaged checkpoint."""
     host = host_knowing(ModelCard("demo", "", path=tmp_path / "gone"))
-    with pytest.raises(ModelNotFoundError, match="files.*model 'demo'.*missing"):
+    with pytest.raises(ModelNotFoundError, match=containing("model 'demo'", "missing", "install")):
         resolve(host, "demo")
 
 
@@ -171,24 +171,20 @@ def test_unknown_name_gets_a_suggestion_and_the_known_ones() -> None:
     host = host_knowing(ModelCard("chatglm-6b", ""), ModelCard("null", ""))
     with pytest.raises(ModelNotFoundError) as caught:
         resolve(host, "ChatGLM6B")
-    assert str(caught.value) == (
-        "model 'ChatGLM6B' is no directory, no known name and no hub id. Did you mean 'chatglm-6b'? "
-        "Known names: chatglm-6b, null. Pass a directory, one of these, or an id such as THUDM/chatglm-6b."
-    )
+    message = str(caught.value)
+    assert not missing_words(message, "'ChatGLM6B'", "mean 'chatglm-6b'?", "chatglm-6b, null", "directory")
 
 
 def test_missing_demo_names_its_package() -> None:
     """The model that runs when none is named comes in a package of its own."""
-    with pytest.raises(ModelNotFoundError, match=re.escape("pip install glm-model-demo. Known names: none.")):
+    with pytest.raises(ModelNotFoundError, match=containing("pip install glm-model-demo")):
         resolve(make_host(), "demo")
 
 
 def test_unknown_name_mentions_plugins_that_are_not_used() -> None:
     """The plugin that knows the name may be installed and broken."""
     host = host_loading(lambda: 1 / 0, name="models")
-    with pytest.raises(
-        ModelNotFoundError, match=r"\(Installed, but not used: models; glm plugins says why.\)$"
-    ):
+    with pytest.raises(ModelNotFoundError, match=containing("not used: models", "glm plugins")):
         resolve(host, "some-model")
 
 

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import pytest
+from key_words import containing
 
 from glm_core import (
     ChatRequest,
@@ -43,7 +44,7 @@ def test_all_records_are_under_test() -> None:
 @pytest.mark.parametrize("record", RECORDS)
 def test_every_record_is_frozen_and_documented(record: type) -> None:
     """A record cannot be changed, and its docstring explains each of its fields."""
-    assert record.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert vars(record)["__dataclass_params__"].frozen
     text = record.__doc__ or ""
     names = {field.name for field in dataclasses.fields(record)}
     documented = set(re.findall(r"^ {8}(\w+): ", text, flags=re.MULTILINE))
@@ -162,7 +163,7 @@ def test_history_element_of_another_kind_is_refused(element: Any) -> None:
 
 def test_history_of_two_kinds_is_refused() -> None:
     """Pairs and messages in one list would make the returned history ambiguous."""
-    with pytest.raises(RequestError, match="mixes .*list.*kind"):
+    with pytest.raises(RequestError, match=containing("mixes", "one kind")):
         build_messages([("a", "b"), Message("user", "c")], "d")  # type: ignore[arg-type]
 
 
@@ -180,7 +181,7 @@ def test_quantization_scheme_reads_as_its_option() -> None:
     assert str(QuantizationScheme(4, 64)) == "int4-g64"
     assert QuantizationScheme.parse("int8") == QuantizationScheme(8)
     assert QuantizationScheme.parse("int4-g64") == QuantizationScheme(4, 64)
-    with pytest.raises(ConfigError, match="'int4 group 64'.*int4-g128"):
+    with pytest.raises(ConfigError, match=containing("'int4 group 64'", "int4-g128")):
         QuantizationScheme.parse("int4 group 64")
 
 

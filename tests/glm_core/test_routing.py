@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fake_plugins import FakeModel, backend, choose_devices, host_loading, loader, runtime
 from glm_testing import make_host, null_backend
+from key_words import containing
 
 import glm_core
 from glm_core import AdapterError, CheckpointError, ConfigError, DeviceError, PluginError
@@ -67,10 +68,10 @@ def test_equal_priority_is_for_the_user_to_decide() -> None:
 def test_auto_without_an_available_device_lists_the_reasons() -> None:
     """When nothing can be used, the reasons are the message."""
     with pytest.raises(
-        DeviceError, match="^no device is available: cuda:0: the driver is too old; install a newer one$"
+        DeviceError, match=containing("no device is available", "cuda:0", "the driver is too old")
     ):
         choose_devices(take_survey(make_host(b=backend(ABSENT_GPU))), "auto")
-    with pytest.raises(DeviceError, match="^no device is available: the backends see none$"):
+    with pytest.raises(DeviceError, match=containing("no device is available", "see none")):
         choose_devices(take_survey(make_host(b=backend())), "auto")
 
 
@@ -100,7 +101,7 @@ def test_devices_that_are_all_absent_say_why() -> None:
     """Where a kind has no usable device, any number of it is refused with the reason, not as unknown."""
     absent = DeviceInfo("cuda", "cuda", "", available=False, reason="no driver; install one")
     for wanted in ("cuda", "cuda:0", "cuda:0,1", "cuda:3"):
-        with pytest.raises(DeviceError, match="is not available: no driver; install one$"):
+        with pytest.raises(DeviceError, match=containing("not available", "no driver")):
             devices_of(make_host(a=backend(CPU), b=backend(absent)), wanted)
 
 
@@ -139,18 +140,21 @@ def test_device_that_cannot_be_used_is_refused(wanted: str, message: str) -> Non
 
 def test_installed_backend_that_sees_nothing_is_not_missing() -> None:
     """Advice to install what is installed would be wrong."""
-    with pytest.raises(DeviceError, match="device 'fake:0'.*backend sees"):
+    with pytest.raises(DeviceError, match=containing("'fake:0'", "backend sees no")):
         choose_devices(take_survey(make_host(a=backend(CPU), b=backend())), "fake:0")
 
 
 def test_no_backend_at_all_says_what_to_install() -> None:
     """A broken backend is mentioned, so that nobody installs it a second time."""
-    with pytest.raises(DeviceError, match="^no hardware backend.*installed.*mps$"):
+    with pytest.raises(
+        DeviceError,
+        match=containing(
+            "no hardware backend", "pip install glm-backend-cpu", "glm-backend-cuda", "glm-backend-mps"
+        ),
+    ):
         choose_devices(take_survey(make_host()), "cpu")
     host = host_loading(lambda: 1 / 0, name="backend_cpu")
-    with pytest.raises(
-        DeviceError, match=re.escape("(Installed, but not used: backend_cpu; glm plugins says why.)")
-    ):
+    with pytest.raises(DeviceError, match=containing("not used: backend_cpu", "glm plugins")):
         choose_devices(take_survey(host), "cpu")
 
 
@@ -168,9 +172,7 @@ def test_auto_dtype_is_the_backends_first_with_its_reason() -> None:
 def test_dtype_that_the_device_lacks_is_refused() -> None:
     """An explicit choice is taken as it is or refused, never changed."""
     assert choose_dtype("float32", CPU, ignore) == "float32"
-    with pytest.raises(
-        DeviceError, match="^device cpu cannot compute in float16; choose one of: bfloat16, float32$"
-    ):
+    with pytest.raises(DeviceError, match=containing("device cpu", "float16", "bfloat16, float32")):
         choose_dtype("float16", CPU, ignore)
 
 
@@ -191,9 +193,7 @@ def open_source(
 def test_quantisation_that_the_backend_lacks_is_refused_before_loading() -> None:
     """Nothing is loaded only to be refused."""
     host = make_host(b=backend(CPU, schemes=("int8",)), r=loader(lambda: pytest.fail("was loaded")))
-    with pytest.raises(
-        DeviceError, match="^backend 'b' cannot quantise to int4; it offers: int8. Choose one"
-    ):
+    with pytest.raises(DeviceError, match=containing("backend 'b'", "int4", "int8")):
         stages(host, Settings(quantize="int4"))
     host = make_host(b=backend(CPU), r=runtime(FakeModel()))
     with pytest.raises(DeviceError, match="it offers no scheme; leave --quantize out"):
@@ -235,9 +235,7 @@ def test_kernels_are_passed_on_only_if_the_backend_offers_them() -> None:
     stages(host)
     stages(host, Settings(kernels="plain"))
     assert seen == ["auto", "plain"]
-    with pytest.raises(
-        DeviceError, match="^backend 'b' has no kernels 'quick'; it offers: auto, fast, plain$"
-    ):
+    with pytest.raises(DeviceError, match=containing("backend 'b'", "'quick'", "auto, fast, plain")):
         stages(host, Settings(kernels="quick"))
 
 
@@ -318,7 +316,7 @@ def test_name_that_no_runtime_recognises_is_explained() -> None:
 
 def test_no_runtime_at_all_says_what_to_install() -> None:
     """A backend alone loads nothing."""
-    with pytest.raises(PluginError, match="installed plugin.*load.*glm-runtime-torch$"):
+    with pytest.raises(PluginError, match=containing("no installed plugin", "pip install glm-runtime-torch")):
         stages(make_host(b=backend(CPU)))
 
 
@@ -363,9 +361,7 @@ def test_model_is_closed_when_a_stage_fails(
 @pytest.mark.parametrize("model", ["m", SimpleNamespace(info=None), SimpleNamespace(close=print)])
 def test_runtime_that_returns_no_model_is_named(model: Any) -> None:
     """A wrong answer, or half of a right one, is found where it is given."""
-    with pytest.raises(
-        PluginError, match=r"plugin 'r': load_model returned .*, which has no info and close\(\)"
-    ):
+    with pytest.raises(PluginError, match=containing("plugin 'r'", "load_model returned", "info", "close()")):
         stages(make_host(b=backend(CPU), r=runtime(model)))
 
 
@@ -378,9 +374,7 @@ def test_open_model_goes_all_the_way(tmp_path: Path) -> None:
 
 def test_adapter_that_is_no_directory_is_refused_before_loading(tmp_path: Path) -> None:
     """The message names adapter and path."""
-    with pytest.raises(
-        AdapterError, match=f"^adapter 'a': {re.escape(str(tmp_path))}/x is no directory; pass the one"
-    ):
+    with pytest.raises(AdapterError, match=containing("adapter 'a'", str(tmp_path / "x"), "directory")):
         open_model(make_host(null=null_backend), Settings(model="null"), adapters={"a": tmp_path / "x"})
 
 

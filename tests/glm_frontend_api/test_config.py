@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from glm_frontend_api.config import ApiConfig, is_loopback, parse_config
+from glm_frontend_api.config import ApiConfig, parse_config
+from glm_http.access import is_loopback
 
 from glm_core import ConfigError
 

@@ -14,7 +14,8 @@ import pytest
 from api_support import PATIENCE, ScriptedRuntime, chat_body, events, serving, until
 from child_process import ChildProcess, start_glm
 from glm_frontend_api import server
-from glm_frontend_api.config import ApiConfig
+from glm_frontend_api.service import Service
+from glm_http.server import Server, bind, format_url
 from glm_testing import make_host
 from tiny_adapters import write_adapter
 
@@ -54,8 +55,8 @@ def test_wrong_options_are_found_before_the_model_is_opened(options: Any, messag
 @pytest.mark.parametrize(("host", "shown"), [("localhost", "127.0.0.1"), ("127.0.0.1", "127.0.0.1")])
 def test_address_is_shown_as_a_url(host: str, shown: str) -> None:
     """The URL has the port that was given by the system."""
-    with server.bind(ApiConfig(host=host, port=0)) as listener:
-        assert server.format_url(listener) == f"http://{shown}:{listener.getsockname()[1]}"
+    with bind(host, 0) as listener:
+        assert format_url(listener) == f"http://{shown}:{listener.getsockname()[1]}"
 
 
 def test_small_pieces_are_sent_at_once(runtime: ScriptedRuntime) -> None:
@@ -218,14 +219,14 @@ def test_launch_server_serves_a_model_in_memory(
     in_memory: ScriptedRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The original's call answers the original's request on a free port where 0 is given."""
-    servers: list[server.DrainingServer] = []
-    started = server.DrainingServer.__init__
+    servers: list[Server] = []
+    build_server = server.build_server
 
-    def remember(self: server.DrainingServer, service: Any) -> None:
-        started(self, service)
-        servers.append(self)
+    def remember(service: Service) -> Server:
+        servers.append(build_server(service))
+        return servers[-1]
 
-    monkeypatch.setattr(server.DrainingServer, "__init__", remember)
+    monkeypatch.setattr(server, "build_server", remember)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(
             ChatGLM6Bpkg.launch_server, model=object(), tokenizer=object(), port=0, workers=1

@@ -10,6 +10,7 @@ import pytest
 from api_support import PATIENCE, ScriptedRuntime, Served, chat_body, events, serving, until
 from glm_frontend_api import readiness
 from glm_frontend_api.gate import label_route
+from key_words import missing_words
 
 from glm_core import ChatRequest, Message, ModelLoad, Sampling, Usage
 
@@ -87,7 +88,7 @@ def test_broken_model_is_not_ready_and_says_why(served: Served, monkeypatch: pyt
     ask_ready(monkeypatch, "refuse closed")
     answer = served.http.get("/ready")
     assert answer.status_code == 503
-    assert answer.json()["status"] == "not ready: the model cannot answer: the model was closed"
+    assert not missing_words(answer.json()["status"], "not ready", "the model was closed")
 
 
 def test_metrics_count_answers(runtime: ScriptedRuntime) -> None:

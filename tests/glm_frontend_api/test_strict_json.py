@@ -14,6 +14,7 @@ from glm_frontend_api.strict_json import parse_json
         ("\ufeff[]".encode(), []),
         ('"你好\\ud83d\\ude00"'.encode(), "你好😀"),
         (b'"\\u0001"', "\x01"),
+        (b'"a\\u0000b"', "a\x00b"),  # a model may write it, and its answers are sent back as history
     ],
 )
 def test_json_is_read(body: bytes, value: object) -> None:
@@ -34,7 +35,6 @@ def test_json_is_read(body: bytes, value: object) -> None:
         (b'{"a": 1, "b": {"c": 1, "c": 2}}', "key 'c' twice"),
         (b'"\\ud800"', "half a character"),
         (b'{"\\udfff": 1}', "half a character"),
-        (b'["a\\u0000b"]', "character NUL"),
         (b'"a\x00b"', "is not JSON"),
         (b"9" * 5000, "too many digits"),
         (b"[" * 100_000, "nested too deeply"),

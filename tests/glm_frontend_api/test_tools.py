@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from api_support import ScriptedRuntime, Served, chat_body, events, serving
 from glm_testing import make_host
+from key_words import missing_words
 
 from glm_core import (
     ChatModel,
@@ -143,8 +144,8 @@ def test_stream_gives_each_calls_name_before_its_arguments(with_tools: Served) -
     choices = [json.loads(chunk)["choices"][0] for chunk in chunks]
 
     def begin(index: int) -> dict[str, Any]:
-        call = CALLS[index]
-        return {**call, "index": index, "function": {**call["function"], "arguments": ""}}  # type: ignore[dict-item]
+        call: Any = CALLS[index]
+        return {**call, "index": index, "function": {**call["function"], "arguments": ""}}
 
     assert [choice["delta"] for choice in choices] == [
         {"role": "assistant", "content": ""},
@@ -175,9 +176,7 @@ def test_model_without_a_format_refuses_by_name(
     """Where the model knows no tools, the field that asks for them is named."""
     error = error_of(served, **fields)
     assert (error["param"], error["code"]) == (param, "unsupported_field")
-    assert (
-        error["message"] == f"{param} is not supported here: scripted has no format for tools; leave it out"
-    )
+    assert not missing_words(error["message"], param, "scripted", "leave it out")
     assert runtime.requests == []
 
 

@@ -12,7 +12,7 @@ import pytest
 from glm_frontend_cli._answering import AnswerReader
 from glm_frontend_cli._session import Session
 from glm_frontend_cli._texts import Texts
-from glm_frontend_cli._view import Line
+from glm_frontend_cli._view import TypedLine
 from glm_testing import make_host
 
 from glm_core import ChatModel, ChatRequest, Delta, GlmError, ModelInfo, Sampling, Usage, hookimpl
@@ -97,14 +97,14 @@ class ScriptedRuntime:
 class RecordingView:
     """Reads from a list of lines and keeps what it was shown, by kind."""
 
-    lines: list[Line] = field(default_factory=list)
+    lines: list[TypedLine] = field(default_factory=list)
     can_prefill: bool = True
     shown: list[tuple[str, str]] = field(default_factory=list)
     prefills: list[str] = field(default_factory=list)
     statuses: list[str] = field(default_factory=list)
     clipboard: bool | None = True
 
-    def read(self, prefill: str, status: str) -> Line | None:
+    def read(self, prefill: str, status: str) -> TypedLine | None:
         """The next line of the list."""
         self.prefills.append(prefill)
         self.statuses.append(status)
@@ -114,11 +114,11 @@ class RecordingView:
         """Keep it."""
         self.shown.append(("show", text))
 
-    def notice(self, text: str) -> None:
+    def show_notice(self, text: str) -> None:
         """Keep it."""
         self.shown.append(("notice", text))
 
-    def error(self, text: str) -> None:
+    def show_error(self, text: str) -> None:
         """Keep it."""
         self.shown.append(("error", text))
 
@@ -128,7 +128,7 @@ class RecordingView:
 
     def show_answer(self, reader: AnswerReader) -> None:
         """Read the answer to its end."""
-        text = "".join(reader.pieces())
+        text = "".join(reader.read_pieces())
         self.shown.append(("answer", text))
 
     def clear(self) -> None:

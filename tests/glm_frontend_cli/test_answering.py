@@ -20,7 +20,7 @@ def test_answer_carries_text_reason_and_usage() -> None:
     """A whole answer ends as the model says."""
     deltas = [Delta("你", (1,)), Delta("好", (2,)), Delta("", (), "length", Usage(3, 2))]
     with AnswerReader(lambda: (delta for delta in deltas)) as reader:
-        assert "".join(reader.pieces()) == "你好"
+        assert "".join(reader.read_pieces()) == "你好"
     answer = reader.progress
     assert (answer.text, answer.finish_reason, answer.usage) == ("你好", "length", Usage(3, 2))
 
@@ -31,7 +31,7 @@ def test_ctrl_c_stops_the_answer_and_closes_the_stream(runtime: ScriptedRuntime)
     before = signal.getsignal(signal.SIGINT)
     request: Any = object()
     with AnswerReader(lambda: runtime.chat_stream(None, request)) as reader:
-        text = "".join(reader.pieces())
+        text = "".join(reader.read_pieces())
         assert reader.is_stopping
         assert runtime.closed == 1
     assert reader.progress.finish_reason is None
@@ -49,7 +49,7 @@ def test_stopped_answer_counts_its_own_tokens() -> None:
             yield Delta("", ())
 
     with AnswerReader(endless) as reader:
-        for _ in reader.pieces():
+        for _ in reader.read_pieces():
             pass
     assert reader.progress.usage.completion_tokens == 2
 
@@ -60,7 +60,7 @@ def test_leaving_early_closes_the_stream(runtime: ScriptedRuntime) -> None:
 
     def break_off() -> None:
         with AnswerReader(lambda: runtime.chat_stream(None, ChatRequest(prompt="x"))) as reader:
-            next(reader.pieces())
+            next(reader.read_pieces())
             raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
@@ -74,7 +74,7 @@ def test_errors_of_the_runtime_arrive_where_the_answer_is_shown(runtime: Scripte
     pieces: list[str] = []
     with AnswerReader(lambda: runtime.chat_stream(None, ChatRequest(prompt="x"))) as reader:
         with pytest.raises(RequestError, match="too long"):
-            pieces.extend(reader.pieces())
+            pieces.extend(reader.read_pieces())
     assert "".join(pieces) == "hello"
 
 
@@ -86,14 +86,14 @@ def test_errors_before_the_first_delta_arrive_too() -> None:
 
     with AnswerReader(refuse) as reader:
         with pytest.raises(RequestError, match="does not fit"):
-            list(reader.pieces())
+            list(reader.read_pieces())
 
 
 def test_stream_without_a_last_delta_is_the_runtimes_fault() -> None:
     """A broken promise is reported, not shown as an answer."""
     with AnswerReader(lambda: (delta for delta in [Delta("x")])) as reader:
         with pytest.raises(PluginError, match="without a finish_reason"):
-            list(reader.pieces())
+            list(reader.read_pieces())
 
 
 def test_ignored_ctrl_c_stays_ignored(runtime: ScriptedRuntime) -> None:
@@ -102,7 +102,7 @@ def test_ignored_ctrl_c_stays_ignored(runtime: ScriptedRuntime) -> None:
     try:
         with AnswerReader(lambda: runtime.chat_stream(None, ChatRequest(prompt="x"))) as reader:
             assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-            list(reader.pieces())
+            list(reader.read_pieces())
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -117,7 +117,7 @@ def test_queue_position_is_known_until_the_request_begins() -> None:
     ]
     positions = [0]
     with AnswerReader(lambda: (delta for delta in deltas)) as reader:
-        for _ in reader.pieces():
+        for _ in reader.read_pieces():
             if reader.progress.queue_position != positions[-1]:
                 positions.append(reader.progress.queue_position)
     assert positions == [0, 2, 1, 0]
@@ -147,7 +147,7 @@ def test_ctrl_c_ends_a_read_that_waits() -> None:
     """The stream is closed by the thread that shows the answer, so no delta has to come first."""
     blocked = BlockedStream()
     with AnswerReader(lambda: blocked) as reader:
-        assert "".join(reader.pieces()) == ""
+        assert "".join(reader.read_pieces()) == ""
     assert blocked.closed.is_set()
     assert reader.progress.finish_reason is None
 
@@ -184,7 +184,7 @@ def test_ctrl_c_waits_for_a_runtime_that_cannot_be_closed_from_outside() -> None
     """A generator that runs is closed at its next delta instead."""
     running = RunningGenerator()
     with AnswerReader(lambda: running) as reader:
-        list(reader.pieces())
+        list(reader.read_pieces())
     assert len(running.failures) == 1
     assert running.deltas.gi_frame is None
     assert reader.progress.finish_reason is None

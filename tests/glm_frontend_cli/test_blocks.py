@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import time
 from typing import Any
 
+import pytest
 from glm_frontend_cli._blocks import BlockStream, parse
 from glm_frontend_cli._markdown import MarkdownRenderer
 from hypothesis import given, settings, strategies as st
@@ -39,12 +41,12 @@ def test_block_is_finished_when_another_has_begun() -> None:
     stream = BlockStream()
     stream.feed("# Title\n\npara")
     assert types(stream.take_finished()) == []
-    assert types(stream.open_blocks()) == ["heading", "paragraph"]
+    assert types(stream.parse_open_blocks()) == ["heading", "paragraph"]
     stream.feed("graph\n\nnext")
     assert types(stream.take_finished()) == ["heading"]
-    assert types(stream.open_blocks()) == ["paragraph", "paragraph"]
+    assert types(stream.parse_open_blocks()) == ["paragraph", "paragraph"]
     assert types(stream.take_finished(final=True)) == ["paragraph", "paragraph"]
-    assert stream.open_blocks() == []
+    assert stream.parse_open_blocks() == []
 
 
 def test_items_of_a_list_finish_one_by_one_and_keep_counting() -> None:
@@ -79,8 +81,28 @@ def test_streamed_markdown_renders_like_the_whole(source: Any, step: Any) -> Non
         stream.feed(source[start : start + step])
         for block in stream.take_finished():
             lines += renderer.render_block(block, 39)
-        for block in stream.open_blocks():
+        for block in stream.parse_open_blocks():
             renderer.render_block(block, 39)
     for block in stream.take_finished(final=True):
         lines += renderer.render_block(block, 39)
     assert [line.plain for line in lines] == [line.plain for line in renderer.render_document(source, 39)]
+
+
+@pytest.mark.parametrize("sign", [*"[*_`<!~&\\", "[a](", "![", "**", "a_"])
+def test_parsing_takes_time_in_proportion_to_a_paragraph(sign: str) -> None:
+    """Four times as many signs of markup take about four times as long, not sixteen times."""
+    seconds = []
+    for length in (50_000, 200_000):
+        began = time.process_time()
+        parse(sign * (length // len(sign)))
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 10 * max(seconds[0], 0.1)
+
+
+def test_a_paragraph_with_too_much_markup_is_plain_text() -> None:
+    """Line by line as it is; the paragraphs around it keep their looks."""
+    heavy = "[**x" * 2500
+    before, middle, after = parse(f"**a**\n\n{heavy}\n{heavy}\n\n**b**")
+    assert [child.type for child in middle.node.children[0].children] == ["text", "softbreak", "text"]
+    for block in (before, after):
+        assert "strong" in [child.type for child in block.node.children[0].children]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from glm_frontend_cli._commands import BY_NAME, COMMANDS, parse_value, run_command
 from glm_frontend_cli._session import Session
-from glm_frontend_cli._view import Line
+from glm_frontend_cli._view import TypedLine
 
 from glm_core import RequestError, Usage
 from glm_core.conversation import Turn
@@ -66,7 +66,7 @@ def test_clear_command_forgets_and_empties_the_screen(session: Session, view: Re
 def test_exit_command_ends_the_loop(session: Session, view: RecordingView, name: str) -> None:
     """Nothing is read after it."""
     run_command(session, f"/{name}")
-    session.loop()
+    session.chat()
     assert view.prefills == []
 
 
@@ -128,7 +128,7 @@ def test_edit_command_puts_the_question_into_the_next_input_line(
     """The turn stays until the edited question is answered."""
     session.conversation.record(Turn("q", "a"))
     run_command(session, "/edit")
-    session.loop()
+    session.chat()
     assert view.prefills == ["q"]
     assert session.conversation.turns == [Turn("q", "a")]
 
@@ -284,7 +284,7 @@ def test_adapter_changes_that_cannot_be_made(
     session: Session, view: RecordingView, typed: str, said: str
 ) -> None:
     """One line says what is wrong; the chat goes on."""
-    session.handle(Line(f"/adapter {typed}"))
+    session.handle(TypedLine(f"/adapter {typed}"))
     assert view.last == ("error", said)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from glm_frontend_cli._session import Session, run
 from glm_frontend_cli._texts import Texts
-from glm_frontend_cli._view import Line
+from glm_frontend_cli._view import TypedLine
 
 from glm_core import BusyError, ClosedError, ConfigError, RequestError, Usage
 from glm_core.conversation import Turn
@@ -23,8 +23,8 @@ def test_question_is_answered_and_kept(
     session: Session, runtime: ScriptedRuntime, view: RecordingView
 ) -> None:
     """A line of text is asked with everything before it."""
-    session.handle(Line("first"))
-    session.handle(Line("  second \n"))
+    session.handle(TypedLine("first"))
+    session.handle(TypedLine("  second \n"))
     assert session.conversation.turns == [Turn("first", "hello"), Turn("second", "hello")]
     assert [message.content for message in runtime.requests[1].messages] == ["first", "hello", "second"]
     assert view.shown == [("answer", "hello"), ("answer", "hello")]
@@ -35,12 +35,12 @@ def test_failed_question_is_shown_in_one_line_and_left_out(
 ) -> None:
     """An error does not end the chat, and the question can be asked again."""
     runtime.error = RequestError("too long; shorten it")
-    session.handle(Line("q"))
+    session.handle(TypedLine("q"))
     assert view.last == ("error", "Error: too long; shorten it")
     assert session.conversation.turns == []
     assert session.conversation.unanswered == "q"
     runtime.error = None
-    session.handle(Line("/regenerate"))
+    session.handle(TypedLine("/regenerate"))
     assert session.conversation.turns == [Turn("q", "hello")]
 
 
@@ -54,46 +54,46 @@ def test_other_errors_propagate(
 
     monkeypatch.setattr(view, "show_answer", broken)
     with pytest.raises(ZeroDivisionError):
-        session.handle(Line("q"))
+        session.handle(TypedLine("q"))
 
 
 def test_words_of_the_original_work(session: Session, view: RecordingView) -> None:
     """``clear`` and ``stop`` typed alone do what they did in the original."""
-    view.lines = [Line("q"), Line(" clear "), Line("stop"), Line("never read")]
-    session.loop()
+    view.lines = [TypedLine("q"), TypedLine(" clear "), TypedLine("stop"), TypedLine("never read")]
+    session.chat()
     assert session.conversation.turns == []
-    assert view.lines == [Line("never read")]
+    assert view.lines == [TypedLine("never read")]
 
 
 def test_words_of_the_original_inside_a_sentence_are_text(session: Session, runtime: ScriptedRuntime) -> None:
     """Only alone are they commands."""
-    session.handle(Line("stop it"))
+    session.handle(TypedLine("stop it"))
     assert runtime.requests[0].messages[-1].content == "stop it"
 
 
 def test_two_slashes_send_one(session: Session, runtime: ScriptedRuntime) -> None:
     """Text that begins with a slash can be asked about."""
-    session.handle(Line("//etc/hosts 是什么？"))
+    session.handle(TypedLine("//etc/hosts 是什么？"))
     assert runtime.requests[0].messages[-1].content == "/etc/hosts 是什么？"
 
 
 def test_empty_line_does_nothing(session: Session, view: RecordingView) -> None:
     """Enter alone is not a question."""
-    session.handle(Line(" \n"))
+    session.handle(TypedLine(" \n"))
     assert view.shown == []
 
 
 def test_end_of_input_ends_the_chat(session: Session, view: RecordingView) -> None:
     """Ctrl-D is a way out."""
-    session.loop()
+    session.chat()
     assert view.prefills == [""]
 
 
 def test_edited_question_replaces_the_last_turn(session: Session, view: RecordingView) -> None:
     """What comes back from the filled input line takes the turn's place."""
     session.conversation.turns = [Turn("q1", "a1"), Turn("q2", "a2")]
-    view.lines = [Line("/edit"), Line("q2, better", from_prefill=True), Line("q3")]
-    session.loop()
+    view.lines = [TypedLine("/edit"), TypedLine("q2, better", from_prefill=True), TypedLine("q3")]
+    session.chat()
     assert session.conversation.turns == [Turn("q1", "a1"), Turn("q2, better", "hello"), Turn("q3", "hello")]
     assert view.prefills == ["", "q2", "", ""]
     assert "editing the last question" in view.statuses[1]
@@ -102,16 +102,16 @@ def test_edited_question_replaces_the_last_turn(session: Session, view: Recordin
 def test_cancelled_edit_keeps_the_last_turn(session: Session, view: RecordingView) -> None:
     """After Ctrl-C in the filled line, the next question is a new one."""
     session.conversation.turns = [Turn("q1", "a1")]
-    view.lines = [Line("/edit"), Line("q2", from_prefill=False)]
-    session.loop()
+    view.lines = [TypedLine("/edit"), TypedLine("q2", from_prefill=False)]
+    session.chat()
     assert session.conversation.turns == [Turn("q1", "a1"), Turn("q2", "hello")]
 
 
 def test_emptied_edit_keeps_the_last_turn_and_says_so(session: Session, view: RecordingView) -> None:
     """An empty line leaves everything as it was."""
     session.conversation.turns = [Turn("q1", "a1")]
-    view.lines = [Line("/edit"), Line("", from_prefill=True)]
-    session.loop()
+    view.lines = [TypedLine("/edit"), TypedLine("", from_prefill=True)]
+    session.chat()
     assert session.conversation.turns == [Turn("q1", "a1")]
     assert view.last == ("notice", "The last question was left as it was")
 
@@ -120,8 +120,8 @@ def test_edit_of_an_unanswered_question_adds_a_turn(session: Session, view: Reco
     """A failed question replaces nothing when it is asked in other words."""
     session.conversation.turns = [Turn("q1", "a1")]
     session.conversation.unanswered = "bad"
-    view.lines = [Line("/edit"), Line("good", from_prefill=True)]
-    session.loop()
+    view.lines = [TypedLine("/edit"), TypedLine("good", from_prefill=True)]
+    session.chat()
     assert session.conversation.turns == [Turn("q1", "a1"), Turn("good", "hello")]
 
 
@@ -130,14 +130,14 @@ def test_stopped_answer_stays_in_the_conversation(
 ) -> None:
     """After Ctrl-C the partial answer is kept, marked, and can be regenerated."""
     runtime.pieces, runtime.interrupt_after = ["one ", "two ", "three"], 2
-    session.handle(Line("q"))
+    session.handle(TypedLine("q"))
     (turn,) = session.conversation.turns
     assert turn == Turn("q", view.shown[0][1])
     assert turn.answer.startswith("one two ")
     assert view.last == ("notice", "Stopped. /regenerate answers again")
     assert runtime.closed == 1
     runtime.interrupt_after = None
-    session.handle(Line("/regenerate"))
+    session.handle(TypedLine("/regenerate"))
     assert session.conversation.turns == [Turn("q", "one two three")]
 
 
@@ -146,7 +146,7 @@ def test_answer_stopped_before_its_first_word_is_left_out(
 ) -> None:
     """Nothing to keep: the question waits for /regenerate."""
     runtime.pieces, runtime.interrupt_after = [""], 0
-    session.handle(Line("q"))
+    session.handle(TypedLine("q"))
     assert session.conversation.turns == []
     assert session.conversation.unanswered == "q"
     assert view.last[1].startswith("Stopped before the first word")
@@ -155,7 +155,7 @@ def test_answer_stopped_before_its_first_word_is_left_out(
 def test_notices_follow_the_answer(session: Session, runtime: ScriptedRuntime, view: RecordingView) -> None:
     """Left-out messages, the length limit and an empty answer are told."""
     runtime.usage, runtime.finish_reason = Usage(dropped_messages=4), "length"
-    session.handle(Line("q"))
+    session.handle(TypedLine("q"))
     assert view.shown[-2:] == [
         (
             "notice",
@@ -164,36 +164,38 @@ def test_notices_follow_the_answer(session: Session, runtime: ScriptedRuntime, v
         ("notice", "The conversation is too long; the oldest messages were left out: 4"),
     ]
     runtime.usage, runtime.finish_reason, runtime.pieces = Usage(), "stop", []
-    session.handle(Line("q"))
+    session.handle(TypedLine("q"))
     assert view.last == ("notice", "(the model's answer is empty)")
 
 
 def test_status_shows_model_adapter_turns_and_speed(session: Session, runtime: ScriptedRuntime) -> None:
     """The toolbar's line grows with what there is to say."""
-    assert session.status() == "scripted · turns: 0"
+    assert session.describe_status() == "scripted · turns: 0"
     runtime.adapters = ("law",)
     session.conversation.adapter = "law"
     runtime.usage = Usage(completion_tokens=11, decode_seconds=2.0)
-    session.handle(Line("q"))
-    assert session.status() == "scripted · adapter law · turns: 1 · 11 tokens · 5.0 tokens/s"
+    session.handle(TypedLine("q"))
+    assert session.describe_status() == "scripted · adapter law · turns: 1 · 11 tokens · 5.0 tokens/s"
     runtime.usage = Usage(501, 11, time_to_first_token=1.25, decode_seconds=2.0)
-    session.handle(Line("q"))
-    assert session.status(editing=True) == (
+    session.handle(TypedLine("q"))
+    assert session.describe_status(editing=True) == (
         "editing the last question, Ctrl-C to leave it as it was · scripted · adapter law · turns: 2 · "
         "11 tokens · 5.0 tokens/s · first token 1.25 s · context 25%"
     )
     session.conversation.change("max_length", 1024)
-    assert session.status().endswith("context 50%")
-    session.handle(Line("clear"))
-    assert session.status() == "scripted · adapter law · turns: 0"
+    assert session.describe_status().endswith("context 50%")
+    session.handle(TypedLine("clear"))
+    assert session.describe_status() == "scripted · adapter law · turns: 0"
 
 
 def test_status_ends_with_what_the_model_computes_on(session: Session, runtime: ScriptedRuntime) -> None:
     """Device and dtype come last, where a narrow terminal drops them first."""
     runtime.devices, runtime.dtype = ("cuda:0", "cuda:1"), "float16"
     runtime.usage = Usage(completion_tokens=11, decode_seconds=2.0)
-    session.handle(Line("q"))
-    assert session.status() == "scripted · turns: 1 · 11 tokens · 5.0 tokens/s · cuda:0, cuda:1 float16"
+    session.handle(TypedLine("q"))
+    assert (
+        session.describe_status() == "scripted · turns: 1 · 11 tokens · 5.0 tokens/s · cuda:0, cuda:1 float16"
+    )
 
 
 def run_plain(
@@ -301,7 +303,7 @@ def test_run_passes_on_that_the_reader_has_gone(
     """``| head`` closes the pipe; the answer is cancelled, and the command says so and sets its status."""
 
     class ClosedPipe(io.StringIO):
-        def write(self, text: Any) -> None:  # type: ignore[override]
+        def write(self, text: str) -> int:
             raise BrokenPipeError
 
     monkeypatch.setattr(sys, "stdin", io.StringIO("q1\nq2\n"))
@@ -322,7 +324,7 @@ def test_piped_ctrl_c_ends_the_program(monkeypatch: pytest.MonkeyPatch, runtime:
 def test_adapter_error_is_shown_like_any_other(session: Session, view: RecordingView) -> None:
     """An adapter that went away is one line, too."""
     session.conversation.adapter = "gone"
-    session.handle(Line("q"))
+    session.handle(TypedLine("q"))
     assert view.last == ("error", "Error: adapter 'gone' is not loaded; loaded are: none")
 
 
@@ -353,11 +355,11 @@ def test_busy_model_is_one_sentence_and_the_question_waits(
     """The chat lives on and /regenerate asks what could not be asked."""
     session.say = Texts(language)
     runtime.refusal = BusyError("65 requests are running or waiting")
-    session.handle(Line("q"))
+    session.handle(TypedLine("q"))
     assert view.shown == [("error", sentence)]
     assert session.conversation.turns == []
     runtime.refusal = None
-    session.handle(Line("/regenerate"))
+    session.handle(TypedLine("/regenerate"))
     assert session.conversation.turns == [Turn("q", "hello")]
 
 
@@ -378,8 +380,8 @@ def test_trimmed_history_is_noticed_once_per_answer(
     """Each answer whose history was trimmed says so once, in the user's language."""
     session.say = Texts(language)
     runtime.usage = Usage(dropped_messages=4)
-    session.handle(Line("q"))
-    session.handle(Line("q"))
+    session.handle(TypedLine("q"))
+    session.handle(TypedLine("q"))
     assert view.shown == [("answer", "hello"), ("notice", sentence)] * 2
 
 
@@ -402,11 +404,11 @@ def test_words_of_other_chats_quit_where_a_person_types(
     session: Session, runtime: ScriptedRuntime, view: RecordingView, word: str
 ) -> None:
     """In a pipe they are questions like any other."""
-    view.lines = [Line(word), Line("never read")]
-    session.loop()
-    assert view.lines == [Line("never read")]
+    view.lines = [TypedLine(word), TypedLine("never read")]
+    session.chat()
+    assert view.lines == [TypedLine("never read")]
     view.can_prefill, session._running = False, True
-    session.handle(Line(word))
+    session.handle(TypedLine(word))
     assert runtime.requests[0].messages[-1].content == word
 
 
@@ -416,7 +418,7 @@ def test_slash_of_a_chinese_keyboard_is_a_slash(
 ) -> None:
     """Before the name of a command; other text that begins so is a question."""
     session.conversation.record(Turn("q", "a"))
-    session.handle(Line(line))
+    session.handle(TypedLine(line))
     assert session.conversation.turns == []
-    session.handle(Line("、是什么标点"))
+    session.handle(TypedLine("、是什么标点"))
     assert runtime.requests[0].messages[-1].content == "、是什么标点"

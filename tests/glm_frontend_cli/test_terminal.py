@@ -16,7 +16,7 @@ import pytest
 from glm_frontend_cli._session import Session
 from glm_frontend_cli._terminal import TerminalView, _fit_status, _hide_keys
 from glm_frontend_cli._texts import Texts
-from glm_frontend_cli._view import Line
+from glm_frontend_cli._view import TypedLine
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
@@ -68,7 +68,7 @@ def keyboard() -> Iterator[Any]:
 
 def test_enter_sends_the_line(keyboard: Any) -> None:
     """One line, as typed."""
-    assert keyboard.typed("你好 world\r") == Line("你好 world")
+    assert keyboard.typed("你好 world\r") == TypedLine("你好 world")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_enter_sends_the_line(keyboard: Any) -> None:
 )
 def test_several_lines_are_one_question(keyboard: Any, keys: str) -> None:
     """Alt-Enter, Ctrl-J, a backslash before Enter, and a paste make new lines."""
-    assert keyboard.typed(keys) == Line("first\nsecond")
+    assert keyboard.typed(keys) == TypedLine("first\nsecond")
 
 
 def test_ctrl_d_ends_the_chat(keyboard: Any) -> None:
@@ -93,32 +93,34 @@ def test_ctrl_d_ends_the_chat(keyboard: Any) -> None:
 
 def test_ctrl_c_clears_the_line(keyboard: Any) -> None:
     """What was typed is dropped, and typing goes on."""
-    assert keyboard.typed("wrong\x03right\r") == Line("right")
+    assert keyboard.typed("wrong\x03right\r") == TypedLine("right")
 
 
 def test_ctrl_c_twice_quits(keyboard: Any) -> None:
     """In a row; typing in between calls it off."""
     assert keyboard.typed("wrong\x03\x03") is None
-    assert keyboard.typed("\x03a\x03b\r") == Line("b")
+    assert keyboard.typed("\x03a\x03b\r") == TypedLine("b")
 
 
 def test_ctrl_c_hint_is_in_the_toolbar(keyboard: Any) -> None:
     """After the first Ctrl-C the toolbar says what the second one does."""
     keyboard.view._status = "status"
-    assert keyboard.view._toolbar() == [("", "status")]
-    assert keyboard.view._placeholder() == [("class:placeholder", "Ask something, or /help")]
+    assert keyboard.view._make_toolbar() == [("", "status")]
+    assert keyboard.view._make_placeholder() == [("class:placeholder", "Ask something, or /help")]
     keyboard.view._keys.about_to_quit = True
-    assert keyboard.view._toolbar()[0][1] == "Press Ctrl-C again to quit"
+    assert keyboard.view._make_toolbar()[0][1] == "Press Ctrl-C again to quit"
 
 
 def test_prefilled_line_can_be_edited(keyboard: Any) -> None:
     """The question is in the line, the cursor at its end."""
-    assert keyboard.typed(", please\r", prefill="question") == Line("question, please", from_prefill=True)
+    assert keyboard.typed(", please\r", prefill="question") == TypedLine(
+        "question, please", from_prefill=True
+    )
 
 
 def test_cleared_prefill_is_told(keyboard: Any) -> None:
     """After Ctrl-C a line is not an edit any more."""
-    assert keyboard.typed("\x03new\r", prefill="question") == Line("new", from_prefill=False)
+    assert keyboard.typed("\x03new\r", prefill="question") == TypedLine("new", from_prefill=False)
 
 
 def test_history_is_a_key_away() -> None:
@@ -126,14 +128,14 @@ def test_history_is_a_key_away() -> None:
     with create_pipe_input() as pipe:
         keyboard = Keyboard(pipe)
         keyboard.typed("before\r")
-        assert keyboard.typed("\x1b[A\r") == Line("before")
+        assert keyboard.typed("\x1b[A\r") == TypedLine("before")
 
 
 def test_answer_is_painted_as_markdown(keyboard: Any, runtime: ScriptedRuntime) -> None:
     """Markup becomes looks; what the model hides in control characters does not work."""
     runtime.pieces = ["**bo", "ld** [red]x[/red]\x1b[2J\n\n- it", "em"]
     session = Session(runtime.model, Conversation(), keyboard.view, Texts("en"))
-    session.handle(Line("q"))
+    session.handle(TypedLine("q"))
     printed = keyboard.printed.getvalue()
     assert "[red]x[/red][2J" in printed
     assert "• item" in printed
@@ -144,7 +146,7 @@ def test_ctrl_c_during_a_painted_answer_keeps_what_came(keyboard: Any, runtime: 
     """The answer is marked as stopped and its stream is closed."""
     runtime.pieces, runtime.interrupt_after = ["one", " two"], 1
     session = Session(runtime.model, Conversation(), keyboard.view, Texts("zh"))
-    session.handle(Line("q"))
+    session.handle(TypedLine("q"))
     assert runtime.closed == 1
     assert "已停止" in keyboard.printed.getvalue()
 
@@ -153,7 +155,7 @@ def test_whole_chat_over_the_keyboard(keyboard: Any, runtime: ScriptedRuntime) -
     """Question, command and farewell, key by key."""
     keyboard.pipe.send_text("hi\r/undo\r\x04")
     session = Session(runtime.model, Conversation(), keyboard.view, Texts("en"))
-    session.loop()
+    session.chat()
     printed = keyboard.printed.getvalue()
     assert "hello" in printed
     assert "Taken back: hi" in printed
@@ -196,27 +198,27 @@ def test_clear_empties_the_screen(keyboard: Any) -> None:
 
 def test_long_paste_is_a_mark_in_the_line_and_whole_in_the_question(keyboard: Any) -> None:
     """Two hundred lines do not fill the screen, and every one of them is sent."""
-    assert keyboard.typed(f"sum up {ENTER_PASTE}, please\r") == Line(f"sum up {PASTE}, please")
+    assert keyboard.typed(f"sum up {ENTER_PASTE}, please\r") == TypedLine(f"sum up {PASTE}, please")
     assert keyboard.view._prompt.history.get_strings()[-1] == "sum up [paste 1: 200 lines], please"
 
 
 def test_backspace_takes_back_a_paste_at_once(keyboard: Any) -> None:
     """A mark is one thing; letters go one by one."""
-    assert keyboard.typed(f"a{ENTER_PASTE}bc\x7f\x7f\x7f!\r") == Line("a!")
+    assert keyboard.typed(f"a{ENTER_PASTE}bc\x7f\x7f\x7f!\r") == TypedLine("a!")
 
 
 def test_history_search_finds_takes_and_is_left(keyboard: Any) -> None:
     """Enter takes what Ctrl-R found and sends it only when pressed again; Ctrl-C ends the search alone."""
     keyboard.typed("one question\r")
     keyboard.typed("two questions\r")
-    assert keyboard.typed("\x12one\r\r") == Line("one question")
-    assert keyboard.typed("kept\x12one\x03\r") == Line("kept")
+    assert keyboard.typed("\x12one\r\r") == TypedLine("one question")
+    assert keyboard.typed("kept\x12one\x03\r") == TypedLine("kept")
 
 
 def test_search_calls_quitting_off(keyboard: Any) -> None:
     """Between two Ctrl-C that are to quit, nothing else is pressed."""
     keyboard.typed("one question\r")
-    assert keyboard.typed("\x03\x12one\x03\x03b\r") == Line("b")
+    assert keyboard.typed("\x03\x12one\x03\x03b\r") == TypedLine("b")
 
 
 def test_status_loses_its_last_parts_where_there_is_no_room() -> None:
@@ -249,7 +251,7 @@ def test_queue_position_is_shown_and_gone_afterwards(
         keyboard = Keyboard(pipe, language)
         runtime.queue, runtime.pieces = (2, 0), ("done",)
         session = Session(runtime.model, Conversation(), keyboard.view, Texts(language))
-        session.handle(Line("q"))
+        session.handle(TypedLine("q"))
     printed = keyboard.printed.getvalue()
     assert printed.index(queued) < printed.index(thinking) < printed.index("done")
     screen = pyte.Screen(60, 20)
@@ -262,7 +264,7 @@ def test_speed_stands_below_the_text_while_it_comes(keyboard: Any, runtime: Scri
     """It is painted over, and the finished answer stands alone."""
     runtime.pieces = ("one ", "two")
     session = Session(runtime.model, Conversation(), keyboard.view, Texts("en"))
-    session.handle(Line("q"))
+    session.handle(TypedLine("q"))
     printed = keyboard.printed.getvalue()
     assert "1 tokens · 0.0 tokens/s (Ctrl-C stops)" in printed
     screen = pyte.Screen(60, 20)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from glm_frontend_cli._session import Session
 from glm_frontend_cli._texts import Texts
-from glm_frontend_cli._view import Line, PlainView
+from glm_frontend_cli._view import PlainView, TypedLine
 from glm_testing import make_host, null_backend
 
 from glm_core import RequestError
@@ -31,7 +31,7 @@ class FlushCounter(io.StringIO):
 def plain_chat(model: Any, typed: Any, say: Texts) -> tuple[FlushCounter, io.StringIO]:
     """Chat over text streams; stdout and stderr."""
     out, err = FlushCounter(), io.StringIO()
-    Session(model, Conversation(), PlainView(io.StringIO(typed), out, err), say).loop()
+    Session(model, Conversation(), PlainView(io.StringIO(typed), out, err), say).chat()
     return out, err
 
 
@@ -82,7 +82,7 @@ def test_plain_input_survives_invalid_utf8(runtime: ScriptedRuntime, say: Texts)
     """Bytes that are no text become replacement characters; a byte order mark is dropped."""
     stdin = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfa \xff b\n"), encoding="utf-8")
     view = PlainView(stdin, io.StringIO(), io.StringIO())
-    assert view.read("", "") == Line("a \ufffd b\n")
+    assert view.read("", "") == TypedLine("a \ufffd b\n")
 
 
 def test_plain_output_survives_a_narrow_encoding(runtime: ScriptedRuntime, say: Texts) -> None:
@@ -90,7 +90,7 @@ def test_plain_output_survives_a_narrow_encoding(runtime: ScriptedRuntime, say: 
     raw = io.BytesIO()
     stdout = io.TextIOWrapper(raw, encoding="gbk")
     runtime.pieces = ["好👍"]
-    Session(runtime.model, Conversation(), PlainView(io.StringIO("q\n"), stdout, io.StringIO()), say).loop()
+    Session(runtime.model, Conversation(), PlainView(io.StringIO("q\n"), stdout, io.StringIO()), say).chat()
     assert raw.getvalue().decode("gbk") == "好?\n"
 
 
@@ -103,7 +103,7 @@ def test_plain_person_gets_a_prompt_on_stderr() -> None:
 
     out, err = io.StringIO(), io.StringIO()
     view = PlainView(Terminal("q\n"), out, err)
-    assert view.read("", "") == Line("q\n")
+    assert view.read("", "") == TypedLine("q\n")
     assert view.read("", "") is None
     assert (out.getvalue(), err.getvalue()) == ("", "> > ")
 

@@ -6,16 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from glm_frontend_web import _api
+from glm_frontend_web._work import PageWork
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from glm_core import PluginError
+from glm_core import ChatModel, PluginError
 
 
 def answering(text: Any, **more: Any) -> Starlette:
@@ -41,12 +42,34 @@ def answering(text: Any, **more: Any) -> Starlette:
         ("GET", "/metrics", "api"),
         ("GET", "/healthy", "page"),
         ("POST", "/gradio_api/queue/join", "page"),
+        ("GET", "/v1/models/", "api"),
+        ("GET", "//v1//models", "api"),
+        ("POST", "//", "api"),
+        ("GET", "/health/", "api"),
     ],
 )
 def test_each_request_goes_where_it_belongs(method: str, path: str, who: str) -> None:
     """The API has its own paths and the original's POST /; everything else is the page's."""
-    client = TestClient(_api.Beside(answering("page"), answering("api")))
-    assert client.request(method, path).text == who
+    client = TestClient(_api.ApiDispatcher(answering("page"), answering("api"), PageWork()))
+    assert client.request(method, f"http://testserver{path}").text == who
+
+
+def test_a_proxy_may_serve_both_under_a_path() -> None:
+    """Whether or not it takes the prefix away."""
+    client = TestClient(_api.ApiDispatcher(answering("page"), answering("api"), PageWork(), "/chat"))
+    assert client.get("/chat/v1/models").text == client.get("/v1/models").text == "api"
+    assert client.get("/chat/").text == "page"
+
+
+def test_a_server_that_stops_takes_no_new_requests() -> None:
+    """The API refuses questions in its own words, and still says how it is."""
+    work = PageWork()
+    client = TestClient(_api.ApiDispatcher(answering("page"), answering("api"), work))
+    work.begin_draining()
+    refused = client.post("/v1/chat/completions")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stopping")
+    assert client.get("/health").text == "api"
+    assert work.is_idle()
 
 
 def test_the_api_is_started_and_stopped_with_the_page() -> None:
@@ -59,7 +82,7 @@ def test_the_api_is_started_and_stopped_with_the_page() -> None:
         yield
         events.append("stop")
 
-    with TestClient(_api.Beside(answering("page"), answering("api", lifespan=life))):
+    with TestClient(_api.ApiDispatcher(answering("page"), answering("api", lifespan=life), PageWork())):
         assert events == ["start"]
     assert events == ["start", "stop"]
 
@@ -101,11 +124,11 @@ def test_the_api_is_made_of_the_same_model(monkeypatch: pytest.MonkeyPatch) -> N
         return "app"
 
     entry_points(monkeypatch, SimpleNamespace(value="somewhere:app", load=lambda: factory))
-    found = _api.find_api()
-    assert _api.make_api(found, "model", api_key="k", allowed_hosts=("a",)) == "app"  # type: ignore[arg-type]
+    found, model = _api.find_api(), cast(ChatModel, "model")
+    assert _api.make_api(found, model, api_key="k", allowed_hosts=("a",)) == "app"
     assert seen == {"model": "model", "api_key": "k", "allowed_hosts": ("a",)}
     with pytest.raises(PluginError, match="does not fit this version"):
-        _api.make_api(lambda model: None, "model", api_key=None, allowed_hosts=None)  # type: ignore[arg-type]
+        _api.make_api(lambda model: None, model, api_key=None, allowed_hosts=None)
 
 
 def test_the_api_is_told_of_a_folder_of_adapters_where_there_is_one() -> None:
@@ -116,12 +139,13 @@ def test_the_api_is_told_of_a_folder_of_adapters_where_there_is_one() -> None:
         seen.update(more)
         return "app"
 
-    _api.make_api(factory, "model", api_key="k", allowed_hosts=None, adapters_dir="/srv/adapters")  # type: ignore[arg-type]
+    model = cast(ChatModel, "model")
+    _api.make_api(factory, model, api_key="k", allowed_hosts=None, adapters_dir="/srv/adapters")
     assert seen["adapters_dir"] == "/srv/adapters"
     with pytest.raises(PluginError, match=r"does not fit this version .*adapters_dir"):
         _api.make_api(
             lambda model, api_key, allowed_hosts: "app",
-            "m",  # type: ignore[arg-type]
+            model,
             api_key="k",
             allowed_hosts=None,
             adapters_dir="/x",

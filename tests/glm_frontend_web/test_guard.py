@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from glm_frontend_web._guard import Guard, build_policy
+from glm_frontend_web._guard import build_policy, guard_page
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+OPEN = SimpleNamespace(auth=None)  # what the guard asks gradio: whether visitors must log in
 PAGE = '<script src="/a.js"></script><script>first()</script><script type="module">second()</script>'
 
 
@@ -39,7 +41,7 @@ def app() -> Starlette:
 
 def test_a_page_runs_its_own_scripts_and_no_others(app: Any) -> None:
     """The policy names each inline script by its hash, forbids handlers, and allows this server only."""
-    response = TestClient(Guard(app)).get("/")
+    response = TestClient(guard_page(app, OPEN)).get("/")
     rules = dict(rule.split(" ", 1) for rule in response.headers["content-security-policy"].split("; "))
     assert response.text == PAGE
     assert rules["script-src"] == f"'self' 'unsafe-eval' {digest('first()')} {digest('second()')}"
@@ -51,11 +53,11 @@ def test_a_page_runs_its_own_scripts_and_no_others(app: Any) -> None:
 
 def test_other_responses_pass_unchanged(app: Any) -> None:
     """Only HTML has a policy; nothing is guessed from content."""
-    response = TestClient(Guard(app)).get("/text")
+    response = TestClient(guard_page(app, OPEN)).get("/text")
     assert response.text == "hello"
     assert "content-security-policy" not in response.headers
     assert response.headers["x-content-type-options"] == "nosniff"
-    assert TestClient(Guard(app)).get("/whole").text == "<p>x</p>"
+    assert TestClient(guard_page(app, OPEN)).get("/whole").text == "<p>x</p>"
 
 
 def test_a_page_without_scripts_allows_none() -> None:
@@ -70,15 +72,15 @@ def test_a_page_without_scripts_allows_none() -> None:
         ("127.0.0.1", 200),
         ("LOCALHOST", 200),
         ("[::1]:7860", 200),
-        ("evil.example", 400),
-        ("localhost.evil.example:7860", 400),
-        ("", 400),
+        ("evil.example", 403),
+        ("localhost.evil.example:7860", 403),
+        ("", 403),
     ],
 )
 def test_only_known_names_are_answered(app: Any, host: str, status: int) -> None:
     """A site that points its own name at this machine gets nothing, and a person learns what to do."""
-    client = TestClient(Guard(app, ["localhost", "127.0.0.1", "[::1]"]))
+    client = TestClient(guard_page(app, OPEN, ["localhost", "127.0.0.1", "[::1]"]))
     response = client.get("/text", headers={"host": host})
     assert response.status_code == status
-    if status == 400:
+    if status == 403:
         assert "--allowed-hosts" in response.text

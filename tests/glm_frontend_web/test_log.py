@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from glm_frontend_web._log import Log
+from glm_frontend_web._log import ConversationLog
 from glm_frontend_web._texts import SAY
 
 from glm_core.conversation import Turn
@@ -14,7 +14,7 @@ TURNS = [Turn("a <b>", "A **x**"), Turn("b", "")]
 
 def test_each_turn_is_one_piece_with_its_actions() -> None:
     """Every turn can be copied, edited and deleted; only the last can be answered again."""
-    first, last = Log(SAY["en"], demo=False).render(TURNS)
+    first, last = ConversationLog(SAY["en"], demo=False).render(TURNS)
     assert "a &lt;b&gt;" in first
     assert "<strong>x</strong>" in first
     assert 'data-action="retry"' not in first
@@ -27,14 +27,14 @@ def test_each_turn_is_one_piece_with_its_actions() -> None:
 
 def test_every_button_has_a_name_and_icons_are_silent() -> None:
     """Screen readers get a label for each button and skip the drawings."""
-    html = "".join(Log(SAY["zh"], demo=False).render(TURNS))
+    html = "".join(ConversationLog(SAY["zh"], demo=False).render(TURNS))
     assert html.count("<button") == html.count("aria-label=") - html.count("<article") == 9
     assert html.count("<svg") == html.count('aria-hidden="true"') == 9
 
 
 def test_an_answer_in_the_making_has_no_actions_and_is_marked_busy() -> None:
     """While an answer comes nothing can be done to it, and earlier turns stay as they are."""
-    log = Log(SAY["en"], demo=False)
+    log = ConversationLog(SAY["en"], demo=False)
     pieces = log.render_growing(TURNS[:1], "now?", "so far")
     assert len(pieces) == 2
     assert 'aria-busy="true"' in pieces[-1]
@@ -46,15 +46,15 @@ def test_an_answer_in_the_making_has_no_actions_and_is_marked_busy() -> None:
 
 def test_an_empty_conversation_welcomes_with_examples() -> None:
     """The welcome has four questions; the demo model says what it is."""
-    (welcome,) = Log(SAY["en"], demo=False).render([])
+    (welcome,) = ConversationLog(SAY["en"], demo=False).render([])
     assert welcome.count('data-action="example_select"') == 4
     assert "demo model" not in welcome
-    assert "demo model" in Log(SAY["en"], demo=True).render([])[0]
+    assert "demo model" in ConversationLog(SAY["en"], demo=True).render([])[0]
 
 
 def test_a_copy_shares_nothing() -> None:
     """Gradio copies the session's first state for every visitor; the copies render for themselves."""
-    log = Log(SAY["zh"], demo=True)
+    log = ConversationLog(SAY["zh"], demo=True)
     twin = copy.deepcopy(log)
     assert twin is not log
     assert twin.render([]) == log.render([])

@@ -6,13 +6,13 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from glm_frontend_web._markdown import MarkdownRenderer
+from glm_frontend_web._markdown import HtmlRenderer
 from glm_frontend_web._math import MAX_LENGTH, to_mathml
 from glm_frontend_web._texts import SAY
 from hypothesis import given, strategies as st
 from web_payloads import PAYLOADS
 
-render = MarkdownRenderer(SAY["en"])
+render = HtmlRenderer(SAY["en"])
 
 ALLOWED = {
     *(

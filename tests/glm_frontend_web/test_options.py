@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
-from glm_frontend_web._options import Options, find_port
+from glm_frontend_web._options import WebOptions
 
 from glm_core import ConfigError
 
 
-def parse(**options: Any) -> Options:
+def parse(**options: Any) -> WebOptions:
     """Options without the environment of whoever runs the tests."""
-    return Options.parse(options, environ={})
+    return WebOptions.parse(options, environ={})
 
 
 def test_by_default_the_page_is_for_this_machine_only() -> None:
@@ -57,7 +56,7 @@ def test_a_folder_of_adapters_is_for_an_api_with_a_key(tmp_path: Path) -> None:
 
 def test_secrets_may_come_from_the_environment_and_are_never_shown() -> None:
     """GLM_WEB_AUTH and GLM_API_KEY; neither is part of what is printed."""
-    options = Options.parse({}, environ={"GLM_WEB_AUTH": "ann:pass:word", "GLM_API_KEY": "keykey"})
+    options = WebOptions.parse({}, environ={"GLM_WEB_AUTH": "ann:pass:word", "GLM_API_KEY": "keykey"})
     assert options.auth == ("ann", "pass:word")
     assert options.api_key == "keykey"
     assert "pass" not in repr(options)
@@ -98,21 +97,3 @@ def test_a_page_that_is_meant_for_others_answers_to_any_name_unless_told() -> No
         "b.org",
     )
     assert "a.org" in parse(allowed_hosts="a.org").allowed_hosts
-
-
-def test_a_busy_port_is_one_sentence() -> None:
-    """The port, the address, and what to do."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"port {port} on 127.0.0.1 cannot be used .* --port"):
-            find_port("127.0.0.1", port)
-    assert find_port("127.0.0.1", port) == port
-
-
-def test_port_0_is_a_free_one_and_foreign_addresses_are_refused() -> None:
-    """0 gives a real port number; an address that is not this machine's is an error."""
-    assert 0 < find_port("localhost", 0) < 65536
-    with pytest.raises(ConfigError, match=r"on 192\.0\.2\.1 cannot be used"):
-        find_port("192.0.2.1", 7860)

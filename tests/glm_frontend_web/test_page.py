@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from glm_frontend_web._page import (
@@ -17,7 +18,7 @@ from glm_frontend_web._settings import PageSettings
 from glm_frontend_web._texts import SAY
 from web_support import ScriptedRuntime
 
-from glm_core import ModelInfo, Sampling
+from glm_core import ChatModel, ModelInfo, Sampling
 
 
 @pytest.mark.parametrize(
@@ -51,8 +52,8 @@ def test_header_says_what_answers_and_on_what() -> None:
     assert "6.2B parameters · 2048 tokens of context · 12.4 GB of weights · cpu bfloat16<" in header
     assert " · cpu bfloat16<" in build_labels(runtime.model, SAY["zh"])["header"]["value"]
     silent = ModelInfo("<b>", "f", 0, 16, Sampling())
-    model = SimpleNamespace(info=silent, load=None)
-    header = build_labels(model, SAY["en"])["header"]["value"]  # type: ignore[arg-type]
+    model = cast(ChatModel, SimpleNamespace(info=silent, load=None))
+    header = build_labels(model, SAY["en"])["header"]["value"]
     assert header.endswith("16 tokens of context</p>")
 
 

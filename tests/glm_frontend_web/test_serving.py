@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from child_process import ChildProcess, start_glm
-from glm_frontend_web._options import find_port
 from glm_frontend_web._serving import run
+from glm_http.server import bind
 from tiny_adapters import write_adapter
 from web_support import site
 
@@ -27,7 +27,9 @@ def url_of(process: ChildProcess) -> str:
     return process.wait_for(r" at (http://\S+)")[1]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["ctrl-c", "terminate", "hang-up"]
+)
 def test_the_command_serves_until_it_is_stopped(how: Any) -> None:
     """It prints the address, answers there with a safe page, and ends cleanly, without a traceback."""
     dead = "http://127.0.0.1:9"
@@ -73,7 +75,7 @@ def test_a_busy_port_is_told_before_the_model_is_opened() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(ConfigError, match="cannot be used"):
+        with pytest.raises(ConfigError, match="is in use.*--port"):
             run(open_model, {"port": taken.getsockname()[1]})
 
 
@@ -121,7 +123,7 @@ def test_adapters_are_changed_through_the_api_beside_the_page(tmp_path: Path) ->
 def test_the_page_can_listen_on_ipv6() -> None:
     """The address is written with brackets, and is answered to."""
     try:
-        find_port("::1", 0)
+        bind("::1", 0).close()
     except ConfigError:
         pytest.skip("this machine has no IPv6 loopback")
     with site(options={"host": "::1"}) as there:

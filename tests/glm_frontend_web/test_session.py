@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from glm_frontend_web._log import Log
-from glm_frontend_web._session import Session, answer, question_at
+from glm_frontend_web._log import ConversationLog
+from glm_frontend_web._session import WindowState, answer, get_question
 from glm_frontend_web._settings import PageSettings
 from glm_frontend_web._texts import SAY
 from web_support import Script, ScriptedRuntime
@@ -20,9 +20,9 @@ EN = SAY["en"]
 
 
 @pytest.fixture
-def session() -> Session:
+def session() -> WindowState:
     """A visitor with one turn behind them."""
-    return Session(EN, Log(EN, demo=False), Conversation([Turn("old", "OLD")]))
+    return WindowState(EN, ConversationLog(EN, demo=False), Conversation([Turn("old", "OLD")]))
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def runtime() -> ScriptedRuntime:
     return ScriptedRuntime()
 
 
-def ask(runtime: ScriptedRuntime, session: Session, question: Any, **more: Any) -> Any:
+def ask(runtime: ScriptedRuntime, session: WindowState, question: Any, **more: Any) -> Any:
     """Everything that is shown of one answer."""
 
     async def progress() -> Any:
@@ -43,7 +43,7 @@ def ask(runtime: ScriptedRuntime, session: Session, question: Any, **more: Any) 
     return asyncio.run(progress())
 
 
-def test_an_answer_is_recorded_and_its_facts_are_told(session: Session, runtime: ScriptedRuntime) -> None:
+def test_an_answer_is_recorded_and_its_facts_are_told(session: WindowState, runtime: ScriptedRuntime) -> None:
     """The first thing shown is the question, the last the whole turn with its usage."""
     shown = ask(runtime, session, runtime.script("q", Script(("a ", "b"))))
     assert "Thinking" in shown[0].pieces[-1]
@@ -64,7 +64,7 @@ def test_an_answer_is_recorded_and_its_facts_are_told(session: Session, runtime:
     ids=["busy", "refused", "late"],
 )
 def test_a_failure_gives_the_question_back(
-    session: Session, runtime: ScriptedRuntime, script: Any, said: str
+    session: WindowState, runtime: ScriptedRuntime, script: Any, said: str
 ) -> None:
     """Nothing is recorded, and the question returns to the box."""
     last = ask(runtime, session, runtime.script("q", script))[-1]
@@ -74,7 +74,7 @@ def test_a_failure_gives_the_question_back(
 
 
 def test_a_failure_while_answering_again_gives_nothing_back(
-    session: Session, runtime: ScriptedRuntime
+    session: WindowState, runtime: ScriptedRuntime
 ) -> None:
     """The question stands in the conversation already, with its old answer."""
     question = runtime.script("old", Script(refusal=BusyError("full")))
@@ -83,7 +83,7 @@ def test_a_failure_while_answering_again_gives_nothing_back(
     assert "OLD" in last.pieces[-1]
 
 
-def test_an_edit_that_fails_goes_on(session: Session, runtime: ScriptedRuntime) -> None:
+def test_an_edit_that_fails_goes_on(session: WindowState, runtime: ScriptedRuntime) -> None:
     """After a failure the visitor is still editing; after a success no longer."""
     session.editing = 0
     ask(runtime, session, runtime.script("new", Script(refusal=BusyError("full"))), at=0)
@@ -95,7 +95,7 @@ def test_an_edit_that_fails_goes_on(session: Session, runtime: ScriptedRuntime) 
 
 
 def test_our_own_faults_are_logged_and_not_shown(
-    session: Session, runtime: ScriptedRuntime, caplog: pytest.LogCaptureFixture
+    session: WindowState, runtime: ScriptedRuntime, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A fault inside gives one sentence to the visitor and the trace to the operator."""
 
@@ -110,15 +110,15 @@ def test_our_own_faults_are_logged_and_not_shown(
 
 
 @pytest.mark.parametrize("index", [-1, 1, None, "0", 0.0, True, [0]])
-def test_an_index_from_a_browser_may_be_anything(session: Session, index: Any) -> None:
+def test_an_index_from_a_browser_may_be_anything(session: WindowState, index: Any) -> None:
     """Whatever is no index of a turn is refused."""
-    assert question_at(session.conversation, 0) == "old"
+    assert get_question(session.conversation, 0) == "old"
     with pytest.raises(RequestError, match="no turn"):
-        question_at(session.conversation, index)
+        get_question(session.conversation, index)
 
 
 def test_a_wrong_setting_is_told_and_gives_the_question_back(
-    session: Session, runtime: ScriptedRuntime
+    session: WindowState, runtime: ScriptedRuntime
 ) -> None:
     """A browser may send anything for a slider; the conversation stays as it was."""
 

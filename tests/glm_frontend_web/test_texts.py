@@ -51,6 +51,6 @@ def test_every_text_asked_for_exists_and_every_text_is_used() -> None:
 
 def test_examples_suit_the_model_and_the_language() -> None:
     """The demo model is asked about this software, every other one about ordinary things."""
-    assert SAY["zh"].examples(demo=True) != SAY["zh"].examples(demo=False)
-    assert "How do I quantise a model?" in SAY["en"].examples(demo=True)
-    assert len(SAY["en"].examples(demo=False)) == len(SAY["zh"].examples(demo=False)) == 4
+    assert SAY["zh"].list_examples(demo=True) != SAY["zh"].list_examples(demo=False)
+    assert "How do I quantise a model?" in SAY["en"].list_examples(demo=True)
+    assert len(SAY["en"].list_examples(demo=False)) == len(SAY["zh"].list_examples(demo=False)) == 4

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from glm_hub.checksums import SHA256, KnownFile, find_checksums
+from glm_hub.verify import verify_path
 from hub_machine import (
     DATA,
     OTHER_WEIGHTS,
@@ -53,6 +56,21 @@ class TestModelScope:
         """Where there are only ``.bin`` shards, they arrive."""
         modelscope.models["org/name"] = {"master": DATA | {"pytorch_model.bin": WEIGHTS}}
         assert contents(shanghai.download()) == DATA | {"pytorch_model.bin": WEIGHTS}
+
+    def test_what_the_hub_says_of_hashes_is_kept(
+        self, modelscope: StandinModelScope, shanghai: Machine
+    ) -> None:
+        """The list has every fetched file with its size and SHA-256, and nothing that was left out."""
+        modelscope.models["org/name"] = {"master": DATA | PYTHON}
+        folder = shanghai.download()
+        found = find_checksums(folder)
+        assert found is not None
+        assert found.files == {
+            name: KnownFile(len(data), SHA256, hashlib.sha256(data).hexdigest())
+            for name, data in DATA.items()
+            for name, data in DATA.items()
+        }
+        assert {check.name: check.verdict for check in verify_path(folder)} == dict.fromkeys(DATA, "ok")
 
     def test_pinned_revision(self, modelscope: StandinModelScope, shanghai: Machine) -> None:
         """Every file is asked for at the revision that was named."""

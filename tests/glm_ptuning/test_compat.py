@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from glm_ptuning._compat import ptuning
 from goldens import fixtures_or_skip
+from key_words import containing
 from tiny_models import tiny_checkpoint
 from tiny_training import write_rows
 
@@ -79,7 +80,7 @@ def test_the_readmes_training_and_inference_run(
     assert len(answers) == 8
     everything = json.loads((tmp_path / "output" / "all_results.json").read_text("utf-8"))
     assert {"train_loss", "predict_bleu-4"} <= everything.keys()
-    with pytest.raises(AdapterError, match="pre_seq_len 8.*pre_seq_len 7.*pre_seq_len=8"):
+    with pytest.raises(AdapterError, match=containing("pre_seq_len 8", "pre_seq_len 7", "pre_seq_len=8")):
         readme_call(
             model,
             tmp_path,
@@ -149,7 +150,7 @@ def test_a_model_that_is_quantised_already_is_taken_as_it_is(model: Path, tmp_pa
     rows = write_rows(tmp_path / "rows.json", 4)
     metrics = readme_call(tmp_path / "int4", tmp_path, rows, max_steps=1)
     assert metrics["train_loss"] > 0
-    with pytest.raises(CheckpointError, match="quantised.*4 bits.*quantization_bit 8"):
+    with pytest.raises(CheckpointError, match=containing("4 bits already", "quantization_bit 8")):
         readme_call(tmp_path / "int4", tmp_path, rows, quantization_bit=8)
 
 

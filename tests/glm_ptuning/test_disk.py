@@ -12,6 +12,7 @@ from pathlib import Path
 import glm_runtime_torch.checkpoints.writer as writer
 import pytest
 from glm_ptuning._checkpoints import Checkpoints
+from key_words import containing
 from tiny_models import tiny_checkpoint
 from tiny_training import options, train, trained_files, write_rows
 
@@ -83,9 +84,7 @@ def test_any_failing_write_is_one_sentence(
         original(self, name, pieces)  # type: ignore[arg-type]
 
     monkeypatch.setattr(writer.SafetensorsWriter, "write", full)
-    with pytest.raises(
-        ConfigError, match=f"step 10 cannot be written .*{os.strerror(code)}.*checkpoint-5 is"
-    ):
+    with pytest.raises(ConfigError, match=containing("step 10", os.strerror(code), "checkpoint-5")):
         train(model, tmp_path / "out", options(rows))
     assert Checkpoints(tmp_path / "out").list_steps() == [5]
     assert not list((tmp_path / "out").glob("unfinished-*"))

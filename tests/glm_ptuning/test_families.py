@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from glm_hub.model_files import find_companions
+from key_words import containing
 from tiny_families import MAKERS
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
 from tiny_training import WORDS, losses, options, train, write_rows
@@ -39,7 +40,7 @@ def test_adapter_of_one_family_is_refused_by_another(tmp_path: Path) -> None:
     other = tiny_checkpoint2(tmp_path / "chatglm3")
     train(other, tmp_path / "out", options(write_rows(tmp_path / "rows.jsonl"), max_steps=1))
     with glm_core.load(tiny_checkpoint(tmp_path / "v1"), device="cpu") as model:
-        with pytest.raises(AdapterError, match="family.*chatglm3.*chatglm"):
+        with pytest.raises(AdapterError, match=containing("family", "chatglm3", "chatglm")):
             model.add_adapter("tuned", tmp_path / "out")
 
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 from glm_ptuning._guard import START_STEPS, WINDOW, ZERO_STEPS, DivergenceGuard, TrainingStoppedError
+from key_words import containing
 
 
 def run(guard: DivergenceGuard, losses: list[float], norm: float = 1.0) -> None:
@@ -40,7 +41,7 @@ def test_divergence_stops_when_it_lasts() -> None:
     calm = [3.0] * START_STEPS
     run(DivergenceGuard(), calm + [30.0] * 3 + [3.0] * 100)
     run(DivergenceGuard(), calm + [4.0] * 200)
-    with pytest.raises(TrainingStoppedError, match="loss.*3.*start"):
+    with pytest.raises(TrainingStoppedError, match=containing("diverges", "loss", "3")):
         run(DivergenceGuard(), calm + [9.0] * WINDOW)
     run(DivergenceGuard(stop_on_divergence=False), calm + [9.0] * 2 * WINDOW)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from glm_ptuning._logs import PLOT_FILE, TensorBoardLog, draw_losses
+from streams import close_stream
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_models import tiny_checkpoint
 from tiny_training import options, reports, train, write_rows
@@ -33,7 +34,7 @@ def test_tensorboard_shows_each_step_once_after_a_resumed_job(tmp_path: Path) ->
     for report in running:
         if report.step == 9:
             break
-    running.close()  # type: ignore[attr-defined]
+    close_stream(running)
     shutil.rmtree(tmp_path / "out" / "checkpoint-9")  # what a kill after step 9 would have left
     train(model, tmp_path / "out", job)
     runs = tmp_path / "out" / "runs"

@@ -9,6 +9,7 @@ import pytest
 from fake_plugins import run_python
 from glm_ptuning.__main__ import main
 from goldens import DATA
+from key_words import missing_words
 
 ADAPTER = DATA / "chatglm-6b" / "ptuning-proj"
 
@@ -40,6 +41,5 @@ def test_export_writes_and_prints_the_place(tmp_path: Path) -> None:
 def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Status 2 and a sentence, no traceback."""
     assert main(["export", str(tmp_path / "none"), str(tmp_path / "peft")]) == 2
-    assert capsys.readouterr().err == (
-        f"glm: adapter directory {tmp_path / 'none'} does not exist; pass --adapter NAME=DIRECTORY\n"
-    )
+    [line] = capsys.readouterr().err.splitlines()
+    assert not missing_words(line, "glm: ", str(tmp_path / "none"), "does not exist")

@@ -16,7 +16,9 @@ from glm_ptuning._scores import average_scores, score
 from glm_ptuning._source import encode_question
 from glm_ptuning._table_files import RowPlace
 from glm_runtime_torch.model.torch_model import TorchModel
+from key_words import containing, missing_words
 from patience import wait_until
+from streams import close_stream
 from tiny_adapters import write_adapter
 from tiny_models import tiny_checkpoint
 
@@ -124,13 +126,13 @@ def test_an_interrupted_job_ends_like_one_that_was_not(
     whole, _ = run(model, tmp_path / "whole", options)
     reports = predict(model, PredictJob("ptuning", tmp_path / "out", options))
     assert [next(reports).done for _ in range(3)] == [1, 2, 3]
-    reports.close()  # type: ignore[attr-defined]  # a generator
+    close_stream(reports)
     partial = (tmp_path / "out" / f"{NAME}.partial").read_text("utf-8").splitlines()
     assert [json.loads(line) for line in partial] == whole[:3]
     assert not (tmp_path / "out" / NAME).exists()
     lines, reports_after = run(model, tmp_path / "out", options)
     assert lines == whole
-    assert reports_after[0].message == f"going on where {tmp_path / 'out'} ends: 3 rows are answered"
+    assert not missing_words(reports_after[0].message, str(tmp_path / "out"), "3 rows")
     assert [report.done for report in reports_after if not report.message] == [4, 5, 6, 7, 8]
     wait_until_idle(model)
 
@@ -142,7 +144,7 @@ def test_another_setting_begins_anew(
     """Answers that were made otherwise are never mixed in."""
     reports = predict(model, PredictJob("ptuning", tmp_path / "out", options))
     next(reports)
-    reports.close()  # type: ignore[attr-defined]  # a generator
+    close_stream(reports)
     _, after = run(model, tmp_path / "out", {**options, **change, "seed": 1})
     assert after[0].done == 1
 
@@ -214,8 +216,8 @@ def test_empty_prompts_and_labels_are_told(
     lines, reports = run(model, tmp_path / "out", {**options, "test_file": str(path)})
     assert [line["labels"] for line in lines] == ["世界", ""]
     messages = [report.message for report in reports if report.message]
-    assert messages[0] == "left out, because the prompt is empty: line 2"
-    assert "1 of 2 rows have no expected answer; they are not scored" in messages
+    assert not missing_words(messages[0], "empty", "line 2")
+    assert any("1 of 2 rows" in message and "not scored" in message for message in messages)
     assert reports[-1].metrics == score(lines[0]["predict"], "世界")
 
 
@@ -229,7 +231,7 @@ def test_empty_answers_score_zero(
     lines, reports = run(model, tmp_path / "out", options)
     assert {line["predict"] for line in lines} == {""}
     assert set(reports[-1].metrics.values()) == {0.0}
-    assert "8 of 8 answers are empty; they score 0" in [report.message for report in reports]
+    assert any("8 of 8 answers" in report.message for report in reports)
 
 
 def test_retention_is_beside_the_scores(model: TorchModel, tmp_path: Path, options: dict[str, Any]) -> None:
@@ -284,7 +286,7 @@ def test_a_bad_line_is_named_by_its_number(
     """Every line that is no row is listed, and nothing is asked."""
     path = tmp_path / "bad.json"
     path.write_text('{"content": "a", "summary": "b"}\n{"content": 3, "summary": "b"}\n{"content"\n')
-    with pytest.raises(ConfigError, match=r"2 of 3 rows cannot be used[^\x00]*line 2: [^\x00]*line 3: "):
+    with pytest.raises(ConfigError, match=containing("2 of 3 rows", "line 2: ", "line 3: ")):
         predict(model, PredictJob("ptuning", tmp_path / "out", {**options, "test_file": str(path)}))
 
 
@@ -298,7 +300,7 @@ def test_a_question_without_room_is_named_by_its_line(
     job = PredictJob(
         "ptuning", tmp_path / "out", {**options, "test_file": str(path), "max_source_length": 4000}
     )
-    with pytest.raises(RequestError, match=r"^line 2.*prompt.*\d+ tokens"):
+    with pytest.raises(RequestError, match=r"line 2.*\d+ tokens"):
         predict(model, job)
 
 

@@ -11,6 +11,7 @@ import transformers
 from glm_ptuning._keywords import OTHER_NAMES, WITHOUT_EFFECT
 from glm_ptuning._settings import TrainingSettings, parse_settings
 from glm_ptuning._train import parse_job_settings
+from key_words import containing
 
 from glm_core import ConfigError
 
@@ -172,9 +173,9 @@ def test_deep_nesting_is_no_crash(text: str) -> None:
 
 def test_what_the_command_has_options_for_is_not_taken_twice() -> None:
     """--set fp16=true would say nothing: the option to use instead is named."""
-    with pytest.raises(ConfigError, match="fp16 is set by an option.*--dtype float16"):
+    with pytest.raises(ConfigError, match=containing("fp16", "--dtype float16")):
         parse_job_settings({"fp16": "true"})
-    with pytest.raises(ConfigError, match="quantization_bit is set by .*--quantize"):
+    with pytest.raises(ConfigError, match=containing("quantization_bit", "--quantize")):
         parse_job_settings({"quantization_bit": 4})
 
 

@@ -14,6 +14,8 @@ from glm_hub.checksums import write_checksums
 from glm_hub.verify import verify_files
 from glm_ptuning._checkpoints import Checkpoints
 from glm_runtime_torch.adapters.files import read_adapter_config
+from key_words import containing
+from streams import close_stream
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
 from tiny_training import losses, options, reports, train, trained_files, write_rows
 
@@ -91,7 +93,7 @@ def test_a_closed_job_goes_on_to_the_same_bytes(
     for report in running:
         if report.step == 7:
             break
-    running.close()  # type: ignore[attr-defined]
+    close_stream(running)
     assert Checkpoints(tmp_path / "out").list_steps() == [5, 7]
     progress = train(model, tmp_path / "out", options(rows))
     assert "going on after" in messages(progress)
@@ -173,7 +175,7 @@ def test_two_jobs_cannot_share_a_directory(model: Path, rows: Path, tmp_path: Pa
             break
     with pytest.raises(ConfigError, match="another process is training in"):
         train(model, tmp_path / "out", options(rows))
-    running.close()  # type: ignore[attr-defined]
+    close_stream(running)
     train(model, tmp_path / "out", options(rows))
     assert not list((tmp_path / "out").glob("*.lock"))
     assert not list((tmp_path / "out").glob(".*"))
@@ -240,7 +242,7 @@ def test_a_trained_prefix_can_be_trained_on(model: Path, finished: Path, rows: P
     started = losses(train(model, tmp_path / "out", job))[0]
     fresh = losses(train(model, tmp_path / "fresh", options(rows, max_steps=1, prefix_dropout=0)))[0]
     assert started != fresh
-    with pytest.raises(AdapterError, match="trained.*pre_seq_len 4.*pre_seq_len 6"):
+    with pytest.raises(AdapterError, match=containing("pre_seq_len 4", "pre_seq_len 6")):
         train(model, tmp_path / "other", {**job, "pre_seq_len": 6})
 
 
@@ -326,7 +328,7 @@ def test_a_diverging_job_keeps_its_last_checkpoint(
     """A loss that is no number stops the job with a diagnosis; earlier checkpoints are whole."""
     from glm_ptuning import _loop
 
-    original, calls = _loop.compute_token_losses, []  # type: ignore[attr-defined]
+    original, calls = vars(_loop)["compute_token_losses"], []
 
     def broken(*arguments: Any, **settings: Any) -> torch.Tensor:
         calls.append(1)
@@ -334,7 +336,7 @@ def test_a_diverging_job_keeps_its_last_checkpoint(
         return found * float("nan") if len(calls) > 14 else found
 
     monkeypatch.setattr(_loop, "compute_token_losses", broken)
-    with pytest.raises(GlmError, match=r"step 8.*loss.*nan\..*The newest.*checkpoint-5"):
+    with pytest.raises(GlmError, match=containing("step 8", "nan", "checkpoint-5")):
         train(model, tmp_path / "out", options(rows))
     assert Checkpoints(tmp_path / "out").list_steps() == [5]
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 8

@@ -12,8 +12,9 @@ from typing import Any
 
 import httpx
 from glm_frontend_api.config import ApiConfig
-from glm_frontend_api.server import DrainingServer, bind, format_url
+from glm_frontend_api.server import build_server
 from glm_frontend_api.service import Service
+from glm_http.server import Server, bind, format_url, serving_on_thread
 from glm_testing import make_host
 
 from glm_core import (
@@ -111,7 +112,8 @@ class ScriptedRuntime:
         """Note the request and start to answer."""
         self.requests.append(request)
         text = request.prompt if request.prompt is not None else request.messages[-1].content
-        command, _, rest = text.partition(" ")  # type: ignore[union-attr]
+        assert isinstance(text, str)  # the scripted model is asked in words, not in token ids
+        command, _, rest = text.partition(" ")
         if command == "refuse":
             raise REFUSALS[rest]
         if command == "remove":
@@ -185,7 +187,7 @@ class Served:
     url: str
     port: int
     service: Service
-    server: DrainingServer
+    server: Server
     http: httpx.Client
 
     def chat(self, text: str, **fields: Any) -> httpx.Response:
@@ -215,21 +217,14 @@ def chat_body(text: str, **fields: Any) -> dict[str, Any]:
 def serving(model: ChatModel, **config: Any) -> Iterator[Served]:
     """A real server on a free port of loopback, in a thread of its own."""
     settings = ApiConfig(**{"port": 0, "drain_seconds": 0.0, **config})
-    with bind(settings) as listener:
+    with bind(settings.host, settings.port) as listener:
         url, port = format_url(listener), listener.getsockname()[1]
         service = Service(model, settings)
-        server = DrainingServer(service)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
+        server = build_server(service)
         headers = {"authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
-        try:
-            until(lambda: server.started)
+        with serving_on_thread(server, listener):
             with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE * 2, trust_env=False) as client:
                 yield Served(url, port, service, server, client)
-        finally:
-            server.drain()
-            thread.join(PATIENCE)
-            assert not thread.is_alive(), "the server did not stop"
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -171,6 +171,12 @@ def wrong_record(folder: Path) -> Subject:
     return subject_of(make_plugin(describe_frontend=hookimpl(lambda: {"name": "mine"})))
 
 
+@breaks("descriptions")
+def schemes_without_hook(folder: Path) -> Subject:
+    """Describes schemes and has no ``quantize``."""
+    return subject_of(described(schemes=("int8",)))
+
+
 def described(*devices: DeviceInfo, **fields: Any) -> ModuleType:
     """The null backend with other devices."""
     info = BackendInfo(
@@ -332,8 +338,9 @@ def listed_kernels(folder: Path) -> Subject:
 
 @breaks("schemes")
 def listed_schemes(folder: Path) -> Subject:
-    """Lists a scheme and has no ``quantize``."""
-    return subject_of(described(schemes=("int8",)))
+    """Lists a scheme that its ``quantize`` declines."""
+    info = replace(null_backend.describe_backend(), schemes=("int8",))
+    return subject_of(null_with(describe_backend=hookimpl(lambda: info), quantize=hookimpl(lambda: None)))
 
 
 _KEPT: list[object] = []

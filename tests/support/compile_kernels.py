@@ -43,7 +43,7 @@ def made(
     }
 
 
-def linear(
+def compile_linear(
     capability: int,
     bits: int,
     group: int,
@@ -52,18 +52,18 @@ def linear(
     even: bool = True,
     partial: bool = False,
 ) -> Any:
-    """`linear_kernel` with a bias and a GELU, or of one split."""
+    """`multiply_kernel` with a bias and a GELU, or of one split."""
     pointers = POINTERS["linear"] | {"weight": {4: "i16", 8: "i8", 16: "fp16"}[bits]}
     pointers |= {"y": "fp32"} if partial else {}
     constants = {"BITS": bits, "GROUP": group, "BLOCK_M": tiling.rows, "BLOCK_N": tiling.outputs}
     constants |= {"EVEN": even, "PARTIAL": partial, "HAS_BIAS": True, "GELU": True}
     options = {"num_warps": tiling.warps, "num_stages": tiling.stages}
-    return made(_triton_linear.linear_kernel, capability, pointers, constants, **options)
+    return made(_triton_linear.multiply_kernel, capability, pointers, constants, **options)
 
 
 def attention(capability: int, heads: int, positions: int) -> Any:
     """`chunk_kernel` of ChatGLM-6B's or ChatGLM2's heads."""
-    constants = {"HEADS": heads, "QUERIES": heads, "H": 128, "BLOCK_H": 128, "TURNED": 64}
+    constants = {"HEADS": heads, "QUERIES": heads, "H": 128, "BLOCK_H": 128, "ROTATED": 64}
     constants |= {"CHUNK": 256 if heads == 1 else 64, "BLOCK_S": positions}
     return made(_triton_attention.chunk_kernel, capability, POINTERS["attention"], constants, num_warps=4)
 
@@ -78,12 +78,12 @@ def small(capability: int) -> dict[str, Any]:
     norm, sums = {"D": 4096, "BLOCK": 4096, "SUM": True}, {"SPLITS": 4, "BLOCK": 1024}
     ends = {"HAS_BIAS": True, "GELU": True}
     return {
-        "norm": made(_triton_norm.norm_kernel, capability, halves, norm, num_warps=8),
+        "norm": made(_triton_norm.normalize_kernel, capability, halves, norm, num_warps=8),
         "sum": made(_triton_linear.sum_kernel, capability, parts, sums | ends),
         "join": made(_triton_attention.join_kernel, capability, chunks, heads),
-        "int4 rows": made(_triton_linear.rows_kernel, capability, rows, {"BITS": 4, "GROUP": 32}),
+        "int4 rows": made(_triton_linear.look_up_kernel, capability, rows, {"BITS": 4, "GROUP": 32}),
         "int8 rows": made(
-            _triton_linear.rows_kernel, capability, rows | {"weight": "i8"}, {"BITS": 8, "GROUP": 0}
+            _triton_linear.look_up_kernel, capability, rows | {"weight": "i8"}, {"BITS": 8, "GROUP": 0}
         ),
     }
 
@@ -95,17 +95,19 @@ def main() -> None:
         cores = capability >= 80
         decode = _layers.DECODE if cores else _layers.DECODE_PLAIN
         made_here = {
-            "int4 decode": linear(capability, 4, 0, decode),
-            "int4-g32 decode": linear(capability, 4, 32, _layers.DECODE_MANY if cores else decode),
-            "int8 decode": linear(capability, 8, 0, decode),
+            "int4 decode": compile_linear(capability, 4, 0, decode),
+            "int4-g32 decode": compile_linear(capability, 4, 32, _layers.DECODE_MANY if cores else decode),
+            "int8 decode": compile_linear(capability, 8, 0, decode),
             "attention": attention(capability, 1, 32),
             "grouped attention": attention(capability, 16, 32 if cores else 16),
-            "plain decode, split and uneven": linear(capability, 16, 0, decode, even=False, partial=True),
+            "plain decode, split and uneven": compile_linear(
+                capability, 16, 0, decode, even=False, partial=True
+            ),
             **small(capability),
         }
         if cores:
-            made_here["int4 prefill"] = linear(capability, 4, 0, _layers.PREFILL)
-            made_here["int8 prefill"] = linear(capability, 8, 0, _layers.PREFILL_INT8)
+            made_here["int4 prefill"] = compile_linear(capability, 4, 0, _layers.PREFILL)
+            made_here["int8 prefill"] = compile_linear(capability, 8, 0, _layers.PREFILL_INT8)
         found |= {f"{name}@{capability}": result for name, result in made_here.items()}
     print(json.dumps(found))
 

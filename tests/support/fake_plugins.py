@@ -22,7 +22,7 @@ from glm_core.survey import Survey
 def plugin(*, api_version: object = API_VERSION, **hooks: Callable[..., Any]) -> ModuleType:
     """A plugin module with the given functions as its hooks."""
     module = ModuleType("fake_plugin")
-    module.GLM_API_VERSION = api_version  # type: ignore[attr-defined]
+    vars(module)["GLM_API_VERSION"] = api_version
     for name, function in hooks.items():
         setattr(module, name, hookimpl(function))
     return module

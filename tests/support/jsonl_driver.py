@@ -26,14 +26,14 @@ class Driver(FrontendDriver):
     def ask(self, question: str) -> str:
         """The texts of one answer, or its error."""
         self.begin(question)
-        text = ""
+        text: str = ""
         while True:
             line = self._next_line()
             if line.get("id") != str(self._requests):
                 continue  # of an answer that was cancelled before
-            text += line.get("text", "")
+            text += str(line.get("text", ""))
             if "finish_reason" in line or "error" in line:
-                return text  # type: ignore[no-any-return]
+                return text
 
     def begin(self, question: str) -> None:
         """Send a request."""

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sentencepiece
 import torch
@@ -192,4 +192,4 @@ def finished(steps: Generator[None, None, torch.Tensor]) -> torch.Tensor:
         try:
             next(steps)
         except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+            return cast(torch.Tensor, done.value)

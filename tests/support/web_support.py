@@ -6,20 +6,29 @@ tests would take for a fault of their own.
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import multiprocessing
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
 
-from glm_frontend_web._options import Options, find_port
-from glm_frontend_web._serving import serving
+from glm_frontend_web import _windows
+from glm_frontend_web._app import build_app
+from glm_frontend_web._options import WebOptions
+from glm_frontend_web._serving import serve_page
+from glm_frontend_web._session import WindowState
+from glm_http.server import bind
 from glm_testing import make_host
+from gradio.state_holder import SessionState
+from gradio.utils import get_upload_folder
 from patience import PATIENCE_SECONDS
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -177,6 +186,99 @@ class SiteHost:
         self._names: list[str] = []
         self._watch_names()
 
+    def set_grace(self, seconds: float) -> None:
+        """Say for how long a window that was closed is kept."""
+        _windows.GRACE_SECONDS = seconds
+
+    def count_windows(self) -> dict[str, int]:
+        """Count what the process holds of windows, by its kind."""
+        gc.collect()
+        things = gc.get_objects()
+        return {
+            "states": sum(isinstance(thing, WindowState) for thing in things),
+            "sessions": sum(isinstance(thing, SessionState) for thing in things),
+        }
+
+    def list_uploads(self) -> list[str]:
+        """List every file that gradio keeps for visitors."""
+        return sorted(str(path) for path in Path(get_upload_folder()).rglob("*") if path.is_file())
+
+    def list_writable_routes(self) -> list[tuple[str, str]]:
+        """List every method and path with which gradio takes a body."""
+        return [
+            (method, route.path.replace(":path", "").replace("{", "").replace("}", ""))
+            for route in _flatten(self._gradio_app.routes)
+            for method in sorted((getattr(route, "methods", None) or {"POST"}) - {"GET", "HEAD", "OPTIONS"})
+        ]
+
+    def offer_body(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        *,
+        logged_in: bool = False,
+        chunks: int = 10_000,
+    ) -> tuple[int, int]:
+        """Send a request with a body of brackets, 64 KB at a time, to a page that is not served, only called.
+
+        Args:
+            method: of the request.
+            path: likewise.
+            headers: likewise; the host is localhost unless they say otherwise.
+            logged_in: whether a visitor's cookie is among them.
+            chunks: how many there are, if the page takes them all.
+
+        Returns:
+            The status, and how many bytes were taken.
+        """
+        if logged_in:
+            self._gradio_app.tokens["token"] = "ann"
+            cookie = f"access-token-unsecure-{self._gradio_app.cookie_id}=token"
+            headers = headers | {"cookie": cookie}
+        chunk, taken, status = b"[" * 65536, 0, 0
+
+        async def receive() -> dict[str, Any]:
+            nonlocal taken
+            if taken >= chunks * len(chunk):
+                return {"type": "http.request", "body": b"", "more_body": False}
+            taken += len(chunk)
+            return {"type": "http.request", "body": chunk, "more_body": True}
+
+        async def send(message: Any) -> None:
+            nonlocal status
+            status = status or message.get("status", 0)
+
+        pairs = {"host": "localhost", **headers}.items()
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "root_path": "",
+            "scheme": "http",
+            "http_version": "1.1",
+            "query_string": b"",
+            "headers": [(name.encode(), value.encode()) for name, value in pairs],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 7860),
+        }
+        asyncio.run(self._app(scope, receive, send))
+        return status, taken
+
+    @cached_property
+    def _app(self) -> Any:
+        """A page with a password that is not served, only called."""
+        return build_app(self._runtime.model, WebOptions(auth=("ann", "secret")))[0]
+
+    @property
+    def _gradio_app(self) -> Any:
+        app = self._app
+        while not getattr(app, "routes", None):  # through all that stands in front of it
+            app = app._app
+        return app.routes[-1].app
+
     def open_scripted(self, options: dict[str, Any], **runtime: Any) -> str:
         """Serve the page on a scripted model; its address."""
         self._runtime = ScriptedRuntime(**runtime)
@@ -225,11 +327,20 @@ class SiteHost:
         socket.getaddrinfo = watched
 
     def _serve(self, model: ChatModel, options: dict[str, Any]) -> str:
-        checked = Options.parse({"port": 0, **options}, environ={})
-        port = find_port(checked.host, checked.port)
+        checked = WebOptions.parse({"port": 0, **options}, environ={})
+        listener = self._stack.enter_context(bind(checked.host, checked.port))
         factory = echo_api if checked.with_api else None
-        url, _ = self._stack.enter_context(serving(model, checked, port, factory))
-        return url
+        return self._stack.enter_context(serve_page(model, checked, listener, factory))
+
+
+def _flatten(routes: Iterable[Any]) -> Iterator[Any]:
+    """Yield every route with a path, also those of routers that FastAPI keeps as they are."""
+    for route in routes:
+        inner = getattr(route, "original_router", None)
+        if inner is not None:
+            yield from _flatten(inner.routes)
+        elif hasattr(route, "methods"):
+            yield route
 
 
 class _Process(BaseManager):
@@ -253,10 +364,25 @@ class Site:
 
 
 @contextmanager
-def site(*, demo: bool = False, options: dict[str, Any] | None = None, **runtime: Any) -> Iterator[Site]:
-    """Serve the page on a free loopback port, on a scripted model or the demo one."""
+def site(
+    *,
+    demo: bool = False,
+    options: dict[str, Any] | None = None,
+    grace_seconds: float | None = None,
+    **runtime: Any,
+) -> Iterator[Site]:
+    """Serve the page on a free loopback port, on a scripted model or the demo one.
+
+    Args:
+        demo: whether the demo model answers.
+        options: of the page.
+        grace_seconds: for how long a closed window is kept; as users have it by default.
+        runtime: of the scripted model.
+    """
     with _Process(ctx=multiprocessing.get_context("spawn")) as process:
         host = process.SiteHost()  # type: ignore[attr-defined]
+        if grace_seconds is not None:
+            host.set_grace(grace_seconds)
         url = host.open_demo(options or {}) if demo else host.open_scripted(options or {}, **runtime)
         yield Site(url, host)
         host.close()

@@ -79,16 +79,18 @@ def build(destination: Path, flags: Sequence[str] = ()) -> tuple[str, ...]:
     levels = X86_LEVELS if x86 else {}
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
 
-        def compiled(name: str, extra: Sequence[str]) -> Path:
+        def compile_source(name: str, extra: Sequence[str]) -> Path:
             target = Path(folder) / f"{name}.o"
             _run([*compiler, *FLAGS, *extra, *flags, "-c", str(SOURCES / f"{name}.cpp"), "-o", str(target)])
             return target
 
-        needed = [pool.submit(compiled, name, ()) for name in ("pool", "level_portable")]
-        tried = {level: pool.submit(compiled, f"level_{level}", extra) for level, extra in levels.items()}
+        needed = [pool.submit(compile_source, name, ()) for name in ("pool", "level_portable")]
+        tried = {
+            level: pool.submit(compile_source, f"level_{level}", extra) for level, extra in levels.items()
+        }
         built = [level for level, task in tried.items() if task.exception() is None]
         have = [f"-DGLM_HAVE_{level.upper()}" for level in built]
-        needed.append(pool.submit(compiled, "library", have))
+        needed.append(pool.submit(compile_source, "library", have))
         objects = [str(task.result()) for task in [*needed, *(tried[level] for level in built)]]
         library = Path(folder) / "library"
         _run([*compiler, "-shared", "-pthread", *flags, "-o", str(library), *objects])

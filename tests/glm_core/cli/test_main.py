@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from child_process import clean_environment
@@ -32,7 +33,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[str]], 
 
     def replace(run: Callable[[list[str]], int]) -> None:
         module = types.ModuleType("glm_core.cli.models")
-        module.run = run  # type: ignore[attr-defined]
+        vars(module)["run"] = run
         monkeypatch.setitem(sys.modules, "glm_core.cli.models", module)
 
     return replace
@@ -277,6 +278,29 @@ def test_notices_that_cannot_be_written_stop_nothing(arguments: list[str], statu
         )
     assert done.returncode == status
     assert bool(done.stdout) == (status == 0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["models"], ["chat", "hello"], ["run", "cli"]], ids=lambda given: given[0]
+)
+def test_standard_output_on_a_full_disk_is_one_sentence(arguments: list[str], unbuffered: str) -> None:
+    """Whatever command prints: no traceback, no complaint of the interpreter at its exit, exit status 2."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "glm_core", *arguments],
+            input=b"hello\nhello again\n",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered, "GLM_LANG": "en"},
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+    told = done.stderr.decode().splitlines()
+    assert done.returncode == 2, told
+    assert all(line.startswith("glm: ") for line in told)  # before it, which model and device were taken
+    assert [line for line in told if "standard output cannot be written" in line] == told[-1:]
 
 
 def test_pipe_that_is_not_standard_output_is_an_error(command: Callable[..., None]) -> None:

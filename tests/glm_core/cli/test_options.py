@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from key_words import containing
 
 from glm_core import NOT_SET, ConfigError, PluginError
 from glm_core.cli.options import (
@@ -79,7 +80,7 @@ def test_help_of_described_options_shows_defaults_and_percent_signs() -> None:
 @pytest.mark.parametrize("name", ["model", "device", "help", "port"])
 def test_option_whose_flag_is_taken_is_the_plugins_fault(name: str) -> None:
     """By one of core's options or by another of its own; the author is told which."""
-    with pytest.raises(PluginError, match=f"'web' describes an option '{name}' whose flag is taken"):
+    with pytest.raises(PluginError, match=containing("'web'", f"'{name}'", "taken")):
         parser_of(Option("port", ""), Option(name, ""))
 
 
@@ -176,7 +177,7 @@ def test_adapter_without_name_or_directory_is_refused(value: str) -> None:
 
 def test_two_adapters_of_one_name_are_refused() -> None:
     """Two directories that end alike need a name each."""
-    with pytest.raises(ConfigError, match="adapters.*called 'b'.*NAME="):
+    with pytest.raises(ConfigError, match=containing("two adapters", "'b'", "NAME=")):
         parse_adapters(["/x/b", "/y/b"])
 
 

@@ -27,7 +27,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     """How often the frontend ``web`` was started, and with what."""
     calls: Started = []
     module = types.ModuleType("fake_web")
-    module.run = lambda open_model, options: calls.append((open_model, options))  # type: ignore[attr-defined]
+    vars(module)["run"] = lambda open_model, options: calls.append((open_model, options))
     monkeypatch.setitem(sys.modules, "fake_web", module)
     use(
         monkeypatch,

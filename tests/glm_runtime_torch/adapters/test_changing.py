@@ -19,6 +19,7 @@ from glm_runtime_torch.model import torch_model as model_module
 from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.prefix_encoder import PrefixEncoder
+from key_words import containing
 from patience import PATIENCE_SECONDS, join, wait_until
 from scripted_engine import Gate
 from tiny_adapters import write_adapter
@@ -315,9 +316,7 @@ def test_question_without_room_beside_its_adapter_is_refused(
     length = len(model.tokenizer.encode_chat([Message("user", text)]))
     assert CONTEXT - 9 <= length < CONTEXT
     assert len(tokens(model.stream(ask(None, text=text)))) == CONTEXT - length
-    with pytest.raises(
-        RequestError, match=rf"{length} tokens; {CONTEXT - 9} is the room .* beside its adapter"
-    ):
+    with pytest.raises(RequestError, match=containing(f"{length} tokens", str(CONTEXT - 9), "adapter")):
         model.stream(ask("nine", text=text))
 
 
@@ -329,7 +328,7 @@ def test_adapter_longer_than_the_cache_is_refused(
     path = write_adapter(tmp_path / "long", directory, pre_seq_len=length)
     with pytest.raises(
         AdapterError,
-        match=f"adapter 'long' has {length} positions, a slot of the KV cache {CONTEXT}: .* --context-length",
+        match=containing("adapter 'long'", f"{length} positions", str(CONTEXT), "--context-length"),
     ):
         model.add_adapter("long", path)
     assert model.info.adapters == ()
@@ -341,7 +340,7 @@ def test_adapter_longer_than_the_cache_is_refused(
 def test_taken_and_unknown_names_are_refused(model: TorchModel, adapters: dict[str, Path]) -> None:
     """Nothing is replaced, and nothing else is removed."""
     model.add_adapter("five", adapters["five"])
-    with pytest.raises(AdapterError, match="adapter 'five'.*loaded.*remove"):
+    with pytest.raises(AdapterError, match=containing("adapter 'five'", "loaded already", "remove")):
         model.add_adapter("five", adapters["nine"])
     with pytest.raises(AdapterError, match="adapter 'nine' is not loaded"):
         model.remove_adapter("nine")
@@ -371,7 +370,7 @@ def test_adapter_that_does_not_fit_into_memory_is_refused(
         raise error
 
     monkeypatch.setattr(PrefixEncoder, "lay_out", refuse)
-    with pytest.raises(OutOfMemoryError, match="adapter 'five'.*memory.*5 positions"):
+    with pytest.raises(OutOfMemoryError, match=containing("adapter 'five'", "memory", "5 positions")):
         model.add_adapter("five", adapters["five"])
     error = RuntimeError("a bug")
     with pytest.raises(RuntimeError, match="a bug"):
@@ -395,7 +394,7 @@ def test_model_that_closes_while_an_adapter_is_read_takes_it_no_more(
     model: TorchModel, adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The adapter comes too late, and that is what its caller is told."""
-    read = model_module.load_adapter  # type: ignore[attr-defined]
+    read = vars(model_module)["load_adapter"]
 
     def read_and_close(*arguments: Any) -> StoredAdapter:
         stored = read(*arguments)
@@ -414,7 +413,7 @@ def test_answers_go_on_while_an_adapter_is_read(
     model: TorchModel, adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the disk takes, requests are accepted and answered meanwhile."""
-    gate, read = Gate(), model_module.load_adapter  # type: ignore[attr-defined]
+    gate, read = Gate(), vars(model_module)["load_adapter"]
 
     def slow(*arguments: Any) -> StoredAdapter:
         gate()

@@ -29,6 +29,7 @@ from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.directory import read_config
 from glm_runtime_torch.network.prefix_encoder import PrefixEncoder
 from goldens import DATA, cases
+from key_words import containing
 from safetensors.torch import load_file, save_file
 from tiny_models import open_with_prompt, tiny_checkpoint
 
@@ -113,7 +114,9 @@ def test_a_prefix_that_is_not_finite_is_not_written(tmp_path: Path, encoder: Pre
     """A diverged prefix never becomes a file."""
     with torch.no_grad():
         encoder.embedding.weight[0, 0] = float("nan")
-    with pytest.raises(AdapterError, match=r"^transformer\.prefix_encoder\.embedding\.weight holds values"):
+    with pytest.raises(
+        AdapterError, match=containing("transformer.prefix_encoder.embedding.weight", "finite")
+    ):
         save_adapter(tmp_path / "adapter", encoder, family="chatglm", base=BaseModel("a"))
     assert not (tmp_path / "adapter").exists()
 
@@ -221,10 +224,10 @@ def test_a_cut_off_file_is_refused(adapter: Path) -> None:
     """Half a weight file and a Git LFS pointer are told apart from an adapter."""
     weights = adapter / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(AdapterError, match=r"^adapter: .*model\.safetensors .* is damaged or cut off"):
+    with pytest.raises(AdapterError, match=containing("model.safetensors", "damaged")):
         load(adapter)
     weights.write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(AdapterError, match=r"^adapter: .* is a Git LFS pointer"):
+    with pytest.raises(AdapterError, match=containing("Git LFS pointer", "git lfs pull")):
         load(adapter)
 
 
@@ -233,8 +236,7 @@ def test_an_original_adapter_of_another_model_shows_both_sizes(tmp_path: Path) -
     other = read_config(V1, {**RAW, "num_layers": 2}, CHATGLM)
     with pytest.raises(
         AdapterError,
-        match=r"shape \[8, 384\], this chatglm model needs \[8, 256\] \(num_layers 2, num_kv_heads 4, "
-        r"head_dim 16; its config\.json says num_layers 3, num_attention_heads 4, hidden_size 64\); the",
+        match=containing("[8, 384]", "[8, 256]", "num_layers 2", "config.json says num_layers 3"),
     ):
         load_prefix_encoder(V1 / "ptuning-emb", CHATGLM, other)
 
@@ -242,7 +244,7 @@ def test_an_original_adapter_of_another_model_shows_both_sizes(tmp_path: Path) -
 def test_an_adapter_of_peft_is_told(tmp_path: Path) -> None:
     """PEFT's files are named as what they are."""
     (tmp_path / "adapter_model.safetensors").write_bytes(b"x")
-    with pytest.raises(AdapterError, match="adapter.*PEFT.*runtime.*read"):
+    with pytest.raises(AdapterError, match=containing("PEFT", "does not read")):
         load(tmp_path)
 
 
@@ -322,7 +324,7 @@ def test_sizes_are_needed_without_a_model(tmp_path: Path) -> None:
     assert (config.num_layers, config.num_kv_heads, config.head_dim, config.pre_seq_len) == (3, 4, 16, 8)
     assert config.base.name == "THUDM/chatglm-6b"
     (tmp_path / "original" / "config.json").unlink()
-    with pytest.raises(AdapterError, match=r"neither glm_adapter\.json.*config\.json.*model's"):
+    with pytest.raises(AdapterError, match=containing("glm_adapter.json", "config.json")):
         read_adapter(tmp_path / "original")
 
 

@@ -227,7 +227,8 @@ def test_the_whole_backend_answers_through_the_core(tmp_path: Path, monkeypatch:
     for scheme in ("none", "int8"):
         with glm_core.load(directory, device="transposed", quantize=scheme) as model:
             answers.append(model.chat("hello", do_sample=False, max_new_tokens=4)[0])
-            network = model._model.network  # type: ignore[attr-defined]
+            assert isinstance(model.loaded, TorchModel)
+            network = model.loaded.network
         kinds = [type(module) for module in network.modules()]
         assert TransposedLinear in kinds
         assert nn.Linear not in kinds

@@ -13,6 +13,7 @@ import torch
 from glm_runtime_torch.checkpoints.reader import Checkpoint
 from glm_runtime_torch.checkpoints.requirements import require_parameters
 from goldens import DATA
+from key_words import containing
 from safetensors.torch import save_file
 
 from glm_core import CheckpointError
@@ -69,7 +70,7 @@ def test_directory_without_weights_lists_what_is_there(tmp_path: Path) -> None:
     """No known file name: the message says what was expected and what was found."""
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(
-        CheckpointError, match=r"holds no weights: expected model\.safetensors.*found config\.json"
+        CheckpointError, match=containing("no weights", "expected model.safetensors", "found config.json")
     ):
         Checkpoint(tmp_path)
 
@@ -89,7 +90,7 @@ def test_missing_shard_is_named(tmp_path: Path) -> None:
     directory = copy_of("fp16-bin-sharded", tmp_path / "x")
     (directory / "pytorch_model-00002-of-00002.bin").unlink()
     with pytest.raises(
-        CheckpointError, match=r"1 of 2 weight files.*missing.*pytorch_model-00002-of-00002\.bin"
+        CheckpointError, match=containing("1 of 2", "missing", "pytorch_model-00002-of-00002.bin")
     ):
         Checkpoint(directory)
 
@@ -97,7 +98,7 @@ def test_missing_shard_is_named(tmp_path: Path) -> None:
 def test_lfs_pointer_is_recognised(tmp_path: Path) -> None:
     """A clone without LFS leaves text files; the message says how to get the real ones."""
     (tmp_path / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\nsize 1\n")
-    with pytest.raises(CheckpointError, match="LFS pointer.*git.*pull"):
+    with pytest.raises(CheckpointError, match=containing("LFS pointer", "git lfs pull")):
         Checkpoint(tmp_path)
 
 
@@ -116,7 +117,7 @@ def test_pickle_with_code_is_refused_and_does_not_run(tmp_path: Path, zipped: bo
     """A weight file that would run code is refused, in either pickle form; nothing ran."""
     witness = tmp_path / "witness"
     torch.save({"x": Hostile(witness)}, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match="Python code.*refused"):
+    with pytest.raises(CheckpointError, match=containing("Python code", "refused")):
         Checkpoint(tmp_path)
     assert not witness.exists()
 
@@ -148,9 +149,7 @@ def test_index_cannot_reach_outside_the_directory(tmp_path: Path) -> None:
 def test_wrong_shape_is_found_without_reading(tmp_path: Path) -> None:
     """Shapes are compared before any weight is read; the message shows both."""
     save_file({"x": torch.zeros(2, 3)}, tmp_path / "model.safetensors")
-    with pytest.raises(
-        CheckpointError, match=r"tensor x has shape \[2, 3\], but config\.json asks for \[2, 4\]"
-    ):
+    with pytest.raises(CheckpointError, match=containing("tensor x", "[2, 3]", "config.json", "[2, 4]")):
         require_parameters(Checkpoint(tmp_path), {"x": torch.empty(2, 4, device="meta")})
 
 

@@ -13,7 +13,9 @@ from glm_runtime_torch.model.directory import open_directory
 from glm_runtime_torch.model.torch_model import TorchModel
 from goldens import DATA, PAD, Case, cases, named
 from hypothesis import HealthCheck, given, settings, strategies as st
+from key_words import containing
 from patience import join, wait_until
+from streams import close_stream
 from tiny_models import finished, open_with_prompt, tiny_checkpoint
 
 from glm_core import AdapterError, ChatRequest, ClosedError, Delta, Message, RequestError, Sampling
@@ -145,19 +147,20 @@ def test_every_request_gets_what_it_gets_alone(
     read: dict[int, list[Delta]] = {number: [] for number in range(len(requests))}
     waiting = list(range(len(requests)))
     while waiting or open_streams:
-        choices = [*open_streams, *(["join"] if waiting else [])]
+        choices: list[int | str] = [*open_streams, *(["join"] if waiting else [])]
         choice = data.draw(st.sampled_from(choices))
         if choice == "join":
             number = waiting.pop(0)
             open_streams[number] = tuned.stream(requests[number][0])
             continue
-        cancel_after = requests[choice][1]  # type: ignore[call-overload]
+        assert isinstance(choice, int)
+        cancel_after = requests[choice][1]
         if cancel_after is not None and len(token_ids(read[choice])) >= cancel_after:
-            open_streams.pop(choice).close()  # type: ignore[call-overload]
+            close_stream(open_streams.pop(choice))
             continue
         delta = next(open_streams[choice], None)
         if delta is None:
-            open_streams.pop(choice)  # type: ignore[call-overload]
+            open_streams.pop(choice)
         elif delta.token_ids or delta.finish_reason:  # not what a waiting request is told
             read[choice].append(delta)
     for number, (_, cancel_after) in enumerate(requests):
@@ -191,7 +194,7 @@ def test_closing_a_stream_frees_its_slot(model: TorchModel) -> None:
     stream = model.stream(greedy(200))
     next(stream)
     assert model.engine.slots.num_free == 3
-    stream.close()  # type: ignore[attr-defined]
+    close_stream(stream)
     assert list(stream) == []
     wait_until(lambda: model.engine.slots.num_free == 4)
 
@@ -231,7 +234,7 @@ def test_stop_string_ends_the_answer(model: TorchModel) -> None:
 def test_too_long_question_is_refused_before_anything_runs(model: TorchModel) -> None:
     """A question beyond max_length gives one sentence with both numbers."""
     request = ChatRequest((Message("user", "hello " * 200),), Sampling(max_length=50))
-    with pytest.raises(RequestError, match=r"question.*\d+ tokens.*max_length 50.*49"):
+    with pytest.raises(RequestError, match=containing("question", "max_length 50", "at most 49")):
         model.stream(request)
 
 
@@ -273,7 +276,7 @@ def test_bare_text_is_continued_without_a_chat_format(model: TorchModel) -> None
     assert text == model.tokenizer.decode(tokens)
     assert last.usage is not None
     assert last.usage.prompt_tokens == len(model.tokenizer.encode_completion("你好"))
-    with pytest.raises(RequestError, match=r"prompt.*\d+ tokens.*max_length 9.*8"):
+    with pytest.raises(RequestError, match=containing("prompt", "max_length 9", "at most 8")):
         model.stream(ChatRequest(prompt="hello " * 50, sampling=Sampling(max_length=9)))
 
 

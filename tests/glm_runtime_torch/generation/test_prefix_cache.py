@@ -12,6 +12,7 @@ from glm_runtime_torch.adapters.prefix import PrefixAdapter
 from glm_runtime_torch.generation import runner as runner_module
 from glm_runtime_torch.generation.prefix_cache import PrefixCache
 from glm_runtime_torch.generation.slots import SlotAllocator
+from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.network.kv_cache import KVCache
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
 
@@ -186,7 +187,8 @@ def answer(model: ChatModel, request: ChatRequest) -> tuple[list[int], int]:
 @pytest.mark.parametrize("seed", [None, 5])
 def test_cached_answers_equal_uncached_ones(model: ChatModel, seed: int | None) -> None:
     """Turn by turn, reused prompts give the tokens of a model that never saw the conversation."""
-    engine = model.loaded.engine  # type: ignore[attr-defined]
+    assert isinstance(model.loaded, TorchModel)
+    engine = model.loaded.engine
     turns = [asked(number, seed) for number in range(4)]
     uncached = []
     for request in turns:
@@ -203,7 +205,8 @@ def test_cached_answers_equal_uncached_ones(model: ChatModel, seed: int | None) 
 
 def test_shared_system_prompt_is_reused_while_it_runs(model: ChatModel) -> None:
     """Conversations that begin alike at the same time answer as each does alone."""
-    engine = model.loaded.engine  # type: ignore[attr-defined]
+    assert isinstance(model.loaded, TorchModel)
+    engine = model.loaded.engine
     engine.forget_prompts()
     requests = [asked(number) for number in (0, 1, 2, 0, 3)]
     alone = []
@@ -213,7 +216,8 @@ def test_shared_system_prompt_is_reused_while_it_runs(model: ChatModel) -> None:
     streams = [model.stream(request) for request in requests]
     together = [list(stream) for stream in streams]
     assert [[token for delta in deltas for token in delta.token_ids] for deltas in together] == alone
-    assert sum(deltas[-1].usage.cached_tokens for deltas in together) > 0  # type: ignore[misc]
+    usages = [deltas[-1].usage for deltas in together]
+    assert sum(usage.cached_tokens for usage in usages if usage is not None) > 0
 
 
 def test_chatglm_6b_reuses_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from glm_runtime_torch.model.torch_model import TorchModel
+from key_words import containing
 from tiny_models import tiny_checkpoint
 
 from glm_core import ChatModel, ChatRequest, Message, RequestError, Sampling
@@ -62,9 +63,9 @@ def test_control_tokens_count_as_such(chat_model: ChatModel, tokenizer: Any) -> 
 
 def test_ids_that_are_no_prompt_are_refused(chat_model: ChatModel, tokenizer: Any) -> None:
     """Ids beyond the vocabulary, without the family's control tokens, or too many: one sentence each."""
-    with pytest.raises(RequestError, match=r"holds token.*99999.*vocabulary.*\d+$"):
+    with pytest.raises(RequestError, match=containing("99999", "vocabulary")):
         answered(chat_model, (99999,))
-    with pytest.raises(RequestError, match="cannot go on from these token ids: the prompt holds no <sop>"):
+    with pytest.raises(RequestError, match=containing("token ids", "no <sop>")):
         answered(chat_model, tuple(tokenizer.encode("hello")))
     with pytest.raises(RequestError, match="the prompt has 5002 tokens; "):
         answered(chat_model, (*[9] * 5000, tokenizer.gmask_token_id, tokenizer.bos_token_id))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from glm_backend_cpu._native import native
+from glm_backend_cpu._native import get_native
 from glm_backend_cuda._executor import RecordedExecutor
+from glm_runtime_torch.generation.sequence import Sequence
 from glm_runtime_torch.generation.step import StepInput
 from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.model.torch_model import TorchModel
@@ -94,7 +95,9 @@ def test_steps_of_several_tokens_equal_single_ones(plain: TorchModel, sizes: lis
     torch.testing.assert_close(filled, cached, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.skipif(native() is None, reason="only its kernels add up a row in one order, whatever the batch")
+@pytest.mark.skipif(
+    get_native() is None, reason="only its kernels add up a row in one order, whatever the batch"
+)
 @pytest.mark.parametrize("quantize", ["none", "int4"])
 def test_on_the_kernels_steps_of_several_tokens_are_equal_bit_for_bit(directory: Path, quantize: str) -> None:
     """Looking ahead changes nothing of an answer where rows do not depend on their batch."""
@@ -114,9 +117,9 @@ def test_tokens_that_were_not_confirmed_are_overwritten(plain: TorchModel) -> No
     runner, slot = plain.engine.runner, 0
     request = ChatRequest((Message("user", QUESTIONS[0]),), Sampling(do_sample=False))
 
-    def feed(sequence: object, tokens: list[int]) -> Tensor:
-        start, stop = sequence.num_tokens, sequence.num_tokens + len(tokens)  # type: ignore[attr-defined]
-        positions = sequence.layout.compute_position_ids(start, stop).unsqueeze(0)  # type: ignore[attr-defined]
+    def feed(sequence: Sequence, tokens: list[int]) -> Tensor:
+        start, stop = sequence.num_tokens, sequence.num_tokens + len(tokens)
+        positions = sequence.layout.compute_position_ids(start, stop).unsqueeze(0)
         return runner.run(StepInput([tokens], positions, [slot], [stop], [()])).clone()
 
     with torch.inference_mode():

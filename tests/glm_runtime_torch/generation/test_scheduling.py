@@ -10,6 +10,7 @@ import torch
 from fake_plugins import run_python
 from glm_runtime_torch.generation import scheduler as scheduler_module, worker as worker_module
 from glm_runtime_torch.generation.engine import Engine
+from key_words import containing
 from patience import PATIENCE_SECONDS, wait_until
 from scripted_engine import CountingNetwork, Gate, count_from, counting_engine
 
@@ -89,7 +90,7 @@ def test_running_out_of_memory_ends_one_request_and_the_engine_lives_on(
 
     network.before_decode = out_of_memory
     large, small = engine.stream(count_from(10, length=6)), engine.stream(count_from(50, length=4))
-    with pytest.raises(OutOfMemoryError, match=r"^cpu.*memory.*3 tokens\..*smaller max_length"):
+    with pytest.raises(OutOfMemoryError, match=containing("cpu", "memory", "3 tokens", "max_length")):
         tokens(large)
     assert tokens(small) == [51, 52, 53, 54]
     assert tokens(engine.stream(count_from(20))) == [21, 22, 23]
@@ -115,7 +116,7 @@ def test_full_queue_is_refused_and_frees_again(network: CountingNetwork) -> None
     network.before_prefill = gate
     engine = counting_engine(network, slots=1, queue_capacity=2)
     streams = [engine.stream(count_from(number)) for number in (10, 20, 30)]
-    with pytest.raises(BusyError, match=r"^3 requests.*running.*waiting"):
+    with pytest.raises(BusyError, match=containing("3 requests", "try again")):
         engine.stream(count_from(40))
     assert gate.reached.wait(PATIENCE_SECONDS)
     load = engine.load
@@ -206,7 +207,7 @@ def test_running_answers_go_on_while_a_long_prompt_is_taken_in(monkeypatch: pyte
 
 def test_too_long_request_is_refused_by_arithmetic(engine: Engine, network: CountingNetwork) -> None:
     """What cannot fit its slot is refused before anything runs."""
-    with pytest.raises(RequestError, match="question.*1 tokens.*max_length 1.*0"):
+    with pytest.raises(RequestError, match=containing("1 tokens", "max_length 1", "at most 0")):
         engine.stream(count_from(10).__class__(count_from(10).messages, Sampling(max_length=1)))
     assert network.log == []
 

@@ -19,6 +19,7 @@ from glm_runtime_torch.model.torch_model import TorchModel
 from glm_runtime_torch.quantization import QuantizedLinear
 from glm_testing import make_host, make_plugin
 from goldens import DATA, Case, fixtures_or_skip, named, real_positions
+from key_words import containing
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_checkpoint
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
@@ -248,7 +249,7 @@ def test_card_number_that_is_not_there(tiny: Path, monkeypatch: pytest.MonkeyPat
     """A card beyond those of the machine is named."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(DeviceError, match=r"^there is no cuda:3.*machine.*1 NVIDIA GPU\(s\)"):
+    with pytest.raises(DeviceError, match=containing("no cuda:3", "1 NVIDIA GPU")):
         AutoModel.from_pretrained(tiny).cuda(3)
 
 
@@ -285,7 +286,7 @@ def test_cuda_without_a_gpu_is_one_clear_sentence(pair: tuple[Any, ChatGLMForCon
     """.cuda() where there is no GPU says what to do instead."""
     if torch.cuda.is_available():
         pytest.skip("this machine has an NVIDIA GPU")
-    with pytest.raises(DeviceError, match=r"NVIDIA GPU.*used.*call \.float\(\)"):
+    with pytest.raises(DeviceError, match=containing("NVIDIA GPU", ".float()")):
         pair[1].cuda()
 
 

@@ -16,6 +16,7 @@ from glm_runtime_torch.network.kv_cache import MAX_SLOTS
 from glm_runtime_torch.network.parameters import list_unique_parameters
 from glm_runtime_torch.quantization import expect_stored_form
 from goldens import DATA
+from key_words import containing, missing_words
 from tiny_models import ScriptedTokenizer
 from torch import nn
 
@@ -86,9 +87,15 @@ def test_what_does_not_fit_is_refused_with_numbers_and_ways_out() -> None:
     """float16 on a card of 8 GB says what it needs, what is there, and what to do."""
     with pytest.raises(
         OutOfMemoryError,
-        match=r"^chatglm-6b needs 13\.\d GB: 12\.3 GB for weights, 0\.9 GB for the KV cache of 1 "
-        r"conversation of 2048 tokens, 0\.\d GB to compute in; free are 7\.8 GB on cuda:0\. "
-        r"Use --quantize int4 or int8, a smaller --context-length or more GPUs \(--device cuda:0,1\)\.$",
+        match=containing(
+            "chatglm-6b",
+            "12.3 GB for weights",
+            "0.9 GB for the KV cache",
+            "7.8 GB on cuda:0",
+            "--quantize int4",
+            "--context-length",
+            "--device cuda:0,1",
+        ),
     ):
         fit(six_billion(), {CARD: int(7.8 * GB)}, ONE)
 
@@ -98,7 +105,7 @@ def test_advice_suits_the_case() -> None:
     wanted = Placement(("mps",), slots=8, context_length=2048)
     with pytest.raises(
         OutOfMemoryError,
-        match=r"8 conversations .* on mps\. Use a smaller --context-length or fewer --slots\.$",
+        match=containing("8 conversations", "on mps", "--context-length", "--slots"),
     ):
         fit(six_billion(bits=4), {torch.device("mps"): 6 * GB}, wanted)
 
@@ -128,9 +135,8 @@ def test_context_shrinks_to_what_fits_and_no_further() -> None:
 def test_sentence_names_every_device() -> None:
     """What is said beforehand has weights, KV cache and free memory of each device."""
     found = fit(six_billion(bits=4), {CARD: int(7.8 * GB)}, ONE)
-    assert found.describe() == (
-        "weights 3.4 GB + KV cache 0.9 GB of 7.8 GB free on cuda:0: 1 conversation of 2048 tokens"
-    )
+    words = ("weights 3.4 GB", "KV cache 0.9 GB", "7.8 GB free on cuda:0", "2048 tokens")
+    assert not missing_words(found.describe(), *words)
     two = fit(six_billion(), {CARD: 10 * GB, OTHER: 10 * GB}, ONE)
     assert two.describe().count("free on") == 2
     assert sum(two.weight_bytes.values()) == 2 * 6173286400
@@ -159,7 +165,7 @@ def test_weights_that_are_there_take_no_more_memory() -> None:
     places = fit(model, {CARD: 80 * GB}, ONE).places
     found = fit(model, {CARD: 3 * GB}, ONE, places=places)
     assert found.weight_bytes[CARD] == 0
-    with pytest.raises(OutOfMemoryError, match=r"0\.00 GB for weights.*Use a smaller --context-length\.$"):
+    with pytest.raises(OutOfMemoryError, match=containing("0.00 GB for weights", "--context-length")):
         fit(model, {CARD: GB}, ONE, places=places)
 
 

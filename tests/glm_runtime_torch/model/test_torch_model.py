@@ -16,6 +16,7 @@ from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.quantization import QuantizedLinear
 from glm_testing import make_host
 from goldens import DATA, cases
+from key_words import containing
 from safetensors.torch import load_file, save_file
 from tiny_models import open_with_prompt, tiny_checkpoint
 
@@ -121,7 +122,7 @@ def test_unknown_quantization_bits_are_refused(tmp_path: Path, directory: Path) 
 def test_wrong_shape_is_refused(tmp_path: Path, directory: Path) -> None:
     """Weights of another size than config.json says are refused before reading."""
     wrong = edited(directory, tmp_path / "wrong", inner_hidden_size=64)
-    with pytest.raises(CheckpointError, match=r"dense_h_to_4h\.weight has shape \[128, 32\].*\[64, 32\]"):
+    with pytest.raises(CheckpointError, match=containing("dense_h_to_4h.weight", "[128, 32]", "[64, 32]")):
         open_source(ModelSource("wrong", wrong), "float32")
 
 
@@ -160,7 +161,7 @@ def test_bad_configuration_is_refused(
 def test_adapter_of_another_model_is_refused(directory: Path) -> None:
     """A prefix trained on another shape is refused with both shapes."""
     source = ModelSource("tiny", directory, {"other": V1 / "ptuning-emb"})
-    with pytest.raises(AdapterError, match=r"embedding\.weight.*shape .*adapter.*trained"):
+    with pytest.raises(AdapterError, match=containing("embedding.weight", "shape", "adapter")):
         open_source(source, "float32")
 
 

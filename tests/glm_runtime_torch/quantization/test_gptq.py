@@ -16,7 +16,8 @@ from glm_runtime_torch.quantization.calibration import (
     Walk,
     read_passages,
 )
-from glm_runtime_torch.quantization.gptq import InputStatistics, quantize_with_gptq
+from glm_runtime_torch.quantization.quantize_with_gptq import InputStatistics, quantize_with_gptq
+from glm_runtime_torch.tokenizers import ChatTokenizer
 from goldens import DATA, cases, network
 from tiny_models import train_vocabulary
 from tiny_networks import NAMES, logits_of, prompt_of, tiny_network
@@ -143,7 +144,7 @@ def test_the_weight_is_left_as_it_is() -> None:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> object:
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
     folder = tmp_path_factory.mktemp("vocabulary")
     train_vocabulary(folder)
     return CHATGLM.read_tokenizer(folder)
@@ -155,39 +156,39 @@ def text_file(folder: Path, content: str | bytes) -> Path:
     return path
 
 
-def test_half_of_a_line_is_asked_and_half_is_answered(tmp_path: Path, tokenizer: object) -> None:
+def test_half_of_a_line_is_asked_and_half_is_answered(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
     """Plain lines and {"text": ...} give a context and an answer; empty lines and a mark do not count."""
     content = '\ufeffhello world\n\n  \r\n{"text": "hello world"}\n'
-    passages = read_passages(text_file(tmp_path, content), tokenizer)  # type: ignore[arg-type]
-    encode, start = tokenizer.encode, tokenizer.encode_completion  # type: ignore[attr-defined]
+    passages = read_passages(text_file(tmp_path, content), tokenizer)
+    encode, start = tokenizer.encode, tokenizer.encode_completion
     assert passages == [Passage(tuple(start("hello")), tuple(encode(" world")))] * 2
     assert passages[0].token_ids == [*start("hello"), *encode(" world")]
 
 
-def test_prompt_and_response_are_a_chat(tmp_path: Path, tokenizer: object) -> None:
+def test_prompt_and_response_are_a_chat(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
     """{"prompt": ..., "response": ...} gives the model's own chat format and its end of an answer."""
     line = json.dumps({"prompt": "你好", "response": "hello"}, ensure_ascii=False)
-    (passage,) = read_passages(text_file(tmp_path, line), tokenizer)  # type: ignore[arg-type]
-    assert passage.prompt == tuple(tokenizer.encode_completion("你好"))  # type: ignore[attr-defined]
-    assert passage.answer == (*tokenizer.encode("hello"), *tokenizer.stop_token_ids)  # type: ignore[attr-defined]
+    (passage,) = read_passages(text_file(tmp_path, line), tokenizer)
+    assert passage.prompt == tuple(tokenizer.encode_completion("你好"))
+    assert passage.answer == (*tokenizer.encode("hello"), *tokenizer.stop_token_ids)
 
 
 @pytest.mark.parametrize(
     "line", ["hello world " * 600, json.dumps({"prompt": "你好" * 900, "response": "a"})]
 )
-def test_long_lines_are_cut(tmp_path: Path, tokenizer: object, line: str) -> None:
+def test_long_lines_are_cut(tmp_path: Path, tokenizer: ChatTokenizer, line: str) -> None:
     """A passage has a bounded number of tokens and keeps its whole prompt."""
-    (passage,) = read_passages(text_file(tmp_path, line), tokenizer)  # type: ignore[arg-type]
+    (passage,) = read_passages(text_file(tmp_path, line), tokenizer)
     assert len(passage.token_ids) <= MAX_TOKENS
     assert passage.token_ids[: len(passage.prompt)] == list(passage.prompt)
     assert passage.answer
 
 
-def test_a_large_file_is_sampled_evenly(tmp_path: Path, tokenizer: object) -> None:
+def test_a_large_file_is_sampled_evenly(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
     """Of many lines a fixed number is taken, from the first to nearly the last."""
     content = "\n".join(f"hello {number}" for number in range(10 * MAX_PASSAGES))
-    passages = read_passages(text_file(tmp_path, content), tokenizer)  # type: ignore[arg-type]
-    decoded = [tokenizer.decode(passage.answer) for passage in passages]  # type: ignore[attr-defined]
+    passages = read_passages(text_file(tmp_path, content), tokenizer)
+    decoded = [tokenizer.decode(passage.answer) for passage in passages]
     assert len(passages) == MAX_PASSAGES
     assert decoded[0].endswith("0")
     assert len(set(decoded)) > MAX_PASSAGES // 2
@@ -205,23 +206,25 @@ def test_a_large_file_is_sampled_evenly(tmp_path: Path, tokenizer: object) -> No
         (b"{broken", "line 1: not valid JSON"),
     ],
 )
-def test_a_bad_file_is_one_sentence(tmp_path: Path, tokenizer: object, content: bytes, message: str) -> None:
+def test_a_bad_file_is_one_sentence(
+    tmp_path: Path, tokenizer: ChatTokenizer, content: bytes, message: str
+) -> None:
     """What cannot be used is named with its line."""
     with pytest.raises(ConfigError, match=message):
-        read_passages(text_file(tmp_path, content), tokenizer)  # type: ignore[arg-type]
+        read_passages(text_file(tmp_path, content), tokenizer)
 
 
 def test_a_missing_or_huge_file_is_one_sentence(
-    tmp_path: Path, tokenizer: object, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tokenizer: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No file, a directory, and a file that nobody wants in memory are refused."""
     with pytest.raises(ConfigError, match=r"nowhere\.txt cannot be read: No such file or directory"):
-        read_passages(tmp_path / "nowhere.txt", tokenizer)  # type: ignore[arg-type]
+        read_passages(tmp_path / "nowhere.txt", tokenizer)
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
-        read_passages(tmp_path, tokenizer)  # type: ignore[arg-type]
+        read_passages(tmp_path, tokenizer)
     monkeypatch.setattr("glm_runtime_torch.quantization.calibration.MAX_FILE_BYTES", 4)
     with pytest.raises(ConfigError, match=r"has 5 bytes; 4 at most are read"):
-        read_passages(text_file(tmp_path, "hello"), tokenizer)  # type: ignore[arg-type]
+        read_passages(text_file(tmp_path, "hello"), tokenizer)
 
 
 def test_walking_block_by_block_is_the_networks_own_forward() -> None:

@@ -27,7 +27,9 @@ from glm_runtime_torch.loading import open_source
 from glm_runtime_torch.quantization import dequantize_rows, quantize_rows
 from glm_runtime_torch.quantize_job.job import quantize_checkpoint
 from goldens import DATA
+from key_words import containing, missing_words
 from safetensors.torch import load_file, save_file
+from streams import close_stream
 from tiny_models import open_with_prompt, tiny_checkpoint
 from transformers import AutoModel
 
@@ -201,13 +203,13 @@ def test_an_interrupted_job_goes_on_and_gives_the_same_bytes(
     for report in reports:
         if report.tensor.startswith("transformer.layers.1."):
             break
-    reports.close()  # type: ignore[attr-defined]
+    close_stream(reports)
     begun = tmp_path / "out.partial"
     assert not (tmp_path / "out").exists()
     finished = {path.name: path.stat().st_mtime_ns for path in begun.glob("*.safetensors")}
     assert len(finished) == 2
     messages = finish(directory, job(tmp_path / "out", **settings))
-    assert messages[0] == f"going on where {begun} ends: 2 files are finished"
+    assert not missing_words(messages[0], str(begun), "2 files")
     assert not begun.exists()
     kept = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in finished}
     assert kept == finished
@@ -221,7 +223,7 @@ def interrupt(directory: Path, wanted: QuantizeJob) -> Path:
     """Stop a job after its second file; the directory it leaves."""
     reports = start(directory, wanted)
     next(report for report in reports if report.tensor.startswith("transformer.layers.1."))
-    reports.close()  # type: ignore[attr-defined]
+    close_stream(reports)
     return wanted.destination.with_name(f"{wanted.destination.name}.partial")
 
 
@@ -256,7 +258,7 @@ def test_a_damaged_finished_file_is_written_again(
     content[-1] ^= 1
     first.write_bytes(content)
     messages = finish(directory, job(tmp_path / "out"))
-    assert messages[0] == f"{first.name} in {begun} changed since it was written; writing it again"
+    assert not missing_words(messages[0], first.name, str(begun), "again")
     finish(directory, job(tmp_path / "whole"))
     assert (tmp_path / "out" / first.name).read_bytes() == (tmp_path / "whole" / first.name).read_bytes()
 
@@ -265,7 +267,7 @@ def test_a_foreign_directory_is_left_alone(tmp_path: Path, directory: Path) -> N
     """A folder that happens to have the temporary name is refused, not emptied."""
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "thesis.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"holds thesis\.txt.*unfinished.*quantize`"):
+    with pytest.raises(ConfigError, match=containing("thesis.txt", "unfinished")):
         finish(directory, job(tmp_path / "out"))
     assert (tmp_path / "out.partial" / "thesis.txt").read_text() == "mine"
 
@@ -274,7 +276,7 @@ def test_two_jobs_do_not_write_the_same_result(tmp_path: Path, directory: Path) 
     """A second process is told that a first one is at work."""
     (tmp_path / "out.partial").mkdir()
     with filelock.FileLock(tmp_path / "out.partial" / partial.LOCK_FILE, is_singleton=False):
-        with pytest.raises(ConfigError, match=r"another process is writing .*out\.partial"):
+        with pytest.raises(ConfigError, match=containing("another process", "out.partial")):
             finish(directory, job(tmp_path / "out"))
 
 
@@ -292,7 +294,7 @@ def test_a_full_disk_keeps_what_is_finished_and_can_go_on(
     monkeypatch.setattr(SafetensorsWriter, "write", full)
     with pytest.raises(
         CheckpointError,
-        match=r"the disk is full\. .*out\.partial keeps the files .* nothing stands at .*out;",
+        match=containing("disk is full", "out.partial"),
     ):
         finish(directory, job(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
@@ -334,7 +336,7 @@ def test_too_little_space_is_found_before_anything_is_written(
 ) -> None:
     """The result's size is known beforehand and compared with what is free."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(ConfigError, match=r"the result needs 0\.00 GB, .* has room for 0\.00 GB"):
+    with pytest.raises(ConfigError, match=r"needs 0\.00 GB.*room for 0\.00 GB"):
         start(directory, job(tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
 
@@ -367,7 +369,7 @@ def test_a_place_that_may_not_be_written_is_named(tmp_path: Path, directory: Pat
 def test_a_quantised_source_is_refused(tmp_path: Path) -> None:
     """Integers are not quantised again."""
     source = DATA / "quantization" / "ckpt-int8"
-    with pytest.raises(CheckpointError, match=r"quantised.*\(quantization_bit 8.*config\.json\)"):
+    with pytest.raises(CheckpointError, match=containing("quantised", "quantization_bit 8", "config.json")):
         start(source, job(tmp_path / "out"))
 
 
@@ -445,7 +447,7 @@ def test_weights_that_gptq_cannot_use_are_named(tmp_path: Path, directory: Path)
     save_file(state, tmp_path / "nan" / "model.safetensors")
     wanted = job(tmp_path / "out", method="gptq", calibration=calibration(tmp_path))
     with pytest.raises(
-        CheckpointError, match=r"layers\.1\.attention\.query_key_value\.weight cannot be quantised with gptq"
+        CheckpointError, match=containing("layers.1.attention.query_key_value.weight", "gptq")
     ):
         finish(tmp_path / "nan", wanted)
 

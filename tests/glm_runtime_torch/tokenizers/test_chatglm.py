@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer, format_chat
 from goldens import DATA, fixtures_or_skip
+from key_words import containing
 
 from glm_core import CheckpointError, Message
 from glm_core.records import build_messages
@@ -137,5 +138,5 @@ def test_pointer_instead_of_vocabulary_is_recognised(tmp_path: Path) -> None:
 def test_v1_0_with_image_tokens_is_refused(tmp_path: Path) -> None:
     """ChatGLM-6B v1.0 is refused with the revision to take instead."""
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"num_image_tokens": 20000}))
-    with pytest.raises(CheckpointError, match=r"v1\.0.*begin.*20000 image tokens.*revision v1\.1\.0"):
+    with pytest.raises(CheckpointError, match=containing("v1.0", "20000 image tokens", "v1.1.0")):
         ChatGLMTokenizer(tmp_path)

@@ -6,6 +6,7 @@ import pytest
 from fake_plugins import plugin
 from glm_testing import make_host, null_backend
 from glm_testing.scaffold import PackageNames, refuse_taken
+from key_words import containing, missing_words
 
 from glm_core import ConfigError
 from glm_core.records import FrontendInfo, TrainerInfo
@@ -29,7 +30,7 @@ def test_one_name_gives_all_others(kind: str, name: str, expected: tuple[str, ..
 @pytest.mark.parametrize("name", ["", "9x", "-a", "a-", "a b", "a/b", "../a", "é", "a" * 31])
 def test_name_that_no_package_can_have_is_refused(name: str) -> None:
     """With an example of one that can."""
-    with pytest.raises(ConfigError, match="cannot be the name of a package; .* such as glm-backend-mine"):
+    with pytest.raises(ConfigError, match=containing("name of a package", "glm-backend-mine")):
         PackageNames.derive("backend", name)
 
 
@@ -50,7 +51,7 @@ def refusal(kind: str, name: str, **modules: object) -> str:
 def test_name_of_an_installed_plugin_is_refused() -> None:
     """Two entry points of one name would be told apart by nobody."""
     message = refusal("backend", "glm-mine", mine=null_backend)
-    assert message == "a plugin 'mine' is installed already, by glm-mine; choose another NAME"
+    assert not missing_words(message, "'mine'", "installed already", "glm-mine", "NAME")
 
 
 def test_name_of_an_installed_package_is_refused() -> None:

@@ -1,6 +1,6 @@
 """Decode attention with the kernel library: rotation, storing and attending in one call.
 
-Axes: B rows · N query heads · G key/value heads · H head dim · R blocks that positions turn
+Axes: B rows · N query heads · G key/value heads · H head dim · R rotated parts of a head
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class NativeDecodeAttention:
         slots: Sequence[int],
         lengths: Sequence[int],
     ) -> Tensor:
-        """See `DecodeAttention.decode`; without ``cos`` nothing is turned.
+        """Implement `DecodeAttention.decode`; without ``cos`` nothing is rotated.
 
         Raises:
             IndexError: a slot or a length lies outside the cache.
@@ -55,6 +55,8 @@ class NativeDecodeAttention:
 
     def _fits(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, *cache: Tensor) -> bool:
         new = (q, k, v)
+        # The library takes one dtype for everything, channels side by side, and positions of a slot one after
+        # the other. It computes no gradients. Whatever is laid out otherwise is left to PyTorch.
         return (
             q.dtype in DTYPES
             and all(tensor.dtype == q.dtype for tensor in (k, v, cos, sin, *cache))
@@ -81,7 +83,7 @@ class NativeDecodeAttention:
             raise IndexError(f"slots must lie between 0 and {keys.shape[0] - 1}, got {list(slots)}")
         if min(lengths) < 1 or max(lengths) > keys.shape[2]:
             raise IndexError(f"lengths must lie between 1 and {keys.shape[2]}, got {list(lengths)}")
-        slot_ids, visible = array("q", slots), array("q", lengths)
+        slot_ids, visible = array("q", slots), array("q", lengths)  # cheaper than tensors for a few numbers
         cos, sin = (None if angle is None else angle.contiguous() for angle in (cos, sin))
         out = torch.empty((B, 1, N * H), dtype=q.dtype)
         q_strides, k_strides, v_strides = q.stride(), k.stride(), v.stride()

@@ -18,8 +18,9 @@ class NativeKernels(KernelSet):
 
     Args:
         native: the library.
-        dtype: what embeddings come out in.
-        act_group: of activations before quantised weights; see `glm_backend_cpu._layers.activation_group`.
+        dtype: of the rows that embeddings return.
+        act_group: inputs that share a scale where activations are quantised; see
+            `glm_backend_cpu._layers.choose_activation_group`.
     """
 
     replaces_borrowed = False  # packed matrices are another form: all weights would be there twice
@@ -29,20 +30,20 @@ class NativeKernels(KernelSet):
         self.decode_attention = NativeDecodeAttention(native)
 
     def make_linear(self, layer: nn.Linear) -> NativeLinear | None:
-        """See `NativeLinear`."""
+        """Return a `NativeLinear`; ``None`` for a dtype that the library does not know."""
         if not _is_packable(layer.weight):
             return None
-        return NativeLinear.from_dense(self._native, layer.weight.detach(), _bias_of(layer))
+        return NativeLinear.from_dense(self._native, layer.weight.detach(), _get_bias(layer))
 
     def make_quantized_linear(self, layer: QuantizedLinear) -> NativeLinear | None:
-        """See `NativeQuantizedLinear`."""
+        """Return a `NativeQuantizedLinear`; ``None`` where the integers are not in host memory."""
         if not _is_packable(layer.weight):
             return None
         return NativeQuantizedLinear.from_stored(
             self._native,
             layer.weight.detach(),
             layer.weight_scale.detach(),
-            _bias_of(layer),
+            _get_bias(layer),
             layer.bits,
             layer.group_size,
             self._act_group,
@@ -53,7 +54,8 @@ class NativeKernels(KernelSet):
     ) -> tuple[nn.Module | None, nn.Module | None]:
         """Return an embedding and a head over one packed matrix.
 
-        A packed matrix holds the bias too, so a head that has one stays: rows of the table have none.
+        A head with a bias stays as it is: the packed matrix would hold the bias too, and a table
+        has none.
         """
         if head.bias is not None:
             return None, None
@@ -63,13 +65,13 @@ class NativeKernels(KernelSet):
         return (None, None) if made is None else (NativeEmbedding(made.matrix, self._dtype), made)
 
     def make_norm(self, norm: nn.LayerNorm | nn.RMSNorm) -> NativeLayerNorm | None:
-        """See `NativeLayerNorm`."""
+        """Return a `NativeLayerNorm`; ``None`` for an RMSNorm and for norms without a bias."""
         if isinstance(norm, nn.RMSNorm) or len(norm.normalized_shape) != 1 or norm.bias is None:
             return None
         return NativeLayerNorm(self._native, norm)
 
 
-def _bias_of(layer: nn.Linear | QuantizedLinear) -> Tensor | None:
+def _get_bias(layer: nn.Linear | QuantizedLinear) -> Tensor | None:
     return None if layer.bias is None else layer.bias.detach()
 
 

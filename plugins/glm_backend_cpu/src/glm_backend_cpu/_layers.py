@@ -1,4 +1,4 @@
-"""Layers that compute with the kernel library, for inference; they take the place of the runtime's.
+"""Layers for inference that compute with the kernel library, in the place of the runtime's layers.
 
 A row's result does not depend on the other rows of the batch, bit for bit.
 """
@@ -12,15 +12,15 @@ from torch.nn import functional as F
 from ._native import Native
 from ._packed import DTYPES, GELU_TANH, NO_ACTIVATION, PackedMatrix, pack_dense, pack_quantized
 
-# Inputs that share a scale where activations are quantised to int8 for integer products, by the bits of
-# the weights. Rounding them costs 0.5 to 0.7 % (groups of 32 to 128) on Gaussian inputs, and 1.1 to 2.1 %
-# where a few channels are 50 times larger. Weights in int4 cost 10 to 16 % themselves, so the group is
-# the fastest one; in int8 they cost 0.9 %, so it is the most exact one.
+# How many inputs share a scale where activations are quantised to int8 for integer products, by the bits of
+# the weights. Their rounding adds an error of 0.5 to 0.7 % (groups of 32 to 128) on Gaussian inputs, and of
+# 1.1 to 2.1 % where a few channels are 50 times larger. int4 weights have an error of 10 to 16 % themselves,
+# so they get the fastest group; int8 weights have one of 0.9 %, so they get the most exact group.
 ACTIVATION_GROUPS = {4: 128, 8: 32}
 
 
-def activation_group(wanted: int | None, bits: int, group_size: int) -> int:
-    """Return the group of quantised activations in front of some weights; at most the weights' own.
+def choose_activation_group(wanted: int | None, bits: int, group_size: int) -> int:
+    """Return how many activations share a scale in front of some weights; at most as many as weights do.
 
     Args:
         wanted: a multiple of 32; 0 leaves activations as they are; ``None`` takes `ACTIVATION_GROUPS`.
@@ -28,7 +28,7 @@ def activation_group(wanted: int | None, bits: int, group_size: int) -> int:
         group_size: inputs that share a scale of the weights; 0 = a row.
 
     Raises:
-        ValueError: the library cannot do with it.
+        ValueError: the library has no kernel for such a group.
     """
     wanted = ACTIVATION_GROUPS[bits] if wanted is None else wanted
     if wanted % 32 or wanted < 0:
@@ -42,12 +42,12 @@ def activation_group(wanted: int | None, bits: int, group_size: int) -> int:
 class NativeLinear(nn.Module):
     """A linear layer over a packed matrix.
 
-    Where a gradient is asked for, or the input has a dtype that the library does not know, the matrix
-    is dequantised at each call: right, and slow.
+    Where a gradient is needed, or the input has a dtype that the library does not know, the matrix is
+    dequantised at each call, which is slow.
 
     Args:
         matrix: the weights and bias.
-        act_group: see `PackedMatrix.linear`.
+        act_group: see `PackedMatrix.multiply`.
     """
 
     def __init__(self, matrix: PackedMatrix, act_group: int = 0) -> None:
@@ -65,14 +65,14 @@ class NativeLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., in]`` to ``[..., out]`` in the dtype of ``x``."""
         if self._computes(x):
-            return self.matrix.linear(x, self.act_group, NO_ACTIVATION)
-        return self._plain(x)
+            return self.matrix.multiply(x, self.act_group, NO_ACTIVATION)
+        return self._compute_dequantized(x)
 
-    def gelu(self, x: Tensor) -> Tensor:
+    def forward_gelu(self, x: Tensor) -> Tensor:
         """Map as `forward` does and apply the tanh-approximated GELU."""
         if self._computes(x):
-            return self.matrix.linear(x, self.act_group, GELU_TANH)
-        return F.gelu(self._plain(x), approximate="tanh")
+            return self.matrix.multiply(x, self.act_group, GELU_TANH)
+        return F.gelu(self._compute_dequantized(x), approximate="tanh")
 
     def extra_repr(self) -> str:
         """Return the sizes, for people who print the network."""
@@ -81,8 +81,11 @@ class NativeLinear(nn.Module):
     def _computes(self, x: Tensor) -> bool:
         return x.dtype in DTYPES and not (x.requires_grad and torch.is_grad_enabled())
 
-    def _plain(self, x: Tensor) -> Tensor:
-        weight, bias = self.matrix.dense(x.dtype if x.dtype in DTYPES else torch.float32), self.matrix.bias()
+    def _compute_dequantized(self, x: Tensor) -> Tensor:
+        weight, bias = (
+            self.matrix.dequantize(x.dtype if x.dtype in DTYPES else torch.float32),
+            self.matrix.get_bias(),
+        )
         return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
@@ -100,16 +103,16 @@ class NativeQuantizedLinear(NativeLinear):
         group_size: int = 0,
         act_group: int | None = None,
     ) -> NativeQuantizedLinear:
-        """Return a layer of stored integers and scales; see `pack_quantized` and `activation_group`."""
+        """Return a layer of stored integers; see `pack_quantized` and `choose_activation_group`."""
         matrix = PackedMatrix(native, *pack_quantized(native, stored, scale, bias, bits, group_size))
-        return cls(matrix, activation_group(act_group, bits, group_size))
+        return cls(matrix, choose_activation_group(act_group, bits, group_size))
 
 
 class NativeEmbedding(nn.Module):
     """An embedding over a packed matrix, which the head may share.
 
     Args:
-        matrix: rows are the embeddings.
+        matrix: whose rows are the embeddings.
         dtype: of the result.
     """
 
@@ -122,4 +125,4 @@ class NativeEmbedding(nn.Module):
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Return rows ``[..., embedding_dim]`` of ids ``[...]``."""
-        return self.matrix.rows(token_ids, self.dtype)
+        return self.matrix.look_up(token_ids, self.dtype)

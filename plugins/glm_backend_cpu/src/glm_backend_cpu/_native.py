@@ -1,4 +1,4 @@
-"""The native kernel library: finding it, choosing its instruction level, its C functions and structures.
+"""The native kernel library: loading it, choosing its instruction level, its C functions and structures.
 
 Nothing here imports torch, so `describe_backend` can say which kernels there are.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from glm_core import DeviceError
 
 LIBRARY = Path(__file__).with_name("_kernels.so")
-ABI_VERSION = 1
+ABI_VERSION = 1  # of kernels.h; a library from other sources would read structures wrongly
 
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
 
@@ -86,7 +86,7 @@ class Native:
     """The loaded library.
 
     Its functions may be called from any number of threads; inside, one job runs at a time. They
-    release Python's lock while they work.
+    release the interpreter lock while they compute.
 
     Args:
         path: of the shared library.
@@ -124,7 +124,7 @@ class Native:
 
     @property
     def level(self) -> str:
-        """The level in use, by all models of this process; packed weights are the same for each."""
+        """The level that all models of this process use; packed weights have the same form for each level."""
         name: bytes = self._library.glm_selected()
         return name.decode()
 
@@ -138,7 +138,7 @@ class Native:
 
     @property
     def threads(self) -> int:
-        """How many threads compute, the caller included."""
+        """The number of threads that compute, with the one that calls."""
         return int(self._library.glm_get_threads())
 
     @threads.setter
@@ -147,8 +147,8 @@ class Native:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What became of the library.
+class NativeState:
+    """What loading the library gave.
 
     Attributes:
         native: the library, or ``None``.
@@ -159,10 +159,10 @@ class Found:
     message: str
 
 
-def find(path: Path = LIBRARY) -> Found:
+def load_native(path: Path = LIBRARY) -> NativeState:
     """Load the library, if it was built and suits this processor."""
     if not path.is_file():
-        return Found(
+        return NativeState(
             None,
             "native kernels: none; they are built at installation where a C++ compiler is found. "
             "torch's own are used",
@@ -170,22 +170,22 @@ def find(path: Path = LIBRARY) -> Found:
     try:
         native = Native(path)
     except OSError as error:
-        return Found(None, f"native kernels: not loadable ({error}); torch's own are used")
-    return Found(native, f"native kernels: {native.level}")
+        return NativeState(None, f"native kernels: not loadable ({error}); torch's own are used")
+    return NativeState(native, f"native kernels: {native.level}")
 
 
 @cache
-def found() -> Found:
-    """Return the library of this process, looked for once."""
-    return find()
+def find_native() -> NativeState:
+    """Return what loading the library gave; it is loaded once in a process."""
+    return load_native()
 
 
-def native() -> Native | None:
+def get_native() -> Native | None:
     """Return the library of this process, or ``None`` where there are only torch's own kernels."""
-    return found().native
+    return find_native().native
 
 
-def kernel_choices() -> tuple[str, ...]:
+def list_kernel_choices() -> tuple[str, ...]:
     """Return what ``--kernels`` may choose here: the library or torch's own, or one level of the library."""
-    library = native()
+    library = get_native()
     return ("native", "torch", *(() if library is None else library.levels))

@@ -23,7 +23,7 @@ class NativeLayerNorm(nn.LayerNorm):
         with torch.device("meta"):
             super().__init__(norm.normalized_shape, norm.eps)
         self.weight, self.bias = norm.weight, norm.bias
-        # Past the module's own look-up, which takes longer than normalising a row.
+        # Past the module's own look-up of parameters, which takes longer than normalising a row.
         self.__dict__["_affine"] = (norm.weight, norm.bias)
         self._affine: tuple[Tensor, Tensor]
         self._native = native
@@ -31,14 +31,14 @@ class NativeLayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``[..., D]``."""
         if self._computes(x):
-            return normalise(self._native, x, *self._affine, self.eps)
+            return normalize(self._native, x, *self._affine, self.eps)
         return super().forward(x)
 
     def forward_sum(self, x: Tensor, residual: Tensor, alpha: float) -> Tensor:
         """Normalise ``alpha * x + residual``, both ``[..., D]``; the sum is not rounded in between."""
         alike = residual.dtype == x.dtype and residual.shape == x.shape and not residual.requires_grad
         if alike and self._computes(x):
-            return normalise(self._native, x, *self._affine, self.eps, residual, alpha)
+            return normalize(self._native, x, *self._affine, self.eps, residual, alpha)
         return super().forward(torch.add(residual, x, alpha=alpha))
 
     def _computes(self, x: Tensor) -> bool:
@@ -48,7 +48,7 @@ class NativeLayerNorm(nn.LayerNorm):
         return not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
 
 
-def normalise(
+def normalize(
     native: Native,
     x: Tensor,
     weight: Tensor,
@@ -67,16 +67,16 @@ def normalise(
         weight: ``[D]``.
         bias: ``[D]`` or ``None``.
         eps: added to the variance.
-        residual: ``[..., D]`` or ``None``; without it ``alpha`` does not count.
-        alpha: factor of ``x``.
+        residual: ``[..., D]`` or ``None``.
+        alpha: factor of ``x``; counts only with a residual.
         rms: divide by the root of the mean square instead of centring first.
 
     Returns:
         ``[..., D]``.
     """
     width = x.shape[-1]
-    rows, stride = (x, width) if x.is_contiguous() else _rows(x, width)
-    others, others_stride = (None, 0) if residual is None else _rows(residual, width)
+    rows, stride = (x, width) if x.is_contiguous() else _flatten_rows(x, width)
+    others, others_stride = (None, 0) if residual is None else _flatten_rows(residual, width)
     y = torch.empty(x.shape, dtype=x.dtype)
     job = NativeNorm(
         rows.data_ptr(),
@@ -98,7 +98,7 @@ def normalise(
     return y
 
 
-def _rows(x: Tensor, width: int) -> tuple[Tensor, int]:
+def _flatten_rows(x: Tensor, width: int) -> tuple[Tensor, int]:
     """Return rows whose channels are adjacent, and how many elements apart they are."""
     rows = x.reshape(-1, width)
     rows = rows if rows.stride(1) == 1 else rows.contiguous()

@@ -1,4 +1,4 @@
-"""A matrix in the kernel library's layout: packing it, multiplying with it, looking its rows up.
+"""A matrix in the layout of the kernel library: packing it, multiplying with it, looking up its rows.
 
 Axes: M rows of activations.
 """
@@ -21,8 +21,9 @@ DENSE_FORMATS = {torch.bfloat16: BFLOAT16, torch.float16: FLOAT16, torch.float32
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 NO_ACTIVATION, GELU_TANH = 0, 1
 
-ROWS, COLUMNS = 16, 32  # a block has 16 rows; inputs are padded to a multiple of 32
-HUGE_PAGE = 2 * 2**20
+ROWS, COLUMNS = 16, 32  # as in kernels.h: a block has 16 rows; inputs are padded to a multiple of 32
+ALIGNMENT = 64  # bytes of a cache line, and of the widest vector that the kernels load
+HUGE_PAGE = 2 * 2**20  # of Linux on x86-64 and arm64
 
 
 class PackedMatrix:
@@ -30,24 +31,24 @@ class PackedMatrix:
 
     Args:
         native: the library.
-        memory: uint8, what `pack_quantized` or `pack_dense` made.
-        layout: as `pack_quantized` or `pack_dense` made it.
+        memory: uint8, from `pack_quantized` or `pack_dense`.
+        layout: from the same call.
     """
 
-    def __init__(self, native: Native, memory: Tensor, layout: Layout) -> None:
+    def __init__(self, native: Native, memory: Tensor, layout: PackedLayout) -> None:
         self.layout = layout
         self.out_features, self.in_features = layout.out_features, layout.in_features
-        self._native, self._multiply = native, native.linear
-        self._memory = memory  # keeps the addresses alive
-        self.parameter = nn.Parameter(memory, requires_grad=False)  # so that a module's memory can be counted
-        self._structure = layout.structure(memory.data_ptr())
+        self._native, self._linear = native, native.linear
+        self._memory = memory  # the structure holds only its address, so the memory must not be freed
+        self.parameter = nn.Parameter(memory, requires_grad=False)  # so that a module's bytes are counted
+        self._structure = layout.make_structure(memory.data_ptr())
         self._address = ctypes.addressof(self._structure)
 
     def __deepcopy__(self, memo: dict[int, object]) -> PackedMatrix:
-        """Return itself: it never changes, and a copy's structure would point into the original's memory."""
+        """Return the same object: it never changes, and a copy would still point into this memory."""
         return self
 
-    def linear(self, x: Tensor, act_group: int = 0, activation: int = NO_ACTIVATION) -> Tensor:
+    def multiply(self, x: Tensor, act_group: int = 0, activation: int = NO_ACTIVATION) -> Tensor:
         """Multiply ``[..., in]`` with the matrix's transpose and add the bias.
 
         The result of a row does not depend on the other rows.
@@ -68,14 +69,16 @@ class PackedMatrix:
         if x.shape[-1] != self.in_features:
             raise ValueError(f"inputs have {x.shape[-1]} channels, the matrix takes {self.in_features}")
         width = self.in_features
-        if x.is_contiguous():  # the usual case, without a view of its own
+        if (
+            x.is_contiguous()
+        ):  # the usual case: no view has to be made, which costs as much as a small product
             rows, count, stride = x, x.numel() // width, width
         else:
             rows = x.reshape(-1, width)
             rows = rows if rows.stride(1) == 1 else rows.contiguous()
             count, stride = rows.shape[0], rows.stride(0)
         y = torch.empty((*x.shape[:-1], self.out_features), dtype=x.dtype)
-        failed = self._multiply(
+        failed = self._linear(
             self._address,
             rows.data_ptr(),
             stride,
@@ -90,8 +93,8 @@ class PackedMatrix:
             raise OutOfMemoryError(f"there is no memory left for the activations of {count} tokens.")
         return y
 
-    def rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return rows of the matrix, dequantised: ``[...]`` int64 to ``[..., in]``.
+    def look_up(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """Look up rows of the matrix by ids ``[...]`` (int64) and return them dequantised, ``[..., in]``.
 
         Raises:
             IndexError: there is no such row.
@@ -103,19 +106,19 @@ class PackedMatrix:
         self._native.embed(self._address, flat.data_ptr(), flat.numel(), y.data_ptr(), DTYPES[dtype])
         return y
 
-    def dense(self, dtype: torch.dtype) -> Tensor:
-        """Return the whole matrix ``[out, in]``."""
-        return self.rows(torch.arange(self.out_features), dtype)
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
+        """Return the whole matrix ``[out, in]`` as floating-point numbers."""
+        return self.look_up(torch.arange(self.out_features), dtype)
 
-    def bias(self) -> Tensor | None:
-        """Return the bias ``[out]`` float32."""
+    def get_bias(self) -> Tensor | None:
+        """Return the bias ``[out]`` in float32; ``None`` where there is none."""
         if not self.layout.has_bias:
             return None
         start = self.layout.bias_offset
         return self._memory[start : start + 4 * self.out_features].view(torch.float32)
 
 
-class Layout:
+class PackedLayout:
     """Where the parts of a packed matrix stand in its memory.
 
     Args:
@@ -146,10 +149,10 @@ class Layout:
         self.has_scale = number in (INT4, INT8)
         groups = in_features // group_size if group_size else 1
         scale_bytes = self.padded_out * groups * scale_dtype.itemsize if self.has_scale else 0
-        self.bias_offset = -(-(self.weight_bytes + scale_bytes) // 64) * 64
+        self.bias_offset = -(-(self.weight_bytes + scale_bytes) // ALIGNMENT) * ALIGNMENT
         self.total_bytes = self.bias_offset + (4 * self.padded_out if bias else 0)
 
-    def structure(self, base: int) -> NativeMatrix:
+    def make_structure(self, base: int) -> NativeMatrix:
         """Return the C structure for memory that begins at ``base``."""
         return NativeMatrix(
             weight=base,
@@ -166,8 +169,8 @@ class Layout:
 
 def pack_quantized(
     native: Native, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int
-) -> tuple[Tensor, Layout]:
-    """Pack stored integers; group-wise scales take 16 bits where that loses nothing.
+) -> tuple[Tensor, PackedLayout]:
+    """Pack stored integers; scales of groups are kept in 16 bits where that is exact.
 
     Args:
         native: the library.
@@ -181,8 +184,8 @@ def pack_quantized(
         The memory (uint8) and its layout.
     """
     in_features = stored.shape[1] * (2 if bits == 4 else 1)
-    dtype = _narrowest(scale) if group_size else torch.float32
-    layout = Layout(
+    dtype = _choose_scale_dtype(scale) if group_size else torch.float32
+    layout = PackedLayout(
         native,
         stored.shape[0],
         in_features,
@@ -196,20 +199,27 @@ def pack_quantized(
     padded[: layout.out_features] = scale
     if group_size:
         padded = padded.unflatten(0, (-1, ROWS)).transpose(1, 2).contiguous()  # [blocks, groups, 16]
-    _bytes(memory, layout.weight_bytes, padded)
+    _write_bytes(memory, layout.weight_bytes, padded)
     return memory, layout
 
 
-def pack_dense(native: Native, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Layout]:
+def pack_dense(native: Native, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, PackedLayout]:
     """Pack a matrix ``[out, in]`` of float32, bfloat16 or float16; see `pack_quantized`."""
     out_features, in_features = weight.shape
     number = DENSE_FORMATS[weight.dtype]
-    layout = Layout(native, out_features, in_features, number, bias=bias is not None)
+    layout = PackedLayout(native, out_features, in_features, number, bias=bias is not None)
     return _pack(native, weight, bias, layout), layout
 
 
 def reserve(size: int) -> Tensor:
-    """Return memory of ``size`` bytes, in huge pages where the system has them and they are worth it."""
+    """Return memory of ``size`` bytes, in huge pages where the system has them and it fills at least two.
+
+    Decoding walks through all weights at every step; with pages of 4 KiB much of that time would go into
+    looking up addresses.
+
+    Raises:
+        OutOfMemoryError: the system refuses.
+    """
     if size < 2 * HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(size, dtype=torch.uint8)
     try:
@@ -219,12 +229,12 @@ def reserve(size: int) -> Tensor:
         raise OutOfMemoryError(f"there is no memory left for {size / 1e9:.2f} GB of weights.") from error
     whole = torch.frombuffer(mapping, dtype=torch.uint8)
     start = -whole.data_ptr() % HUGE_PAGE
-    # Not the rest behind the last whole one: it would take a huge page for a few bytes.
+    # Only whole huge pages are asked for: the rest would take one more for a few bytes.
     mapping.madvise(mmap.MADV_HUGEPAGE, start, size // HUGE_PAGE * HUGE_PAGE)
     return whole[start:][:size]
 
 
-def _pack(native: Native, stored: Tensor, bias: Tensor | None, layout: Layout) -> Tensor:
+def _pack(native: Native, stored: Tensor, bias: Tensor | None, layout: PackedLayout) -> Tensor:
     memory = reserve(layout.total_bytes)
     stored = stored.detach()
     rows = stored if stored.stride(1) == 1 else stored.contiguous()
@@ -239,16 +249,16 @@ def _pack(native: Native, stored: Tensor, bias: Tensor | None, layout: Layout) -
     if bias is not None:
         padded = torch.zeros(layout.padded_out)
         padded[: layout.out_features] = bias.detach()
-        _bytes(memory, layout.bias_offset, padded)
+        _write_bytes(memory, layout.bias_offset, padded)
     return memory
 
 
-def _bytes(memory: Tensor, offset: int, value: Tensor) -> None:
+def _write_bytes(memory: Tensor, offset: int, value: Tensor) -> None:
     flat: Any = value.flatten().view(torch.uint8)
     memory[offset : offset + flat.numel()] = flat
 
 
-def _narrowest(scale: Tensor) -> torch.dtype:
+def _choose_scale_dtype(scale: Tensor) -> torch.dtype:
     exact = scale.float()
     for dtype in (torch.float16, torch.bfloat16):
         if torch.equal(exact.to(dtype).float(), exact):

@@ -1,4 +1,4 @@
-"""What this processor is, found without importing torch."""
+"""Describing this processor without importing torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import psutil
 
 from glm_core.records import DeviceInfo
 
-from ._native import found
+from ._native import find_native
 
-# Instructions that multiply bfloat16 pairs directly; without them bfloat16 is emulated in float32.
+# Instructions that multiply pairs of bfloat16; without them each is widened to float32 first.
 BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
-SHOWN_FLAGS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "neon", "asimd")
+LABEL_FLAGS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "neon", "asimd")
 
 
 def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> DeviceInfo:
@@ -23,14 +23,14 @@ def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> DeviceInfo:
     facts = read_cpuinfo(cpuinfo)
     flags = set((facts.get("flags") or facts.get("Features") or "").split())
     name = facts.get("model name") or platform.processor() or platform.machine()
-    shown = [flag for flag in SHOWN_FLAGS if flag in flags]
-    dtype, reason = fastest_dtype(flags)
+    known = [flag for flag in LABEL_FLAGS if flag in flags]
+    dtype, reason = choose_dtype(flags)
     memory = psutil.virtual_memory()
     return DeviceInfo(
         name="cpu",
         type="cpu",
-        label=", ".join([name, f"{usable_cores()} cores", *shown]),
-        reason=found().message,
+        label=", ".join([name, f"{count_usable_cores()} cores", *known]),
+        reason=find_native().message,
         memory_bytes=memory.total,
         free_memory_bytes=memory.available,
         dtypes=(dtype, *(other for other in ("float32", "bfloat16", "float16") if other != dtype)),
@@ -38,7 +38,7 @@ def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> DeviceInfo:
     )
 
 
-def fastest_dtype(flags: set[str]) -> tuple[str, str]:
+def choose_dtype(flags: set[str]) -> tuple[str, str]:
     """Return the dtype that ``auto`` takes for these processor flags, and why."""
     native = next((flag for flag in BFLOAT16_FLAGS if flag in flags), None)
     if native:
@@ -46,11 +46,11 @@ def fastest_dtype(flags: set[str]) -> tuple[str, str]:
     return "float32", "this processor has no bfloat16 instructions, so 16-bit weights would be slower"
 
 
-def usable_cores() -> int:
+def count_usable_cores() -> int:
     """Return how many physical cores there are that this process may run on.
 
-    Two threads of one core share its arithmetic units, so more threads than cores only get in
-    each other's way in matrix products.
+    Two threads of one core share its arithmetic units, so in matrix products more threads than cores only
+    wait for each other.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     physical = psutil.cpu_count(logical=False) or allowed

@@ -13,11 +13,11 @@ KINDS = ("torch",)
 @hookimpl
 def describe_backend() -> BackendInfo:
     """Describe the processor, its memory, the dtype that it runs fast, and which kernels there are."""
-    from ._native import kernel_choices
+    from ._native import list_kernel_choices
     from ._processor import describe
 
     return BackendInfo(
-        "cpu", (describe(),), priority=0, schemes=SCHEMES, kernels=kernel_choices(), kinds=KINDS
+        "cpu", (describe(),), priority=0, schemes=SCHEMES, kernels=list_kernel_choices(), kinds=KINDS
     )
 
 

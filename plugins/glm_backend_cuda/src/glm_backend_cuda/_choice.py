@@ -1,6 +1,6 @@
-"""Which kernels a model gets: `auto` takes the fastest that can run here, and says why.
+"""Choosing the kernels of a model: ``auto`` takes the fastest that can run here, and says why.
 
-Nothing is imported here that may be missing: each kind of kernels is imported when it is chosen.
+Nothing is imported at the top that may be missing: each kind of kernels is imported when it is chosen.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ._executor import Recorder
 from ._kernel_set import CudaKernels, QuantizedLayers
 
 AUTO, TRITON, TORCH, CPM = "auto", "triton", "torch", "cpm"
-LEAST_TRITON = (3, 3)  # from here on a product may have fewer rows than tensor cores take
-LEAST_CAPABILITY = (7, 5)
+LEAST_TRITON = (3, 3)  # older ones refuse products of fewer rows than tensor cores take, such as one
+LEAST_CAPABILITY = (7, 5)  # Turing; the tests compile the kernels for it and for newer GPUs
 
 _log = logging.getLogger("glm")
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What decides about kernels.
+class KernelFacts:
+    """What the choice of kernels depends on.
 
     Attributes:
         device: type of the devices, such as ``cuda``.
@@ -44,13 +44,13 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Kernels by name.
+class KernelChoice:
+    """The kernels that were chosen.
 
     Attributes:
         name: ``triton``, ``torch`` or ``cpm``.
-        reason: why these, as a clause.
-        notice: what faster ones lack, for a warning; empty if nothing.
+        reason: why these, as a part of a sentence.
+        notice: why faster ones cannot run, for a warning; empty if these are the fastest.
     """
 
     name: str
@@ -59,11 +59,11 @@ class Choice:
 
     @property
     def sentence(self) -> str:
-        """What was taken and why."""
+        """A sentence that says what was chosen and why."""
         return f"kernels: {self.name} ({self.reason})"
 
 
-def choose(wanted: str, facts: Facts) -> Choice:
+def choose(wanted: str, facts: KernelFacts) -> KernelChoice:
     """Return the kernels to take.
 
     Args:
@@ -75,10 +75,14 @@ def choose(wanted: str, facts: Facts) -> Choice:
     """
     if wanted == AUTO:
         if facts.device != "cuda":
-            return Choice(TORCH, f"the fused kernels are for NVIDIA GPUs, the model is on {facts.device}")
+            return KernelChoice(
+                TORCH, f"the fused kernels are for NVIDIA GPUs, the model is on {facts.device}"
+            )
         if not facts.triton:
-            return Choice(TRITON, "they multiply int8 and int4 without writing the weights out")
-        return Choice(TORCH, facts.triton, f"{facts.triton}; PyTorch's kernels are used, which are slower")
+            return KernelChoice(TRITON, "they multiply int8 and int4 without writing the weights out")
+        return KernelChoice(
+            TORCH, facts.triton, f"{facts.triton}; PyTorch's kernels are used, which are slower"
+        )
     problems = {TRITON: facts.triton, TORCH: "", CPM: facts.cpm}
     if wanted not in problems:
         raise DeviceError(
@@ -88,7 +92,7 @@ def choose(wanted: str, facts: Facts) -> Choice:
         raise DeviceError(
             f"--kernels {wanted} cannot be used: {problems[wanted]}; choose --kernels auto or torch."
         )
-    return Choice(wanted, "as asked for")
+    return KernelChoice(wanted, "as asked for")
 
 
 def choose_kernels(
@@ -106,34 +110,36 @@ def choose_kernels(
         DeviceError: see `choose`.
     """
     wanted = wanted or AUTO
-    choice = choose(wanted, facts_of(wanted, devices))
+    choice = choose(wanted, inspect_devices(wanted, devices))
     if choice.notice:
         _log.warning("%s", choice.notice)
     return CudaKernels(
         choice.sentence,
-        layers_for(choice, dtype, devices),
-        attention_for(choice),
+        make_layers(choice, dtype, devices),
+        make_attention(choice),
         plain_dtype=dtype if choice.name == TRITON else None,
         recorder=recorder,
     )
 
 
-def layers_for(choice: Choice, dtype: torch.dtype, devices: Sequence[torch.device] = ()) -> QuantizedLayers:
+def make_layers(
+    choice: KernelChoice, dtype: torch.dtype, devices: Sequence[torch.device] = ()
+) -> QuantizedLayers:
     """Return what makes layers of stored integers with chosen kernels."""
     if choice.name == TRITON:
         from ._layers import TritonLayers
 
         return TritonLayers(dtype)
     if choice.name == CPM:
-        from ._cpm import CpmLayers, compiled
+        from ._cpm import CpmLayers, get_compiled_kernels
 
-        return CpmLayers(dtype, compiled())
-    from ._torch_layers import TorchLayers, products_of
+        return CpmLayers(dtype, get_compiled_kernels())
+    from ._torch_layers import TorchLayers, find_products
 
-    return TorchLayers(dtype, products_of(devices, dtype))
+    return TorchLayers(dtype, find_products(devices, dtype))
 
 
-def attention_for(choice: Choice) -> DecodeAttention:
+def make_attention(choice: KernelChoice) -> DecodeAttention:
     """Return the decode attention of chosen kernels."""
     if choice.name == TRITON:
         from ._triton_decode import TritonDecodeAttention
@@ -144,22 +150,22 @@ def attention_for(choice: Choice) -> DecodeAttention:
     return TorchDeviceAttention()
 
 
-def facts_of(wanted: str, devices: Sequence[torch.device]) -> Facts:
-    """Look at the devices; of kernels only at those that could be taken."""
+def inspect_devices(wanted: str, devices: Sequence[torch.device]) -> KernelFacts:
+    """Look at the devices, and try those kernels that the answer to ``wanted`` depends on."""
     gpus = [device for device in devices if device.type == "cuda"]
     capability = min(map(torch.cuda.get_device_capability, gpus), default=(0, 0))
     kind = next((device.type for device in devices if device.type != "cuda"), "cuda")
-    return Facts(
+    return KernelFacts(
         device=kind,
         capability=capability,
-        triton=triton_problem(kind, capability, devices) if wanted in (AUTO, TRITON) else "",
-        cpm=cpm_problem(kind, devices) if wanted == CPM else "",
+        triton=find_triton_problem(kind, capability, devices) if wanted in (AUTO, TRITON) else "",
+        cpm=find_cpm_problem(kind, devices) if wanted == CPM else "",
     )
 
 
-def triton_problem(kind: str, capability: tuple[int, int], devices: Sequence[torch.device]) -> str:
+def find_triton_problem(kind: str, capability: tuple[int, int], devices: Sequence[torch.device]) -> str:
     """Return why Triton's kernels cannot run; empty if a trial on each device gave the right numbers."""
-    problem = _unusable_triton()
+    problem = _find_import_problem()
     if problem:
         return problem
     if kind != "cuda":
@@ -168,24 +174,24 @@ def triton_problem(kind: str, capability: tuple[int, int], devices: Sequence[tor
         return "" if interprets else f"Triton has no kernels for {kind}"
     if capability < LEAST_CAPABILITY:
         return (
-            f"Triton needs a GPU of compute capability {_dotted(LEAST_CAPABILITY)}, this one has "
-            f"{_dotted(capability)}"
+            f"Triton needs a GPU of compute capability {_format_version(LEAST_CAPABILITY)}, this one has "
+            f"{_format_version(capability)}"
         )
-    from ._trial import trial
+    from ._trial import try_kernels
 
-    return next(filter(None, map(trial, dict.fromkeys(devices))), "")
+    return next(filter(None, map(try_kernels, dict.fromkeys(devices))), "")
 
 
-def cpm_problem(kind: str, devices: Sequence[torch.device]) -> str:
+def find_cpm_problem(kind: str, devices: Sequence[torch.device]) -> str:
     """Return why our kernels cannot be compiled and launched through cpm_kernels; empty if they can."""
     if kind != "cuda":
         return f"cpm_kernels needs an NVIDIA GPU, the model is on {kind}"
-    from ._cpm import problem
+    from ._cpm import find_problem
 
-    return problem(devices)
+    return find_problem(devices)
 
 
-def _unusable_triton() -> str:
+def _find_import_problem() -> str:
     """Return why the installed Triton cannot be used; empty if it can."""
     try:
         triton = importlib.import_module("triton")
@@ -200,9 +206,9 @@ def _unusable_triton() -> str:
     version = str(getattr(triton, "__version__", "0"))
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers < LEAST_TRITON:
-        return f"Triton {version} is too old, {_dotted(LEAST_TRITON)} or newer is needed"
+        return f"Triton {version} is too old, {_format_version(LEAST_TRITON)} or newer is needed"
     return ""
 
 
-def _dotted(version: tuple[int, int]) -> str:
+def _format_version(version: tuple[int, int]) -> str:
     return ".".join(map(str, version))

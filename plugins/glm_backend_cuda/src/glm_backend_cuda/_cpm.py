@@ -1,10 +1,4 @@
-"""Kernels through cpm_kernels, which the original used: its bindings, our own CUDA source.
-
-The binaries that cpm_kernels carries end at compute capability 8.6, so only its bindings of NVRTC and of
-the driver are used, and ``_cpm_kernels.cu`` is compiled for the GPU at hand. These bindings are imported
-past the package's own ``__init__``, which wants pkg_resources and asks every GPU for attributes that newer
-drivers do not know.
-"""
+"""Kernels through the package cpm_kernels, which the original uses: its bindings with our own CUDA source."""
 
 from __future__ import annotations
 
@@ -17,22 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glm_runtime_torch.backends import QuantizedLinear, dequantize_matrix, make_quantized_table
+from glm_runtime_torch.backends import QuantizedLinear, dequantize_matrix, freeze, make_quantized_table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._tensors import freeze, use_device_of
+from ._errors import format_first_line
+from ._tensors import use_device_of
 
+# cpm_kernels has compiled kernels for compute capabilities up to 8.6 only. Therefore just its bindings of
+# NVRTC (the compiler) and of the driver are used, and this source is compiled for the GPU that is there.
 SOURCE = Path(__file__).with_name("_cpm_kernels.cu")
-FEW_ROWS = 8  # up to here reading integers once a row beats writing the matrix out
-WARPS = 4  # outputs of a block
-EXTRACT_THREADS = 256
+FEW_ROWS = 8  # up to here reading the integers once for each row is faster than writing the matrix out
+WARPS = 4  # of a block; each computes one output
+EXTRACT_THREADS = 256  # of a block, which writes one row of the matrix
 BINDINGS = "_glm_cpm_kernels_library"
 INSTALL = "pip install 'glm-backend-cuda[cpm]'"
 
 
 class CompiledKernels:
-    """Our CUDA source, compiled for each architecture and loaded on each device when it is first used.
+    """Our CUDA source, compiled once for each architecture and loaded once on each device that uses it.
 
     Args:
         library: ``cpm_kernels.library``, with the modules ``nvrtc`` and ``cuda``.
@@ -52,7 +49,7 @@ class CompiledKernels:
         self._binaries: dict[tuple[int, int], bytes] = {}
         self._functions: dict[tuple[torch.device, str], Any] = {}
 
-    def binary(self, capability: tuple[int, int]) -> bytes:
+    def compile_binary(self, capability: tuple[int, int]) -> bytes:
         """Return the machine code for an architecture.
 
         Raises:
@@ -80,27 +77,28 @@ class CompiledKernels:
         Args:
             name: of the kernel.
             device: where its tensors are.
-            grid: blocks along two axes.
+            grid: numbers of blocks along two axes.
             threads: of a block.
             arguments: tensors, ``None`` for a null pointer, or integers of 32 bits.
         """
-        values = [_argument(value) for value in arguments]
+        # The driver takes addresses of arguments, so the arguments must live until the call returns.
+        values = [_convert_argument(value) for value in arguments]
         pointers = [ctypes.addressof(value) for value in values]
         stream = self._stream(device)
         self._library.cuda.cuLaunchKernel(
-            self._function(device, name), *grid, 1, threads, 1, 1, 0, stream, pointers
+            self._load_function(device, name), *grid, 1, threads, 1, 1, 0, stream, pointers
         )
 
-    def _function(self, device: torch.device, name: str) -> Any:
+    def _load_function(self, device: torch.device, name: str) -> Any:
         if (device, name) not in self._functions:
             cuda = self._library.cuda
-            module = cuda.cuModuleLoadData(self.binary(self._capability(device)))
+            module = cuda.cuModuleLoadData(self.compile_binary(self._capability(device)))
             self._functions[device, name] = cuda.cuModuleGetFunction(module, name)
         return self._functions[device, name]
 
 
 class CpmLinear(nn.Module):
-    """A linear layer over stored integers, in float16; other dtypes are dequantised by PyTorch.
+    """A linear layer over stored integers in float16; for other dtypes PyTorch dequantises the matrix.
 
     Args:
         stored: see `glm_runtime_torch.backends.quantize_rows`; may be shared with an embedding.
@@ -108,7 +106,7 @@ class CpmLinear(nn.Module):
         bias: ``[N]`` or ``None``.
         bits: 8 or 4.
         group_size: inputs that share a scale; 0 = all of a row.
-        kernels: compiled.
+        kernels: that compute.
     """
 
     def __init__(
@@ -131,18 +129,18 @@ class CpmLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., K]`` to ``[..., N]`` in the dtype of ``x``."""
         rows = x.numel() // self.in_features
-        graded = x.requires_grad and torch.is_grad_enabled()
-        if graded or not rows or x.dtype != torch.float16:
+        needs_gradient = x.requires_grad and torch.is_grad_enabled()
+        if needs_gradient or not rows or x.dtype != torch.float16:
             weight = dequantize_matrix(self.weight, self.weight_scale, self.bits, x.dtype, self.group_size)
             return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
         with use_device_of(x):
-            return self._few(x, rows) if rows <= FEW_ROWS else self._many(x)
+            return self._multiply_few(x, rows) if rows <= FEW_ROWS else self._multiply_many(x)
 
     def extra_repr(self) -> str:
         """Return the sizes, for people who print the network."""
         return f"{self.in_features}, {self.out_features}, bits={self.bits}"
 
-    def _few(self, x: Tensor, rows: int) -> Tensor:
+    def _multiply_few(self, x: Tensor, rows: int) -> Tensor:
         x = x.contiguous()
         y = torch.empty(*x.shape[:-1], self.out_features, dtype=x.dtype, device=x.device)
         bias = None if self.bias is None else self.bias.to(x.dtype)
@@ -156,7 +154,7 @@ class CpmLinear(nn.Module):
         )
         return y
 
-    def _many(self, x: Tensor) -> Tensor:
+    def _multiply_many(self, x: Tensor) -> Tensor:
         weight = torch.empty(self.out_features, self.in_features, dtype=x.dtype, device=x.device)
         sizes = self.in_features, self.group_size or self.in_features
         self._kernels.launch(
@@ -173,38 +171,41 @@ class CpmLayers:
     """`glm_backend_cuda._kernel_set.QuantizedLayers` over these kernels.
 
     Args:
-        dtype: that the model computes in; other than float16 leaves the runtime's layers.
-        kernels: compiled.
+        dtype: that the model computes in; for another than float16 the runtime's layers stay.
+        kernels: that compute.
     """
 
     def __init__(self, dtype: torch.dtype, kernels: CompiledKernels) -> None:
         self._dtype, self._kernels = dtype, kernels
 
-    def linear(
+    def make_linear(
         self, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int
     ) -> nn.Module:
-        """See `CpmLinear`."""
+        """Return a `CpmLinear`, or the runtime's layer for another dtype than float16."""
         if self._dtype != torch.float16:
             return QuantizedLinear.from_stored(stored, scale, bias, bits, group_size)
         return CpmLinear(stored, scale, bias, bits, group_size, self._kernels)
 
-    def tied_table(
+    def make_tied_table(
         self, stored: Tensor, scale: Tensor, bits: int, group_size: int
     ) -> tuple[nn.Module, nn.Module]:
         """Return the reference's embedding, and a head that shares its integers."""
         embedding, head = make_quantized_table(stored, scale, bits, group_size)
         assert isinstance(head, QuantizedLinear)
-        return embedding, self.linear(head.weight, head.weight_scale, None, bits, group_size)
+        return embedding, self.make_linear(head.weight, head.weight_scale, None, bits, group_size)
 
 
 @cache
-def compiled() -> CompiledKernels:
-    """Return the kernels over the installed cpm_kernels; `problem` has said that they can be had."""
-    return CompiledKernels(bindings())
+def get_compiled_kernels() -> CompiledKernels:
+    """Return the kernels over the installed cpm_kernels; `find_problem` says beforehand whether they work."""
+    return CompiledKernels(load_bindings())
 
 
-def bindings() -> Any:
-    """Return ``cpm_kernels.library``, under a name of our own.
+def load_bindings() -> Any:
+    """Import ``cpm_kernels.library`` under a name of our own and return it.
+
+    The package's own ``__init__`` is not run: it needs pkg_resources, which newer Pythons lack, and asks
+    every GPU for attributes that newer drivers do not know.
 
     Raises:
         ModuleNotFoundError: cpm_kernels is not installed.
@@ -222,39 +223,34 @@ def bindings() -> Any:
     sys.modules[BINDINGS] = library
     try:
         spec.loader.exec_module(library)
-    except BaseException:
+    except BaseException:  # also an interrupt: a half-imported module must not be found later
         del sys.modules[BINDINGS]
         raise
     return library
 
 
-def problem(devices: Sequence[torch.device]) -> str:
+def find_problem(devices: Sequence[torch.device]) -> str:
     """Return why the kernels cannot be compiled for these GPUs; empty if they were."""
     try:
-        kernels = compiled()
+        kernels = get_compiled_kernels()
     except ModuleNotFoundError as error:
         if error.name == "cpm_kernels":
             return f"cpm_kernels is not installed ({INSTALL})"
         return f"cpm_kernels cannot be imported ({error})"
-    except Exception as error:  # it loads CUDA's libraries while it is imported
-        return f"cpm_kernels cannot be imported ({_line(error)})"
+    except Exception as error:  # importing it loads CUDA's libraries, which may be missing or broken
+        return f"cpm_kernels cannot be imported ({format_first_line(error)})"
     try:
         for device in devices:
-            kernels.binary(torch.cuda.get_device_capability(device))
+            kernels.compile_binary(torch.cuda.get_device_capability(device))
     except Exception as error:  # a missing library, an unknown architecture, a compiler's message
         return (
-            f"the kernels cannot be compiled through cpm_kernels ({_line(error)}); it looks for libnvrtc.so "
-            "in CUDA_PATH/lib64, /usr/local/cuda/lib64 and on the loader's path"
+            f"the kernels cannot be compiled through cpm_kernels ({format_first_line(error)}); it looks for "
+            "libnvrtc.so in CUDA_PATH/lib64, /usr/local/cuda/lib64 and on the loader's path"
         )
     return ""
 
 
-def _argument(value: Tensor | int | None) -> Any:
+def _convert_argument(value: Tensor | int | None) -> Any:
     if isinstance(value, int):
         return ctypes.c_int(value)
     return ctypes.c_void_p(None if value is None else value.data_ptr())
-
-
-def _line(error: Exception) -> str:
-    first = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -1,4 +1,4 @@
-"""Which NVIDIA GPUs this process may use and what they can do, found without importing torch."""
+"""Describing the NVIDIA GPUs that this process may use, without importing torch."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from glm_core.records import DeviceInfo
 from ._nvml import Driver, Gpu, NvmlError, load, read
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-BFLOAT16_CAPABILITY = (8, 0)  # Ampere; before, it is emulated
-# Where PyTorch's wheels with CUDA are; PyPI's are without it on Windows.
+BFLOAT16_CAPABILITY = (8, 0)  # Ampere; older GPUs compute it in float32, slowly
+# PyTorch's own index, because PyPI's wheels for Windows are without CUDA.
 TORCH_WITH_CUDA = "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126"
 CHOOSE_CPU = "or choose --device cpu"
 
@@ -35,32 +35,34 @@ class TorchBuild:
 
 
 def describe() -> tuple[DeviceInfo, ...]:
-    """Return the GPUs of this machine, or one absent device that says what is missing."""
+    """Return the GPUs of this machine, or one unavailable device whose reason says what is missing."""
     try:
         driver = read(load())
     except NvmlError as error:
-        return (absent(f"{error}; install the driver of your GPU (nvidia.com/drivers), {CHOOSE_CPU}"),)
-    return devices_of(driver, torch_build(), os.environ)
+        return (
+            make_absent_device(f"{error}; install the driver of your GPU (nvidia.com/drivers), {CHOOSE_CPU}"),
+        )
+    return list_devices(driver, inspect_torch_build(), os.environ)
 
 
-def devices_of(driver: Driver, torch: TorchBuild, environment: Mapping[str, str]) -> tuple[DeviceInfo, ...]:
-    """Return the devices of a driver's GPUs, as ``CUDA_VISIBLE_DEVICES`` lets this process see them."""
+def list_devices(driver: Driver, torch: TorchBuild, environment: Mapping[str, str]) -> tuple[DeviceInfo, ...]:
+    """Return devices for those GPUs of a driver that ``CUDA_VISIBLE_DEVICES`` lets this process see."""
     if not driver.gpus:
-        return (absent(f"the NVIDIA driver {driver.version} sees no GPU; choose --device cpu"),)
-    seen = visible(driver.gpus, environment.get(VISIBLE))
+        return (make_absent_device(f"the NVIDIA driver {driver.version} sees no GPU; choose --device cpu"),)
+    seen = select_visible(driver.gpus, environment.get(VISIBLE))
     if not seen:
         hidden = f"{VISIBLE}={environment.get(VISIBLE)!r} hides the {len(driver.gpus)} GPUs of this machine"
-        return (absent(f"{hidden}; change or unset it, {CHOOSE_CPU}"),)
+        return (make_absent_device(f"{hidden}; change or unset it, {CHOOSE_CPU}"),)
     reason = ""
     if not torch.version:
         reason = f"PyTorch is not installed: {TORCH_WITH_CUDA}"
     elif not torch.has_cuda:
         reason = f"this PyTorch ({torch.version}) was built without CUDA: {TORCH_WITH_CUDA}"
-    return tuple(_device(index, gpu, driver, reason) for index, gpu in enumerate(seen))
+    return tuple(_describe_gpu(index, gpu, driver, reason) for index, gpu in enumerate(seen))
 
 
-def absent(reason: str) -> DeviceInfo:
-    """Return a device that is not there."""
+def make_absent_device(reason: str) -> DeviceInfo:
+    """Return an unavailable device with the reason."""
     return DeviceInfo(
         "cuda",
         "cuda",
@@ -71,13 +73,13 @@ def absent(reason: str) -> DeviceInfo:
     )
 
 
-def visible(gpus: Sequence[Gpu], wanted: str | None) -> tuple[Gpu, ...]:
+def select_visible(gpus: Sequence[Gpu], wanted: str | None) -> tuple[Gpu, ...]:
     """Return the GPUs that a process sees, in its order, by the rules of the CUDA driver.
 
     Args:
         gpus: all of the machine.
         wanted: the value of ``CUDA_VISIBLE_DEVICES``: numbers or UUIDs with commas between them.
-            The first that means no GPU, or one that was named before, ends the list.
+            A name of no GPU, or of one that was named before, ends the list.
     """
     if wanted is None:
         return tuple(gpus)
@@ -90,8 +92,8 @@ def visible(gpus: Sequence[Gpu], wanted: str | None) -> tuple[Gpu, ...]:
     return tuple(found)
 
 
-def torch_build() -> TorchBuild:
-    """Return what the installed torch was built for, from its files alone."""
+def inspect_torch_build() -> TorchBuild:
+    """Read what the installed torch was built for from its files, because importing it takes seconds."""
     try:
         version = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
@@ -118,7 +120,7 @@ def _find_gpu(gpus: Sequence[Gpu], name: str) -> Gpu | None:
     return matching[0] if len(matching) == 1 else None
 
 
-def _device(index: int, gpu: Gpu, driver: Driver, reason: str) -> DeviceInfo:
+def _describe_gpu(index: int, gpu: Gpu, driver: Driver, reason: str) -> DeviceInfo:
     has_bfloat16 = gpu.capability >= BFLOAT16_CAPABILITY
     version = ".".join(map(str, gpu.capability))
     return DeviceInfo(

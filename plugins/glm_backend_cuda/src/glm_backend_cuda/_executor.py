@@ -1,4 +1,4 @@
-"""Decode steps that are recorded once and replayed: Python leaves the GPU idle no longer.
+"""Decode steps that are recorded once and replayed, so that the GPU does not wait for Python.
 
 A recorded step reads its inputs from fixed places. There is one recording for each of a few batch sizes;
 a batch of another size runs in the next larger one, its unused rows marked as padding by length 0: such rows
@@ -29,7 +29,7 @@ class Recorder(Protocol):
     """Records work on a device."""
 
     def record(self, step: Step) -> Recording:
-        """Do a step and record it; calling the result does the same again with what then is in its inputs.
+        """Do a step and record it; calling the result repeats it with what its inputs then hold.
 
         The tensor that it returns is the same at every call.
         """
@@ -48,7 +48,7 @@ class CudaGraphs:
         self._pool: object | None = None
 
     def record(self, step: Step) -> Recording:
-        """See `Recorder.record`."""
+        """Implement `Recorder.record`."""
         with torch.cuda.device(self._device):
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
@@ -69,8 +69,12 @@ class CudaGraphs:
         return replay
 
 
-def batch_sizes(num_slots: int) -> tuple[int, ...]:
-    """Return the batch sizes to record: powers of two, and the largest batch there can be."""
+def choose_batch_sizes(num_slots: int) -> tuple[int, ...]:
+    """Return the batch sizes to record: powers of two, and the largest batch that there can be.
+
+    Powers of two, because each recording costs time and memory, and a batch still computes fewer than twice
+    its rows.
+    """
     sizes = [1]
     while sizes[-1] * 2 < num_slots:
         sizes.append(sizes[-1] * 2)
@@ -87,7 +91,7 @@ class RecordedExecutor:
         network: in evaluation mode.
         cache: its attention takes tensors; see `glm_runtime_torch.backends.DecodeAttention`.
         device: where both are.
-        recorder: what records.
+        recorder: that records the steps.
     """
 
     max_tokens: int | None = 1  # the table of inputs has one token a row
@@ -99,7 +103,7 @@ class RecordedExecutor:
         self._cache = cache
         self._device = device
         self._recorder = recorder
-        self._sizes = batch_sizes(cache.num_slots)
+        self._sizes = choose_batch_sizes(cache.num_slots)
         self._eager: DecodeExecutor = EagerExecutor(network, cache, device)
         self._recordings: dict[int, Recording] = {}
         self._failed = False
@@ -107,13 +111,13 @@ class RecordedExecutor:
         self._inputs: Tensor | None = None  # the same on the device
 
     def decode(self, step: StepInput) -> Tensor:
-        """See `DecodeExecutor.decode`."""
+        """Implement `DecodeExecutor.decode`."""
         count = len(step.slots)
         size = next((size for size in self._sizes if size >= count), None)
         # A recording computes what the layers did when it was made; adapters may have them do something else.
         if self._failed or size is None or any(step.adapters):
             return self._eager.decode(step)
-        staged, inputs = self._tables(step.position_ids.shape[1])
+        staged, inputs = self._prepare_tables(step.position_ids.shape[1])
         staged[:, :size].zero_()
         staged[TOKEN, :count] = torch.tensor([token for (token,) in step.token_ids])
         staged[SLOT, :count] = torch.tensor(step.slots)
@@ -125,7 +129,7 @@ class RecordedExecutor:
             return self._eager.decode(step)
         return self._recordings[size]()[:count]
 
-    def _tables(self, num_position_rows: int) -> tuple[Tensor, Tensor]:
+    def _prepare_tables(self, num_position_rows: int) -> tuple[Tensor, Tensor]:
         if self._staged is None or self._inputs is None:
             shape = POSITIONS + num_position_rows, self._sizes[-1]
             pinned = self._device.type == "cuda"

@@ -1,4 +1,4 @@
-"""Chosen kernels of this backend as a `KernelSet`."""
+"""The chosen kernels as a `KernelSet`."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from ._executor import CudaGraphs, RecordedExecutor, Recorder
 
 
 class QuantizedLayers(Protocol):
-    """Makes layers of stored integers with one kind of kernels; the runtime's own where these have none.
+    """Makes layers over stored integers with one kind of kernels; the runtime's layers where these have none.
 
     Shapes and dtypes as `glm_runtime_torch.backends.quantize_rows` returns them; ``bits`` is 8 or 4,
     ``group_size`` 0 for scales per row. Scales come in the dtype of the checkpoint.
     """
 
-    def linear(
+    def make_linear(
         self, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int
     ) -> nn.Module:
         """Return a layer that maps ``[..., in]`` to ``[..., out]`` in the dtype of its input."""
         ...
 
-    def tied_table(
+    def make_tied_table(
         self, stored: Tensor, scale: Tensor, bits: int, group_size: int
     ) -> tuple[nn.Module, nn.Module]:
         """Return the embedding (ids to rows) and the head over one table ``[vocab, in]``."""
@@ -42,11 +42,11 @@ class QuantizedLayers(Protocol):
 
 
 class CudaKernels(KernelSet):
-    """Kernels by one name.
+    """The kernels that were chosen.
 
     Args:
         description: which they are, and why.
-        layers: makes layers of stored integers.
+        layers: that make layers over stored integers.
         attention: of decode steps.
         plain_dtype: of the plain weights and norms that Triton's layers replace too, so that a row's result
             does not depend on its batch in any layer; ``None`` = torch's layers stay.
@@ -79,7 +79,7 @@ class CudaKernels(KernelSet):
     def make_quantized_linear(self, layer: QuantizedLinear) -> nn.Module | None:
         """Return the chosen kernels' layer; ``None`` where they have none for this matrix."""
         bias = None if layer.bias is None else layer.bias.detach()
-        made = self._layers.linear(layer.weight, layer.weight_scale, bias, layer.bits, layer.group_size)
+        made = self._layers.make_linear(layer.weight, layer.weight_scale, bias, layer.bits, layer.group_size)
         return None if isinstance(made, QuantizedLinear) else made
 
     def make_tied_table(
@@ -88,7 +88,7 @@ class CudaKernels(KernelSet):
         """Return embedding and head; a table of integers and the head over it stay one matrix."""
         if not isinstance(head, QuantizedLinear) or head.bias is not None:
             return super().make_tied_table(table, head)
-        return self._layers.tied_table(head.weight, head.weight_scale, head.bits, head.group_size)
+        return self._layers.make_tied_table(head.weight, head.weight_scale, head.bits, head.group_size)
 
     def make_norm(self, norm: nn.LayerNorm | nn.RMSNorm) -> nn.Module | None:
         """Return Triton's norm, which shares the weights."""

@@ -1,4 +1,4 @@
-"""Layers that compute with the Triton kernels, for inference; they take the place of the runtime's.
+"""Layers for inference that compute with the Triton kernels, in the place of the runtime's layers.
 
 Up to `DECODE_ROWS` rows, a row's result does not depend on the other rows, bit for bit.
 """
@@ -10,12 +10,12 @@ from functools import cache
 
 import torch
 import triton
-from glm_runtime_torch.backends import unpack_int4
+from glm_runtime_torch.backends import freeze, unpack_int4
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._tensors import freeze, use_device_of
-from ._triton_linear import BLOCK_K, INT4_ROWS, linear_kernel, rows_kernel, sum_kernel
+from ._tensors import use_device_of
+from ._triton_linear import BLOCK_K, INT4_ROWS, look_up_kernel, multiply_kernel, sum_kernel
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 DECODE_ROWS = 64  # up to here a row's bits do not depend on the number of rows
@@ -63,10 +63,10 @@ TENSOR_CORES = (8, 0)  # the capability from which Triton multiplies on them
 
 # Fewer tiles of outputs than these leave multiprocessors idle, so the inputs are split.
 FEW_TILES, MOST_SPLITS, LEAST_STEPS = 64, 8, 4
-SUM_BLOCK = 1024
+SUM_BLOCK = 1024  # outputs of a program that adds the splits up; eight for each of 128 threads
 
 
-def splits_of(in_features: int, out_features: int) -> int:
+def count_splits(in_features: int, out_features: int) -> int:
     """Return into how many parts the inputs are split while decoding; the matrix alone decides."""
     tiles, steps = -(-out_features // DECODE.outputs), -(-in_features // BLOCK_K)
     return max(1, min(FEW_TILES // tiles, MOST_SPLITS, steps // LEAST_STEPS))
@@ -104,11 +104,11 @@ def pack_int4_tiles(stored: Tensor) -> Tensor:
 class TritonLinear(nn.Module):
     """A linear layer over integers, or over weights as they are.
 
-    Where a gradient is asked for, or the input has a dtype that the kernels do not know, the matrix is
-    dequantised at each call: right, and slow.
+    Where a gradient is needed, or the input has a dtype that the kernels do not know, the matrix is
+    dequantised at each call, which is slow.
 
     Args:
-        weight: as `glm_backend_cuda._triton_linear.linear_kernel` takes it.
+        weight: as `glm_backend_cuda._triton_linear.multiply_kernel` takes it.
         scale: likewise; ``None`` for weights as they are.
         bias: ``[N]`` or ``None``.
         in_features: K.
@@ -131,7 +131,7 @@ class TritonLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.bits, self.group_size = bits, group_size
-        self.splits = splits_of(in_features, out_features)
+        self.splits = count_splits(in_features, out_features)
         self.weight = freeze(weight)
         self.weight_scale = None if scale is None else freeze(scale)
         self.bias = None if bias is None else freeze(bias)
@@ -148,7 +148,7 @@ class TritonLinear(nn.Module):
         weight = pack_int4_tiles(stored) if bits == 4 else stored.contiguous()
         return cls(
             weight,
-            packed_scale(scale, group_size),
+            pack_scale(scale, group_size),
             bias,
             in_features,
             stored.shape[0],
@@ -165,11 +165,11 @@ class TritonLinear(nn.Module):
         """Map ``[..., K]`` to ``[..., N]`` in the dtype of ``x``."""
         return self._compute(x, gelu=False)
 
-    def gelu(self, x: Tensor) -> Tensor:
+    def forward_gelu(self, x: Tensor) -> Tensor:
         """Map as `forward` does and apply the tanh-approximated GELU."""
         return self._compute(x, gelu=True)
 
-    def dense(self, dtype: torch.dtype) -> Tensor:
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
         """Return the whole matrix ``[N, K]``."""
         if self.weight_scale is None:
             return self.weight.to(dtype)
@@ -183,17 +183,17 @@ class TritonLinear(nn.Module):
 
     def _compute(self, x: Tensor, *, gelu: bool) -> Tensor:
         rows = x.numel() // self.in_features
-        tiling = self._tiling(x, rows)
+        tiling = self._choose_tiling(x, rows)
         if tiling is None or not rows:
-            y = F.linear(x, self._matrix(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+            y = F.linear(x, self._get_matrix(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
             return F.gelu(y, approximate="tanh") if gelu else y
         flat = x.reshape(rows, self.in_features).contiguous()
-        return self._product(flat, tiling, gelu).view(*x.shape[:-1], self.out_features)
+        return self._launch(flat, tiling, gelu).view(*x.shape[:-1], self.out_features)
 
-    def _matrix(self, dtype: torch.dtype) -> Tensor:
-        return self.weight if self.weight.dtype == dtype else self.dense(dtype)
+    def _get_matrix(self, dtype: torch.dtype) -> Tensor:
+        return self.weight if self.weight.dtype == dtype else self.dequantize(dtype)
 
-    def _tiling(self, x: Tensor, rows: int) -> Tiling | None:
+    def _choose_tiling(self, x: Tensor, rows: int) -> Tiling | None:
         """Return how the kernels compute this; ``None`` where torch does."""
         if x.dtype not in DTYPES or (torch.is_grad_enabled() and x.requires_grad):
             return None
@@ -205,7 +205,7 @@ class TritonLinear(nn.Module):
             return PREFILL_INT8 if self.bits == 8 else PREFILL
         return DECODE_MANY if self.out_features >= MANY_TILES * DECODE.outputs else DECODE
 
-    def _product(self, x: Tensor, tiling: Tiling, gelu: bool) -> Tensor:
+    def _launch(self, x: Tensor, tiling: Tiling, gelu: bool) -> Tensor:
         rows, splits = len(x), self.splits if len(x) <= DECODE_ROWS else 1
         steps = -(-self.in_features // BLOCK_K)
         per_split = -(-steps // splits)
@@ -216,7 +216,7 @@ class TritonLinear(nn.Module):
         bias = x if self.bias is None else self.bias  # a kernel takes no absent pointer
         grid = (-(-rows // tiling.rows), -(-self.out_features // tiling.outputs), splits)
         with use_device_of(x):
-            linear_kernel[grid](
+            multiply_kernel[grid](
                 x,
                 self.weight,
                 x if self.weight_scale is None else self.weight_scale,
@@ -257,12 +257,12 @@ class TritonEmbedding(nn.Module):
 
     Args:
         head: the layer over the same matrix.
-        dtype: of the result.
+        dtype: of the rows that it returns.
     """
 
     def __init__(self, head: TritonLinear, dtype: torch.dtype) -> None:
         super().__init__()
-        assert head.weight_scale is not None
+        assert head.weight_scale is not None  # tables of plain weights stay torch's embedding
         self.num_embeddings, self.embedding_dim = head.out_features, head.in_features
         self.matrix, self.dtype = head, dtype
 
@@ -277,7 +277,7 @@ def look_up(matrix: TritonLinear, ids: Tensor, dtype: torch.dtype) -> Tensor:
     y = torch.empty(len(flat), matrix.in_features, dtype=dtype, device=matrix.weight.device)
     if len(flat):
         with use_device_of(y):
-            rows_kernel[(len(flat), -(-matrix.in_features // BLOCK_K))](
+            look_up_kernel[(len(flat), -(-matrix.in_features // BLOCK_K))](
                 flat,
                 matrix.weight,
                 matrix.weight_scale,
@@ -295,27 +295,27 @@ class TritonLayers:
     """`glm_backend_cuda._kernel_set.QuantizedLayers` of these kernels.
 
     Args:
-        dtype: what embeddings come out in.
+        dtype: of the rows that embeddings return.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype
 
-    def linear(
+    def make_linear(
         self, stored: Tensor, scale: Tensor, bias: Tensor | None, bits: int, group_size: int
     ) -> nn.Module:
-        """See `TritonLinear`."""
+        """Return a `TritonLinear`."""
         return TritonLinear.from_stored(stored, scale, bias, bits, group_size)
 
-    def tied_table(
+    def make_tied_table(
         self, stored: Tensor, scale: Tensor, bits: int, group_size: int
     ) -> tuple[nn.Module, nn.Module]:
-        """See `TritonEmbedding` and `TritonLinear`."""
+        """Return a `TritonEmbedding` over the matrix of a `TritonLinear`, and that layer."""
         head = TritonLinear.from_stored(stored, scale, None, bits, group_size)
         return TritonEmbedding(head, self._dtype), head
 
 
-def packed_scale(scale: Tensor, group_size: int) -> Tensor:
+def pack_scale(scale: Tensor, group_size: int) -> Tensor:
     """Return scales as the kernels read them: ``[N]`` float32, or ``[groups, N]``, in 16 bits where exact."""
     exact = scale.float()
     if not group_size:
@@ -326,5 +326,5 @@ def packed_scale(scale: Tensor, group_size: int) -> Tensor:
 
 @cache
 def has_tensor_cores(device: torch.device) -> bool:
-    """Return whether the kernels multiply on tensor cores there; the interpreter does as if."""
+    """Return whether the kernels multiply on tensor cores there; Triton's interpreter is treated as if."""
     return device.type != "cuda" or torch.cuda.get_device_capability(device) >= TENSOR_CORES

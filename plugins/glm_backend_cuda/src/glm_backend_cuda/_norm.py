@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from ._layers import DTYPES
 from ._tensors import use_device_of
-from ._triton_norm import norm_kernel
+from ._triton_norm import normalize_kernel
 
-LARGEST = 16384  # channels that a program holds in registers
+LARGEST = 16384  # channels; a program holds all of a row in its registers
 
 
 class TritonLayerNorm(nn.LayerNorm):
@@ -27,12 +27,12 @@ class TritonLayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``[..., D]``."""
-        return self._normalise(x, None, 1.0) if self._computes(x) else super().forward(x)
+        return self._normalize(x, None, 1.0) if self._computes(x) else super().forward(x)
 
     def forward_sum(self, x: Tensor, residual: Tensor, alpha: float) -> Tensor:
         """Normalise ``alpha * x + residual``, both ``[..., D]``; the sum is not rounded in between."""
         if self._computes(x) and self._computes(residual) and x.shape == residual.shape:
-            return self._normalise(x, residual, alpha)
+            return self._normalize(x, residual, alpha)
         return super().forward(torch.add(residual, x, alpha=alpha))
 
     def _computes(self, x: Tensor) -> bool:
@@ -40,7 +40,7 @@ class TritonLayerNorm(nn.LayerNorm):
             return False
         return not (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad))
 
-    def _normalise(self, x: Tensor, residual: Tensor | None, alpha: float) -> Tensor:
+    def _normalize(self, x: Tensor, residual: Tensor | None, alpha: float) -> Tensor:
         x = x.contiguous()
         others = x if residual is None else residual.contiguous()
         y = torch.empty_like(x)
@@ -48,7 +48,7 @@ class TritonLayerNorm(nn.LayerNorm):
         block = triton.next_power_of_2(width)
         if x.numel():
             with use_device_of(x):
-                norm_kernel[(x.numel() // width,)](
+                normalize_kernel[(x.numel() // width,)](
                     x,
                     others,
                     self.weight,

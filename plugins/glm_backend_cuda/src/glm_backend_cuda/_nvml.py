@@ -1,4 +1,7 @@
-"""NVIDIA's management library through ctypes: which GPUs there are, without torch and without a context."""
+"""Asking NVIDIA's management library which GPUs there are, through ctypes.
+
+Torch could say it too, but importing it takes seconds, and its first question takes GPU memory for a context.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 SUCCESS = 0
-NAME_BYTES = 96
+NAME_BYTES = 96  # the longest text that nvml.h promises (NVML_DEVICE_NAME_V2_BUFFER_SIZE)
 LIBRARIES = ("nvml.dll",) if sys.platform == "win32" else ("libnvidia-ml.so.1",)
 
 
 class NvmlError(Exception):
-    """The library is not there, or refuses; says which."""
+    """The management library is missing or answers with an error; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Driver:
-    """What the driver says.
+    """The driver and its GPUs.
 
     Attributes:
         version: of the driver, such as ``560.35.03``.
@@ -80,34 +83,34 @@ def read(library: Library) -> Driver:
     """Ask the driver for its version and GPUs.
 
     Raises:
-        NvmlError: it refuses, with its reason.
+        NvmlError: it answers with an error.
     """
     _call(library, "nvmlInit_v2")
     try:
         count = ctypes.c_uint()
         _call(library, "nvmlDeviceGetCount_v2", ctypes.byref(count))
-        version = _text(library, "nvmlSystemGetDriverVersion")
-        return Driver(version, tuple(_gpu(library, index) for index in range(count.value)))
+        version = _read_text(library, "nvmlSystemGetDriverVersion")
+        return Driver(version, tuple(_read_gpu(library, index) for index in range(count.value)))
     finally:
         library.nvmlShutdown()
 
 
-def _gpu(library: Library, index: int) -> Gpu:
+def _read_gpu(library: Library, index: int) -> Gpu:
     handle = ctypes.c_void_p()
     _call(library, "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
     memory, major, minor = _Memory(), ctypes.c_int(), ctypes.c_int()
     _call(library, "nvmlDeviceGetMemoryInfo", handle, ctypes.byref(memory))
     _call(library, "nvmlDeviceGetCudaComputeCapability", handle, ctypes.byref(major), ctypes.byref(minor))
     return Gpu(
-        _text(library, "nvmlDeviceGetName", handle),
-        _text(library, "nvmlDeviceGetUUID", handle),
+        _read_text(library, "nvmlDeviceGetName", handle),
+        _read_text(library, "nvmlDeviceGetUUID", handle),
         memory.total,
         memory.free,
         (major.value, minor.value),
     )
 
 
-def _text(library: Library, function: str, *arguments: Any) -> str:
+def _read_text(library: Library, function: str, *arguments: Any) -> str:
     buffer = ctypes.create_string_buffer(NAME_BYTES)
     _call(library, function, *arguments, buffer, ctypes.c_uint(NAME_BYTES))
     return buffer.value.decode("utf-8", "replace")
@@ -116,10 +119,10 @@ def _text(library: Library, function: str, *arguments: Any) -> str:
 def _call(library: Library, function: str, *arguments: Any) -> None:
     status = getattr(library, function)(*arguments)
     if status != SUCCESS:
-        raise NvmlError(f"the NVIDIA driver does not answer ({_reason(library, status)})")
+        raise NvmlError(f"the NVIDIA driver does not answer ({_explain_status(library, status)})")
 
 
-def _reason(library: Library, status: int) -> str:
+def _explain_status(library: Library, status: int) -> str:
     function = library.nvmlErrorString
     try:
         function.restype = ctypes.c_char_p

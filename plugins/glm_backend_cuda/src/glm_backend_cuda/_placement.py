@@ -25,11 +25,11 @@ def place_on_cuda(model: LoadedModel, placement: Placement) -> LoadedModel | Non
     """
     if not isinstance(model, TorchModel):
         return None
-    devices = [_numbered(name) for name in placement.devices]
+    devices = [_parse_device(name) for name in placement.devices]
     places = find_places_of_borrowed(model) if model.is_borrowed else None
     if places is not None:
         devices = list(places.devices)
-    return place_on(model, placement, free_bytes(devices), places)
+    return place_on(model, placement, measure_free_bytes(devices), places)
 
 
 def place_on(
@@ -45,7 +45,7 @@ def place_on(
         model: any.
         placement: what was asked for; its devices are those of ``free``.
         free: device to its free bytes, in order.
-        places: where a model is that cannot be moved.
+        places: where the parts of a borrowed model are, which cannot be moved.
         recorder: of decode steps; ``None`` = CUDA graphs where the one device is a GPU.
     """
 
@@ -56,7 +56,7 @@ def place_on(
 
 
 def find_places_of_borrowed(model: TorchModel) -> DeviceMap:
-    """Return on which GPUs the parts of a model are that somebody else holds.
+    """Return on which GPUs the parts of a borrowed model are.
 
     Raises:
         DeviceError: a part of it is on another kind of device.
@@ -71,8 +71,8 @@ def find_places_of_borrowed(model: TorchModel) -> DeviceMap:
     return places
 
 
-def free_bytes(devices: Sequence[torch.device]) -> dict[torch.device, int]:
-    """Return the free memory of GPUs, as their driver says now; what torch holds unused counts as free.
+def measure_free_bytes(devices: Sequence[torch.device]) -> dict[torch.device, int]:
+    """Ask the driver for the free bytes of each GPU; what torch holds without using it counts as free.
 
     Raises:
         DeviceError: this PyTorch does not see one of them.
@@ -81,8 +81,8 @@ def free_bytes(devices: Sequence[torch.device]) -> dict[torch.device, int]:
     for device in devices:
         if (device.index or 0) >= count:
             raise DeviceError(
-                f"this PyTorch sees {count} NVIDIA GPUs, {device} is not among them; "
-                "glm devices says which there are."
+                f"this PyTorch sees {count} NVIDIA GPUs, and {device} is not one of them; "
+                "glm devices lists those that there are."
             )
     found = {}
     for device in devices:
@@ -91,6 +91,6 @@ def free_bytes(devices: Sequence[torch.device]) -> dict[torch.device, int]:
     return found
 
 
-def _numbered(name: str) -> torch.device:
+def _parse_device(name: str) -> torch.device:
     device = torch.device(name)
     return torch.device("cuda", 0) if device.index is None else device

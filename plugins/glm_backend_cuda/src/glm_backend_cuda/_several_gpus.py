@@ -1,4 +1,4 @@
-"""``load_model_on_gpus`` of ChatGLM6Bpkg."""
+"""The call ``load_model_on_gpus`` of ChatGLM6Bpkg."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ def load_model_on_gpus(
         ConfigError: the map does not suit the model; before any weight is read.
         OutOfMemoryError: the model does not fit.
     """
-    names = chosen(describe(), num_gpus, device_map is not None)
-    import torch  # here, so that a machine without a GPU is told so without loading it
+    names = choose_gpus(describe(), num_gpus, device_map is not None)
+    import torch  # here, so that a machine without a GPU gets its error at once
     from glm_runtime_torch.backends import load_on_devices
 
-    from ._placement import free_bytes
+    from ._placement import measure_free_bytes
 
     return load_on_devices(
-        checkpoint_path, free_bytes([torch.device(name) for name in names]), device_map, **kwargs
+        checkpoint_path, measure_free_bytes([torch.device(name) for name in names]), device_map, **kwargs
     )
 
 
-def chosen(devices: Sequence[DeviceInfo], num_gpus: int, has_map: bool) -> tuple[str, ...]:
-    """Return names of the GPUs that may be used.
+def choose_gpus(devices: Sequence[DeviceInfo], num_gpus: int, has_map: bool) -> tuple[str, ...]:
+    """Return the names of the GPUs to use.
 
     Raises:
-        ConfigError: the number is none.
-        DeviceError: there are fewer.
+        ConfigError: the number is not an integer of 0 or more.
+        DeviceError: there are fewer GPUs.
     """
     if isinstance(num_gpus, bool) or not isinstance(num_gpus, int) or num_gpus < 0:
         raise ConfigError(f"num_gpus must be a whole number of GPUs, got {num_gpus!r}")

@@ -1,4 +1,4 @@
-"""What the layers of every kind of kernel do with their tensors."""
+"""Launching on the device where the tensors are."""
 
 from __future__ import annotations
 
@@ -6,14 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-
-def freeze(tensor: Tensor) -> nn.Parameter:
-    """Return a parameter that wants no gradient; one that is already such stays the same object."""
-    if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
-        return tensor
-    return nn.Parameter(tensor.detach(), requires_grad=False)
+from torch import Tensor
 
 
 def use_device_of(tensor: Tensor) -> AbstractContextManager[Any]:

@@ -28,13 +28,13 @@ def _load_rotated(x, places, partners, inside, cos, sin):
 
 
 @triton.jit
-def _load_queries_and_key(q, k, cos, sin, q_places, in_heads, inside, channel, keys, TURNED: tl.constexpr):
+def _load_queries_and_key(q, k, cos, sin, q_places, in_heads, inside, channel, keys, ROTATED: tl.constexpr):
     """Return rotated queries ``[QUERIES, BLOCK_H]`` and key ``[BLOCK_H]`` of a row, in the dtype of keys."""
     DTYPE: tl.constexpr = keys.dtype.element_ty
     q_inside = in_heads[:, None] & inside[None, :]
-    if TURNED > 0:
-        in_first = (channel % TURNED) < TURNED // 2
-        partner = tl.where(in_first, channel + TURNED // 2, channel - TURNED // 2)
+    if ROTATED > 0:
+        in_first = (channel % ROTATED) < ROTATED // 2
+        partner = tl.where(in_first, channel + ROTATED // 2, channel - ROTATED // 2)
         cosine = tl.load(cos + channel, mask=inside, other=0.0).to(tl.float32)
         sine = tl.load(sin + channel, mask=inside, other=0.0).to(tl.float32)
         sine = tl.where(in_first, -sine, sine)
@@ -146,7 +146,7 @@ def chunk_kernel(
     QUERIES: tl.constexpr,  # the same rounded up to what a product takes; 1 where there is one
     H: tl.constexpr,
     BLOCK_H: tl.constexpr,  # H rounded up to a power of two
-    TURNED: tl.constexpr,  # channels that one row of positions rotates, H / R; 0 = nothing is rotated
+    ROTATED: tl.constexpr,  # channels that one row of positions rotates, H / R; 0 = nothing is rotated
     CHUNK: tl.constexpr,  # positions of a program
     BLOCK_S: tl.constexpr,  # positions at a time
 ):
@@ -164,7 +164,7 @@ def chunk_kernel(
     v += row.to(tl.int64) * v_row + group * v_head
     base = tl.load(slots + row).to(tl.int64) * slot_stride + group.to(tl.int64) * head_stride
     queries, new_key = _load_queries_and_key(
-        q, k, cos + row * H, sin + row * H, (head * q_head)[:, None], in_heads, inside, channel, keys, TURNED
+        q, k, cos + row * H, sin + row * H, (head * q_head)[:, None], in_heads, inside, channel, keys, ROTATED
     )
     stop = tl.minimum(start + CHUNK, newest)  # of the positions that are in the cache already
     largest, total, context = _attend_to_cached(

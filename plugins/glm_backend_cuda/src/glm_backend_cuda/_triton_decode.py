@@ -12,7 +12,7 @@ import triton
 from glm_runtime_torch.backends import RowNumbers
 from torch import Tensor
 
-from ._attention import chunk_size, row_numbers
+from ._attention import choose_chunk_size, make_row_tensor
 from ._layers import has_tensor_cores
 from ._tensors import use_device_of
 from ._triton_attention import LOG2_E, chunk_kernel, join_kernel
@@ -21,7 +21,7 @@ DOT_ROWS = 16  # the least that tensor cores take
 # 32 positions of 128 channels in 16 bits are 8 KiB of keys and as many of values; with three stages
 # 32 KiB are on their way in every program.
 POSITIONS = 32
-POSITIONS_PLAIN = 16  # without tensor cores the product of many queries wants the registers
+POSITIONS_PLAIN = 16  # without tensor cores the product of many queries needs the registers
 
 
 class TritonDecodeAttention:
@@ -43,7 +43,15 @@ class TritonDecodeAttention:
     ) -> Tensor:
         """See `DecodeAttention.decode`; a row of length 0 gives zeros."""
         return decode_attention(
-            q, k, v, cos, sin, keys, values, row_numbers(slots, q.device), row_numbers(lengths, q.device)
+            q,
+            k,
+            v,
+            cos,
+            sin,
+            keys,
+            values,
+            make_row_tensor(slots, q.device),
+            make_row_tensor(lengths, q.device),
         )
 
 
@@ -60,14 +68,14 @@ def decode_attention(
 ) -> Tensor:
     """Store the rotated new key and the value of each row, then attend to all its positions.
 
-    Scores and sums are float32; the turned query and key are rounded once. Neither ``slots`` nor
+    Scores and sums are float32; the rotated query and key are rounded once. Neither ``slots`` nor
     ``lengths`` is read from the host, and neither is checked.
 
     Args:
         q: ``[B, N, 1, H]``, not rotated yet; any strides.
         k: ``[B, G, 1, H]``, likewise.
         v: ``[B, G, 1, H]``.
-        cos: ``[B, 1, 1, R, H/R]``; ``None`` turns nothing.
+        cos: ``[B, 1, 1, R, H/R]``; ``None`` rotates nothing.
         sin: the same shape.
         keys: ``[slots, G, capacity, H]``, contiguous in the last two axes.
         values: the same shape and strides.
@@ -86,9 +94,9 @@ def decode_attention(
         )
     q, k, v = (tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (q, k, v))
     if cos is None or sin is None:
-        return _launch(q, k, v, q, q, keys, values, slots, lengths, turned=0)
+        return _launch(q, k, v, q, q, keys, values, slots, lengths, rotated=0)
     angles = cos.contiguous(), sin.contiguous()
-    return _launch(q, k, v, *angles, keys, values, slots, lengths, turned=cos.shape[-1])
+    return _launch(q, k, v, *angles, keys, values, slots, lengths, rotated=cos.shape[-1])
 
 
 def _launch(
@@ -102,12 +110,12 @@ def _launch(
     slots: Tensor,
     lengths: Tensor,
     *,
-    turned: int,
+    rotated: int,
 ) -> Tensor:
     B, N, _, H = q.shape
     G, capacity = keys.shape[1], keys.shape[2]
     heads, block_h = N // G, max(16, triton.next_power_of_2(H))
-    size = chunk_size(capacity, G)
+    size = choose_chunk_size(capacity, G)
     chunks = -(-capacity // size)
     plain = heads > 1 and (q.dtype == torch.float32 or not has_tensor_cores(q.device))
     maxima, sums = torch.empty(2, B, N, chunks, dtype=torch.float32, device=q.device)
@@ -125,7 +133,7 @@ def _launch(
             QUERIES=1 if heads == 1 else max(DOT_ROWS, triton.next_power_of_2(heads)),
             H=H,
             BLOCK_H=block_h,
-            TURNED=turned,
+            ROTATED=rotated,
             CHUNK=size,
             BLOCK_S=POSITIONS_PLAIN if plain else POSITIONS,
             num_warps=4,

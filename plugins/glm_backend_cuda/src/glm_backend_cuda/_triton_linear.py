@@ -25,7 +25,7 @@ _STEP: tl.constexpr = tl.constexpr(BLOCK_K)
 
 
 @triton.jit
-def int8_numbers(stored, DTYPE: tl.constexpr):
+def convert_int8(stored, DTYPE: tl.constexpr):
     """Turn int8 into ``DTYPE``, exactly.
 
     A byte put into the low bits of 1024 (float16) or 2**23 (float32) is that number plus the byte. This
@@ -38,8 +38,8 @@ def int8_numbers(stored, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def int4_numbers(words, PLANE_INDEX: tl.constexpr, DTYPE: tl.constexpr):
-    """Turn four bits of int16 words, which hold value + 8, into ``DTYPE``, exactly; see `int8_numbers`.
+def convert_int4(words, PLANE_INDEX: tl.constexpr, DTYPE: tl.constexpr):
+    """Turn four bits of int16 words, which hold value + 8, into ``DTYPE``, exactly; see `convert_int8`.
 
     Bits 4 to 7 need no shift: put into 64 instead of 1024 they count as bits 0 to 3.
     """
@@ -53,7 +53,7 @@ def int4_numbers(words, PLANE_INDEX: tl.constexpr, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def gelu_tanh(x):
+def compute_gelu_tanh(x):
     """Return the tanh-approximated GELU; ``tanh(z)`` as a quotient of exponentials that cannot overflow."""
     z = 1.5957691216057308 * (x + 0.044715 * x * x * x)  # 2 * sqrt(2 / pi)
     small = tl.exp(-tl.abs(z))
@@ -61,7 +61,7 @@ def gelu_tanh(x):
 
 
 @triton.jit
-def _inputs(x_rows, columns, in_rows, in_features, EVEN: tl.constexpr):
+def _load_inputs(x_rows, columns, in_rows, in_features, EVEN: tl.constexpr):
     """Return the inputs ``columns`` of all rows, ``[K, M]``."""
     if EVEN:
         return tl.load(x_rows + columns[:, None], mask=in_rows, other=0.0)
@@ -93,8 +93,8 @@ def _add_int4(
         words = tl.load(list_words + step * (_ROWS * PLANE))
         for plane in tl.static_range(4):
             column = step * _STEP + plane * PLANE
-            inputs = _inputs(x_rows, column + lane, in_rows, in_features, EVEN)
-            numbers = int4_numbers(words, plane, DTYPE)
+            inputs = _load_inputs(x_rows, column + lane, in_rows, in_features, EVEN)
+            numbers = convert_int4(words, plane, DTYPE)
             if GROUP == 0:
                 total = tl.dot(numbers, inputs, total, input_precision="ieee")
             else:
@@ -133,15 +133,15 @@ def _add_rows(
             stored = tl.load(stored_of + step * _STEP)
         else:
             stored = tl.load(stored_of + step * _STEP, mask=columns[None, :] < in_features, other=0)
-        inputs = _inputs(x_rows, columns, in_rows, in_features, EVEN)
-        numbers = int8_numbers(stored, DTYPE) if BITS == 8 else stored
+        inputs = _load_inputs(x_rows, columns, in_rows, in_features, EVEN)
+        numbers = convert_int8(stored, DTYPE) if BITS == 8 else stored
         total = tl.dot(numbers, inputs, total, input_precision="ieee")
     return total
 
 
 # Arguments are described where they are named, because a list of so many would be longer than the kernel.
 @triton.jit(do_not_specialize=["num_rows"])
-def linear_kernel(
+def multiply_kernel(
     x,  # [M, K], contiguous
     weight,  # int8 [N, K]; int4 as `_layers.pack_int4_tiles` makes it; or [N, K] in the dtype of x
     scale,  # [N] float32, or [K / GROUP, N]; not read where BITS is 16
@@ -194,7 +194,7 @@ def linear_kernel(
         if HAS_BIAS:
             total += tl.load(bias + outputs).to(tl.float32)[:, None]
         if GELU:
-            total = gelu_tanh(total)
+            total = compute_gelu_tanh(total)
     places = y + m.to(tl.int64)[None, :] * out_features + n[:, None]
     tl.store(places, total.to(y.dtype.element_ty), mask=in_rows & (n < out_features)[:, None])
 
@@ -211,7 +211,7 @@ def sum_kernel(
     HAS_BIAS: tl.constexpr,
     GELU: tl.constexpr,
 ):
-    """Add the parts ``[SPLITS, count]`` of `linear_kernel` in their order; ``count`` is M * N."""
+    """Add the parts ``[SPLITS, count]`` of `multiply_kernel` in their order; ``count`` is M * N."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     total = tl.zeros((BLOCK,), tl.float32)
@@ -220,13 +220,13 @@ def sum_kernel(
     if HAS_BIAS:
         total += tl.load(bias + at % out_features, mask=inside, other=0.0).to(tl.float32)
     if GELU:
-        total = gelu_tanh(total)
+        total = compute_gelu_tanh(total)
     tl.store(y + at, total.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def rows_kernel(ids, weight, scale, y, in_features, out_features, BITS: tl.constexpr, GROUP: tl.constexpr):
-    """Write 128 columns of one row of the matrix, in the dtype of ``y`` ``[ids, K]``; see `linear_kernel`."""
+def look_up_kernel(ids, weight, scale, y, in_features, out_features, BITS: tl.constexpr, GROUP: tl.constexpr):
+    """Write 128 columns of one row of the matrix of `multiply_kernel` to ``y [ids, K]``, in its dtype."""
     place = tl.program_id(0).to(tl.int64)
     step = tl.program_id(1)
     row = tl.load(ids + place).to(tl.int64)
@@ -243,11 +243,11 @@ def rows_kernel(ids, weight, scale, y, in_features, out_features, BITS: tl.const
             else:
                 factors = scale + (columns // GROUP) * out_features + row
                 factor = tl.load(factors, mask=inside, other=0.0).to(tl.float32)
-            numbers = int4_numbers(words, plane, tl.float32) * factor
+            numbers = convert_int4(words, plane, tl.float32) * factor
             tl.store(y + columns, numbers.to(y.dtype.element_ty), mask=inside)
     else:
         columns = step * _STEP + tl.arange(0, _STEP)
         inside = columns < in_features
         stored = tl.load(weight + row * in_features + columns, mask=inside, other=0)
-        numbers = int8_numbers(stored, tl.float32) * tl.load(scale + row).to(tl.float32)
+        numbers = convert_int8(stored, tl.float32) * tl.load(scale + row).to(tl.float32)
         tl.store(y + columns, numbers.to(y.dtype.element_ty), mask=inside)

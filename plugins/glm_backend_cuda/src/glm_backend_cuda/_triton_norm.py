@@ -7,7 +7,7 @@ import triton.language as tl
 
 
 @triton.jit
-def norm_kernel(
+def normalize_kernel(
     x, residual, weight, bias, y, alpha, eps, D: tl.constexpr, BLOCK: tl.constexpr, SUM: tl.constexpr
 ):
     """Normalise one row of ``x``, or of ``alpha * x + residual``, in float32; all ``[M, D]``, contiguous."""

@@ -1,4 +1,4 @@
-"""Whether this machine is a Mac whose GPU PyTorch can use, found without importing torch."""
+"""Describing the GPU of this Mac without importing torch, or why there is none."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import psutil
 
 from glm_core.records import DeviceInfo
 
-OLDEST_MACOS = (13, 0)
-BFLOAT16_MACOS = (14, 0)
-# What Metal recommends as the largest working set, by the memory of the machine.
+OLDEST_MACOS = (13, 0)  # the oldest whose GPU PyTorch uses
+BFLOAT16_MACOS = (14, 0)  # Metal has no bfloat16 before
+# The largest working set that Metal recommends: two thirds of the memory, of large machines three quarters.
 LARGE_MACHINE_BYTES = 36 * 2**30
 BUDGET_SHARE, LARGE_BUDGET_SHARE = 2 / 3, 3 / 4
 INSTEAD = "choose --device cpu, or --device cuda on a machine with an NVIDIA GPU"
@@ -19,7 +19,7 @@ INSTEAD = "choose --device cpu, or --device cuda on a machine with an NVIDIA GPU
 
 @dataclass(frozen=True)
 class Machine:
-    """What matters of a machine.
+    """The properties of a machine that decide whether its GPU can be used.
 
     Attributes:
         system: as ``platform.system()`` names it.
@@ -38,25 +38,25 @@ class Machine:
 
 def describe() -> DeviceInfo:
     """Return the one device of this backend."""
-    return device_of(this_machine())
+    return describe_device(inspect_machine())
 
 
-def this_machine() -> Machine:
-    """Return the machine that this runs on."""
+def inspect_machine() -> Machine:
+    """Return the properties of the machine that this runs on."""
     memory = psutil.virtual_memory()
     version = [int(part) for part in platform.mac_ver()[0].split(".")[:2] if part.isdigit()]
     major, minor = (*version, 0, 0)[:2]
     return Machine(platform.system(), platform.machine(), (major, minor), memory.total, memory.available)
 
 
-def device_of(machine: Machine) -> DeviceInfo:
-    """Return the GPU of a machine, absent with the reason where PyTorch cannot use one."""
-    reason = refusal(machine)
+def describe_device(machine: Machine) -> DeviceInfo:
+    """Return the GPU of a machine; unavailable, with the reason, where PyTorch cannot use it."""
+    reason = explain_refusal(machine)
     if reason:
         return DeviceInfo(
             "mps", "mps", "Apple GPU", available=False, reason=reason, dtypes=("float16", "float32")
         )
-    budget = budget_bytes(machine.memory_bytes)
+    budget = compute_budget(machine.memory_bytes)
     bfloat16 = ("bfloat16",) if machine.macos >= BFLOAT16_MACOS else ()
     version = ".".join(map(str, machine.macos))
     return DeviceInfo(
@@ -70,7 +70,7 @@ def device_of(machine: Machine) -> DeviceInfo:
     )
 
 
-def refusal(machine: Machine) -> str:
+def explain_refusal(machine: Machine) -> str:
     """Return why PyTorch cannot use this machine's GPU; empty if it can."""
     if machine.system != "Darwin":
         return f"Apple's GPUs are in Macs only, and this is {machine.system or 'another system'}; {INSTEAD}"
@@ -82,6 +82,6 @@ def refusal(machine: Machine) -> str:
     return ""
 
 
-def budget_bytes(memory_bytes: int) -> int:
-    """Return the part of a machine's memory that the GPU should use, as Metal recommends."""
+def compute_budget(memory_bytes: int) -> int:
+    """Return the bytes of a machine's memory that the GPU should use at most, as Metal recommends."""
     return int(memory_bytes * (BUDGET_SHARE if memory_bytes <= LARGE_MACHINE_BYTES else LARGE_BUDGET_SHARE))

@@ -10,20 +10,20 @@ from glm_core import DeviceError
 from glm_core.records import LoadedModel, Placement
 
 from . import _metal
-from ._products import ProductKernels, Products
+from ._products import DeviceOperations, ProductKernels
 
 
 def place_on_mps(
     model: LoadedModel,
     placement: Placement,
-    products: Products = cast(Products, _metal),  # noqa: B008
+    operations: DeviceOperations = cast(DeviceOperations, _metal),  # noqa: B008
 ) -> LoadedModel | None:
     """Read the weights, choose what multiplies stored integers, start the engine.
 
     Args:
         model: any; ``None`` is the answer for one of another runtime.
         placement: its one device is this backend's.
-        products: the device; tests put the processor in its place.
+        operations: the device; tests put the processor in its place.
 
     Raises:
         OutOfMemoryError: the model does not fit.
@@ -31,7 +31,7 @@ def place_on_mps(
     """
     if not isinstance(model, TorchModel):
         return None
-    if not products.is_available():
+    if not operations.is_available():
         raise DeviceError(
             "this PyTorch cannot use the Mac's GPU; install the build from PyPI "
             "(pip install --force-reinstall torch), or choose --device cpu."
@@ -39,7 +39,7 @@ def place_on_mps(
     return place_model(
         model,
         placement,
-        {products.DEVICE: products.free_bytes()},
-        ProductKernels(products, model.dtype, placement.kernels),
-        places=make_single_device_map(model.parts, products.DEVICE) if model.is_borrowed else None,
+        {operations.DEVICE: operations.measure_free_bytes()},
+        ProductKernels(operations, model.dtype, placement.kernels),
+        places=make_single_device_map(model.parts, operations.DEVICE) if model.is_borrowed else None,
     )

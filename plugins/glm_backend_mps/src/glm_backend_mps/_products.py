@@ -1,4 +1,4 @@
-"""The device's products of stored integers as a `KernelSet`, tried before they are used."""
+"""The device's products with stored integers as a `KernelSet`; each is tried before it is used."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LARGEST_ERROR = 0.02
 TRIED_SHAPE = 64, 256  # rows and columns of the matrix that products are tried on
 
 
-class Products(Protocol):
-    """What `glm_backend_mps._metal` offers; its functions are described there."""
+class DeviceOperations(Protocol):
+    """The device's operations, see `glm_backend_mps._metal`; tests put the processor in its place."""
 
     DEVICE: torch.device
     INT4_GROUPS: tuple[int, ...]
@@ -29,19 +29,19 @@ class Products(Protocol):
         """Return whether the device can be used."""
         ...
 
-    def free_bytes(self) -> int:
+    def measure_free_bytes(self) -> int:
         """Return the memory that a model may take."""
         ...
 
-    def int8_product(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    def multiply_int8(self, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
         """Return a product with int8 weights."""
         ...
 
-    def int4_pack(self, nibbles: Tensor) -> Tensor:
+    def pack_int4(self, nibbles: Tensor) -> Tensor:
         """Return int4 weights in the product's form."""
         ...
 
-    def int4_product(self, x: Tensor, packed: Tensor, group: int, scale_and_zero: Tensor) -> Tensor:
+    def multiply_int4(self, x: Tensor, packed: Tensor, group: int, scale_and_zero: Tensor) -> Tensor:
         """Return a product with int4 weights."""
         ...
 
@@ -49,10 +49,10 @@ class Products(Protocol):
 class ProductInt8Linear(nn.Module):
     """int8 weights with a scale per row; shares the stored integers of the layer that it replaces."""
 
-    def __init__(self, layer: QuantizedLinear, products: Products, dtype: torch.dtype) -> None:
+    def __init__(self, layer: QuantizedLinear, operations: DeviceOperations, dtype: torch.dtype) -> None:
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
-        self._products = products
+        self._operations = operations
         self.weight = layer.weight
         self.weight_scale = nn.Parameter(layer.weight_scale.detach().to(dtype), requires_grad=False)
         self.bias = layer.bias
@@ -60,20 +60,22 @@ class ProductInt8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., in]`` to ``[..., out]`` in the dtype of ``x``."""
         rows = x.reshape(-1, self.in_features).to(self.weight_scale.dtype)
-        product = self._products.int8_product(rows, self.weight, self.weight_scale)
+        product = self._operations.multiply_int8(rows, self.weight, self.weight_scale)
         return _finish(product, self.bias, x)
 
 
 class ProductInt4Linear(nn.Module):
     """int4 weights with a scale per row or per group of inputs."""
 
-    def __init__(self, layer: QuantizedLinear, products: Products, dtype: torch.dtype, group: int) -> None:
+    def __init__(
+        self, layer: QuantizedLinear, operations: DeviceOperations, dtype: torch.dtype, group: int
+    ) -> None:
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
-        self._products, self._group = products, group
+        self._operations, self._group = operations, group
         # Flipping the highest bit of a signed nibble adds 8 to it.
         nibbles = layer.weight.detach().view(torch.uint8) ^ 0x88
-        self.weight = nn.Parameter(products.int4_pack(nibbles), requires_grad=False)
+        self.weight = nn.Parameter(operations.pack_int4(nibbles), requires_grad=False)
         scale = layer.weight_scale.detach().to(dtype)
         scale = scale.unsqueeze(1) if scale.dim() == 1 else scale
         every = scale.repeat_interleave(
@@ -86,7 +88,7 @@ class ProductInt4Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., in]`` to ``[..., out]`` in the dtype of ``x``."""
         rows = x.reshape(-1, self.in_features).to(self.scale_and_zero.dtype).contiguous()
-        product = self._products.int4_product(rows, self.weight, self._group, self.scale_and_zero)
+        product = self._operations.multiply_int4(rows, self.weight, self._group, self.scale_and_zero)
         return _finish(product, self.bias, x)
 
 
@@ -94,29 +96,29 @@ class ProductKernels(KernelSet):
     """Layers over the device's products of stored integers.
 
     Args:
-        products: of the device.
+        operations: of the device.
         dtype: that the model computes in.
         wanted: what the user asked for: ``metal``, ``torch`` or ``auto``.
     """
 
-    def __init__(self, products: Products, dtype: torch.dtype, wanted: str) -> None:
-        self._products, self._dtype, self._wanted = products, dtype, wanted
+    def __init__(self, operations: DeviceOperations, dtype: torch.dtype, wanted: str) -> None:
+        self._operations, self._dtype, self._wanted = operations, dtype, wanted
         self._refused: dict[int, str] = {}
 
     def make_quantized_linear(self, layer: QuantizedLinear) -> nn.Module | None:
-        """See `product_layer`.
+        """See `make_product_layer`.
 
         Raises:
             DeviceError: ``metal`` was asked for, and the product is missing or wrong.
         """
         if self._wanted == "torch" or self._refuse(layer.bits):
             return None
-        return product_layer(layer, self._products, self._dtype)
+        return make_product_layer(layer, self._operations, self._dtype)
 
     def _refuse(self, bits: int) -> str:
-        """Return why the product of these integers cannot be used; found out once, and said."""
+        """Return why the product with these integers cannot be used; tried once, and told in a warning."""
         if bits not in self._refused:
-            reason = self._refused[bits] = check(bits, self._products, self._dtype)
+            reason = self._refused[bits] = check(bits, self._operations, self._dtype)
             if reason and self._wanted == "metal":
                 raise DeviceError(f"--kernels metal: {reason}; use --kernels torch.")
             if reason:
@@ -129,33 +131,36 @@ class ProductKernels(KernelSet):
         return self._refused[bits]
 
 
-def product_layer(layer: QuantizedLinear, products: Products, dtype: torch.dtype) -> nn.Module | None:
+def make_product_layer(
+    layer: QuantizedLinear, operations: DeviceOperations, dtype: torch.dtype
+) -> nn.Module | None:
     """Return a layer over the device's product; ``None`` if the sizes of ``layer`` do not suit."""
     if layer.bits == 8:
-        return ProductInt8Linear(layer, products, dtype)
+        return ProductInt8Linear(layer, operations, dtype)
     fitting = [
         group
-        for group in products.INT4_GROUPS
+        for group in operations.INT4_GROUPS
         if layer.in_features % group == 0 and (layer.group_size or group) % group == 0
     ]
-    if not fitting or layer.out_features % products.INT4_ROWS:
+    if not fitting or layer.out_features % operations.INT4_ROWS:
         return None
-    return ProductInt4Linear(layer, products, dtype, fitting[0])
+    return ProductInt4Linear(layer, operations, dtype, fitting[0])
 
 
-def check(bits: int, products: Products, dtype: torch.dtype) -> str:
+def check(bits: int, operations: DeviceOperations, dtype: torch.dtype) -> str:
     """Try a product on a small matrix; return why it cannot be used, or nothing."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(TRIED_SHAPE, generator=generator)
-    x = torch.randn(3, TRIED_SHAPE[1], generator=generator).to(products.DEVICE, dtype)
+    x = torch.randn(3, TRIED_SHAPE[1], generator=generator).to(operations.DEVICE, dtype)
     stored, scale = quantize_rows(weight, bits)
-    layer = QuantizedLinear.from_stored(stored, scale, None, bits).to(products.DEVICE)
+    layer = QuantizedLinear.from_stored(stored, scale, None, bits).to(operations.DEVICE)
     try:
-        made = product_layer(layer, products, dtype)
+        made = make_product_layer(layer, operations, dtype)
         assert made is not None  # the tried shape suits every product
         got = made(x).float().cpu()
     except (RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
-        return f"this PyTorch has no int{bits} product there ({str(error).splitlines()[0]})"
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)  # a message may be empty
+        return f"this PyTorch has no int{bits} product there ({first_line})"
     wanted = layer(x).float().cpu()
     error_share = float((got - wanted).norm() / wanted.norm())
     if not error_share <= LARGEST_ERROR:  # also if it is NaN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .errors import ApiError, invalid
+from .errors import ApiError, build_invalid_error
 
 # An adapter is a few files, a training job some hundred; far more is the wrong directory, and looking at each
 # of a million files would take minutes.
@@ -38,7 +38,7 @@ def resolve_directory(path: str, folder: Path) -> Path:
     if not is_inside or leads_out:
         raise build_outside_error(path)
     if not is_directory:
-        raise invalid(
+        raise build_invalid_error(
             f"path {path[:80]!r} is not a directory in this server's adapters folder",
             "path",
             "adapter_refused",
@@ -76,7 +76,7 @@ def _leads_out(directory: Path, base: Path) -> bool:
             for entry in entries:
                 count += 1
                 if count > MAX_ENTRIES:
-                    raise invalid(
+                    raise build_invalid_error(
                         f"the directory holds more than {MAX_ENTRIES:,} files; pass that of one adapter",
                         "path",
                         "adapter_refused",

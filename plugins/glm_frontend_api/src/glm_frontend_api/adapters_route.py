@@ -16,7 +16,7 @@ from glm_core import AdapterError, OutsideFolderError
 from .adapter_folder import build_outside_error, hide_folder, resolve_directory
 from .bodies import JsonRoute
 from .documentation import ADAPTER_CHANGES, ADAPTER_REMOVALS, REFUSALS
-from .errors import ApiError, invalid
+from .errors import ApiError, build_invalid_error
 from .models_route import describe_model
 from .problem_log import log_problem
 from .responses import DeletedResponse, ModelListResponse, ModelResponse
@@ -36,7 +36,7 @@ with_body = APIRouter(route_class=JsonRoute)
 async def list_adapters(request: Request) -> JSONResponse:
     """List the names of /v1/models that are adapters."""
     service: Service = request.app.state.service
-    cards = [describe_model(service, model) for model in service.models() if model.adapter is not None]
+    cards = [describe_model(service, model) for model in service.list_models() if model.adapter is not None]
     return JSONResponse({"object": "list", "data": cards})
 
 
@@ -77,7 +77,7 @@ async def add_adapter(request: Request, body: AdapterRequest) -> JSONResponse:
             raise build_outside_error(body.path) from error
         except AdapterError as error:
             log_problem(error)
-            raise invalid(hide_folder(str(error), folder), None, "adapter_refused") from error
+            raise build_invalid_error(hide_folder(str(error), folder), None, "adapter_refused") from error
     return JSONResponse(describe_model(service, ServedModel(service.join_name(body.name), body.name)), 201)
 
 
@@ -104,7 +104,7 @@ async def remove_adapter(request: Request, name: str) -> JSONResponse:
             await anyio.to_thread.run_sync(service.model.remove_adapter, name)
         except AdapterError as error:
             log_problem(error)
-            raise invalid(str(error), None, "adapter_refused") from error
+            raise build_invalid_error(str(error), None, "adapter_refused") from error
     return JSONResponse({"id": service.join_name(name), "object": "model", "deleted": True})
 
 

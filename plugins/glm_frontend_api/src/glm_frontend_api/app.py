@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -26,12 +24,11 @@ from . import (
 )
 from .config import ApiConfig, parse_folder
 from .documentation import build_document
-from .errors import ApiError, ClientGoneError, error_response, translate_error
-from .gate import Gate
+from .errors import ApiError, ClientGoneError, build_response, translate_error
+from .gate import ApiGate
 from .problem_log import log_problem
 from .readiness import Readiness
 from .service import Service
-from .validation import describe_refusal
 
 _ROUTE_MODULES = (
     *(chat_route, completions_route, models_route, adapters_route),
@@ -90,42 +87,38 @@ def build_app(service: Service) -> ASGIApp:
             build_document, app, with_key=config.api_key is not None, root_path=config.root_path
         )
     )
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _http_error)
-    app.add_exception_handler(GlmError, _http_error)
-    app.add_exception_handler(ClientGoneError, _client_gone)
-    gate = Gate(app, service)
+    app.add_exception_handler(HTTPException, _answer_error)
+    app.add_exception_handler(GlmError, _answer_error)
+    app.add_exception_handler(ClientGoneError, _answer_client_gone)
+    gate = ApiGate(app, service)
     if not config.cors_origins:
         return gate
     return CORSMiddleware(
         gate,
         allow_origins=config.cors_origins,
-        allow_methods=("GET", "POST"),
+        allow_methods=("GET", "HEAD", "POST"),
         allow_headers=("*",),
         expose_headers=("x-request-id", "retry-after", "x-dropped-messages"),
     )
 
 
-async def _http_error(request: Request, problem: Exception) -> Response:
+async def _answer_error(request: Request, problem: Exception) -> Response:
     service: Service = request.app.state.service
-    error = _as_api_error(problem)
+    error = _to_api_error(problem)
     if error.status_code >= 500:
         log_problem(problem)
     service.metrics.errors.labels(error.code or "invalid_request").inc()
-    return error_response(error, original=request.scope["path"] == "/")
+    return build_response(error, original=request.scope["path"] == "/")
 
 
-async def _client_gone(request: Request, problem: Exception) -> Response:
+async def _answer_client_gone(request: Request, problem: Exception) -> Response:
     service: Service = request.app.state.service
     service.metrics.disconnects.inc()
     return Response(status_code=499)  # nobody reads it; the metrics count it
 
 
-def _as_api_error(problem: Exception) -> ApiError:
+def _to_api_error(problem: Exception) -> ApiError:
     match problem:
-        case RequestValidationError():
-            errors: Sequence[Any] = problem.errors()
-            return describe_refusal(errors)
         case ApiError() | GlmError():
             return translate_error(problem)
         case HTTPException(status_code=404):

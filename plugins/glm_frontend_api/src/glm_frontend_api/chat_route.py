@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
@@ -10,11 +11,11 @@ from starlette.responses import Response
 from glm_core import ChatRequest, Message, ToolCall
 from glm_core.conversation import dump_message
 
-from .bodies import JsonRoute
+from .bodies import JsonRoute, run_beside_loop
 from .documentation import ANSWERS, describe_stream
-from .errors import invalid
+from .errors import build_invalid_error
 from .messages import check_tools_supported, read_messages, read_tool_choice, read_tools
-from .openai_answers import Choice, Job, add_seeds, check_stream_options, read_sampling, respond
+from .openai_answers import AnswerJob, Choice, add_seeds, check_stream_options, read_sampling, send_answers
 from .responses import ChatCompletionResponse
 from .schemas import ChatCompletionRequest
 from .service import Service
@@ -29,19 +30,19 @@ class ChatShape:
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def first(self) -> Choice:
+    def build_first(self) -> Choice:
         """Return the role, which comes before any text."""
         return {"delta": {"role": "assistant", "content": ""}}
 
-    def piece(self, text: str) -> Choice:
+    def build_piece(self, text: str) -> Choice:
         """Return a piece of the text."""
         return {"delta": {"content": text}}
 
-    def last(self) -> Choice:
+    def build_last(self) -> Choice:
         """Return no more text."""
         return {"delta": {}}
 
-    def whole(self, text: str, calls: Sequence[ToolCall]) -> Choice:
+    def build_whole(self, text: str, calls: Sequence[ToolCall]) -> Choice:
         """Return the message."""
         return {"message": dump_message(Message("assistant", text, tuple(calls)))}
 
@@ -55,26 +56,30 @@ class ChatShape:
 async def chat_completions(request: Request, body: ChatCompletionRequest) -> Response:
     """Answer the last user's message, or go on after the results of tools."""
     service: Service = request.app.state.service
+    job = await run_beside_loop(request, functools.partial(_build_job, service, body))
+    return await send_answers(service, request, job)
+
+
+def _build_job(service: Service, body: ChatCompletionRequest) -> AnswerJob:
     served = service.find_model(body.model)
     check_stream_options(body)
     check_tools_supported(service, body)
     chat = ChatRequest(
         messages=read_messages(body),
-        sampling=read_sampling(body, service.config, _wanted_tokens(body)),
+        sampling=read_sampling(body, service.config, _read_max_tokens(body)),
         adapter=served.adapter,
         stop=body.stops,
         tools=read_tools(body),
         tool_choice=read_tool_choice(body),
         parallel_tool_calls=body.parallel_tool_calls is not False,
     )
-    job = Job(body, tuple(add_seeds(chat, body)), served, ChatShape(), body.n or 1)
-    return await respond(service, request, job)
+    return AnswerJob(body, tuple(add_seeds(chat, body)), served, ChatShape(), body.n or 1)
 
 
-def _wanted_tokens(body: ChatCompletionRequest) -> int | None:
+def _read_max_tokens(body: ChatCompletionRequest) -> int | None:
     both = {body.max_tokens, body.max_completion_tokens} - {None}
     if len(both) > 1:
-        raise invalid(
+        raise build_invalid_error(
             f"max_tokens is {body.max_tokens} and "
             f"max_completion_tokens {body.max_completion_tokens}; send one",
             "max_tokens",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
@@ -9,10 +10,10 @@ from starlette.responses import Response
 
 from glm_core import ChatRequest, ToolCall
 
-from .bodies import JsonRoute
+from .bodies import JsonRoute, run_beside_loop
 from .documentation import ANSWERS, describe_stream
-from .errors import invalid
-from .openai_answers import Choice, Job, add_seeds, check_stream_options, read_sampling, respond
+from .errors import build_invalid_error
+from .openai_answers import AnswerJob, Choice, add_seeds, check_stream_options, read_sampling, send_answers
 from .responses import CompletionResponse
 from .schemas import MAX_ANSWERS, CompletionRequest
 from .service import Service
@@ -29,20 +30,20 @@ class TextShape:
     prefix = "cmpl"
     whole_object = chunk_object = "text_completion"
 
-    def first(self) -> None:
+    def build_first(self) -> None:
         """Return nothing, since a text has no role."""
 
-    def piece(self, text: str) -> Choice:
+    def build_piece(self, text: str) -> Choice:
         """Return a piece of the text."""
         return {"text": text}
 
-    def last(self) -> Choice:
+    def build_last(self) -> Choice:
         """Return no more text."""
         return {"text": ""}
 
-    def whole(self, text: str, calls: Sequence[ToolCall]) -> Choice:
+    def build_whole(self, text: str, calls: Sequence[ToolCall]) -> Choice:
         """Return the text; without a chat format there are no calls."""
-        return self.piece(text)
+        return self.build_piece(text)
 
 
 @router.post(
@@ -51,14 +52,19 @@ class TextShape:
     responses={200: describe_stream(CompletionResponse), **ANSWERS},
     summary="Go on from a text",
 )
-async def completions(request: Request, body: CompletionRequest) -> Response:
+async def complete_texts(request: Request, body: CompletionRequest) -> Response:
     """Go on from one prompt or several, without any chat format."""
     service: Service = request.app.state.service
+    job = await run_beside_loop(request, functools.partial(_build_job, service, body))
+    return await send_answers(service, request, job)
+
+
+def _build_job(service: Service, body: CompletionRequest) -> AnswerJob:
     served = service.find_model(body.model)
     check_stream_options(body)
     n = body.n or 1
     if n * len(body.prompts) > MAX_ANSWERS:
-        raise invalid(
+        raise build_invalid_error(
             f"{len(body.prompts)} prompts with n {n} are {n * len(body.prompts)} answers; "
             f"one request may ask for {MAX_ANSWERS}",
             "n",
@@ -74,4 +80,4 @@ async def completions(request: Request, body: CompletionRequest) -> Response:
             number * n,
         )
     )
-    return await respond(service, request, Job(body, requests, served, TextShape(), n))
+    return AnswerJob(body, requests, served, TextShape(), n)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from glm_http.access import is_loopback
 
 from glm_core import ConfigError
 from glm_core.config import expand
@@ -148,16 +149,6 @@ def parse_config(options: Mapping[str, Any], environ: Mapping[str, str] = os.env
 def parse_folder(path: str | None) -> Path | None:
     """Return the directory that the user wrote, ``~`` expanded; ``None`` if that was nothing."""
     return expand(path) if path else None
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host is ``localhost`` or a loopback address; other names are not looked up."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _require(condition: bool, message: str) -> None:

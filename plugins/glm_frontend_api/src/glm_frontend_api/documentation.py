@@ -27,16 +27,18 @@ _MEANINGS = {
 }
 
 
-def _errors(model: type[BaseModel], *statuses: int) -> Responses:
+def _describe_errors(model: type[BaseModel], *statuses: int) -> Responses:
     return {status: {"model": model, "description": _MEANINGS[status]} for status in statuses}
 
 
-REFUSALS = _errors(ErrorResponse, 401, 403, 503)
-NOT_FOUND = _errors(ErrorResponse, 404)
-ANSWERS = _errors(ErrorResponse, *(status for status in _MEANINGS if status != 409))
-ORIGINAL_ANSWERS = _errors(OriginalError, *(status for status in _MEANINGS if status not in (404, 409)))
-ADAPTER_CHANGES = _errors(ErrorResponse, 400, 401, 403, 408, 409, 413, 415, 429, 500, 503)
-ADAPTER_REMOVALS = _errors(ErrorResponse, 400, 401, 403, 404, 500, 503)
+REFUSALS = _describe_errors(ErrorResponse, 401, 403, 503)
+NOT_FOUND = _describe_errors(ErrorResponse, 404)
+ANSWERS = _describe_errors(ErrorResponse, *(status for status in _MEANINGS if status != 409))
+ORIGINAL_ANSWERS = _describe_errors(
+    OriginalError, *(status for status in _MEANINGS if status not in (404, 409))
+)
+ADAPTER_CHANGES = _describe_errors(ErrorResponse, 400, 401, 403, 408, 409, 413, 415, 429, 500, 503)
+ADAPTER_REMOVALS = _describe_errors(ErrorResponse, 400, 401, 403, 404, 500, 503)
 
 
 def describe_stream(model: type[BaseModel]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from fastapi import HTTPException
+from glm_http.refusals import RefusalCode, RefusalError
 from starlette.responses import JSONResponse, Response
 
 from glm_core import (
@@ -22,18 +23,14 @@ from glm_core import (
     RequestError,
 )
 
+# Beside those of `glm_http.refusals`.
 Code = Literal[
     "unknown_field",
     "unsupported_field",
     "missing_field",
-    "invalid_api_key",
-    "host_not_allowed",
-    "origin_not_allowed",
     "model_not_found",
     "not_found",
     "method_not_allowed",
-    "body_timeout",
-    "body_too_large",
     "unsupported_media_type",
     "queue_full",
     "too_many_requests",
@@ -46,7 +43,6 @@ Code = Literal[
     "api_key_required",
     "path_not_allowed",
     "internal_error",
-    "server_stopping",
     "model_closed",
     "out_of_memory",
     "time_limit_reached",
@@ -75,7 +71,7 @@ class ApiError(HTTPException):
         self,
         status: int,
         message: str,
-        code: Code | None = None,
+        code: Code | RefusalCode | None = None,
         *,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -85,7 +81,7 @@ class ApiError(HTTPException):
         self.code = code
         self.param = param
 
-    def body(self) -> dict[str, Any]:
+    def build_body(self) -> dict[str, Any]:
         """Return the error as OpenAI's clients read it."""
         kind = _TYPES.get(
             self.status_code, "server_error" if self.status_code >= 500 else "invalid_request_error"
@@ -103,12 +99,12 @@ class ClientGoneError(Exception):
     """The client closed its connection before it had the answer."""
 
 
-def invalid(message: str, param: str | None = None, code: Code | None = None) -> ApiError:
+def build_invalid_error(message: str, param: str | None = None, code: Code | None = None) -> ApiError:
     """Return the error for a request that can never be answered as it is."""
     return ApiError(400, message, code, param=param)
 
 
-def time_limit_reached(seconds: float) -> ApiError:
+def build_time_limit_error(seconds: float) -> ApiError:
     """Return the error for an answer that took too long."""
     return ApiError(
         504,
@@ -119,14 +115,14 @@ def time_limit_reached(seconds: float) -> ApiError:
     )
 
 
-def stopping() -> ApiError:
+def build_stopping_error() -> ApiError:
     """Return the error for requests while the server is being stopped."""
     return ApiError(
         503, "the server is stopping and takes no more requests", "server_stopping", headers=RETRY_AFTER
     )
 
 
-def too_many(limit: int) -> ApiError:
+def build_too_many_error(limit: int) -> ApiError:
     """Return the error for requests beyond the server's own limit of answers."""
     return ApiError(
         429,
@@ -144,8 +140,10 @@ def translate_error(error: BaseException) -> ApiError:
     match error:
         case ApiError():
             return error
+        case RefusalError():
+            return ApiError(error.status, error.message, error.code, headers=error.headers)
         case RequestError():
-            return invalid(str(error))
+            return build_invalid_error(str(error))
         case BusyError():
             return ApiError(429, str(error), "queue_full", headers=RETRY_AFTER)
         case ClosedError():
@@ -166,14 +164,14 @@ def translate_error(error: BaseException) -> ApiError:
     return ApiError(500, "the server failed; its log says where", "internal_error", headers=NO_RETRY)
 
 
-def error_response(error: ApiError, *, original: bool = False) -> Response:
+def build_response(error: ApiError, *, original: bool = False) -> Response:
     """Return the error as a response.
 
     Args:
         error: what to say.
         original: whether in the shape of the original's route.
     """
-    body = error.body()
+    body = error.build_body()
     if original:
         body = {"error": error.message, "status": error.status_code, "time": time.strftime(TIME_FORMAT)}
     return JSONResponse(body, error.status_code, error.headers)

@@ -69,7 +69,7 @@ class EventStream(Response):
         except (asyncio.CancelledError, StreamStalledError):
             raise
         except Exception as problem:  # the status has been sent, so that the client is told in the stream
-            await self._send(send, encode_event(self._error_body(problem)))
+            await self._send(send, encode_event(self._build_error_body(problem)))
         await self._send(send, b"", more=False)
 
     async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
@@ -80,12 +80,12 @@ class EventStream(Response):
         except TimeoutError:
             raise StreamStalledError from None
 
-    def _error_body(self, problem: Exception) -> Any:
+    def _build_error_body(self, problem: Exception) -> Any:
         error = translate_error(problem)
         self._service.metrics.errors.labels(error.code or "invalid_request").inc()
         if error.status_code >= 500:
             log_problem(problem)
-        return error.body()
+        return error.build_body()
 
 
 async def run_unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

@@ -6,12 +6,17 @@ import logging
 import secrets
 import time
 
+from glm_http.access import SiteRules, check_host, check_key, check_origin
+from glm_http.gate import Gate
+from glm_http.paths import normalize_path
+from glm_http.refusals import RefusalError
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import ApiError, error_response, stopping, translate_error
+from .config import ApiConfig
+from .errors import ApiError, build_response, build_stopping_error, translate_error
 from .problem_log import log_problem, request_id
-from .security import check_key, check_site
 from .service import Service
 
 logger = logging.getLogger("glm.api")
@@ -22,8 +27,8 @@ _ROUTES = (
 _WHILE_STOPPING = ("/health", "/ready", "/metrics")
 
 
-class Gate:
-    """The outermost ASGI application but for CORS.
+class ApiGate:
+    """The outermost ASGI application but for CORS: ids, counts and the net around a `glm_http.gate.Gate`.
 
     Args:
         app: the routes.
@@ -31,27 +36,35 @@ class Gate:
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app = app
         self._service = service
+        config = service.config
+        self._rules = build_site_rules(config)
+        self._gate = Gate(
+            _Places(_HeadAsGet(app), service),
+            # Sites before the key, so that a page of another site learns nothing about the key.
+            checks=(self._check_site, self._check_key, self._check_draining),
+            max_body_bytes=lambda scope: config.max_body_bytes,
+            body_seconds=config.body_seconds,
+            build_refusal=self._build_refusal,
+            root_path=config.root_path,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-        elif scope["type"] == "http":
-            await self._http(scope, receive, send)
+        if scope["type"] == "http":
+            await self._answer(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await self._gate(scope, receive, send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
-        path = strip_root_path(scope["path"], self._service.config.root_path)
+        path = normalize_path(scope["path"], self._service.config.root_path)
         route = label_route(path)
         own_id = f"req-{secrets.token_hex(8)}"
         request_id.set(own_id)
         status = 0
 
-        async def counted_send(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -61,47 +74,99 @@ class Gate:
             await send(message)
 
         try:
-            await self._admit({**scope, "path": path}, receive, counted_send)
+            await self._gate(scope, receive, send_with_id)
         except Exception as error:  # the net: nothing may reach the server's own log, which shows messages
             log_problem(error)
             if not status:
-                response = error_response(translate_error(error), original=path == "/")
-                await response(scope, receive, counted_send)
+                response = build_response(translate_error(error), original=path == "/")
+                await response(scope, receive, send_with_id)
         seconds = time.perf_counter() - began
         metrics = self._service.metrics
         metrics.requests.labels(route, str(status or "none")).inc()
         metrics.request_seconds.labels(route).observe(seconds)
         logger.debug("%s %s %s %s %.3f s", own_id, scope["method"], route, status, seconds)
 
-    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        posts, path = self._service.posts, scope["path"]
+    def _check_site(self, scope: Scope, headers: Headers) -> None:
+        # With a key a page would have to know it, and a proxy's names and pages are nobody's business here.
+        if self._service.config.api_key is None:
+            check_host(headers, self._rules)
+            check_origin(headers, scope["method"], self._rules)
+
+    def _check_key(self, scope: Scope, headers: Headers) -> None:
+        # Whoever restarts what does not answer has no key, and learns only that this process lives.
+        if not (scope["path"] == "/health" and scope["method"] in ("GET", "HEAD")):
+            check_key(headers, self._service.config.api_key)
+
+    def _check_draining(self, scope: Scope, headers: Headers) -> None:
+        if self._service.draining and scope["path"] not in _WHILE_STOPPING:
+            error = build_stopping_error()
+            raise RefusalError(error.status_code, "server_stopping", error.message, error.headers)
+
+    def _build_refusal(self, scope: Scope, refusal: RefusalError) -> Response:
+        error = translate_error(refusal)
+        self._service.metrics.errors.labels(error.code).inc()
+        return build_response(error, original=scope["path"] == "/")
+
+
+class _Places:
+    """Gives each request with a body one of the server's places, before its body is read."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it where no place is free."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        posts = self._service.posts
         try:
-            self._check(Headers(scope=scope), scope["method"], path)
-            if scope["method"] == "POST":
-                posts.take()
+            posts.take()
         except ApiError as error:
             self._service.metrics.errors.labels(error.code).inc()
-            await error_response(error, original=path == "/")(scope, receive, send)
+            await build_response(error, original=scope["path"] == "/")(scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)
         finally:
-            if scope["method"] == "POST":
-                posts.give_back()
-
-    def _check(self, headers: Headers, method: str, path: str) -> None:
-        check_site(headers, self._service.config)
-        if not (path == "/health" and method == "GET"):
-            check_key(headers, self._service.config.api_key)
-        if self._service.draining and path not in _WHILE_STOPPING:
-            raise stopping()
+            posts.give_back()
 
 
-def strip_root_path(path: str, root_path: str) -> str:
-    """Return the path without the prefix under which a proxy serves this."""
-    if root_path and path.startswith(f"{root_path}/"):
-        return path[len(root_path) :]
-    return path
+class _HeadAsGet:
+    """Answers HEAD on every route that answers GET: the same status and headers, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)
+
+
+def build_site_rules(config: ApiConfig) -> SiteRules:
+    """Return under which names and from which pages clients without a key may call.
+
+    A browser on this machine reaches a server on loopback, so any page could use the model: by its own
+    name for 127.0.0.1, or across sites.
+    """
+    return SiteRules(
+        allowed_hosts=frozenset(config.allowed_hosts) if config.on_loopback else None,
+        allowed_origins=frozenset(config.cors_origins),
+        trust_other_ports=config.on_loopback,
+        host_advice="; without an API key only localhost and 127.0.0.1 are served. "
+        "Behind a proxy, set GLM_API_KEY",
+        origin_advice="; --cors-origin allows a site",
+    )
 
 
 def label_route(path: str) -> str:

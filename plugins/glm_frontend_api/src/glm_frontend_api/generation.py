@@ -18,7 +18,7 @@ from types import TracebackType
 from glm_core import AdapterError, ChatRequest, Delta, Usage
 from glm_core.listening import Ended, ListenerEvent, Opened, StreamListener
 
-from .errors import stopping, time_limit_reached
+from .errors import build_stopping_error, build_time_limit_error
 from .service import Service
 
 
@@ -87,7 +87,7 @@ class Generation:
 
     def abort(self) -> None:
         """End with the error that the server is stopping."""
-        self._receive(0, Ended(stopping()))
+        self._receive(0, Ended(build_stopping_error()))
 
     async def begin(self, seconds: float) -> None:
         """Wait until every answer is accepted and the first piece is there, but not for ever.
@@ -110,7 +110,7 @@ class Generation:
                     elif isinstance(event, Opened):
                         opened += 1
 
-    async def pieces(self, silence: float | None = None) -> AsyncIterator[Piece | None]:
+    async def iterate_pieces(self, silence: float | None = None) -> AsyncIterator[Piece | None]:
         """Yield the pieces of all answers as they come, until each has finished.
 
         Args:
@@ -149,7 +149,7 @@ class Generation:
                         return Piece(index, event)
         except TimeoutError:
             if limited:
-                raise time_limit_reached(self._service.config.time_limit) from None
+                raise build_time_limit_error(self._service.config.time_limit) from None
             return None
 
     async def _next_event(self) -> tuple[int, ListenerEvent]:
@@ -163,7 +163,7 @@ class Generation:
         service = self._service
         is_gone = adapter is not None and adapter not in service.model.info.adapters
         if isinstance(error, AdapterError) and adapter is not None and is_gone:
-            return service.model_not_found(service.join_name(adapter))
+            return service.build_not_found_error(service.join_name(adapter))
         return error
 
     def _emit(self, index: int, event: ListenerEvent) -> None:
@@ -175,5 +175,5 @@ class Generation:
 
     def _receive(self, index: int, event: ListenerEvent) -> None:
         if isinstance(event, Delta) and event.token_ids:
-            self._service.pulse.beat()
+            self._service.token_signal.announce()
         self._events.put_nowait((index, event))

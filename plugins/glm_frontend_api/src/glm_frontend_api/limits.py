@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from .errors import too_many
+from .errors import build_too_many_error
 
 
 class Capacity:
@@ -32,7 +32,7 @@ class Capacity:
         """
         with self._lock:
             if self._taken + places > self.limit:
-                raise too_many(self.limit)
+                raise build_too_many_error(self.limit)
             self._taken += places
 
     def give_back(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from glm_core import Message, RequestError, Tool
 from glm_core.conversation import parse_message
 
-from .errors import ApiError, invalid
+from .errors import ApiError, build_invalid_error
 from .schemas import ChatCompletionRequest, ChatMessage, NamedToolChoice, ToolDefinition
 from .service import Service
 
@@ -19,14 +19,14 @@ def check_tools_supported(service: Service, body: ChatCompletionRequest) -> None
     if "tools" in service.model.info.features:
         return
     if body.tools:
-        raise _not_supported(service, "tools")
+        raise _build_unsupported_error(service, "tools")
     if body.tool_choice not in (None, "none", "auto"):
-        raise _not_supported(service, "tool_choice")
+        raise _build_unsupported_error(service, "tool_choice")
     for number, message in enumerate(body.messages):
         if message.tool_calls:
-            raise _not_supported(service, f"messages[{number}].tool_calls")
+            raise _build_unsupported_error(service, f"messages[{number}].tool_calls")
         if message.role == "tool":
-            raise _not_supported(service, f"messages[{number}].role")
+            raise _build_unsupported_error(service, f"messages[{number}].role")
 
 
 def read_messages(body: ChatCompletionRequest) -> tuple[Message, ...]:
@@ -57,23 +57,25 @@ def read_tool_choice(body: ChatCompletionRequest) -> str:
     """
     if not isinstance(body.tool_choice, NamedToolChoice):
         if body.tool_choice == "required" and not body.tools:
-            raise invalid("tool_choice: required needs tools; send them too", "tool_choice")
+            raise build_invalid_error("tool_choice: required needs tools; send them too", "tool_choice")
         return body.tool_choice or "auto"
     name = body.tool_choice.function.name
     if name not in {tool.function.name for tool in body.tools or ()}:
-        raise invalid(f"tool_choice: {name} is not among the tools of the request", "tool_choice")
+        raise build_invalid_error(f"tool_choice: {name} is not among the tools of the request", "tool_choice")
     return name
 
 
 def _read_message(message: ChatMessage, param: str) -> Message:
     if message.content is None and not message.tool_calls:
         if "content" not in message.model_fields_set:
-            raise invalid(f"{param}.content is missing", f"{param}.content", "missing_field")
-        raise invalid(f"{param}.content: must be a string or a list, got null", f"{param}.content")
+            raise build_invalid_error(f"{param}.content is missing", f"{param}.content", "missing_field")
+        raise build_invalid_error(
+            f"{param}.content: must be a string or a list, got null", f"{param}.content"
+        )
     try:
         return parse_message(message.model_dump())
     except RequestError as error:
-        raise invalid(f"{param}: {error}", param) from error
+        raise build_invalid_error(f"{param}: {error}", param) from error
 
 
 def _read_tool(tool: ToolDefinition, param: str) -> Tool:
@@ -83,11 +85,11 @@ def _read_tool(tool: ToolDefinition, param: str) -> Tool:
             return Tool(function.name, function.description or "")
         return Tool(function.name, function.description or "", function.parameters)
     except RequestError as error:
-        raise invalid(f"{param}.function: {error}", f"{param}.function") from error
+        raise build_invalid_error(f"{param}.function: {error}", f"{param}.function") from error
 
 
-def _not_supported(service: Service, param: str) -> ApiError:
-    return invalid(
+def _build_unsupported_error(service: Service, param: str) -> ApiError:
+    return build_invalid_error(
         f"{param} is not supported here: {service.name} has no format for tools; leave it out",
         param,
         "unsupported_field",

@@ -24,7 +24,7 @@ async def list_models(request: Request) -> JSONResponse:
     """List the base model and one name for each adapter."""
     service: Service = request.app.state.service
     return JSONResponse(
-        {"object": "list", "data": [describe_model(service, model) for model in service.models()]}
+        {"object": "list", "data": [describe_model(service, model) for model in service.list_models()]}
     )
 
 

@@ -15,7 +15,7 @@ from glm_core import ChatRequest, Delta, Sampling, ToolCall
 from glm_core.records import ToolCallDelta, join_calls
 
 from .config import ApiConfig
-from .errors import invalid
+from .errors import build_invalid_error
 from .event_stream import COMMENT, DONE, EventStream, encode_event, run_for_client
 from .generation import Generation, Piece
 from .schemas import MAX_SEED, GenerationRequest
@@ -25,7 +25,7 @@ Choice = dict[str, Any]
 MIN_TEMPERATURE = 1e-4
 
 
-class Shape(Protocol):
+class AnswerShape(Protocol):
     """What chat and completions do not share."""
 
     prefix: str
@@ -33,21 +33,21 @@ class Shape(Protocol):
     whole_object: str
     chunk_object: str
 
-    def first(self) -> Choice | None:
+    def build_first(self) -> Choice | None:
         """Return the fields of an answer's first chunk, if there is one before any text."""
 
-    def piece(self, text: str) -> Choice:
+    def build_piece(self, text: str) -> Choice:
         """Return the fields of a chunk with text."""
 
-    def last(self) -> Choice:
+    def build_last(self) -> Choice:
         """Return the fields of the chunk that has the finish reason."""
 
-    def whole(self, text: str, calls: Sequence[ToolCall]) -> Choice:
+    def build_whole(self, text: str, calls: Sequence[ToolCall]) -> Choice:
         """Return the fields of a whole answer."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class AnswerJob:
     """A request to be answered.
 
     Attributes:
@@ -61,11 +61,11 @@ class Job:
     body: GenerationRequest
     requests: Sequence[ChatRequest]
     served: ServedModel
-    shape: Shape
+    shape: AnswerShape
     n: int
 
 
-async def respond(service: Service, request: Request, job: Job) -> Response:
+async def send_answers(service: Service, request: Request, job: AnswerJob) -> Response:
     """Generate the answers and return the response that sends them.
 
     Raises:
@@ -99,7 +99,7 @@ def read_sampling(body: GenerationRequest, config: ApiConfig, wanted: int | None
     """
     limit = config.max_tokens
     if limit and wanted is not None and wanted > limit:
-        raise invalid(
+        raise build_invalid_error(
             f"max_tokens must be at most {limit}, the limit of this server, got {wanted}", "max_tokens"
         )
     temperature = limit_temperature(body.temperature)
@@ -141,14 +141,16 @@ def check_stream_options(body: GenerationRequest) -> None:
         ApiError: 400.
     """
     if body.stream_options is not None and not body.stream:
-        raise invalid("stream_options is for streams; send stream: true as well", "stream_options")
+        raise build_invalid_error(
+            "stream_options is for streams; send stream: true as well", "stream_options"
+        )
 
 
-async def _answer_whole(generation: Generation, job: Job) -> Response:
+async def _answer_whole(generation: Generation, job: AnswerJob) -> Response:
     texts = [""] * len(job.requests)
     calls: list[list[ToolCallDelta]] = [[] for _ in job.requests]
     reasons: list[str | None] = [None] * len(job.requests)
-    async for piece in generation.pieces():
+    async for piece in generation.iterate_pieces():
         if piece is not None:
             texts[piece.index] += piece.delta.text
             calls[piece.index] += piece.delta.tool_calls
@@ -156,7 +158,7 @@ async def _answer_whole(generation: Generation, job: Job) -> Response:
     choices = [
         {
             "index": index,
-            **job.shape.whole(text, join_calls(calls[index])),
+            **job.shape.build_whole(text, join_calls(calls[index])),
             "logprobs": None,
             "finish_reason": reason,
         }
@@ -170,7 +172,9 @@ async def _answer_whole(generation: Generation, job: Job) -> Response:
     return JSONResponse(content)
 
 
-async def _stream_chunks(config: ApiConfig, generation: Generation, job: Job) -> AsyncGenerator[bytes, None]:
+async def _stream_chunks(
+    config: ApiConfig, generation: Generation, job: AnswerJob
+) -> AsyncGenerator[bytes, None]:
     envelope = _build_envelope(job, job.shape.chunk_object)
     counting = job.body.stream_options is not None and bool(job.body.stream_options.include_usage)
 
@@ -182,11 +186,11 @@ async def _stream_chunks(config: ApiConfig, generation: Generation, job: Job) ->
             content["dropped_messages"] = delta.usage.dropped_messages
         return encode_event(content)
 
-    opening = job.shape.first()
+    opening = job.shape.build_first()
     if opening is not None:
         for index in range(len(job.requests)):
             yield chunk(index, opening)
-    async for piece in generation.pieces(config.comment_seconds):
+    async for piece in generation.iterate_pieces(config.comment_seconds):
         if piece is None or piece.delta.queue_position:
             yield COMMENT
         else:
@@ -197,14 +201,14 @@ async def _stream_chunks(config: ApiConfig, generation: Generation, job: Job) ->
     yield DONE
 
 
-def _split_piece(shape: Shape, piece: Piece) -> Iterator[tuple[Choice, Delta | None]]:
+def _split_piece(shape: AnswerShape, piece: Piece) -> Iterator[tuple[Choice, Delta | None]]:
     if piece.delta.text:
-        yield shape.piece(piece.delta.text), None
+        yield shape.build_piece(piece.delta.text), None
     for call in piece.delta.tool_calls:
         for fields in split_call(call):
             yield {"delta": {"tool_calls": [fields]}}, None
     if piece.delta.finish_reason is not None:
-        yield shape.last(), piece.delta
+        yield shape.build_last(), piece.delta
 
 
 def split_call(call: ToolCallDelta) -> Iterator[dict[str, Any]]:
@@ -216,7 +220,7 @@ def split_call(call: ToolCallDelta) -> Iterator[dict[str, Any]]:
         yield {"index": call.index, "function": {"arguments": call.arguments}}
 
 
-def _build_envelope(job: Job, kind: str) -> dict[str, Any]:
+def _build_envelope(job: AnswerJob, kind: str) -> dict[str, Any]:
     return {
         "id": f"{job.shape.prefix}-{secrets.token_hex(12)}",
         "object": kind,
@@ -225,7 +229,7 @@ def _build_envelope(job: Job, kind: str) -> dict[str, Any]:
     }
 
 
-def _sum_usage(generation: Generation, job: Job) -> dict[str, Any]:
+def _sum_usage(generation: Generation, job: AnswerJob) -> dict[str, Any]:
     """Return the tokens of all answers; a prompt that is answered ``n`` times counts once."""
     usages = generation.usages
     prompts = [usages[index] for index in range(0, len(job.requests), job.n)]

@@ -17,7 +17,7 @@ class Readiness:
     """Probes a model; callers at the same time share one probe.
 
     Args:
-        service: the model, and the pulse of what it does for others.
+        service: the model, and the signal of tokens that it makes for others.
     """
 
     def __init__(self, service: Service) -> None:
@@ -39,7 +39,7 @@ class Readiness:
 
     async def _probe_model(self) -> str | None:
         own: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        others = asyncio.create_task(self._service.pulse.wait())
+        others = asyncio.create_task(self._service.token_signal.wait())
         # While the last probe still hangs, no second one is started.
         if self._listener is None or not self._listener.is_running:
             self._start(own)
@@ -63,7 +63,7 @@ class Readiness:
             match event:
                 case Delta() if event.token_ids or event.finish_reason is not None:
                     own.set_result(None)
-                # None: cancelled. Busy: the queue is full, and the pulse tells whether it moves.
+                # None: cancelled. Busy: the queue is full, and the token signal tells whether it moves.
                 case Ended(error=None) | Ended(error=BusyError()):
                     pass
                 case Ended(error=error):

@@ -1,10 +1,14 @@
-"""What may stand in requests. Unknown fields are refused, and so is every value that would be ignored."""
+"""What may stand in requests. Unknown fields are refused, and so is every value that would be ignored.
+
+Every list stops at its first wrong element (``fail_fast``): a message names one fault, and a body could
+hold a hundred thousand.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 MAX_ANSWERS = 8
 MAX_STOPS = 4
@@ -13,12 +17,7 @@ MAX_TOOLS = 128
 MAX_SEED = 2**63 - 1
 MAX_TOKENS = 2**31 - 1
 
-Text = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[^\\x00]*$"})]
-NonEmptyText = Annotated[
-    str,
-    StringConstraints(min_length=1),
-    WithJsonSchema({"type": "string", "pattern": "^[^\\x00]*$", "minLength": 1}),
-]
+NonEmptyText = Annotated[str, StringConstraints(min_length=1)]
 
 
 def _refuse_zero(value: Any) -> Any:
@@ -42,7 +41,7 @@ class TextPart(Strict):
     """A piece of a message's text."""
 
     type: Literal["text"]
-    text: Text
+    text: str
 
 
 class TextFormat(Strict):
@@ -58,7 +57,7 @@ class FunctionDefinition(Strict):
     """A function that the model may ask the client to run."""
 
     name: ToolName
-    description: Text | None = None
+    description: str | None = None
     parameters: dict[str, Any] | None = Field(None, description="JSON schema of an object")
     strict: bool | None = Field(None, description="accepted, without effect")
 
@@ -87,7 +86,7 @@ class FunctionCall(Strict):
     """What the model wants to have run."""
 
     name: ToolName
-    arguments: Text = Field(description="JSON text of an object")
+    arguments: str = Field(description="JSON text of an object")
 
 
 class MessageToolCall(Strict):
@@ -102,13 +101,15 @@ class ChatMessage(Strict):
     """One message; ``developer`` means the same as ``system``."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | list[TextPart] | None = Field(None, description="only beside tool_calls null")
-    name: Text | None = Field(None, description="accepted, without effect")
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = Field(
+        None, description="only beside tool_calls null"
+    )
+    name: str | None = Field(None, description="accepted, without effect")
     refusal: None = None
     annotations: Nothing | None = None
     audio: None = None
     function_call: None = None
-    tool_calls: Annotated[list[MessageToolCall], Field(max_length=MAX_TOOLS)] | None = None
+    tool_calls: Annotated[list[MessageToolCall], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
     tool_call_id: NonEmptyText | None = Field(None, description="of the role tool: the call that it answers")
 
 
@@ -122,7 +123,7 @@ class StreamOptions(Strict):
 class GenerationRequest(Strict):
     """The fields that chat and completion requests share."""
 
-    model: Text = Field(description="name from /v1/models, or default")
+    model: str = Field(description="name from /v1/models, or default")
     stream: bool | None = Field(None, description="send the answer while it is made")
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="tokens of an answer at most")
@@ -134,11 +135,13 @@ class GenerationRequest(Strict):
     repetition_penalty: float | None = Field(
         None, ge=0.01, le=100, description="extension: 1 switches it off"
     )
-    stop: NonEmptyText | Annotated[list[NonEmptyText], Field(max_length=MAX_STOPS)] | None = None
+    stop: NonEmptyText | Annotated[list[NonEmptyText], Field(fail_fast=True, max_length=MAX_STOPS)] | None = (
+        None
+    )
     seed: int | None = Field(None, ge=0, le=MAX_SEED)
     n: int | None = Field(None, ge=1, le=MAX_ANSWERS, description="answers; answer i uses seed + i")
     logit_bias: Empty | None = None
-    user: Text | None = Field(None, description="accepted, without effect")
+    user: str | None = Field(None, description="accepted, without effect")
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -151,14 +154,14 @@ class GenerationRequest(Strict):
 class ChatCompletionRequest(GenerationRequest):
     """``POST /v1/chat/completions``."""
 
-    messages: list[ChatMessage] = Field(
+    messages: Annotated[list[ChatMessage], Field(fail_fast=True)] = Field(
         min_length=1, max_length=MAX_MESSAGES, description="ends with a user's message or a tool's"
     )
     max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="same as max_tokens")
     logprobs: No | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
     response_format: TextFormat | None = None
-    tools: Annotated[list[ToolDefinition], Field(max_length=MAX_TOOLS)] | None = Field(
+    tools: Annotated[list[ToolDefinition], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = Field(
         None, description="functions that the model may call"
     )
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = Field(
@@ -175,15 +178,18 @@ class ChatCompletionRequest(GenerationRequest):
     web_search_options: None = None
     service_tier: Literal["auto", "default"] | None = None
     store: No | None = None
-    metadata: dict[Text, Text] | None = Field(None, description="accepted, without effect")
-    safety_identifier: Text | None = Field(None, description="accepted, without effect")
-    prompt_cache_key: Text | None = Field(None, description="accepted, without effect")
+    metadata: dict[str, str] | None = Field(None, description="accepted, without effect")
+    safety_identifier: str | None = Field(None, description="accepted, without effect")
+    prompt_cache_key: str | None = Field(None, description="accepted, without effect")
 
 
 class CompletionRequest(GenerationRequest):
     """``POST /v1/completions``."""
 
-    prompt: NonEmptyText | Annotated[list[NonEmptyText], Field(min_length=1, max_length=MAX_ANSWERS)]
+    prompt: (
+        NonEmptyText
+        | Annotated[list[NonEmptyText], Field(fail_fast=True, min_length=1, max_length=MAX_ANSWERS)]
+    )
     logprobs: None = None
     echo: No | None = None
     suffix: None = None
@@ -202,11 +208,14 @@ class AdapterRequest(Strict):
     path: NonEmptyText = Field(description="its directory, in the server's adapters folder")
 
 
+OriginalTurn = Annotated[list[str], Field(fail_fast=True, min_length=2, max_length=2)]
+
+
 class OriginalRequest(Strict):
     """``POST /``, as the original had it. 0 and null mean the model's own default."""
 
-    prompt: Text
-    history: list[Annotated[list[Text], Field(min_length=2, max_length=2)]] | None = Field(
+    prompt: str
+    history: Annotated[list[OriginalTurn], Field(fail_fast=True)] | None = Field(
         None, max_length=MAX_MESSAGES, description="pairs of question and answer"
     )
     max_length: int | None = Field(None, ge=0, le=MAX_TOKENS, description="tokens of prompt and answer")

@@ -15,7 +15,7 @@ from .config import ApiConfig
 from .errors import ApiError
 from .limits import Capacity
 from .metrics import Metrics
-from .pulse import Pulse
+from .token_signal import TokenSignal
 
 DEFAULT_MODEL = "default"
 
@@ -49,7 +49,7 @@ class Service:
         posts: places for requests with a body.
         generations: those that run.
         draining: whether the server finishes what runs and takes nothing new.
-        pulse: beats with every token of any answer.
+        token_signal: announces every token of any answer.
         changing_adapters: held while an adapter is loaded or removed.
     """
 
@@ -61,7 +61,7 @@ class Service:
         self.posts = Capacity(config.max_requests)
         self.generations: set[Abortable] = set()
         self.draining = False
-        self.pulse = Pulse()
+        self.token_signal = TokenSignal()
         self.metrics = Metrics(model, self.answers)
         self.name = config.served_model_name or shorten_model_name(model.info.name)
         self.changing_adapters = asyncio.Lock()
@@ -72,13 +72,13 @@ class Service:
         """Return what clients call the model with an adapter."""
         return f"{self.name}:{adapter}"
 
-    def models(self) -> Iterator[ServedModel]:
+    def list_models(self) -> Iterator[ServedModel]:
         """Yield the base model and one for each adapter."""
         yield ServedModel(self.name, None)
         for adapter in self.model.info.adapters:
             yield ServedModel(self.join_name(adapter), adapter)
 
-    def default_model(self) -> ServedModel:
+    def find_default_model(self) -> ServedModel:
         """Return the model of ``default`` and of the original's route.
 
         That is the only adapter of the start, while it is loaded, or else the base model. Adapters that are
@@ -96,23 +96,31 @@ class Service:
             ApiError: 404, listing the known names.
         """
         if name == DEFAULT_MODEL:
-            return self.default_model()
-        served = list(self.models())
+            return self.find_default_model()
+        served = list(self.list_models())
         found = next((model for model in served if model.name == name), None)
         found = found or next((model for model in served if model.adapter == name), None)
         if found is None:
-            raise self.model_not_found(name)
+            raise self.build_not_found_error(name)
         return found
 
-    def model_not_found(self, name: str) -> ApiError:
+    def build_not_found_error(self, name: str) -> ApiError:
         """Return the error 404, listing the known names."""
-        there = ", ".join(model.name for model in self.models())
+        there = ", ".join(model.name for model in self.list_models())
         return ApiError(
             404,
             f"the model {name[:80]!r} is not served here; there are: {there}",
             "model_not_found",
             param="model",
         )
+
+    def begin_draining(self) -> None:
+        """Take nothing new from here on."""
+        self.draining = True
+
+    def is_idle(self) -> bool:
+        """Return whether no request with a body is being answered."""
+        return not self.posts.taken
 
     def abort(self) -> None:
         """End all that runs with an error."""

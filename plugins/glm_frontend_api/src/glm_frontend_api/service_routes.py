@@ -21,7 +21,7 @@ router = APIRouter()
     responses={200: {"model": StatusResponse}},
     summary="Whether the process is alive",
 )
-async def health() -> JSONResponse:
+async def report_health() -> JSONResponse:
     """Answer always; needs no key and asks no model."""
     return JSONResponse({"status": "ok"})
 
@@ -32,7 +32,7 @@ async def health() -> JSONResponse:
     responses={200: {"model": StatusResponse}, **REFUSALS, 503: {"model": StatusResponse}},
     summary="Whether tokens flow",
 )
-async def ready(request: Request) -> JSONResponse:
+async def report_readiness(request: Request) -> JSONResponse:
     """Have the model generate one token, unless others' answers show that it does."""
     readiness: Readiness = request.app.state.readiness
     reason = await readiness.find_obstacle()
@@ -47,7 +47,7 @@ async def ready(request: Request) -> JSONResponse:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **REFUSALS},
     summary="Counters for Prometheus",
 )
-async def metrics(request: Request) -> Response:
+async def render_metrics(request: Request) -> Response:
     """Return all counters in Prometheus' text format."""
     service: Service = request.app.state.service
     text = await anyio.to_thread.run_sync(service.metrics.render)  # a runtime may have to wait for a lock

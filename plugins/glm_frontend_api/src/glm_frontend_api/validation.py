@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import ApiError, invalid
+from .errors import ApiError, build_invalid_error
 from .schemas import (
     AdapterRequest,
     ChatCompletionRequest,
@@ -52,6 +52,7 @@ _NOT_SUPPORTED = {
     "annotations": "an empty list or null",
     "include_obfuscation": "false or null",
 }
+_MAX_SHOWN = 60  # characters of a wrong value in a message
 _FORMS = {"string_type": "a string", "list_type": "a list"}
 
 
@@ -68,32 +69,34 @@ def describe_refusal(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     error, path = max(located, key=lambda pair: (len(pair[1]), pair[0]["type"] not in _FORMS))
     param = _format_path(path)
     if not path:
-        return invalid(f"the body must be a JSON object, got {_format_json(error.get('input'))}")
+        return build_invalid_error(f"the body must be a JSON object, got {_format_json(error.get('input'))}")
     for depth, part in enumerate(path, start=1):
         unknown = error["type"] == "extra_forbidden" and depth == len(path)  # on this route, that is
         if part in _NOT_SUPPORTED and not unknown:
             accepted, param = _NOT_SUPPORTED[str(part)], _format_path(path[:depth])
-            return invalid(
+            return build_invalid_error(
                 f"{param} is not supported here; leave it out (accepted: {accepted})",
                 param,
                 "unsupported_field",
             )
     if error["type"] == "extra_forbidden":
-        return invalid(f"{param} is not a field of this route; leave it out", param, "unknown_field")
+        return build_invalid_error(
+            f"{param} is not a field of this route; leave it out", param, "unknown_field"
+        )
     if error["type"] == "missing":
-        return invalid(f"{param} is missing", param, "missing_field")
+        return build_invalid_error(f"{param} is missing", param, "missing_field")
     forms = [
         _FORMS[each["type"]] for each, its_path in located if its_path == path and each["type"] in _FORMS
     ]
     message = f"must be {' or '.join(dict.fromkeys(forms))}"
     if error["type"] not in _FORMS:
         message = str(error["msg"])[:1].lower() + str(error["msg"])[1:]
-    return invalid(f"{param}: {message}, got {_format_json(error.get('input'))}", param)
+    return build_invalid_error(f"{param}: {message}, got {_format_json(error.get('input'))}", param)
 
 
 def _locate(error: Mapping[str, Any]) -> tuple[str | int, ...]:
     """Return where in the body: names and numbers, without pydantic's names for the forms of a union."""
-    where = tuple(error["loc"])[1:]
+    where = tuple(error["loc"])
     if error["type"] == "extra_forbidden":
         return (*(part for part in where[:-1] if part in _FIELDS or isinstance(part, int)), where[-1])
     return tuple(part for part in where if part in _FIELDS or isinstance(part, int))
@@ -107,5 +110,9 @@ def _format_path(path: Sequence[str | int]) -> str:
 
 
 def _format_json(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else f"{text[:59]}…"
+    text = ""
+    for part in json.JSONEncoder(ensure_ascii=False, default=str).iterencode(value):
+        text += part[:_MAX_SHOWN]  # piece by piece, since the value may be all of a large body
+        if len(text) > _MAX_SHOWN:
+            return f"{text[: _MAX_SHOWN - 1]}…"
+    return text

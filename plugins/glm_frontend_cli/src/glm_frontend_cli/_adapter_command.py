@@ -32,15 +32,15 @@ def change_adapter(session: Session, argument: str) -> None:
     elif word.lower() == "remove":
         _remove(session, rest.strip())
     elif loaded:
-        session.view.error(session.say("adapter_unknown", name=argument, names=", ".join(loaded)))
+        session.view.show_error(session.say("adapter_unknown", name=argument, names=", ".join(loaded)))
     else:
-        session.view.error(session.say("adapter_none_loaded"))
+        session.view.show_error(session.say("adapter_none_loaded"))
 
 
 def _show_adapters(session: Session) -> None:
     say, loaded = session.say, session.model.info.adapters
     if not loaded:
-        session.view.notice(say("adapter_none_loaded"))
+        session.view.show_notice(say("adapter_none_loaded"))
         return
     current = session.conversation.adapter or say("adapter_base")
     session.view.show(say("adapter_list", names=", ".join(loaded), current=current))
@@ -48,7 +48,7 @@ def _show_adapters(session: Session) -> None:
 
 def _choose(session: Session, name: str | None) -> None:
     session.conversation.adapter = name
-    session.view.notice(session.say("adapter_now", current=name or session.say("adapter_base")))
+    session.view.show_notice(session.say("adapter_now", current=name or session.say("adapter_base")))
 
 
 def _add(session: Session, argument: str) -> None:
@@ -56,17 +56,17 @@ def _add(session: Session, argument: str) -> None:
     path = _files.parse_path(directory.strip() if separator else argument)
     name = name.strip() if separator else path.resolve().name
     if not name or not (directory.strip() if separator else argument):
-        session.view.error(session.say("usage", usage="/adapter add [NAME=]DIR"))
+        session.view.show_error(session.say("usage", usage="/adapter add [NAME=]DIR"))
         return
     session.model.add_adapter(name, path)
-    session.view.notice(session.say("adapter_added", name=name))
+    session.view.show_notice(session.say("adapter_added", name=name))
 
 
 def _remove(session: Session, name: str) -> None:
     if not name:
-        session.view.error(session.say("usage", usage="/adapter remove NAME"))
+        session.view.show_error(session.say("usage", usage="/adapter remove NAME"))
         return
     session.model.remove_adapter(name)
-    session.view.notice(session.say("adapter_removed", name=name))
+    session.view.show_notice(session.say("adapter_removed", name=name))
     if session.conversation.adapter == name:
         _choose(session, None)

@@ -42,7 +42,7 @@ class AnswerReader:
         in_main_thread = threading.current_thread() is threading.main_thread()
         # Ctrl-C stays ignored where it is, as in a background job; None would be a handler not set by Python.
         if in_main_thread and signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
-            self._previous_handler = signal.signal(signal.SIGINT, self._note_interrupt)
+            self._previous_handler = signal.signal(signal.SIGINT, self._count_interrupt)
         self._listener.start()
         return self
 
@@ -59,7 +59,7 @@ class AnswerReader:
         """Whether Ctrl-C was pressed: no more text comes, but the runtime may not have let go yet."""
         return self._interrupts > 0
 
-    def pieces(self) -> Iterator[str]:
+    def read_pieces(self) -> Iterator[str]:
         """Yield the text as it comes; an empty piece at every tick, so that the caller may repaint.
 
         Ends with the answer; or after Ctrl-C once the stream is closed, which a runtime that can only
@@ -94,5 +94,5 @@ class AnswerReader:
             yield ""
             self._listener.join(TICK_SECONDS)
 
-    def _note_interrupt(self, signum: int, frame: object) -> None:
+    def _count_interrupt(self, signum: int, frame: object) -> None:
         self._interrupts += 1

@@ -56,7 +56,7 @@ def run_command(session: Session, line: str) -> None:
         return
     close = difflib.get_close_matches(name.lower(), BY_NAME, n=1)
     guess = session.say("guess", name=f"/{close[0]}") if close else ""
-    session.view.error(session.say("unknown_command", name=f"/{name}", guess=guess))
+    session.view.show_error(session.say("unknown_command", name=f"/{name}", guess=guess))
 
 
 def show_help(session: Session, argument: str) -> None:
@@ -75,7 +75,7 @@ def clear(session: Session, argument: str) -> None:
     session.conversation.clear()
     session.usage = None
     session.view.clear()
-    session.view.notice(session.say("cleared"))
+    session.view.show_notice(session.say("cleared"))
 
 
 def quit_chat(session: Session, argument: str) -> None:
@@ -87,10 +87,10 @@ def regenerate(session: Session, argument: str) -> None:
     """Run ``/regenerate``: answer the last question again."""
     question, seed = session.last_question, session.conversation.seed
     if question is None:
-        session.view.notice(session.say("nothing_yet"))
+        session.view.show_notice(session.say("nothing_yet"))
         return
     if seed is not None and session.last_is_answered:
-        session.view.notice(session.say("same_seed", seed=seed))
+        session.view.show_notice(session.say("same_seed", seed=seed))
     session.ask(question, replacing=session.last_is_answered)
 
 
@@ -98,33 +98,33 @@ def undo(session: Session, argument: str) -> None:
     """Run ``/undo``: take back the last question and its answer."""
     question = session.conversation.undo()
     if question is None:
-        session.view.notice(session.say("nothing_yet"))
+        session.view.show_notice(session.say("nothing_yet"))
     else:
-        session.view.notice(session.say("undone", question=_shorten(question)))
+        session.view.show_notice(session.say("undone", question=_shorten(question)))
 
 
 def edit(session: Session, argument: str) -> None:
     """Run ``/edit [TEXT]``: change the last question, to ``TEXT`` if it is given."""
     question = session.last_question
     if question is None:
-        session.view.notice(session.say("nothing_yet"))
+        session.view.show_notice(session.say("nothing_yet"))
     elif argument:
         session.ask(argument, replacing=session.last_is_answered)
     elif session.view.can_prefill:
         session.edit(question)
     else:
-        session.view.error(session.say("usage", usage="/edit TEXT"))
+        session.view.show_error(session.say("usage", usage="/edit TEXT"))
 
 
 def ask_about_file(session: Session, argument: str) -> None:
     """Run ``/file FILE [QUESTION]``: send a text file, with a question about it."""
     name, question = _split_first_word(argument)
     if not name:
-        session.view.error(session.say("usage", usage="/file FILE [QUESTION]"))
+        session.view.show_error(session.say("usage", usage="/file FILE [QUESTION]"))
         return
     path = _files.parse_path(name)
     text = _files.read_text(path, session.say)
-    session.view.notice(session.say("file_sent", path=path, lines=text.count("\n") + 1))
+    session.view.show_notice(session.say("file_sent", path=path, lines=text.count("\n") + 1))
     if question:
         fence = max(re.findall("`{3,}", text), key=len, default="``") + "`"
         text = f"{question}\n\n{path.name}\n{fence}\n{text}\n{fence}"
@@ -144,23 +144,23 @@ def copy(session: Session, argument: str) -> None:
     """Run ``/copy [code]``: copy the last answer, or its last block of code."""
     turns = session.conversation.turns
     if not turns:
-        session.view.notice(session.say("nothing_yet"))
+        session.view.show_notice(session.say("nothing_yet"))
         return
     text = turns[-1].answer
     if argument == "code":
         blocks = find_code_blocks(text)
         if not blocks:
-            session.view.notice(session.say("no_code"))
+            session.view.show_notice(session.say("no_code"))
             return
         text = blocks[-1]
     elif argument:
-        session.view.error(session.say("usage", usage="/copy [code]"))
+        session.view.show_error(session.say("usage", usage="/copy [code]"))
         return
     copied = session.view.copy(text)
     if copied is None:
-        session.view.error(session.say("copy_impossible"))
+        session.view.show_error(session.say("copy_impossible"))
     else:
-        session.view.notice(session.say("copied") if copied else session.say("copy_sent"))
+        session.view.show_notice(session.say("copied") if copied else session.say("copy_sent"))
 
 
 def save(session: Session, argument: str) -> None:
@@ -175,28 +175,28 @@ def save_over(session: Session, argument: str) -> None:
 
 def _save(session: Session, argument: str, *, overwrite: bool) -> None:
     if not argument:
-        session.view.error(session.say("usage", usage=f"/save{'!' if overwrite else ''} FILE"))
+        session.view.show_error(session.say("usage", usage=f"/save{'!' if overwrite else ''} FILE"))
         return
     path = _files.parse_path(argument)
     mine = path.resolve() in session.saved_paths
     if path.exists() and not overwrite and not mine:
-        session.view.error(session.say("file_exists", path=path))
+        session.view.show_error(session.say("file_exists", path=path))
         return
     _files.save(session.conversation, path, session.say)
     session.saved_paths.add(path.resolve())
-    session.view.notice(session.say("saved", path=path))
+    session.view.show_notice(session.say("saved", path=path))
 
 
 def load(session: Session, argument: str) -> None:
     """Run ``/load FILE``: go on with a conversation from a file."""
     if not argument:
-        session.view.error(session.say("usage", usage="/load FILE"))
+        session.view.show_error(session.say("usage", usage="/load FILE"))
         return
     path = _files.parse_path(argument)
     session.use(_files.load(path, session.say))
-    session.view.notice(session.say("loaded", path=path, count=len(session.conversation.turns)))
+    session.view.show_notice(session.say("loaded", path=path, count=len(session.conversation.turns)))
     if session.conversation.unanswered:
-        session.view.notice(session.say("question_waits"))
+        session.view.show_notice(session.say("question_waits"))
 
 
 def change_system(session: Session, argument: str) -> None:
@@ -207,10 +207,10 @@ def change_system(session: Session, argument: str) -> None:
         session.view.show(session.say("system_is", text=text) if text else session.say("system_none"))
     elif argument.lower() == "off":
         conversation.system = ""
-        session.view.notice(session.say("system_removed"))
+        session.view.show_notice(session.say("system_removed"))
     else:
         conversation.system = argument
-        session.view.notice(session.say("system_set"))
+        session.view.show_notice(session.say("system_set"))
 
 
 def set_value(session: Session, argument: str) -> None:
@@ -221,13 +221,13 @@ def set_value(session: Session, argument: str) -> None:
         session.view.show("\n".join(_format_setting(session, name) for name in SETTINGS))
         return
     if name not in SETTINGS:
-        session.view.error(session.say("unknown_setting", name=name, names=", ".join(SETTINGS)))
+        session.view.show_error(session.say("unknown_setting", name=name, names=", ".join(SETTINGS)))
         return
     if value:
         try:
             session.conversation.change(name, None if value.lower() == "default" else parse_value(value))
         except RequestError as error:
-            session.view.error(str(error))
+            session.view.show_error(str(error))
             return
     session.view.show(_format_setting(session, name))
 
@@ -288,7 +288,7 @@ def show_history(session: Session, argument: str) -> None:
     if session.conversation.turns:
         session.view.show_turns(session.conversation.turns)
     else:
-        session.view.notice(session.say("nothing_yet"))
+        session.view.show_notice(session.say("nothing_yet"))
 
 
 def describe_place(facts: ModelInfo) -> str:

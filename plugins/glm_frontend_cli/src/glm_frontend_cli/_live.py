@@ -31,14 +31,14 @@ _ERASE_LINE, _ERASE_BELOW = "\x1b[K", "\x1b[J"
 
 
 @dataclass(frozen=True)
-class Line:
+class ScreenLine:
     """A line ready to write, and how many cells it takes."""
 
     ansi: str
     cells: int
 
 
-def to_lines(console: Console, texts: Sequence[Text]) -> list[Line]:
+def to_lines(console: Console, texts: Sequence[Text]) -> list[ScreenLine]:
     """Return styled text in the console's colours; each text must be one line."""
     if not texts:
         return []
@@ -46,7 +46,7 @@ def to_lines(console: Console, texts: Sequence[Text]) -> list[Line]:
         for text in texts:
             console.print(text, soft_wrap=True)
     written = capture.get().split("\n")
-    return [Line(ansi, text.cell_len) for ansi, text in zip(written, texts, strict=False)]
+    return [ScreenLine(ansi, text.cell_len) for ansi, text in zip(written, texts, strict=False)]
 
 
 class LiveArea:
@@ -55,13 +55,13 @@ class LiveArea:
     def __init__(self, write: Callable[[str], object], size: Size) -> None:
         self._write = write
         self._size = size
-        self._shown: list[Line] = [Line("", 0)]
+        self._shown: list[ScreenLine] = [ScreenLine("", 0)]
         self._columns = size()[0]
 
-    def draw(self, permanent: Sequence[Line], live: Sequence[Line]) -> None:
+    def draw(self, permanent: Sequence[ScreenLine], live: Sequence[ScreenLine]) -> None:
         """Print ``permanent`` for good, and ``live`` below it in place of what was live."""
         columns, rows = self._size()
-        shown = list(live[-max(rows - 1, 1) :]) or [Line("", 0)]
+        shown = list(live[-max(rows - 1, 1) :]) or [ScreenLine("", 0)]
         lines = [*permanent, *shown]
         if columns == self._columns:
             same = _count_common(self._shown[:-1], lines[:-1])
@@ -78,7 +78,7 @@ class LiveArea:
         self._shown, self._columns = shown, columns
 
 
-def _count_common(old: Sequence[Line], new: Sequence[Line]) -> int:
+def _count_common(old: Sequence[ScreenLine], new: Sequence[ScreenLine]) -> int:
     count = 0
     for before, after in zip(old, new, strict=False):
         if before != after:
@@ -133,15 +133,15 @@ class AnswerPainter:
 
     def finish(self) -> None:
         """Print everything for good and leave the cursor on a fresh line."""
-        width = self._width()
+        width = self._measure_width()
         finished = self._take_finished(width, final=True)
         self._area.draw(to_lines(self._console, finished), [])
 
     def _paint(self) -> None:
-        width = self._width()
+        width = self._measure_width()
         permanent = self._take_finished(width)
         live: list[Text] = []
-        for index, block in enumerate(self._blocks.open_blocks()):
+        for index, block in enumerate(self._blocks.parse_open_blocks()):
             if index == 0 and block.node.type == "fence":
                 scrolled, rest = self._split_code(block, width)
                 permanent += scrolled
@@ -152,10 +152,10 @@ class AnswerPainter:
         if note:
             line = Text(note, style="dim")
             line.truncate(width, overflow="ellipsis")
-            live = [line] if self.empty else [*live, *self._gap_above_note(), line]
+            live = [line] if self.empty else [*live, *self._make_gap_above_note(), line]
         self._area.draw(to_lines(self._console, permanent), to_lines(self._console, live))
 
-    def _gap_above_note(self) -> list[Text]:
+    def _make_gap_above_note(self) -> list[Text]:
         """Return the empty line between text and note; none where the screen has few lines."""
         return [Text()] if self._size()[1] >= MIN_ROWS_FOR_GAP else []
 
@@ -186,5 +186,6 @@ class AnswerPainter:
         rest = [line for row in remaining for line in row]
         return ([*gap, *scrolled], rest) if scrolled else ([], [*gap, *rest])
 
-    def _width(self) -> int:
-        return max(self._size()[0] - 1, 10)  # the last column stays free: no terminal wraps there by itself
+    def _measure_width(self) -> int:
+        # The last column stays free, because terminals differ in when they wrap after writing it.
+        return max(self._size()[0] - 1, 10)

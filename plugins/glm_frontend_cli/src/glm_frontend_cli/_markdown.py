@@ -23,6 +23,8 @@ from ._blocks import Block, parse
 from ._colours import CODE, MARKDOWN as _STYLES
 from ._wrapping import wrap
 
+MAX_HIGHLIGHTED = 20_000
+"""Characters of a code block that gets colours."""
 _CODE_INDENT = "  "
 
 
@@ -45,16 +47,18 @@ class MarkdownRenderer:
     def render_block(self, block: Block, width: int) -> list[Text]:
         """Return the lines of one block, the empty line before it included."""
         if block.list_key is not None:
-            lines = self._item(block.node, block.number, width)
+            lines = self._render_item(block.node, block.number, width)
         else:
-            lines = self._node(block.node, width)
+            lines = self._render_node(block.node, width)
         return [Text(), *lines] if block.gap else lines
 
     def render_code(self, node: SyntaxTreeNode, width: int) -> list[list[Text]]:
         """Return, for each source line of a code block, the lines that it takes on the screen."""
         language = node.info.split()[0] if node.info.strip() else "text"
         code = clean_text(node.content).removesuffix("\n").expandtabs(4)
-        highlighted = Syntax("", language, theme=self._code_theme).highlight(code)
+        # No colours for long code, because some lexers take seconds for a text that is made for it.
+        is_short = len(code) <= MAX_HIGHLIGHTED
+        highlighted = Syntax("", language, theme=self._code_theme).highlight(code) if is_short else Text(code)
         plain_lines = code.split("\n")
         # Some lexers drop or add lines; better no colours than wrong code.
         if highlighted.plain.rstrip("\n") != code.rstrip("\n"):
@@ -65,7 +69,7 @@ class MarkdownRenderer:
             for line, _ in zip_longest(lines, plain_lines)
         ]
 
-    def _node(self, node: SyntaxTreeNode, width: int) -> list[Text]:
+    def _render_node(self, node: SyntaxTreeNode, width: int) -> list[Text]:
         if node.type in ("fence", "code_block"):
             return [row for rows in self.render_code(node, width) for row in rows]
         if node.type == "heading":
@@ -73,44 +77,44 @@ class MarkdownRenderer:
             text.stylize(_STYLES["heading"])
             return wrap(text, width)
         if node.type == "blockquote":
-            quoted = self._children(node, width - 2)
+            quoted = self._render_children(node, width - 2)
             return [_join("▌ ", line, _STYLES["faint"]) for line in quoted]
         if node.type in ("bullet_list", "ordered_list"):
-            return self._list(node, width)
+            return self._render_list(node, width)
         if node.type == "hr":
             return [Text("─" * min(width, 40), style=_STYLES["faint"])]
         if node.type == "table":
-            return self._table(node, width)
+            return self._render_table(node, width)
         return wrap(_render_inline(node), width)
 
-    def _children(self, node: SyntaxTreeNode, width: int) -> list[Text]:
+    def _render_children(self, node: SyntaxTreeNode, width: int) -> list[Text]:
         lines: list[Text] = []
         for before, child in zip([None, *node.children], node.children, strict=False):
             if before is not None and _needs_gap(before, child):
                 lines.append(Text())
-            lines += self._node(child, width)
+            lines += self._render_node(child, width)
         return lines or [Text()]
 
-    def _list(self, node: SyntaxTreeNode, width: int) -> list[Text]:
+    def _render_list(self, node: SyntaxTreeNode, width: int) -> list[Text]:
         first = int(node.attrs.get("start", 1))
         lines: list[Text] = []
         for index, item in enumerate(node.children):
             number = first + index if node.type == "ordered_list" else None
-            lines += self._item(item, number, width)
+            lines += self._render_item(item, number, width)
         return lines
 
-    def _item(self, item: SyntaxTreeNode, number: int | None, width: int) -> list[Text]:
+    def _render_item(self, item: SyntaxTreeNode, number: int | None, width: int) -> list[Text]:
         marker = "• " if number is None else f"{number}. "
-        lines = self._children(item, width - len(marker))
+        lines = self._render_children(item, width - len(marker))
         indent = " " * len(marker)
         first = _join(marker, lines[0], _STYLES["marker"])
         return [first, *(_join(indent, line) for line in lines[1:])]
 
-    def _table(self, node: SyntaxTreeNode, width: int) -> list[Text]:
+    def _render_table(self, node: SyntaxTreeNode, width: int) -> list[Text]:
         rows = [row for part in node.children for row in part.children]
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style=_STYLES["strong"])
         for cell in rows[0].children:
-            table.add_column(_render_inline(cell), overflow="fold", justify=_alignment(cell))
+            table.add_column(_render_inline(cell), overflow="fold", justify=_read_alignment(cell))
         for row in rows[1:]:
             table.add_row(*(_render_inline(cell) for cell in row.children))
         rendered = self._console.render_lines(table, self._console.options.update(width=width), pad=False)
@@ -131,7 +135,7 @@ def _needs_gap(before: SyntaxTreeNode, after: SyntaxTreeNode) -> bool:
     return before.map is not None and after.map is not None and after.map[0] > before.map[1]
 
 
-def _alignment(cell: SyntaxTreeNode) -> JustifyMethod:
+def _read_alignment(cell: SyntaxTreeNode) -> JustifyMethod:
     style = str(cell.attrs.get("style", ""))
     return "right" if "right" in style else "center" if "center" in style else "left"
 

@@ -89,12 +89,12 @@ class CommandCompleter(Completer):
             typed = argument.removeprefix("add ").rpartition("=")[2]
             yield from self._directories.get_completions(Document(typed), complete_event)
         else:
-            for word in self._words(name, argument):
+            for word in self._list_words(name, argument):
                 last = argument.rpartition(" ")[2]
                 if word.startswith(last):
                     yield Completion(word, -len(last))
 
-    def _words(self, name: str, argument: str) -> tuple[str, ...]:
+    def _list_words(self, name: str, argument: str) -> tuple[str, ...]:
         if name == "set":
             setting, space, _ = argument.partition(" ")
             if not space:
@@ -129,8 +129,8 @@ class PromptKeys:
         self.bindings.add("enter", filter=~is_searching)(self._send)
         self.bindings.add("c-c", filter=~is_searching)(self._interrupt)
         self.bindings.add("<sigint>")(self._interrupt)
-        self.bindings.add("escape", "enter", filter=~is_searching)(self._new_line)
-        self.bindings.add("c-j", filter=~is_searching)(self._new_line)
+        self.bindings.add("escape", "enter", filter=~is_searching)(self._insert_new_line)
+        self.bindings.add("c-j", filter=~is_searching)(self._insert_new_line)
         self.bindings.add("backspace", filter=~is_searching)(self._delete)
         self.bindings.add(Keys.BracketedPaste, filter=~is_searching)(self._paste)
 
@@ -148,7 +148,7 @@ class PromptKeys:
         else:
             buffer.validate_and_handle()
 
-    def _new_line(self, event: KeyPressEvent) -> None:
+    def _insert_new_line(self, event: KeyPressEvent) -> None:
         event.current_buffer.newline(copy_margin=False)
 
     def _paste(self, event: KeyPressEvent) -> None:

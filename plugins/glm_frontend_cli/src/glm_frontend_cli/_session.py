@@ -19,7 +19,7 @@ from . import _files
 from ._answering import AnswerReader
 from ._commands import describe_place, normalize_slash, run_command
 from ._texts import Texts
-from ._view import STATUS_SEPARATOR, Line, PlainView, View
+from ._view import STATUS_SEPARATOR, PlainView, TypedLine, View
 
 
 class Session:
@@ -50,22 +50,22 @@ class Session:
     def use(self, conversation: Conversation) -> None:
         """Go on with ``conversation``; if its adapter is not loaded, tell so and use the base model."""
         if conversation.adapter is not None and conversation.adapter not in self.model.info.adapters:
-            self.view.notice(self.say("adapter_dropped", name=conversation.adapter))
+            self.view.show_notice(self.say("adapter_dropped", name=conversation.adapter))
             conversation.adapter = None
         conversation.model = self.model.info.name
         self.conversation = conversation
         self.usage = None
 
-    def loop(self) -> None:
+    def chat(self) -> None:
         """Read and answer until the user is done."""
         while self._running:
             prefill, self._prefill = self._prefill, ""
-            line = self.view.read(prefill, self.status(editing=bool(prefill)))
+            line = self.view.read(prefill, self.describe_status(editing=bool(prefill)))
             if line is None:
                 return
             self.handle(line, editing=bool(prefill))
 
-    def handle(self, line: Line, *, editing: bool = False) -> None:
+    def handle(self, line: TypedLine, *, editing: bool = False) -> None:
         """Run the command in one line, or ask the question.
 
         Args:
@@ -77,7 +77,7 @@ class Session:
         try:
             if not text:
                 if editing:
-                    self.view.notice(self.say("edit_kept"))
+                    self.view.show_notice(self.say("edit_kept"))
             elif text == "stop" or (self.view.can_prefill and text in ("exit", "quit")):
                 self.quit()
             elif text == "clear":
@@ -89,7 +89,7 @@ class Session:
             else:
                 self.ask(text, replacing=replacing)
         except GlmError as error:
-            self.view.error(self.say("error", message=error))
+            self.view.show_error(self.say("error", message=error))
 
     @property
     def last_question(self) -> str | None:
@@ -118,17 +118,17 @@ class Session:
             if not replacing:
                 self.conversation.unanswered = question
             busy = isinstance(error, BusyError)
-            self.view.error(self.say("busy") if busy else self.say("error", message=error))
+            self.view.show_error(self.say("busy") if busy else self.say("error", message=error))
             return
         answer = reader.progress
         if answer.finish_reason is None and not answer.text.strip():
             if not replacing:
                 self.conversation.unanswered = question
-            self.view.notice(self.say("stopped_before_text"))
+            self.view.show_notice(self.say("stopped_before_text"))
             return
         self.usage = answer.usage
         self.conversation.record(Turn(question, answer.text), after=after)
-        self._remark(answer)
+        self._report_unusual(answer)
 
     def edit(self, question: str) -> None:
         """Put ``question`` into the next input line."""
@@ -138,7 +138,7 @@ class Session:
         """End the loop."""
         self._running = False
 
-    def status(self, *, editing: bool = False) -> str:
+    def describe_status(self, *, editing: bool = False) -> str:
         """Return one line for the toolbar."""
         parts = [self.say("status_editing")] if editing else []
         parts.append(self.model.info.name)
@@ -146,12 +146,12 @@ class Session:
             parts.append(self.say("status_adapter", name=self.conversation.adapter))
         parts.append(self.say("status_turns", count=len(self.conversation.turns)))
         if self.usage is not None:
-            parts += self._usage_parts(self.usage)
+            parts += self._describe_usage(self.usage)
         place = describe_place(self.model.info)
         parts += [place] if place else []  # last, since a narrow terminal drops parts from the end
         return STATUS_SEPARATOR.join(parts)
 
-    def _usage_parts(self, usage: Usage) -> list[str]:
+    def _describe_usage(self, usage: Usage) -> list[str]:
         parts = [self.say("status_tokens", count=usage.completion_tokens)]
         if usage.tokens_per_second:
             parts.append(self.say("status_speed", speed=usage.tokens_per_second))
@@ -159,25 +159,25 @@ class Session:
             parts.append(self.say("status_first_token", seconds=usage.time_to_first_token))
         if usage.prompt_tokens:
             used = usage.prompt_tokens + usage.completion_tokens
-            parts.append(self.say("status_context", percent=100 * used / self._max_conversation_tokens()))
+            parts.append(self.say("status_context", percent=100 * used / self._compute_max_tokens()))
         return parts
 
-    def _max_conversation_tokens(self) -> int:
+    def _compute_max_tokens(self) -> int:
         """Return how many tokens a conversation may have before its oldest messages are left out."""
         info = self.model.info
         chosen = self.conversation.sampling.max_length or info.sampling.max_length
         return min(chosen or info.context_length, info.context_length)
 
-    def _remark(self, answer: AnswerProgress) -> None:
+    def _report_unusual(self, answer: AnswerProgress) -> None:
         """Tell what is unusual about an answer."""
         if answer.finish_reason is None:
-            self.view.notice(self.say("stopped"))
+            self.view.show_notice(self.say("stopped"))
         elif answer.finish_reason == "length":
-            self.view.notice(self.say("length_reached"))
+            self.view.show_notice(self.say("length_reached"))
         elif not answer.text.strip():
-            self.view.notice(self.say("empty_answer"))
+            self.view.show_notice(self.say("empty_answer"))
         if answer.usage.dropped_messages:
-            self.view.notice(self.say("messages_dropped", count=answer.usage.dropped_messages))
+            self.view.show_notice(self.say("messages_dropped", count=answer.usage.dropped_messages))
 
 
 def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
@@ -191,7 +191,7 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
         GlmError: an option is wrong or the model cannot be opened.
     """
     say = Texts(get_language())
-    conversation = _starting_conversation(options, say)
+    conversation = _make_first_conversation(options, say)
     plain = bool(options.get("plain")) or not _is_terminal()
     if sys.stderr.isatty():
         print(say("loading"), file=sys.stderr, flush=True)
@@ -200,12 +200,12 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
         if plain:
             view = PlainView()
             _announce_adapter(model, conversation, view, say)
-            Session(model, conversation, view, say).loop()
+            Session(model, conversation, view, say).chat()
         else:
             _run_in_terminal(model, conversation, options, say)
 
 
-def _starting_conversation(options: Mapping[str, Any], say: Texts) -> Conversation:
+def _make_first_conversation(options: Mapping[str, Any], say: Texts) -> Conversation:
     path = options.get("load")
     conversation = _files.load(_files.parse_path(path), say) if path else Conversation()
     if options.get("system"):
@@ -229,9 +229,9 @@ def _announce_adapter(model: ChatModel, conversation: Conversation, view: View, 
     """Tell which adapter answers, or which there are to choose from."""
     loaded = model.info.adapters
     if conversation.adapter in loaded:
-        view.notice(say("adapter_in_use", name=conversation.adapter))
+        view.show_notice(say("adapter_in_use", name=conversation.adapter))
     elif loaded:
-        view.notice(say("adapters_loaded", names=", ".join(loaded)))
+        view.show_notice(say("adapters_loaded", names=", ".join(loaded)))
 
 
 def _run_in_terminal(
@@ -243,14 +243,14 @@ def _run_in_terminal(
     view = open_terminal(lambda: model.info.adapters, say, keep_history=options.get("history", True))
     parameters = format_count(info.num_parameters)
     view.show(say("banner", model=info.name, family=info.family, parameters=parameters))
-    view.notice(say("hint"))
+    view.show_notice(say("hint"))
     _announce_adapter(model, conversation, view, say)
     view.show("")
     session = Session(model, conversation, view, say)
     if conversation.turns:
         view.show_turns(conversation.turns)
-    session.loop()
-    view.notice(say("goodbye"))
+    session.chat()
+    view.show_notice(say("goodbye"))
 
 
 def _is_terminal() -> bool:

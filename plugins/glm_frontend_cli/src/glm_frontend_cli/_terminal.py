@@ -31,7 +31,7 @@ from ._markdown import MarkdownRenderer
 from ._pasting import ExpandingHistory, Pastes
 from ._prompt import CommandCompleter, PromptKeys, open_history
 from ._texts import Texts
-from ._view import STATUS_SEPARATOR, Line, PlainView, View
+from ._view import STATUS_SEPARATOR, PlainView, TypedLine, View
 
 _STYLE = Style.from_dict(
     {
@@ -84,20 +84,20 @@ class TerminalView:
             complete_while_typing=True,
             reserve_space_for_menu=6,
             history=ExpandingHistory(history, self._pastes),
-            placeholder=self._placeholder,
+            placeholder=self._make_placeholder,
             enable_suspend=True,
             enable_open_in_editor=True,
             tempfile_suffix=".md",
             key_bindings=self._keys.bindings,
-            bottom_toolbar=self._toolbar,
+            bottom_toolbar=self._make_toolbar,
             style=_STYLE,
             input=input,
             output=output,
         )
-        self._prompt.default_buffer.on_text_changed += self._typed
-        self._prompt.search_buffer.on_text_changed += self._typed
+        self._prompt.default_buffer.on_text_changed += self._handle_typing
+        self._prompt.search_buffer.on_text_changed += self._handle_typing
 
-    def read(self, prefill: str, status: str) -> Line | None:
+    def read(self, prefill: str, status: str) -> TypedLine | None:
         """Read one edited line or several; ``None`` after Ctrl-D or two Ctrl-C."""
         self._status = status
         self._keys.start()
@@ -105,17 +105,17 @@ class TerminalView:
             text = self._prompt.prompt(default=prefill)
         except EOFError:
             return None
-        return Line(self._pastes.expand(text), from_prefill=bool(prefill) and not self._keys.cleared)
+        return TypedLine(self._pastes.expand(text), from_prefill=bool(prefill) and not self._keys.cleared)
 
     def show(self, text: str) -> None:
         """Show what a command was asked for."""
         self._print(text, "")
 
-    def notice(self, text: str) -> None:
+    def show_notice(self, text: str) -> None:
         """Show a remark, faintly."""
         self._print(text, "dim")
 
-    def error(self, text: str) -> None:
+    def show_error(self, text: str) -> None:
         """Show what went wrong, in red."""
         self._print(text, "red")
 
@@ -124,7 +124,7 @@ class TerminalView:
         for turn in turns:
             self._print(f"{self._mark} {turn.question}", "bold")
             self._console.line()
-            for line in self._renderer.render_document(turn.answer, self._size()[0] - 1):
+            for line in self._renderer.render_document(turn.answer, self._measure_size()[0] - 1):
                 self._console.print(line, soft_wrap=True)
             self._console.line()
 
@@ -147,10 +147,12 @@ class TerminalView:
             step = int(seconds * _SPINNER_STEPS_PER_SECOND)
             return f"{self._spinner[step % len(self._spinner)]} {text}"
 
-        painter = AnswerPainter(self._console, self._renderer, self._write, self._size, describe_progress)
+        painter = AnswerPainter(
+            self._console, self._renderer, self._write, self._measure_size, describe_progress
+        )
         with _hide_keys():
             try:
-                for piece in reader.pieces():
+                for piece in reader.read_pieces():
                     painter.feed(piece)
             finally:
                 painter.finish()
@@ -172,25 +174,25 @@ class TerminalView:
         self._console.file.write(text)
         self._console.file.flush()
 
-    def _size(self) -> tuple[int, int]:
+    def _measure_size(self) -> tuple[int, int]:
         try:  # the terminal itself: COLUMNS may be exported and stale
             size = os.get_terminal_size(self._console.file.fileno())
         except (OSError, ValueError):
             return self._console.width, self._console.height
         return size.columns or 80, size.lines or 24
 
-    def _placeholder(self) -> StyleAndTextTuples:
+    def _make_placeholder(self) -> StyleAndTextTuples:
         """Return what an empty line shows; nothing in the scrollback, nor while the history is searched."""
         if get_app().is_done or is_searching():
             return []
         return [("class:placeholder", self._say("placeholder"))]
 
-    def _toolbar(self) -> StyleAndTextTuples:
+    def _make_toolbar(self) -> StyleAndTextTuples:
         if self._keys.about_to_quit:
             return [("class:bottom-toolbar.hint", self._say("quit_hint"))]
         return [("", _fit_status(self._status, get_app().output.get_size().columns))]
 
-    def _typed(self, buffer: Buffer) -> None:
+    def _handle_typing(self, buffer: Buffer) -> None:
         if buffer.text:
             self._keys.about_to_quit = False
 
@@ -204,10 +206,10 @@ def open_terminal(adapters: Callable[[], tuple[str, ...]], say: Texts, *, keep_h
     if reconfigure:
         reconfigure(errors="replace")
 
-    def notice(text: str) -> None:
+    def show_notice(text: str) -> None:
         console.print(Text(text, style="dim"))
 
-    return TerminalView(console, adapters, open_history(say, notice, keep=keep_history), say)
+    return TerminalView(console, adapters, open_history(say, show_notice, keep=keep_history), say)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ STATUS_SEPARATOR = " · "
 
 
 @dataclass(frozen=True)
-class Line:
+class TypedLine:
     """What the user typed.
 
     Attributes:
@@ -35,16 +35,16 @@ class View(Protocol):
     can_prefill: bool
     """Whether a person edits lines here, so that `read` can put text into the input line."""
 
-    def read(self, prefill: str, status: str) -> Line | None:
+    def read(self, prefill: str, status: str) -> TypedLine | None:
         """Return what the user types next; ``None`` when there is no more."""
 
     def show(self, text: str) -> None:
         """Show what a command was asked for."""
 
-    def notice(self, text: str) -> None:
+    def show_notice(self, text: str) -> None:
         """Show a remark."""
 
-    def error(self, text: str) -> None:
+    def show_error(self, text: str) -> None:
         """Show what went wrong."""
 
     def show_turns(self, turns: Sequence[Turn]) -> None:
@@ -79,21 +79,21 @@ class PlainView:
         self._stderr = _replace_unencodable(stderr or sys.stderr)
         self._interactive = self._stdin.isatty()
 
-    def read(self, prefill: str, status: str) -> Line | None:
+    def read(self, prefill: str, status: str) -> TypedLine | None:
         """Return the next line; a person gets a prompt on stderr."""
         if self._interactive:
             self._stderr.write("> ")
             self._stderr.flush()
         line = self._stdin.readline()
-        return Line(line.removeprefix("\ufeff")) if line else None
+        return TypedLine(line.removeprefix("\ufeff")) if line else None
 
     def show(self, text: str) -> None:
         """Write to stderr, so that stdout holds answers only."""
         self._stderr.write(f"{text}\n")
         self._stderr.flush()
 
-    notice = show
-    error = show
+    show_notice = show
+    show_error = show
 
     def show_turns(self, turns: Sequence[Turn]) -> None:
         """Show questions after ``>``, each with its answer."""
@@ -107,7 +107,7 @@ class PlainView:
         """
         started = False
         try:
-            for piece in reader.pieces():
+            for piece in reader.read_pieces():
                 if piece:
                     self._stdout.write(piece)
                     self._stdout.flush()

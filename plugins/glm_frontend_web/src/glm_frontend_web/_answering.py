@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Callable
 
 from glm_core import Delta
@@ -56,8 +57,10 @@ class PageAnswer:
         self._listener.start()
         try:
             while not self._is_stopped and await self._take_all():
+                began = time.monotonic()
                 yield
-                await asyncio.sleep(REPAINT_SECONDS)
+                # The longer an answer, the longer it takes to show: at most a fifth of the time goes there.
+                await asyncio.sleep(max(REPAINT_SECONDS, 4 * (time.monotonic() - began)))
         finally:
             self._listener.cancel()
 

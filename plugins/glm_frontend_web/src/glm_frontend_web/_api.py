@@ -8,13 +8,17 @@ Starlette (or FastAPI) app for a `glm_core.ChatModel`, which it does not close.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from importlib import metadata
 from typing import Any
 
+from glm_http.paths import normalize_path
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from glm_core import ChatModel, PluginError
+
+from ._work import PageWork
 
 GROUP, NAME, PACKAGE = "glm.asgi", "api", "glm-frontend-api"
 PATHS = frozenset({"/health", "/ready", "/metrics", "/openapi.json"})
@@ -62,7 +66,7 @@ def make_api(
     return app
 
 
-class Beside:
+class ApiDispatcher:
     """An ASGI middleware that hands the API's requests to the API, and all others to the page.
 
     The API has its own paths, and ``POST /``, which was the original's only call; ``GET /`` is the page.
@@ -70,38 +74,45 @@ class Beside:
     Args:
         app: the page.
         api: the API.
+        work: counts the API's requests.
+        root_path: path under which a proxy serves both.
     """
 
-    def __init__(self, app: ASGIApp, api: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, api: ASGIApp, work: PageWork, root_path: str = "") -> None:
         self._app = app
         self._api = api
+        self._work = work
+        self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run through the life of the server."""
         if scope["type"] == "lifespan":
-            async with _lifespan(self._api):
+            async with _get_lifespan(self._api):
                 await self._app(scope, receive, send)
-        elif scope["type"] == "http" and belongs_to_api(scope["method"], scope["path"]):
-            await self._api(scope, receive, send)
+        elif scope["type"] == "http" and self._is_for_api(scope):
+            if self._work.is_draining and scope["method"] == "POST":
+                error = {"message": "the server is stopping", "type": "server_error", "code": "stopping"}
+                await JSONResponse({"error": error}, 503)(scope, receive, send)
+                return
+            with self._work.count():
+                await self._api(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
+    def _is_for_api(self, scope: Scope) -> bool:
+        return is_api_request(scope["method"], normalize_path(scope["path"], self._root_path))
 
-def belongs_to_api(method: str, path: str) -> bool:
+
+def is_api_request(method: str, path: str) -> bool:
     """Return whether a request is the API's."""
     if path == "/":
         return method == "POST"
     return path in PATHS or path == PREFIX or path.startswith(f"{PREFIX}/")
 
 
-def _lifespan(app: Any) -> AbstractAsyncContextManager[Any]:
+def _get_lifespan(app: Any) -> AbstractAsyncContextManager[Any]:
     router = getattr(app, "router", None)
     if router is not None and hasattr(router, "lifespan_context"):
         context: AbstractAsyncContextManager[Any] = router.lifespan_context(app)
         return context
-    return _nothing()
-
-
-@asynccontextmanager
-async def _nothing() -> Any:
-    yield
+    return nullcontext()  # an app of another kind has no life of its own

@@ -10,7 +10,7 @@ from html import escape
 
 from glm_core.conversation import Turn
 
-from ._markdown import MarkdownRenderer
+from ._markdown import HtmlRenderer
 from ._texts import Texts
 
 _ICONS = {
@@ -21,7 +21,7 @@ _ICONS = {
 }
 
 
-class Log:
+class ConversationLog:
     """Renders one visitor's conversation; turns that did not change are not rendered again.
 
     Args:
@@ -32,11 +32,11 @@ class Log:
     def __init__(self, say: Texts, *, demo: bool) -> None:
         self._say = say
         self._demo = demo
-        self._markdown = MarkdownRenderer(say)
+        self._markdown = HtmlRenderer(say)
         self._rendered: dict[tuple[int, Turn, bool], str] = {}
 
-    def __deepcopy__(self, memo: object) -> Log:
-        return Log(self._say, demo=self._demo)
+    def __deepcopy__(self, memo: object) -> ConversationLog:
+        return ConversationLog(self._say, demo=self._demo)
 
     def render(self, turns: Sequence[Turn]) -> list[str]:
         """Return the whole log, while no answer comes."""
@@ -70,7 +70,7 @@ class Log:
         note = f"<p>{escape(say('welcome_demo'))}</p>" if self._demo else ""
         buttons = "".join(
             f'<button type="button" data-action="example_select" data-index="{index}">{escape(text)}</button>'
-            for index, text in enumerate(say.examples(demo=self._demo))
+            for index, text in enumerate(say.list_examples(demo=self._demo))
         )
         return (
             f'<div class="glm-welcome"><h2>{escape(say("welcome"))}</h2>{note}'

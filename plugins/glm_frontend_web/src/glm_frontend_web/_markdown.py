@@ -13,7 +13,6 @@ from html import escape
 from typing import Any
 
 from markdown_it import MarkdownIt
-from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 from mdit_py_plugins.dollarmath import dollarmath_plugin
@@ -22,6 +21,7 @@ from pygments.formatters.html import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
+from ._bounded_rules import parse_bracket_math, parse_dollar_block, parse_paragraphs, split_markdown
 from ._math import to_mathml
 from ._texts import Texts
 
@@ -30,7 +30,7 @@ _SAFE_LINK = re.compile(r"(?:https?://|mailto:)[^\s\x00-\x1f]+", re.IGNORECASE)
 _FORMATTER = HtmlFormatter(nowrap=True)
 
 
-class MarkdownRenderer:
+class HtmlRenderer:
     """Renders answers; one for each language, since code blocks have a button with a text.
 
     Args:
@@ -45,25 +45,32 @@ class MarkdownRenderer:
         parser.use(
             dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True
         )
-        parser.inline.ruler.before("escape", "math_brackets", _math_brackets)
+        parser.inline.ruler.before("escape", "math_brackets", parse_bracket_math)
+        parser.block.ruler.at("math_block", parse_dollar_block)
+        parser.core.ruler.at("inline", parse_paragraphs)
         for rule, method in {
-            "fence": self._fence,
-            "code_block": self._fence,
-            "link_open": _link_open,
-            "table_open": _table_open,
-            "table_close": _table_close,
-            "math_inline": _math_inline,
-            "math_inline_double": _math_block,
-            "math_block": _math_block,
+            "fence": self._render_code_block,
+            "code_block": self._render_code_block,
+            "link_open": _render_link_open,
+            "table_open": _render_table_open,
+            "table_close": _render_table_close,
+            "math_inline": _render_inline_math,
+            "math_inline_double": _render_display_math,
+            "math_block": _render_display_math,
         }.items():
             parser.renderer.rules[rule] = method  # type: ignore[attr-defined]
         self._parser = parser
 
     def __call__(self, markdown: str) -> str:
-        """Return the HTML of ``markdown``."""
-        return str(self._parser.render(markdown))
+        """Return the HTML of ``markdown``; what is too long for that comes as it is, after a note."""
+        head, rest = split_markdown(markdown)
+        html = str(self._parser.render(head))
+        if not rest:
+            return html
+        note = escape(self._say("plain_from_here"))
+        return f'{html}<p><em>{note}</em></p>\n<div class="glm-plain">{escape(rest)}</div>\n'
 
-    def _fence(
+    def _render_code_block(
         self, tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
     ) -> str:
         token = tokens[index]
@@ -89,49 +96,35 @@ def _is_safe_link(url: str) -> bool:
     return _SAFE_LINK.fullmatch(url) is not None
 
 
-def _link_open(tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]) -> str:
+def _render_link_open(
+    tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
+) -> str:
     href = escape(str(tokens[index].attrs.get("href", "")))
     return f'<a href="{href}" target="_blank" rel="noopener noreferrer nofollow">'
 
 
-def _table_open(
+def _render_table_open(
     tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
 ) -> str:
     return '<div class="glm-table" tabindex="0"><table>\n'
 
 
-def _table_close(
+def _render_table_close(
     tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
 ) -> str:
     return "</table></div>\n"
 
 
-def _math_inline(
+def _render_inline_math(
     tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
 ) -> str:
     tex = tokens[index].content
     return to_mathml(tex, display=False) or f"<code>{escape(tex)}</code>"
 
 
-def _math_block(
+def _render_display_math(
     tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
 ) -> str:
     tex = tokens[index].content
     formula = to_mathml(tex, display=True) or f"<code>{escape(tex)}</code>"
     return f'<span class="glm-formula" tabindex="0">{formula}</span>\n'
-
-
-def _math_brackets(state: StateInline, silent: bool) -> bool:
-    r"""Parse formulas in ``\(...\)`` and ``\[...\]``."""
-    opening = state.src[state.pos : state.pos + 2]
-    closing = {r"\(": r"\)", r"\[": r"\]"}.get(opening)
-    if closing is None:
-        return False
-    end = state.src.find(closing, state.pos + 2, state.posMax)
-    if end < 0:
-        return False
-    if not silent:
-        token = state.push("math_inline" if opening == r"\(" else "math_inline_double", "math", 0)
-        token.content = state.src[state.pos + 2 : end]
-    state.pos = end + 2
-    return True

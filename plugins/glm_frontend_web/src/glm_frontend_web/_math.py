@@ -41,15 +41,21 @@ _ATTRIBUTES = frozenset(
 )
 # Environments that differ from one the converter knows in nothing that matters here.
 _ENVIRONMENT = re.compile(r"\\(begin|end)\{(?:align|aligned|gathered|split|gather\*?|equation\*?)\}")
+# Each command that a formula defines may double its size, and 2,000 characters are room for fifty.
+_DEFINITION = re.compile(
+    r"\\(?:(?:new|renew|provide)(?:command|environment)|[egx]?def|let|DeclareMathOperator)(?![a-zA-Z])"
+)
 
 
 def to_mathml(tex: str, *, display: bool) -> str | None:
-    """Return the formula as safe MathML, or ``None`` where it is too long or cannot be understood.
+    """Return the formula as safe MathML, or ``None`` where it is shown as text.
+
+    That is one that is too long, that defines commands of its own, or that cannot be understood.
 
     >>> to_mathml("x^2", display=False)
     '<math display="inline"><mrow><msup><mi>x</mi><mn>2</mn></msup></mrow></math>'
     """
-    if len(tex) > MAX_LENGTH:
+    if len(tex) > MAX_LENGTH or _DEFINITION.search(tex):
         return None
     try:
         tree = convert_to_element(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,7 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 @dataclass(frozen=True)
-class Options:
+class WebOptions:
     """What the user asked for.
 
     Attributes:
@@ -105,7 +104,7 @@ class Options:
         return (*LOOPBACK_NAMES, self.host, *self.more_hosts)
 
     @classmethod
-    def parse(cls, options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Options:
+    def parse(cls, options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> WebOptions:
         """Read the options as the command line or a caller gives them; all may be missing.
 
         Raises:
@@ -119,7 +118,7 @@ class Options:
         names = (options.get("allowed_hosts") or "").split(",")
         return cls(
             **known,
-            auth=_credentials(options.get("auth") or environ.get("GLM_WEB_AUTH")),
+            auth=_parse_credentials(options.get("auth") or environ.get("GLM_WEB_AUTH")),
             root_path=(options.get("root_path") or "").rstrip("/"),
             more_hosts=tuple(name.strip() for name in names if name.strip()),
             api_key=options.get("api_key") or environ.get("GLM_API_KEY"),
@@ -127,30 +126,7 @@ class Options:
         )
 
 
-def find_port(host: str, port: int) -> int:
-    """Return ``port`` if it can be listened on, or a free one for 0.
-
-    Raises:
-        ConfigError: it is in use or not allowed, or the address is not this machine's.
-    """
-    plain = host.strip("[]")
-    try:
-        family, _, _, _, address = socket.getaddrinfo(plain, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            if os.name == "posix":  # as the server itself does; elsewhere it would take a port from another
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            number: int = probe.getsockname()[1]
-            return number
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigError(
-            f"port {port} on {host} cannot be used ({reason}); "
-            "choose another with --port, or 0 for a free one"
-        ) from error
-
-
-def _credentials(text: str | None) -> tuple[str, str] | None:
+def _parse_credentials(text: str | None) -> tuple[str, str] | None:
     if not text:
         return None
     user, separator, password = text.partition(":")

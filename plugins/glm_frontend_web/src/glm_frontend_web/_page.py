@@ -14,8 +14,9 @@ from glm_core import ChatModel, ModelInfo
 from glm_core.cleaning import clean_text
 from glm_core.language import format_count
 
-from ._log import Log
-from ._session import Session
+from ._guard import MAX_IMPORT_BYTES
+from ._log import ConversationLog
+from ._session import WindowState
 from ._settings import PageSettings
 from ._texts import SAY, Texts
 
@@ -70,7 +71,7 @@ class Page:
     file_title: gr.HTML
     export_json: gr.Button
     export_markdown: gr.Button
-    import_file: gr.UploadButton
+    import_file: gr.HTML
     download: gr.Textbox
     language: gr.Radio
     theme: gr.Button
@@ -94,7 +95,7 @@ def show_settings(page: Page, settings: PageSettings) -> dict[Any, Any]:
     """Return updates that show ``settings``."""
     return {
         page.system: settings.system,
-        page.adapter: adapter_value(settings.adapter),
+        page.adapter: encode_adapter(settings.adapter),
         page.max_length: settings.max_length,
         page.top_p: settings.top_p,
         page.temperature: settings.temperature,
@@ -103,12 +104,12 @@ def show_settings(page: Page, settings: PageSettings) -> dict[Any, Any]:
 
 def describe_adapter_menu(info: ModelInfo, say: Texts) -> dict[str, Any]:
     """Return label and choices of the menu of adapters, as keyword arguments; it is hidden without any."""
-    names = [(clean_text(name), adapter_value(name)) for name in info.adapters]
+    names = [(clean_text(name), encode_adapter(name)) for name in info.adapters]
     choices = [(say("adapter_base"), BASE_MODEL), *names]
     return {"label": say("adapter"), "choices": choices, "visible": bool(names)}
 
 
-def adapter_value(name: str | None) -> str:
+def encode_adapter(name: str | None) -> str:
     """Return the menu's value for an adapter, or for the base model."""
     return BASE_MODEL if name is None else f"={name}"
 
@@ -121,12 +122,12 @@ def build_page(model: ChatModel, say: Texts) -> Page:
         say: the texts to begin with; `translate_page` changes them.
     """
     info, texts = model.info, build_labels(model, say)
-    parts: Parts = {"session": gr.State(Session(say, Log(say, demo=is_demo(info))))}
+    parts: Parts = {"session": gr.State(WindowState(say, ConversationLog(say, demo=is_demo(info))))}
 
     with gr.Sidebar(position="right", open=False, elem_id="settings", width=340) as parts["sidebar"]:
         _build_sidebar(parts, info, texts, say)
     with gr.Column(elem_id="glm-chat"):
-        _build_chat(parts, texts, Log(say, demo=is_demo(info)).render_welcome())
+        _build_chat(parts, texts, ConversationLog(say, demo=is_demo(info)).render_welcome())
     parts["download"] = gr.Textbox(visible=False)
     return Page(**parts)
 
@@ -137,20 +138,22 @@ def _build_sidebar(parts: Parts, info: ModelInfo, texts: PageTexts, say: Texts) 
     parts["settings_title"] = gr.HTML(**texts["settings_title"])
     parts["system"] = gr.Textbox(**texts["system"], lines=3, max_lines=8, elem_id="system")
     parts["adapter"] = gr.Dropdown(
-        **texts["adapter"], value=adapter_value(defaults.adapter), elem_id="adapter"
+        **texts["adapter"], value=encode_adapter(defaults.adapter), elem_id="adapter"
     )
     _build_sliders(parts, info, texts, defaults)
-    _button(parts, texts, "reset")
+    _add_button(parts, texts, "reset")
     parts["file_title"] = gr.HTML(**texts["file_title"])
     with gr.Row():
-        _button(parts, texts, "export_json", min_width=80)
-        _button(parts, texts, "export_markdown", min_width=80)
-    parts["import_file"] = gr.UploadButton(
+        _add_button(parts, texts, "export_json", min_width=80)
+        _add_button(parts, texts, "export_markdown", min_width=80)
+    # Not gradio's button for uploads, which puts files on the server's disk: this one's script reads the file
+    # and sends it as an event.
+    parts["import_file"] = gr.HTML(
         **texts["import_file"],
-        file_types=[".json", ".md"],
-        type="filepath",
+        html_template='<label class="glm-import">${label}<input type="file" accept=".json,.md"></label>',
+        js_on_load=(STATIC / "import.js").read_text("utf-8").replace("MAX_BYTES", str(MAX_IMPORT_BYTES)),
+        apply_default_css=False,
         elem_id="import-file",
-        size="sm",
     )
     parts["language"] = gr.Radio(
         **texts["language"],
@@ -158,7 +161,7 @@ def _build_sidebar(parts: Parts, info: ModelInfo, texts: PageTexts, say: Texts) 
         value=say.language,
         elem_id="language",
     )
-    _button(parts, texts, "theme")
+    _add_button(parts, texts, "theme")
 
 
 def _build_chat(parts: Parts, texts: PageTexts, welcome: str) -> None:
@@ -175,7 +178,7 @@ def _build_chat(parts: Parts, texts: PageTexts, welcome: str) -> None:
     )
     with gr.Row(visible=False, elem_id="editing") as parts["editing"]:
         parts["editing_note"] = gr.HTML("")
-        _button(parts, texts, "cancel_edit", scale=0, min_width=80)
+        _add_button(parts, texts, "cancel_edit", scale=0, min_width=80)
     with gr.Row(elem_id="composer"):
         parts["question"] = gr.Textbox(
             **texts["question"],
@@ -197,11 +200,11 @@ def _build_chat(parts: Parts, texts: PageTexts, welcome: str) -> None:
             apply_default_css=False,
             elem_id="status",
         )
-        _button(parts, texts, "undo", scale=0, min_width=64)
-        _button(parts, texts, "clear", scale=0, min_width=64)
+        _add_button(parts, texts, "undo", scale=0, min_width=64)
+        _add_button(parts, texts, "clear", scale=0, min_width=64)
 
 
-def _button(parts: Parts, texts: PageTexts, name: str, **more: Any) -> None:
+def _add_button(parts: Parts, texts: PageTexts, name: str, **more: Any) -> None:
     parts[name] = gr.Button(**texts[name], elem_id=name.replace("_", "-"), size="sm", **more)
 
 
@@ -209,7 +212,7 @@ def build_labels(model: ChatModel, say: Texts) -> PageTexts:
     """Return what each component says in the language of ``say``, as keyword arguments of its class."""
     info, load = model.info, model.load
     return {
-        "header": {"value": _header(info, load.slots if load else 0, say)},
+        "header": {"value": _render_header(info, load.slots if load else 0, say)},
         "log": {"label": say("log_label")},
         "question": {"label": say("input_label"), "placeholder": say("input_placeholder")},
         "send": {"value": say("send")},
@@ -286,7 +289,7 @@ def format_bytes(number: int) -> str:
     return f"{number} B"
 
 
-def _header(info: ModelInfo, slots: int, say: Texts) -> str:
+def _render_header(info: ModelInfo, slots: int, say: Texts) -> str:
     facts = say(
         "facts", family=info.family, parameters=format_count(info.num_parameters), context=info.context_length
     )

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import secrets
 import sys
-import threading
-import warnings
+import webbrowser
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from socket import socket
+from typing import Any, TextIO
 
-from glm_core import ChatModel, ConfigError
+from glm_http.logs import open_standard_files
+from glm_http.server import Server, bind, serving_on_thread
+
+from glm_core import ChatModel
 from glm_core.language import get_language
 from glm_core.records import OpenModel
 
-from ._api import Beside, find_api, make_api
-from ._guard import Guard
-from ._options import Options, find_port
+from ._api import find_api
+from ._options import WebOptions
 from ._settings import PageSettings
 from ._texts import SAY, Texts
+
+_DRAIN_SECONDS = 30.0
+"""How long running answers may go on after the first signal; a second one ends them at once."""
 
 
 def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
@@ -32,142 +36,100 @@ def run(open_model: OpenModel, options: Mapping[str, Any]) -> None:
     Raises:
         GlmError: an option is wrong, the port is in use, or the model cannot be opened.
     """
-    checked = Options.parse(options)
-    port = find_port(checked.host, checked.port)
-    factory = find_api() if checked.with_api else None
-    say = SAY[get_language()]
-    print(say("loading"), file=sys.stderr, flush=True)
-    with open_model() as model:
-        with serving(model, checked, port, factory) as (url, public_url):
-            _announce(checked, url, public_url, say)
-            adapter = PageSettings.from_model(model.info).adapter
-            if adapter is not None:
-                print(say("running_adapter", name=adapter), file=sys.stderr, flush=True)
-            _wait_until_stopped()
-    print(say("goodbye"), file=sys.stderr, flush=True)
+    checked = WebOptions.parse(options)
+    open_standard_files()
+    # The port is bound first, so that one in use is refused before gigabytes are read.
+    with bind(checked.host, checked.port) as listener:
+        api_factory = find_api() if checked.with_api else None
+        say = SAY[get_language()]
+        _print(say("loading"))
+        with open_model() as model:
+            server = build_server(model, checked, api_factory)
+            url = format_page_url(checked, listener)
+            with _open_public_link(checked, listener) as public_url:
+                _announce(model, checked, url, public_url, say)
+                # Whoever comes before the server is up waits in the listener's queue.
+                server.run([listener])
+    _print(say("goodbye"))
 
 
 @contextmanager
-def serving(
-    model: ChatModel, options: Options, port: int, api_factory: Any = None
-) -> Iterator[tuple[str, str | None]]:
-    """Serve the page on ``model`` for the length of a ``with`` block.
+def serve_page(
+    model: ChatModel, options: WebOptions, listener: socket, api_factory: Any = None
+) -> Iterator[str]:
+    """Serve the page on a thread for the length of a ``with`` block.
 
     Args:
         model: what answers; it is not closed here.
         options: checked ones.
-        port: where to listen.
+        listener: what `glm_http.server.bind` returned; it is not closed here.
         api_factory: what `find_api` found, to serve the API as well.
 
     Yields:
-        The page's address, and the public one if there is one.
+        The page's address.
     """
-    gradio = _import_gradio()
-    from starlette.middleware import Middleware
+    with serving_on_thread(build_server(model, options, api_factory), listener):
+        yield format_page_url(options, listener)
 
-    from ._handlers import Handlers
-    from ._page import build_page
 
-    middleware = [Middleware(Guard, allowed_hosts=options.allowed_hosts)]
-    if api_factory is not None:
-        api = make_api(
-            api_factory,
-            model,
-            api_key=options.api_key,
-            allowed_hosts=options.allowed_hosts,
-            adapters_dir=options.adapters_dir,
-        )
-        middleware.insert(0, Middleware(Beside, api=api))
-    say = SAY[get_language()]
-    title = f"{model.info.name} · glm"
-    with gradio.Blocks(title=title, fill_height=True, fill_width=True, analytics_enabled=False) as blocks:
-        page = build_page(model, say)
-        Handlers(model, page).connect(blocks)
-    blocks.queue(default_concurrency_limit=None, api_open=False)
+def build_server(model: ChatModel, options: WebOptions, api_factory: Any = None) -> Server:
+    """Return the server of the page on a model; it does not run yet."""
+    from ._app import build_app  # here, because gradio takes seconds to import
+
+    app, work = build_app(model, options, api_factory)
+    return Server(app, work=work, drain_seconds=_DRAIN_SECONDS)
+
+
+def format_page_url(options: WebOptions, listener: socket) -> str:
+    """Return the address under which this machine reaches the page."""
+    host = options.host.strip("[]")
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
+        host = "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
+
+
+@contextmanager
+def _open_public_link(options: WebOptions, listener: socket) -> Iterator[str | None]:
+    """Yield a public address through gradio's relay, where one was asked for and can be had."""
+    if not options.share:
+        yield None
+        return
+    from ._app import import_gradio
+
+    import_gradio()
+    from gradio import networking, tunneling
+
     try:
-        yield _launch(blocks, options, port, middleware)
+        address = networking.setup_tunnel(
+            "127.0.0.1", listener.getsockname()[1], secrets.token_urlsafe(32), None, None
+        )
+    except Exception:  # of the network, the relay or its program; the page itself does not need it
+        address = None
+    try:
+        # The relay names the scheme that it speaks with us; towards visitors it is always https.
+        yield address and f"https://{address.partition('://')[2]}"
     finally:
-        blocks.close(verbose=False)
+        for tunnel in tunneling.CURRENT_TUNNELS:
+            tunnel.kill()  # type: ignore[no-untyped-call]  # gradio's
 
 
-def _launch(blocks: Any, options: Options, port: int, middleware: list[Any]) -> tuple[str, str | None]:
-    """Start gradio's server on a thread of its own; return the page's address, and the public one.
-
-    Raises:
-        ConfigError: the port was taken since it was looked at.
-    """
-    from ._page import STATIC, build_theme
-
-    plain = options.host.strip("[]")
-    _bypass_proxies(plain)
-    try:
-        _, url, public_url = blocks.launch(
-            server_name=f"[{plain}]" if ":" in plain else plain,  # gradio builds addresses of it
-            server_port=port,
-            share=options.share,
-            inbrowser=options.inbrowser,
-            inline=False,
-            auth=options.auth,
-            root_path=options.root_path,
-            prevent_thread_lock=True,
-            quiet=True,
-            footer_links=[],
-            run_history=False,
-            enable_monitoring=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            max_file_size="10mb",
-            app_kwargs={"middleware": middleware, "docs_url": None, "redoc_url": None},
-            theme=build_theme(),
-            css=(STATIC / "page.css").read_text("utf-8"),
-            js=(STATIC / "page.js").read_text("utf-8"),
-        )
-    except OSError as error:
-        raise ConfigError(
-            f"port {port} on {options.host} was taken by another program meanwhile; "
-            "choose another with --port"
-        ) from error
-    return url, public_url
-
-
-def _import_gradio() -> Any:
-    """Import gradio, telling it first to leave the network alone."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of gradio's own dependencies; users can do nothing about them
-        import gradio
-    return gradio
-
-
-def _bypass_proxies(host: str) -> None:
-    """Let gradio's look at its own page go straight there, whatever proxy the user has for the web."""
-    for name in ("no_proxy", "NO_PROXY"):
-        known = [entry for entry in os.environ.get(name, "").split(",") if entry]
-        os.environ[name] = ",".join(dict.fromkeys([*known, "localhost", "127.0.0.1", "::1", host]))
-
-
-def _announce(options: Options, url: str, public_url: str | None, say: Texts) -> None:
-    print(say("running", url=url), flush=True)
+def _announce(model: ChatModel, options: WebOptions, url: str, public_url: str | None, say: Texts) -> None:
+    _print(say("running", url=url), sys.stdout)
     if options.with_api:
-        print(say("running_api", url=url), flush=True)
+        _print(say("running_api", url=url), sys.stdout)
     if public_url:
-        print(say("running_public", url=public_url), flush=True)
+        _print(say("running_public", url=public_url), sys.stdout)
     elif options.share:
-        print(say("no_public"), file=sys.stderr, flush=True)
+        _print(say("no_public"))
+    adapter = PageSettings.from_model(model.info).adapter
+    if adapter is not None:
+        _print(say("running_adapter", name=adapter))
+    if options.inbrowser:
+        webbrowser.open(public_url or url)
 
 
-def _wait_until_stopped() -> None:
-    """Wait for Ctrl-C, or for SIGTERM from whatever runs this as a service."""
-    done = threading.Event()
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGTERM, lambda *_: done.set()) if in_main_thread else None
-    try:
-        while not done.wait(1):  # in short waits, since Windows does not interrupt a long one
-            pass
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, previous)
+def _print(line: str, stream: TextIO | None = None) -> None:
+    """Print a line, to standard error unless told otherwise."""
+    # A disk that is full, or a pipe without a reader, is no reason not to serve.
+    with suppress(OSError, ValueError):
+        print(line, file=stream or sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from asyncio import to_thread
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from glm_core import BusyError, ChatModel, GlmError, RequestError
 from glm_core.conversation import Conversation, Turn
 
 from ._answering import PageAnswer
-from ._log import Log
+from ._log import ConversationLog
 from ._settings import PageSettings
 from ._texts import Texts
 
@@ -19,7 +20,7 @@ logger = logging.getLogger("glm_frontend_web")
 
 
 @dataclass
-class Session:
+class WindowState:
     """The state of one browser window; gradio keeps one for each and shows it to nobody else.
 
     Attributes:
@@ -27,20 +28,25 @@ class Session:
         log: renders the conversation.
         conversation: what was said.
         editing: the turn whose question is being changed in the input box.
-        answer: the answer that is coming.
+        is_answering: whether an answer is coming, so that the conversation may not be changed.
+        answer: that answer, once it was asked for; what stops it.
         adapters: those that the window's menu offers.
+        is_shown: whether the page was loaded into the window. What comes from a window that is not shown
+            comes from one that was forgotten, while its page still shows a conversation.
     """
 
     say: Texts
-    log: Log
+    log: ConversationLog
     conversation: Conversation = field(default_factory=Conversation)
     editing: int | None = None
+    is_answering: bool = False
     answer: PageAnswer | None = None
     adapters: tuple[str, ...] = ()
+    is_shown: bool = False
 
 
 @dataclass(frozen=True)
-class Progress:
+class ShownAnswer:
     """What to show of an answer now.
 
     Attributes:
@@ -58,13 +64,13 @@ class Progress:
 
 async def answer(
     model: ChatModel,
-    session: Session,
+    session: WindowState,
     question: str,
     settings: PageSettings,
     *,
     at: int | None,
     again: bool = False,
-) -> AsyncGenerator[Progress]:
+) -> AsyncGenerator[ShownAnswer]:
     """Answer a question.
 
     A question that fails, or is stopped before the first word, leaves the conversation as it was.
@@ -80,43 +86,47 @@ async def answer(
     Yields:
         What to show; the last one is not running.
     """
+    session.is_answering = True  # before anything is waited for, so that a second question finds it
     say, turns = session.say, session.conversation.turns[:at]
     given_back = "" if again else question
-    yield Progress(session.log.render_growing(turns, question, ""), say("answering"))
     try:
+        pieces = await to_thread(session.log.render_growing, turns, question, "")
+        yield ShownAnswer(pieces, say("answering"))
         settings.apply_to(session.conversation)
         with_tools = "tools" in model.info.features
         request = session.conversation.build_request(question, after=at, with_tools=with_tools)
         session.answer = current = PageAnswer(lambda: model.stream(request))
         async with aclosing(current.updates()) as updates:
             async for _ in updates:
-                text = current.progress.text
-                yield Progress(
-                    session.log.render_growing(turns, question, text), _describe_wait(current, say)
-                )
+                # On a thread, because a long answer takes tens of milliseconds each time, which the loop
+                # that serves everybody does not have.
+                pieces = await to_thread(session.log.render_growing, turns, question, current.progress.text)
+                yield ShownAnswer(pieces, _describe_wait(current, say))
     except BusyError:
-        yield _at_rest(session, say("busy"), given_back)
+        yield await _show_at_rest(session, say("busy"), given_back)
     except GlmError as error:
-        yield _at_rest(session, say("error", message=error), given_back)
+        yield await _show_at_rest(session, say("error", message=error), given_back)
     except Exception:  # ours or a plugin's fault: the visitor keeps the question, the operator gets the trace
         logger.exception("the answer failed")
-        yield _at_rest(session, say("failed"), given_back)
+        yield await _show_at_rest(session, say("failed"), given_back)
     else:
         text = current.progress.text
         if current.was_stopped and not text.strip():
-            yield _at_rest(session, say("kept_old_answer" if again else "stopped_before_text"), given_back)
+            yield await _show_at_rest(
+                session, say("kept_old_answer" if again else "stopped_before_text"), given_back
+            )
             return
         session.conversation.record(Turn(question, text), after=at)
         session.editing = None
-        yield _at_rest(session, _describe_result(current, say))
+        yield await _show_at_rest(session, _describe_result(current, say))
     finally:
-        session.answer = None
+        session.is_answering, session.answer = False, None
 
 
-def _at_rest(session: Session, status: str, given_back: str = "") -> Progress:
-    session.answer = None
-    pieces = session.log.render(session.conversation.turns)
-    return Progress(pieces, status, given_back, running=False)
+async def _show_at_rest(session: WindowState, status: str, given_back: str = "") -> ShownAnswer:
+    session.is_answering, session.answer = False, None
+    pieces = await to_thread(session.log.render, session.conversation.turns)
+    return ShownAnswer(pieces, status, given_back, running=False)
 
 
 def _describe_wait(current: PageAnswer, say: Texts) -> str:
@@ -142,7 +152,7 @@ def _describe_result(current: PageAnswer, say: Texts) -> str:
     return " · ".join(parts)
 
 
-def question_at(conversation: Conversation, index: object) -> str:
+def get_question(conversation: Conversation, index: object) -> str:
     """Return the question of one turn; ``index`` comes from a browser and may be anything.
 
     Raises:

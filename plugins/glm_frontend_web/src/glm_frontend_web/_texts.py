@@ -30,6 +30,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "retry": ("重新回答", "Answer again"),
     "delete": ("删除这一轮", "Delete this turn"),
     "thinking": ("正在思考", "Thinking"),
+    "plain_from_here": (
+        "（回答太长，以下按原文显示）",
+        "(the answer is very long; from here on it is shown as plain text)",
+    ),
     "empty_answer": ("（模型给出了空的回答）", "(the model's answer is empty)"),
     # the input
     "input_label": ("您的问题", "Your message"),
@@ -116,12 +120,33 @@ TEXTS: dict[str, tuple[str, str]] = {
         "An answer is still coming; wait for it or stop it first",
     ),
     "empty_question": ("请先输入问题", "Type a question first"),
+    "stopping": (
+        "服务器正在关闭，不再接受新的问题",
+        "The server is stopping and takes no new questions",
+    ),
+    "window_ended": (
+        "这个窗口与服务器断开太久，其中的对话已经结束。请重新载入网页，开始新的对话",
+        "This window was out of reach for too long, so its conversation has ended. "
+        "Reload the page to begin a new one",
+    ),
     "nothing_yet": ("还没有对话", "Nothing has been said yet"),
     "cleared": ("对话已清空", "The conversation was cleared"),
     "undone": ("已撤销，问题回到了输入框", "Taken back; the question is in the box again"),
     "deleted": ("已删除第 {number} 轮", "Turn {number} was deleted"),
     "reset_done": ("已恢复默认值", "The defaults are back"),
     "exported": ("对话已导出", "The conversation was exported"),
+    "import_too_large": (
+        "{name} 超过 {limit} MB，不能在网页上导入；可在终端用 glm run cli 载入",
+        "{name} is larger than {limit} MB and cannot be imported here; glm run cli loads it in a terminal",
+    ),
+    "import_broken": (
+        "浏览器没有把 {name} 完整发送过来，请再试一次",
+        "The browser did not send {name} whole; try again",
+    ),
+    "import_too_long": (
+        "{name} 超过 {limit} 轮对话，不能在网页上导入；可在终端用 glm run cli 载入",
+        "{name} has more than {limit} turns and cannot be imported here; glm run cli loads it in a terminal",
+    ),
     "imported": ("已导入 {count} 轮对话", "Imported; turns: {count}"),
     "adapter_dropped": (
         "对话使用的适配器 {name} 没有加载，改用基础模型",
@@ -162,7 +187,7 @@ class Texts(BilingualTexts):
 
     table = TEXTS
 
-    def examples(self, *, demo: bool) -> tuple[str, ...]:
+    def list_examples(self, *, demo: bool) -> tuple[str, ...]:
         """Return questions to start with; the demo model knows little but this software."""
         pairs = DEMO_EXAMPLES if demo else EXAMPLES
         return tuple(chinese if self.language == "zh" else english for chinese, english in pairs)

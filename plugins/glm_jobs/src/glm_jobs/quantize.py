@@ -15,6 +15,7 @@ from glm_core.cli.options import (
 )
 from glm_core.config import expand, load_settings
 from glm_core.errors import CheckpointError, ConfigError
+from glm_core.models import verify_files
 from glm_core.pairing import identify
 from glm_core.plugins import PluginHost, get_default_host
 from glm_core.records import ModelSource, QuantizationScheme, QuantizeJob, QuantizeProgress
@@ -32,10 +33,12 @@ def run(arguments: list[str]) -> int:
     _check_free(job.destination)
     host = get_default_host()
     settings = load_settings(
-        {name: getattr(parsed, name) for name in ("revision", "runtime", "hub", "offline")}
+        {name: getattr(parsed, name) for name in ("revision", "runtime", "hub", "offline", "verify")}
         | {"model": parsed.source}
     )
     source = resolve_settings(host, settings)
+    for sentence in verify_files(source) if settings.verify else ():
+        print_notice(sentence)
     try:
         reports = _start_job(host, source, job, settings.runtime)
         for progress in draw_progress(reports, _describe, time_left=False):
@@ -73,7 +76,7 @@ def _build_parser() -> argparse.ArgumentParser:
         default=False,
         help="also the embedding table and the head that shares it (no)",
     )
-    add_setting_options(parser, "runtime", "revision", "hub", "offline")
+    add_setting_options(parser, "runtime", "revision", "hub", "offline", "verify")
     return parser
 
 

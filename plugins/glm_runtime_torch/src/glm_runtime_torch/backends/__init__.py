@@ -39,6 +39,7 @@ from .installing import borrow_network, install_kernels
 from .kernel_set import KernelSet
 from .placing import place_in_host_memory, place_model, quantize_model
 from .several_devices import load_on_devices
+from .weight_only import WeightOnlyInt4Linear, WeightOnlyInt8Linear, freeze
 
 __all__ = [
     "DecodeAttention",
@@ -59,15 +60,18 @@ __all__ = [
     "StepInput",
     "TorchDecodeAttention",
     "TorchModel",
+    "WeightOnlyInt4Linear",
+    "WeightOnlyInt8Linear",
     "borrow_network",
     "dequantize_matrix",
     "dequantize_rows",
+    "find_device_map",
     "find_places",
     "fit",
+    "freeze",
     "install_kernels",
     "load_on_devices",
     "make_quantized_table",
-    "find_device_map",
     "make_single_device_map",
     "place_in_host_memory",
     "place_model",

@@ -274,7 +274,8 @@ def _load_table(path: Path, data: io.BytesIO) -> tuple[Any, dict[str, int]]:
 
 def _check_pickle(path: Path, data: io.BytesIO) -> None:
     """Refuse a pickle that does anything but describe tensors; leaves ``data`` behind it."""
-    for count, (operation, argument, _) in enumerate(pickletools.genops(data)):
+    for count, (operation, value, _) in enumerate(pickletools.genops(data)):
+        argument: Any = value  # its type follows from the operation
         if count > MAX_PICKLE_OPERATIONS:
             raise ValueError(f"its table takes more than {MAX_PICKLE_OPERATIONS:,} operations")
         is_call = operation.name == "GLOBAL"

@@ -82,9 +82,9 @@ def read_weights(
     message = decode_foreign_weights(checkpoint, config)
     for name in checkpoint:
         # transformers also takes names without the base model's prefix
-        expected = parameters.get(name) or parameters.get(f"transformer.{name}")
-        if expected is not None:
-            check_dtype(checkpoint, name, expected)
+        wanted = parameters.get(name) or parameters.get(f"transformer.{name}")
+        if wanted is not None:
+            check_dtype(checkpoint, name, wanted)
     if not message:
         return None
     _log.warning("%s", message)

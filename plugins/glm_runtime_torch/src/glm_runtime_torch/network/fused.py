@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 
 def apply_linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a linear layer and the tanh-approximated GELU; fused by layers that have a method ``gelu(x)``."""
-    fused = getattr(layer, "gelu", None)
+    """Apply a linear layer and the tanh-approximated GELU; fused by layers that have ``forward_gelu(x)``."""
+    fused = getattr(layer, "forward_gelu", None)
     return F.gelu(layer(x), approximate="tanh") if fused is None else fused(x)
 
 

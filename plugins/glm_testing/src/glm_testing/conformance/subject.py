@@ -99,7 +99,7 @@ class Subject:
         self._running = contextlib.ExitStack()
 
     @cached_property
-    def examine_import(self) -> ImportReport | None:
+    def import_report(self) -> ImportReport | None:
         """Return what importing the plugin does; ``None`` for a module that only this process has."""
         return None if self.module_name is None else examine_import(self.module_name, self.patience)
 

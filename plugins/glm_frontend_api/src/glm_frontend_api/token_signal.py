@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 
-class Pulse:
-    """Wakes those who wait for a token of any answer."""
+class TokenSignal:
+    """Wakes those who wait for a token of any answer, such as a probe of readiness."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
-    def beat(self) -> None:
+    def announce(self) -> None:
         """Report that a token has come."""
         self._event.set()
         self._event = asyncio.Event()
