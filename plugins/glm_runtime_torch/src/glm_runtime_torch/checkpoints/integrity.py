@@ -10,6 +10,8 @@ from pathlib import Path
 from glm_core.errors import CheckpointError
 
 LFS_SIGNATURE = b"version https://git-lfs"
+# Of a tokenizer's vocabulary, which libraries read whole; the largest published one has 20 MB.
+MAX_VOCABULARY_BYTES = 64 * 2**20
 # Below it a hole says nothing: some file systems store a small file of zeros as one.
 MIN_SPARSE_BYTES = 16 * 2**20
 

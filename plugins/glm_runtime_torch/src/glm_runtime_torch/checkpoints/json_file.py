@@ -30,13 +30,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, a Git LFS pointer, too large, no JSON, or no object; names the file.
     """
-    data = read_small_file(path, MAX_JSON_BYTES)
-    elements = data.count(b",") + data.count(b"[") + data.count(b"{")
-    if elements > MAX_JSON_ELEMENTS:
-        raise CheckpointError(
-            f"{path} has about {elements:,} elements, at most {MAX_JSON_ELEMENTS:,} are expected; "
-            "it is not the file that its name says. Download it again."
-        )
+    data = check_json_size(path)
     try:
         text = data.decode("utf-8-sig")  # editors on Windows put a byte order mark in front
         content = json.loads(text, object_pairs_hook=_build_object, parse_int=_parse_integer)
@@ -58,6 +52,24 @@ def read_json(path: Path) -> dict[str, Any]:
             "correct it, or download it again."
         )
     return content
+
+
+def check_json_size(
+    path: Path, max_bytes: int = MAX_JSON_BYTES, max_elements: int = MAX_JSON_ELEMENTS
+) -> bytes:
+    """Return the bytes of a JSON file once it is known that a parser can hold what is in it.
+
+    Raises:
+        CheckpointError: it has more bytes or elements, or cannot be read.
+    """
+    data = read_small_file(path, max_bytes)
+    elements = data.count(b",") + data.count(b"[") + data.count(b"{")
+    if elements > max_elements:
+        raise CheckpointError(
+            f"{path} has about {elements:,} elements, at most {max_elements:,} are expected; "
+            "it is not the file that its name says. Download it again."
+        )
+    return data
 
 
 _NAMES = {list: "a list", str: "text", type(None): "null", bool: "true or false"}

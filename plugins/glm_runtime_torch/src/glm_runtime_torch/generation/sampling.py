@@ -8,9 +8,11 @@ Axes: V vocabulary · K candidates
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,7 +71,11 @@ class Sampler:
     def __init__(
         self, sampling: Sampling, seed: int | None = None, constraint: TokenConstraint | None = None
     ) -> None:
-        self._sampling = sampling
+        # Whole numbers are as good for users, but torch takes no more than 64 bits of them.
+        numbers = ("temperature", "repetition_penalty", "presence_penalty", "frequency_penalty")
+        given = {name: getattr(sampling, name) for name in numbers}
+        floats: dict[str, Any] = {name: float(one) for name, one in given.items() if one is not None}
+        self._sampling = dataclasses.replace(sampling, **floats)
         # Gone once it has nothing more to say, so that a free answer costs nothing.
         self._constraint = constraint if constraint is not None and constraint.is_active else None
         # Always on the CPU: generators of different devices give different numbers for one seed.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,16 @@ from typing import Any
 import torch
 from glm_hub.model_files import CONFIG, GENERATION_CONFIG
 
-from glm_core import CheckpointError, RequestError, Sampling
+from glm_core import CheckpointError, Sampling
 from glm_core.records import ModelSource
 
 from ..adapters.files import BaseModel
 from ..adapters.fingerprint import fingerprint_checkpoint
 from ..adapters.loading import load_adapter, load_built_in_adapter
+from ..checkpoints.generation_file import SamplingFile
 from ..checkpoints.json_file import read_json
 from ..checkpoints.reader import Checkpoint
+from ..checkpoints.record_file import read_record
 from ..checkpoints.requirements import require_parameters
 from ..checkpoints.scaled_weights import open_model_weights
 from ..families.registry import Family, find_family
@@ -84,14 +85,7 @@ def _read_sampling_defaults(directory: Path, family: Sampling) -> Sampling:
     path = directory / GENERATION_CONFIG
     if not path.is_file():
         return family
-    stored = read_json(path)
-    known = {field.name for field in dataclasses.fields(Sampling)}
-    try:
-        return Sampling(**{name: value for name, value in stored.items() if name in known}).complete_with(
-            family
-        )
-    except RequestError as error:
-        raise CheckpointError(f"{path}: {error}; correct or delete the file.") from error
+    return Sampling(**read_record(path, SamplingFile).model_dump()).complete_with(family)
 
 
 def read_config(directory: Path, raw: Mapping[str, Any], family: Family) -> Any:

@@ -6,14 +6,16 @@ same special pieces works, whatever their ids.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from glm_core import Message
 from glm_core.errors import CheckpointError
 
+from ..checkpoints.published_sizes import MAX_VOCABULARY
+from ..checkpoints.record_file import FileRecord, read_record, whole_number
 from .reply_filter import FullWidthPunctuation, ReplyFilter
 from .training_rows import TrainingIds
 from .vocabulary import load_vocabulary
@@ -175,13 +177,17 @@ def _expand_blanks(match: re.Match[str]) -> str:
     return " " * count if 2 <= count <= MAX_BLANKS else match.group()
 
 
+class _SettingsFile(FileRecord):
+    """What is read of a ``tokenizer_config.json``; the vocabulary says all else."""
+
+    num_image_tokens: Annotated[int, whole_number(0, MAX_VOCABULARY)] | None = None
+
+
 def _refuse_image_tokens(directory: Path) -> None:
-    try:
-        settings = json.loads((directory / "tokenizer_config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return
-    if isinstance(settings, dict) and settings.get("num_image_tokens"):
+    path = directory / "tokenizer_config.json"
+    count = read_record(path, _SettingsFile).num_image_tokens if path.is_file() else 0
+    if count:
         raise CheckpointError(
-            f"{directory} holds ChatGLM-6B v1.0, whose ids begin with {settings['num_image_tokens']} image "
-            "tokens; v1.1 is expected. Download revision v1.1.0 of the same model."
+            f"{directory} holds ChatGLM-6B v1.0, whose ids begin with {count} image tokens; v1.1 is "
+            "expected. Download revision v1.1.0 of the same model."
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from glm_core import CheckpointError, Message, PluginError
 
-from ..checkpoints.integrity import check_not_lfs_pointer
+from ..checkpoints.integrity import MAX_VOCABULARY_BYTES, read_small_file
 from .reply_filter import ReplyFilter
 from .training_rows import TrainingIds, join_prompt_and_answer
 
@@ -96,7 +96,6 @@ def _read_byte_pairs(path: Path) -> tiktoken.Encoding:
         raise CheckpointError(
             f"{path} is missing: the tokenizer's vocabulary. Take it from the model's page."
         )
-    check_not_lfs_pointer(path)
     try:
         import tiktoken  # an extra: this family alone needs it
     except ImportError as error:
@@ -104,7 +103,7 @@ def _read_byte_pairs(path: Path) -> tiktoken.Encoding:
             'the tokenizer of GLM-4-9B needs one more package: pip install "glm-runtime-torch[glm4]"'
         ) from error
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(read_small_file(path, MAX_VOCABULARY_BYTES).splitlines(), start=1):
         try:
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)

@@ -9,21 +9,38 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from glm_hub.model_files import CONFIG, GENERATION_CONFIG
 from transformers import PreTrainedTokenizerFast
 
 from glm_core import CheckpointError, Message
 
-from ..checkpoints.integrity import check_not_lfs_pointer
-from ..checkpoints.json_file import read_json
+from ..checkpoints.generation_file import EndsFile
+from ..checkpoints.integrity import MAX_VOCABULARY_BYTES, check_regular_file
+from ..checkpoints.json_file import check_json_size, read_json
+from ..checkpoints.record_file import FileRecord, read_record, real_number
 from .reply_filter import ReplyFilter
 from .template import ChatTemplate
 from .training_rows import TrainingIds, join_prompt_and_answer
 
 TOKENIZER_FILE = "tokenizer.json"
+# A vocabulary of 150,000 pieces has 320,000 merges, each a list of two.
+MAX_VOCABULARY_ELEMENTS = 4_000_000
+MAX_TEMPLATE_BYTES = 2**20  # published ones have some kilobytes
+_JSON_FILES = (
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json"),
+)
 TURNS_OF_OTHERS = ("<|user|>", "<|observation|>")
+
+
+class SettingsFile(FileRecord):
+    """What transformers takes from a ``tokenizer_config.json`` without a look at its type."""
+
+    model_max_length: Annotated[float, real_number(0, 1e31)] | None = None
+    padding_side: Literal["left", "right"] | None = None
+    truncation_side: Literal["left", "right"] | None = None
+    clean_up_tokenization_spaces: bool | None = None
 
 
 class NativeTokenizer:
@@ -122,12 +139,30 @@ def _read(directory: Path) -> Any:
     path = directory / TOKENIZER_FILE
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: the tokenizer. Take it from the model's page.")
-    check_not_lfs_pointer(path)
+    _check_files(directory)
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+        tokenizer("")  # some settings are looked at only when a text is encoded
     except Exception as error:  # the library raises bare Exception for a damaged file
-        raise CheckpointError(f"{path} cannot be read ({error}); download it again.") from error
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path} cannot be read ({reason}); download it again.") from error
     return tokenizer
+
+
+def _check_files(directory: Path) -> None:
+    """Check the files that transformers will read by itself: their sizes, and the keys that it trusts.
+
+    Raises:
+        CheckpointError: naming the first that is not as expected.
+    """
+    check_json_size(directory / TOKENIZER_FILE, MAX_VOCABULARY_BYTES, MAX_VOCABULARY_ELEMENTS)
+    for name in _JSON_FILES:
+        if (directory / name).is_file():
+            read_json(directory / name)
+    if (directory / _JSON_FILES[0]).is_file():
+        read_record(directory / _JSON_FILES[0], SettingsFile)
+    for template in (*directory.glob("*.jinja"), *directory.glob("additional_chat_templates/*.jinja")):
+        check_regular_file(template, MAX_TEMPLATE_BYTES)
 
 
 def _read_template(directory: Path, tokenizer: Any) -> ChatTemplate:
@@ -163,12 +198,5 @@ def _read_end_ids(directory: Path, tokenizer: Any, control: Mapping[str, int]) -
 
 
 def _read_ends_of_file(path: Path) -> set[int]:
-    ends = read_json(path).get("eos_token_id")
-    listed = [] if ends is None else ends if isinstance(ends, list) else [ends]
-    for end in listed:
-        if isinstance(end, bool) or not isinstance(end, int) or end < 0:
-            raise CheckpointError(
-                f"{path}: eos_token_id holds {end!r}; a token id (a whole number from 0 on) or a list of "
-                "them is expected. Correct it, or download the file again."
-            )
-    return set(listed)
+    ends = read_record(path, EndsFile).eos_token_id
+    return set() if ends is None else set(ends) if isinstance(ends, list) else {ends}

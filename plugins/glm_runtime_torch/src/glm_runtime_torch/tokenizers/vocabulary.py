@@ -8,7 +8,7 @@ import sentencepiece
 
 from glm_core.errors import CheckpointError
 
-from ..checkpoints.integrity import check_not_lfs_pointer
+from ..checkpoints.integrity import MAX_VOCABULARY_BYTES, check_not_lfs_pointer, check_regular_file
 
 
 def load_vocabulary(path: Path) -> sentencepiece.SentencePieceProcessor:
@@ -22,6 +22,7 @@ def load_vocabulary(path: Path) -> sentencepiece.SentencePieceProcessor:
             f"{path} is missing: the tokenizer's vocabulary. Take it from the model's page."
         )
     check_not_lfs_pointer(path)
+    check_regular_file(path, MAX_VOCABULARY_BYTES)
     try:
         return sentencepiece.SentencePieceProcessor(model_file=str(path))
     except (RuntimeError, OSError) as error:
