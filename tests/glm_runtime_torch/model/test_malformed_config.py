@@ -1,4 +1,4 @@
-"""What cannot be in a ``config.json`` or beside it is named: the file, the key, the value, what was expected."""
+"""What cannot be in a ``config.json`` or beside it is named: file, key, value and what was expected."""
 
 from __future__ import annotations
 
@@ -62,7 +62,6 @@ def copy_with_config(base: Path, target: Path, file: str = "config.json", **chan
     return target
 
 
-LAYERS, HEADS = {"chatglm": "num_layers"}, "num_attention_heads"
 CASES = [
     *((V1 + LATER, "num_layers", value) for value in ("28", 2.5, 28.0, 0, -1, None, True, [], 10**9, 10**90)),
     *((NATIVE, "num_hidden_layers", value) for value in ("28", 2.5, 0, -1, None, 10**9)),
@@ -200,7 +199,7 @@ def test_first_chatglm_is_called_by_its_name(base: Base, tmp_path: Path) -> None
 
 def test_control_tokens_of_another_vocabulary_are_found_when_opening(base: Base, tmp_path: Path) -> None:
     """Ids that no prompt will hold are told at once and not at the first question."""
-    message = refusal(copy_with_config(base("chatglm"), tmp_path / "m", bos_token_id=7))
+    message = refusal(copy_with_config(base("chatglm"), tmp_path / "m", bos_token_id=9))
     assert "control tokens" in message
 
 

@@ -11,6 +11,7 @@ from glm_hub.model_files import find_companions
 from glm_runtime_torch.checkpoints.json_file import read_json
 from glm_runtime_torch.families.registry import find_family
 from glm_runtime_torch.loading import open_source
+from safetensors.torch import load_file, save_file
 from tiny_families import MAKERS
 
 from glm_core import ChatRequest, Message, Sampling
@@ -75,3 +76,22 @@ def test_command_line_chats_with_the_copy(
     capsys.readouterr()
     assert main(["chat", "--model", str(copy), "--device", "cpu", "--max-new-tokens", "4", "hello"]) == 0
     assert "Error" not in capsys.readouterr().err
+
+
+def test_blocks_that_the_network_does_not_have_are_copied_as_they_are(tmp_path: Path) -> None:
+    """GLM-4.5 is published with one block more, for predicting further tokens, which nothing here runs."""
+    source, copy = MAKERS["glm4_moe"](tmp_path / "source"), tmp_path / "copy"
+    state = load_file(source / "model.safetensors")
+    last = max(int(name.split(".")[2]) for name in state if name.startswith("model.layers."))
+    further = {
+        name.replace(f"layers.{last}.", f"layers.{last + 1}."): value.clone()
+        for name, value in state.items()
+        if name.startswith(f"model.layers.{last}.")
+    } | {f"model.layers.{last + 1}.eh_proj.weight": torch.ones(2, 4).half()}
+    expected = ids_and_answers(source, QuantizationScheme(8))
+    save_file(state | further, source / "model.safetensors", {"format": "pt"})
+    assert ids_and_answers(source, QuantizationScheme(8)) == expected
+    assert main(["quantize", str(source), str(copy), "--bits", "8"]) == 0
+    assert ids_and_answers(copy) == expected
+    written = load_file(copy / "model.safetensors")
+    assert all(torch.equal(written[name], value) for name, value in further.items())

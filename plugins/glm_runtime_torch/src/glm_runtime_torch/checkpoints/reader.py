@@ -289,7 +289,8 @@ def _find_shards(index: Path, names: Sequence[str]) -> list[Path]:
             raise CheckpointError(
                 f"{index} names weight files outside its own directory; it is not to be trusted."
             )
-        if not name.endswith((".safetensors", ".bin")) or len(name.encode()) > MAX_NAME_BYTES:
+        is_weights = name.endswith((".safetensors", ".bin")) and name.isprintable()
+        if not is_weights or len(name.encode()) > MAX_NAME_BYTES:
             raise CheckpointError(
                 f"{index} names a weight file {format_value(name)}; a name of at most {MAX_NAME_BYTES} bytes "
                 "that ends in .safetensors or .bin is expected. Download it again."
