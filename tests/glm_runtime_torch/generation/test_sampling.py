@@ -72,6 +72,14 @@ def test_greedy_takes_the_most_likely_token(greedy: Sampling) -> None:
     assert {Sampler(greedy.complete_with(DEFAULTS), seed).choose(logits, [], []) for seed in range(10)} == {1}
 
 
+@pytest.mark.parametrize("temperature", [1, 2**70, 10**300])
+def test_numbers_of_sampling_may_be_whole_and_of_any_size(temperature: int) -> None:
+    """Python's integers are unbounded, and clients of an API write them for numbers."""
+    sampling = Sampling(temperature=temperature, repetition_penalty=2**70, presence_penalty=1)
+    token = Sampler(sampling.complete_with(DEFAULTS), 0).choose(torch.tensor([0.1, 0.3, 0.2]), [0], [0])
+    assert token in range(3)
+
+
 def test_sampling_follows_the_probabilities() -> None:
     """Frequencies of many choices are close to the softmax of the scores."""
     scores = torch.tensor([0.0, 1.0, 2.0])

@@ -312,6 +312,33 @@ def test_untied_checkpoint_takes_the_embedding(tmp_path: Path, tiny: Path) -> No
     assert torch.equal(model.lm_head.weight, state["transformer.word_embeddings.weight"])
 
 
+@pytest.mark.parametrize("wrapper", ["", "module.", "base_model.model._orig_mod."])
+def test_names_that_people_really_have_load(wrapper: str, tmp_path: Path, tiny: Path) -> None:
+    """The head's name for the shared table, and what a wrapper puts in front, change no weight."""
+    state = load_file(tiny / "model.safetensors")
+    state["lm_head.weight"] = state.pop("transformer.word_embeddings.weight")
+    stored = {f"{wrapper}{name}": value for name, value in state.items()}
+    save_file(stored, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
+    expected = dict(AutoModel.from_pretrained(tiny).named_parameters())
+    found = dict(AutoModel.from_pretrained(tmp_path).named_parameters())
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("num_layers", 10**9), ("hidden_size", 2**40), ("num_attention_heads", 0)]
+)
+def test_impossible_configuration_is_refused_before_it_is_built(
+    key: str, value: int, tmp_path: Path, tiny: Path
+) -> None:
+    """The auto classes name the key and its value, as ``glm`` does."""
+    config = json.loads((tiny / "config.json").read_text("utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: value}), "utf-8")
+    with pytest.raises(CheckpointError, match=f"{key} is {value}"):
+        AutoModel.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("first", ["glm_runtime_torch", "transformers.AutoModel"])
 def test_registration_works_in_either_import_order(tiny: Path, first: str) -> None:
     """Our classes are found whether transformers is imported before or after the runtime."""

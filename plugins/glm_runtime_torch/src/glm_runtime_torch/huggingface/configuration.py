@@ -63,8 +63,16 @@ class ChatGLMConfig(PreTrainedConfig):
         return {key: value for key, value in super().to_dict().items() if key != "stored_formats"}
 
     def make_network_config(self) -> NetworkConfig:
-        """Return the shape of the network."""
-        return NetworkConfig.from_checkpoint(self.to_published())
+        """Return the shape of the network.
+
+        Raises:
+            CheckpointError: a key is missing or cannot be, or keys do not fit together.
+        """
+        try:
+            return NetworkConfig.from_checkpoint(self.to_published())
+        except ValueError as error:
+            where = self._name_or_path or "the configuration"
+            raise CheckpointError(f"{where}: {error}; correct config.json, or download it again.") from error
 
     def to_published(self) -> dict[str, Any]:
         """Return the keys and values of a ``config.json``."""

@@ -8,6 +8,7 @@ Axes: B batch · T new tokens · S key positions · V vocabulary · P prefix len
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from glm_core.records import ChatRequest, Message, QuantizationScheme, Sampling,
 
 from ..adapters.prefix import StoredPrefix
 from ..architectures.chatglm import ChatGLM, ChatGLMLayout
+from ..checkpoints.reader import WRAPPERS
 from ..families.registry import CHATGLM
 from ..model.device_map import find_device_map
 from ..model.torch_model import TorchModel
@@ -76,7 +78,11 @@ class ChatGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(cls, *arguments: Any, **settings: Any) -> Any:
-        """Load as transformers does; with a prefix encoder the rest of the model is frozen."""
+        """Load as transformers does; with a prefix encoder the rest of the model is frozen.
+
+        What wrappers around a model put in front of all names is left out, as `Checkpoint` does.
+        """
+        settings.setdefault("key_mapping", {f"^({'|'.join(map(re.escape, WRAPPERS))})+": ""})
         loaded = super().from_pretrained(*arguments, **settings)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze_base()
         return loaded
