@@ -16,7 +16,7 @@ from glm_runtime_torch.quantization.calibration import (
     Walk,
     read_passages,
 )
-from glm_runtime_torch.quantization.quantize_with_gptq import InputStatistics, quantize_with_gptq
+from glm_runtime_torch.quantization.gptq import InputStatistics, quantize_with_gptq
 from glm_runtime_torch.tokenizers import ChatTokenizer
 from goldens import DATA, cases, network
 from tiny_models import train_vocabulary
