@@ -335,6 +335,7 @@ def test_impossible_configuration_is_refused_before_it_is_built(
     """The auto classes name the key and its value, as ``glm`` does."""
     config = json.loads((tiny / "config.json").read_text("utf-8"))
     (tmp_path / "config.json").write_text(json.dumps({**config, key: value}), "utf-8")
+    (tmp_path / "model.safetensors").write_bytes((tiny / "model.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match=f"{key} is {value}"):
         AutoModel.from_pretrained(tmp_path)
 
