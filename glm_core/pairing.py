@@ -159,8 +159,8 @@ def _nowhere_to_run(survey: Survey, identification: Identification) -> DeviceErr
 
 def _no_backend(survey: Survey) -> DeviceError:
     return DeviceError(
-        "no hardware backend is installed: pip install glm-backend-cpu, or glm-backend-cuda or "
-        f"glm-backend-mps{survey.host.unused()}"
+        "no hardware backend is installed: pip install glm-backend-cpu (or glm-backend-cuda for NVIDIA, "
+        f"glm-backend-mps for Apple GPUs){survey.host.unused()}"
     )
 
 
