@@ -1,4 +1,4 @@
-"""Build a wheel of every distribution into one folder: python scripts/build_wheels.py [FOLDER] [--no-isolation]
+"""Build a wheel of every distribution: python scripts/build_wheels.py [FOLDER] [--no-isolation]
 
 glm is not on a package index yet. With ``PIP_FIND_LINKS`` set to that folder (``dist`` unless it is given),
 every ``pip install glm-…`` of the documentation works from a clone as it will work from the index.
