@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# What one page table spans: 2 MiB with pages of 4 KiB. With one byte of a file that is in memory already, Linux
-# brings in 64 KiB around it, or as much as it holds in one piece (a large folio), and never more than this.
+# What one page table spans: 2 MiB with pages of 4 KiB. With one byte of a file that it holds already, Linux
+# brings in 64 KiB around it, or as much as it holds as one piece (a large folio), and never more than this.
 WINDOW_BYTES = mmap.PAGESIZE * mmap.PAGESIZE // 8
 
 
