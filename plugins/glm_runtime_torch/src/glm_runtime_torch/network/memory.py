@@ -25,10 +25,10 @@ def reserve_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device
     if device.type != "cpu":
         return torch.zeros(tuple(shape), dtype=dtype, device=device)
     size = torch.Size(shape).numel() * dtype.itemsize
-    return torch.frombuffer(_pages(max(1, size)), dtype=dtype).view(tuple(shape))
+    return torch.frombuffer(_map_pages(max(1, size)), dtype=dtype).view(tuple(shape))
 
 
-def _pages(size: int) -> mmap.mmap:
+def _map_pages(size: int) -> mmap.mmap:
     if sys.platform == "win32":
         return mmap.mmap(-1, size)
     return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -63,7 +63,7 @@ def release_pages(mapped: Tensor, mapping: tuple[int, int]) -> None:
         mapping: the private file mapping that it lies on, see `find_mapping`. On other memory this would
             erase what is there.
     """
-    advise = _madvise()
+    advise = _find_madvise()
     # Outwards, to whole windows: the first byte that is read of a piece brings in pages around it, among them
     # some of the piece before it, which were given back already. A gigabyte in pieces of a megabyte kept up
     # to 70 MB of such pages, depending on how the file lay in memory.
@@ -74,7 +74,7 @@ def release_pages(mapped: Tensor, mapping: tuple[int, int]) -> None:
 
 
 @functools.cache
-def _madvise() -> Callable[[int, int, int], int] | None:
+def _find_madvise() -> Callable[[int, int, int], int] | None:
     if sys.platform == "win32":
         return None
     function = ctypes.CDLL(None, use_errno=True).madvise
