@@ -150,10 +150,13 @@ class PluginHost:
                         check_description(member, self._used[name].hooks)
             except GlmError as error:
                 _log.debug("plugin %s: %s", name, hook, exc_info=error)
-                self._mark_broken(name, _shorten_reason(hook, error))
+                if self._manager.has_plugin(name):  # another thread may have been first
+                    self._manager.unregister(name=name)
+                self._change(name, status="broken", reason=_shorten_reason(hook, error), hooks=())
             else:
                 answers[name] = tuple(members)
-                self._record_seconds(name, hook, seconds[0])
+                known = self._used[name].seconds if name in self._used else {}  # broken for another thread
+                self._change(name, seconds={**known, hook: max(seconds[0], known.get(hook, 0.0))})
         return answers
 
     def _admit(
@@ -180,16 +183,6 @@ class PluginHost:
             _log.debug("plugin %s", candidate.name, exc_info=error)
             return replace(report, status="broken", reason=_shorten_reason("import", error))
         return replace(report, hooks=hooks, seconds={"import": seconds[0]})
-
-    def _mark_broken(self, name: str, reason: str) -> None:
-        if self._manager.has_plugin(name):  # another thread may have been first
-            self._manager.unregister(name=name)
-        self._change(name, status="broken", reason=reason, hooks=())
-
-    def _record_seconds(self, name: str, hook: str, seconds: float) -> None:
-        if (report := self._used.get(name)) is not None:  # another thread may have found it broken meanwhile
-            longest = max(seconds, report.seconds.get(hook, 0.0))
-            self._change(name, seconds={**report.seconds, hook: longest})
 
     def _change(self, name: str, **fields: Any) -> None:
         for index, report in enumerate(self._reports):
