@@ -65,7 +65,9 @@ def examine(host: PluginHost) -> Iterator[Finding]:
     """
     settings = load_settings()
     yield from _check_python()
-    yield _check_settings(settings)
+    path = find_config_file()
+    origin = f"from {path}" if path.is_file() else f"no file at {path}, defaults and environment only"
+    yield Finding("settings", "ok", f"{origin}; model {settings.model}, device {settings.device}")
     survey, cards = take_survey(host), host.describe_many("describe_models", ModelCard)
     yield from _check_plugins(examine_plugins(host, survey, cards))
     yield from _check_stages(host)
@@ -86,12 +88,6 @@ def _check_python() -> Iterator[Finding]:
             yield Finding(package, "ok", metadata.version(package))
         except metadata.PackageNotFoundError:  # built from source, or put on the path by hand
             yield Finding(package, "note", "there, but not installed by a package manager")
-
-
-def _check_settings(settings: Settings) -> Finding:
-    path = find_config_file()
-    origin = f"from {path}" if path.is_file() else f"no file at {path}, defaults and environment only"
-    return Finding("settings", "ok", f"{origin}; model {settings.model}, device {settings.device}")
 
 
 def _check_plugins(reports: Iterable[PluginReport]) -> Iterator[Finding]:
