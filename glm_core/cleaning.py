@@ -7,11 +7,6 @@ import re
 # C0 except tab and newline, DEL, C1, line separators, bidi embeddings and overrides, lone surrogates.
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
-# What Markdown or TeX may begin with; whatever else stands in a text costs a parser next to nothing.
-_MARKUP = "!#$%&*+-:<=>@[\\]^_`{}~\n"
-_MAX_MARKUP_WORK = 10_000_000
-"""Signs of markup times characters in one paragraph: as in 15,000 characters of a dense text."""
-
 
 def clean_text(text: str) -> str:
     r"""Return ``text`` without the characters that a screen obeys instead of showing.
@@ -22,12 +17,3 @@ def clean_text(text: str) -> str:
     '[31mred\n'
     """
     return _UNSAFE.sub("", text)
-
-
-def has_costly_markup(paragraph: str) -> bool:
-    """Return whether parsing a paragraph as Markdown could take long, so that it is better shown as it is.
-
-    At a sign of markup a parser looks for its partner in the rest of the paragraph, so its work may grow
-    with the product of signs and length: a few thousand brackets take milliseconds, 100,000 take minutes.
-    """
-    return len(paragraph) * sum(map(paragraph.count, _MARKUP)) > _MAX_MARKUP_WORK

@@ -311,7 +311,7 @@ class ModelSource:
         adapters: adapter name to its directory.
         model: a model object that the caller already has, for runtimes that know its class.
         tokenizer: the tokenizer object that belongs to ``model``.
-        family: which of its families the runtime shall take it for; empty = what the files say.
+        family: which of its families the runtime shall take it for; ``auto`` = what the files say.
     """
 
     name: str
@@ -319,7 +319,7 @@ class ModelSource:
     adapters: Mapping[str, Path] = field(default_factory=dict)
     model: Any = None
     tokenizer: Any = None
-    family: str = ""
+    family: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -156,11 +156,7 @@ def resolve_settings(host: PluginHost, settings: Settings) -> ModelSource:
     source = resolve(
         host, settings.model, revision=settings.revision or None, offline=settings.offline, hub=settings.hub
     )
-    return replace(source, family=_read_family(settings))
-
-
-def _read_family(settings: Settings) -> str:
-    return "" if settings.family == "auto" else settings.family
+    return replace(source, family=settings.family)
 
 
 def _identify_by_name(
@@ -168,8 +164,7 @@ def _identify_by_name(
 ) -> Identification:
     """Check what is cheap, find the model's files, and ask the runtimes whose it is."""
     check_wishes(survey, settings.runtime, settings.device)
-    # A wrong name, and that there is no runtime at all, are to be known before a download too.
-    survey.list_runtimes(survey.find_runtime(settings.runtime), _read_family(settings))
+    survey.list_runtimes(survey.find_runtime(settings.runtime), settings.family)  # errors before a download
     source = replace(resolve_settings(survey.host, settings), adapters=adapters)
     for sentence in verify_files(source) if settings.verify else ():
         notify(sentence)

@@ -80,16 +80,17 @@ class Survey:
         raise ConfigError(f"runtime {name!r} is unknown; choose one of: {names}{self.host.describe_unused()}")
 
     def list_runtimes(self, named: str | None, family: str) -> tuple[str, ...]:
-        """Return the plugins whose runtimes may be asked about a model, given what the user says of it.
+        """Return the plugins whose runtimes may be asked about a model of a family; ``auto`` = of any.
 
         Raises:
             ConfigError: none of them knows the family; lists those that there are.
         """
-        asked = tuple(self.runtimes) if named is None else (named,)
-        known = sorted({name for plugin in asked for name in self.runtimes[plugin].families})
-        if family and family not in known:
-            raise ConfigError(f"family {family!r} is unknown; choose one of: {', '.join(['auto', *known])}")
-        return tuple(plugin for plugin in asked if not family or family in self.runtimes[plugin].families)
+        asked = {plugin: info for plugin, info in self.runtimes.items() if named in (None, plugin)}
+        knowing = tuple(plugin for plugin, info in asked.items() if family in ("auto", *info.families))
+        if not knowing:
+            known = ", ".join(["auto", *sorted({name for info in asked.values() for name in info.families})])
+            raise ConfigError(f"family {family!r} is unknown; choose one of: {known}")
+        return knowing
 
 
 def take_survey(host: PluginHost) -> Survey:

@@ -26,7 +26,7 @@ def write_config(folder: Path, config: str) -> ModelSource:
     return ModelSource("m", folder)
 
 
-def recognize_in(folder: Path, files: dict[str, str], wanted: str = "", **config: Any) -> Recognition:
+def recognize_in(folder: Path, files: dict[str, str], wanted: str = "auto", **config: Any) -> Recognition:
     """Return what a model of the later ChatGLM families with these files and keys is taken for."""
     for name, text in files.items():
         (folder / name).write_text(text, "utf-8")

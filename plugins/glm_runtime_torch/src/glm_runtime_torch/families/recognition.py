@@ -71,14 +71,14 @@ def identify(source: ModelSource) -> ModelMatch | None:
 
 
 def recognize(
-    config: Mapping[str, Any], directory: Path | None = None, wanted: str = ""
+    config: Mapping[str, Any], directory: Path | None = None, wanted: str = "auto"
 ) -> Recognition | None:
     """Return the family of a model, or ``None`` if it is none of ours.
 
     Args:
         config: the content of its ``config.json``.
         directory: where its other files are, which tell apart what ``config.json`` does not.
-        wanted: the family that the user names; empty = whichever it is.
+        wanted: the family that the user names; ``auto`` = whichever it is.
 
     Raises:
         ConfigError: it cannot be of the wanted family; names those that it can be of.
@@ -86,7 +86,7 @@ def recognize(
     possible = _list_possible(config)
     if not possible:
         return None
-    if wanted:
+    if wanted != "auto":
         if wanted not in possible:
             where = "config.json" if directory is None else f"{directory / 'config.json'}"
             raise ConfigError(

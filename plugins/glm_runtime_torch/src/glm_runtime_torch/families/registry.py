@@ -135,7 +135,9 @@ FAMILIES: tuple[Family, ...] = (CHATGLM, GLM4, CHATGLM2, CHATGLM3, *NATIVE)
 assert {family.name for family in FAMILIES} == set(FAMILY_NAMES)  # which are told without importing this
 
 
-def find_family(config: Mapping[str, Any], directory: Path | None = None, wanted: str = "") -> Family | None:
+def find_family(
+    config: Mapping[str, Any], directory: Path | None = None, wanted: str = "auto"
+) -> Family | None:
     """Return the family of a model, or ``None`` if it is none of ours; the user is told where it is a guess.
 
     The arguments are those of `recognize`.

@@ -30,12 +30,12 @@ from ..tokenizers import ChatTokenizer
 from .torch_model import TorchModel
 
 
-def recognize_family(directory: Path, wanted: str = "") -> Family | None:
+def recognize_family(directory: Path, wanted: str = "auto") -> Family | None:
     """Return the family of a checkpoint directory, from its small files; ``None`` if it is not ours.
 
     Args:
         directory: holds ``config.json``.
-        wanted: the family that the user names; empty = whichever it is.
+        wanted: the family that the user names; ``auto`` = whichever it is.
 
     Raises:
         CheckpointError: ``config.json`` is damaged.
