@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from child_process import run
 from glm_runtime_torch.families.recognition import KIND, Recognition, identify, recognize
 from hypothesis import given, strategies as st
+from tiny_models import tiny_checkpoint2
 
+import glm_core
 from glm_core import CheckpointError, ConfigError
 from glm_core.records import ModelSource
 
@@ -166,3 +169,23 @@ def test_looking_imports_neither_torch_nor_pydantic() -> None:
     )
     done = run(sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_users_word_reaches_the_model_and_a_guess_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``family=`` of `glm_core.load` decides the chat format; without it one line says what was taken."""
+    directory = tiny_checkpoint2(tmp_path / "m", _name_or_path="/models/mine", seq_length=8192)
+    found: dict[str, list[str]] = {}
+    for wanted in ("auto", "chatglm2", "chatglm3"):
+        caplog.clear()
+        with contextlib.closing(glm_core.load(directory, family=wanted, device="cpu")) as model:
+            found[wanted] = [model.info.family, *(line for line in caplog.messages if "--family" in line)]
+    assert found["chatglm2"] == ["chatglm2"]
+    assert found["chatglm3"] == ["chatglm3"]
+    assert found["auto"][0] == "chatglm3"
+    assert len(found["auto"]) == 2
+    with pytest.raises(ConfigError, match="family 'chatglm4'.*chatglm3"):
+        glm_core.load(directory, family="chatglm4", device="cpu")
+    with pytest.raises(ConfigError, match="--family glm4_moe"):
+        glm_core.load(directory, family="glm4_moe", device="cpu")
