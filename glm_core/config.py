@@ -91,7 +91,8 @@ class Settings:
             QuantizationScheme.parse(self.quantize)
         for name, (_, _, minimum, maximum) in _NUMBERS.items():
             number = getattr(self, name)
-            if number is not NOT_SET and not minimum <= number <= maximum:
+            is_inside = not isinstance(number, bool) and (number is NOT_SET or minimum <= number <= maximum)
+            if not is_inside:
                 bounds = f"from {minimum:g} to {maximum:g}"
                 raise ConfigError(f"{name} must be 0 (automatic), or {bounds}, got {format_value(number)}")
 

@@ -174,7 +174,7 @@ def test_ends_that_are_no_tokens_are_named(file: str, end: object, tmp_path: Pat
     """A wrong eos_token_id is told with its file, key and value."""
     byte_tokenizer().save_pretrained(tmp_path)
     (tmp_path / file).write_text(json.dumps({"eos_token_id": end}), "utf-8")
-    with pytest.raises(CheckpointError, match=f"{file}: eos_token_id holds"):
+    with pytest.raises(CheckpointError, match=f"{file}: eos_token_id is"):
         NativeTokenizer(tmp_path)
 
 

@@ -25,6 +25,6 @@ MAX_PREFIX_LENGTH = 2**16  # the original trained 128
 _TokenId = Annotated[int, whole_number(0, MAX_TOKEN_ID)]
 TokenIds = Annotated[
     _TokenId | Annotated[list[_TokenId], Field(min_length=1)],
-    Field(description=f"a token id from 0 to {MAX_TOKEN_ID:,}, or a list of some"),
+    Field(description=f"a token id from 0 to {MAX_TOKEN_ID:,} or a list of them"),
 ]
 """One token that ends an answer, or several."""
