@@ -10,10 +10,10 @@ import pytest
 from glm_runtime_torch.checkpoints.record_file import (
     FieldError,
     FileRecord,
+    limit_integer,
+    limit_number,
     parse_record,
     read_record,
-    real_number,
-    whole_number,
 )
 from hypothesis import given, strategies as st
 
@@ -23,15 +23,15 @@ from glm_core import CheckpointError
 class Inner(FileRecord):
     """A record inside another."""
 
-    factor: Annotated[float, real_number(1, 8)] = 1
+    factor: Annotated[float, limit_number(1, 8)] = 1
 
 
 class Example(FileRecord):
     """A field of every sort."""
 
-    layers: Annotated[int, whole_number(1, 1024)]
-    epsilon: Annotated[float, real_number(0, 1)] = 1e-5
-    length: Annotated[int, whole_number(1, 64)] | None = None
+    layers: Annotated[int, limit_integer(1, 1024)]
+    epsilon: Annotated[float, limit_number(0, 1)] = 1e-5
+    length: Annotated[int, limit_integer(1, 64)] | None = None
     tied: bool = False
     name: str = ""
     kind: Literal["linear", "yarn"] = "linear"

@@ -22,7 +22,7 @@ from glm_core.errors import AdapterError, CheckpointError
 
 from ..checkpoints.confinement import pin_file
 from ..checkpoints.json_file import read_json
-from ..checkpoints.record_file import FieldError, FileRecord, format_value, parse_record, whole_number
+from ..checkpoints.record_file import FieldError, FileRecord, format_value, limit_integer, parse_record
 from ..checkpoints.writer import flush_directory, write_tensors, write_text
 
 if TYPE_CHECKING:
@@ -164,10 +164,10 @@ class _AdapterRecord(FileRecord):
 
     family: Annotated[str, _limit_text(64)]
     prefix_projection: bool
-    pre_seq_len: Annotated[int, whole_number(1, MAX_POSITIONS)]
-    num_layers: Annotated[int, whole_number(1, MAX_SIZE)]
-    num_kv_heads: Annotated[int, whole_number(1, MAX_SIZE)]
-    head_dim: Annotated[int, whole_number(1, MAX_SIZE)]
+    pre_seq_len: Annotated[int, limit_integer(1, MAX_POSITIONS)]
+    num_layers: Annotated[int, limit_integer(1, MAX_SIZE)]
+    num_kv_heads: Annotated[int, limit_integer(1, MAX_SIZE)]
+    head_dim: Annotated[int, limit_integer(1, MAX_SIZE)]
     base: _BaseRecord = _BaseRecord()
     training: dict[str, Any] = Field(default_factory=dict)
     created_by: Annotated[str, _limit_text(MAX_NAME)] = ""

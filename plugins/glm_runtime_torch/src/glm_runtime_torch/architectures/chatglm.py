@@ -35,7 +35,7 @@ from ..checkpoints.published_sizes import (
     MAX_TOKEN_ID,
     MAX_VOCABULARY,
 )
-from ..checkpoints.record_file import FieldError, FileRecord, parse_record, real_number, whole_number
+from ..checkpoints.record_file import FieldError, FileRecord, limit_integer, limit_number, parse_record
 from ..network.decoder import DecoderBlock, DecoderModel
 from ..network.fused import apply_linear_gelu, normalize_sum
 from ..network.language_model import Dimensions, PartNames
@@ -49,26 +49,26 @@ DEEP_NORM_ALPHA = 56.0**0.5
 CONTEXT_LENGTH_FACTOR = 2
 # v1.0 had 20,000 image tokens in front of its words; all ids of text were higher by as many.
 VOCABULARY_OF_V1_0 = 150528
-TokenId = Annotated[int, whole_number(0, MAX_TOKEN_ID)]
+TokenId = Annotated[int, limit_integer(0, MAX_TOKEN_ID)]
 
 
 class ConfigFile(FileRecord):
     """What is read of a ``config.json``; see `ChatGLMConfig` for what the keys mean."""
 
-    num_attention_heads: Annotated[int, whole_number(1, MAX_HEADS)]
-    vocab_size: Annotated[int, whole_number(1, MAX_VOCABULARY)] = 130528
-    hidden_size: Annotated[int, whole_number(1, MAX_CHANNELS)] = 4096
-    num_layers: Annotated[int, whole_number(1, MAX_LAYERS)] = 28
-    inner_hidden_size: Annotated[int, whole_number(1, MAX_CHANNELS)] = 16384
-    layernorm_epsilon: Annotated[float, real_number(0, 1)] = 1e-5
-    max_sequence_length: Annotated[int, whole_number(1, MAX_CONTEXT_LENGTH)] = 2048
+    num_attention_heads: Annotated[int, limit_integer(1, MAX_HEADS)]
+    vocab_size: Annotated[int, limit_integer(1, MAX_VOCABULARY)] = 130528
+    hidden_size: Annotated[int, limit_integer(1, MAX_CHANNELS)] = 4096
+    num_layers: Annotated[int, limit_integer(1, MAX_LAYERS)] = 28
+    inner_hidden_size: Annotated[int, limit_integer(1, MAX_CHANNELS)] = 16384
+    layernorm_epsilon: Annotated[float, limit_number(0, 1)] = 1e-5
+    max_sequence_length: Annotated[int, limit_integer(1, MAX_CONTEXT_LENGTH)] = 2048
     position_encoding_2d: bool = True
     mask_token_id: TokenId = 130000
     gmask_token_id: TokenId = 130001
     bos_token_id: TokenId = 130004
     eos_token_id: TokenId = 130005
     pad_token_id: TokenId = 3
-    pre_seq_len: Annotated[int, whole_number(1, MAX_PREFIX_LENGTH)] | None = None
+    pre_seq_len: Annotated[int, limit_integer(1, MAX_PREFIX_LENGTH)] | None = None
     prefix_projection: bool = False
 
 

@@ -40,7 +40,7 @@ from ..checkpoints.published_sizes import (
     MAX_VOCABULARY,
     TokenIds,
 )
-from ..checkpoints.record_file import FileRecord, parse_record, real_number, whole_number
+from ..checkpoints.record_file import FileRecord, limit_integer, limit_number, parse_record
 from ..network.decoder import DecoderBlock, DecoderModel
 from ..network.language_model import Dimensions, PartNames
 from ..network.layout import CausalLayout
@@ -56,22 +56,22 @@ class ConfigFile(FileRecord):
     The last four keys describe variants of the network of which only one was ever published.
     """
 
-    num_attention_heads: Annotated[int, whole_number(1, MAX_HEADS)]
-    padded_vocab_size: Annotated[int, whole_number(1, MAX_VOCABULARY)]
-    kv_channels: Annotated[int, whole_number(1, MAX_HEAD_DIM)]
-    seq_length: Annotated[int, whole_number(1, MAX_CONTEXT_LENGTH)]
+    num_attention_heads: Annotated[int, limit_integer(1, MAX_HEADS)]
+    padded_vocab_size: Annotated[int, limit_integer(1, MAX_VOCABULARY)]
+    kv_channels: Annotated[int, limit_integer(1, MAX_HEAD_DIM)]
+    seq_length: Annotated[int, limit_integer(1, MAX_CONTEXT_LENGTH)]
     multi_query_attention: bool = False
-    multi_query_group_num: Annotated[int, whole_number(1, MAX_HEADS)] = 1
-    hidden_size: Annotated[int, whole_number(1, MAX_CHANNELS)] = 4096
-    num_layers: Annotated[int, whole_number(1, MAX_LAYERS)] = 28
-    ffn_hidden_size: Annotated[int, whole_number(1, MAX_CHANNELS)] = 13696
-    layernorm_epsilon: Annotated[float, real_number(0, 1)] = 1e-5
+    multi_query_group_num: Annotated[int, limit_integer(1, MAX_HEADS)] = 1
+    hidden_size: Annotated[int, limit_integer(1, MAX_CHANNELS)] = 4096
+    num_layers: Annotated[int, limit_integer(1, MAX_LAYERS)] = 28
+    ffn_hidden_size: Annotated[int, limit_integer(1, MAX_CHANNELS)] = 13696
+    layernorm_epsilon: Annotated[float, limit_number(0, 1)] = 1e-5
     add_qkv_bias: bool = True
     add_bias_linear: bool = False
-    rope_ratio: Annotated[float, real_number(0.001, 1e6)] | None = None
+    rope_ratio: Annotated[float, limit_number(0.001, 1e6)] | None = None
     eos_token_id: TokenIds = 2
-    pad_token_id: Annotated[int, whole_number(0, MAX_TOKEN_ID)] | None = 0
-    pre_seq_len: Annotated[int, whole_number(1, MAX_PREFIX_LENGTH)] | None = None
+    pad_token_id: Annotated[int, limit_integer(0, MAX_TOKEN_ID)] | None = 0
+    pre_seq_len: Annotated[int, limit_integer(1, MAX_PREFIX_LENGTH)] | None = None
     prefix_projection: bool = False
     rmsnorm: Literal[True] = True
     post_layer_norm: Literal[True] = True

@@ -28,9 +28,9 @@ from ..checkpoints.record_file import (
     FieldError,
     FileRecord,
     format_value,
+    limit_integer,
+    limit_number,
     parse_record,
-    real_number,
-    whole_number,
 )
 
 RopeType = Literal["default", "linear", "yarn"]
@@ -44,55 +44,55 @@ class RopeFile(FileRecord):
 
     rope_type: RopeType | None = None
     type: RopeType | None = None
-    rope_theta: Annotated[float, real_number(1, 1e12)] | None = None
-    partial_rotary_factor: Annotated[float, real_number(0.01, 1)] | None = None
-    factor: Annotated[float, real_number(1, 1e4)] | None = None
-    original_max_position_embeddings: Annotated[int, whole_number(1, MAX_CONTEXT_LENGTH)] | None = None
-    attention_factor: Annotated[float, real_number(0, 1e4)] | None = None
-    beta_fast: Annotated[float, real_number(0.01, 1e4)] | None = None
-    beta_slow: Annotated[float, real_number(0.01, 1e4)] | None = None
-    mscale: Annotated[float, real_number(0, 1e4)] | None = None
-    mscale_all_dim: Annotated[float, real_number(0, 1e4)] | None = None
+    rope_theta: Annotated[float, limit_number(1, 1e12)] | None = None
+    partial_rotary_factor: Annotated[float, limit_number(0.01, 1)] | None = None
+    factor: Annotated[float, limit_number(1, 1e4)] | None = None
+    original_max_position_embeddings: Annotated[int, limit_integer(1, MAX_CONTEXT_LENGTH)] | None = None
+    attention_factor: Annotated[float, limit_number(0, 1e4)] | None = None
+    beta_fast: Annotated[float, limit_number(0.01, 1e4)] | None = None
+    beta_slow: Annotated[float, limit_number(0.01, 1e4)] | None = None
+    mscale: Annotated[float, limit_number(0, 1e4)] | None = None
+    mscale_all_dim: Annotated[float, limit_number(0, 1e4)] | None = None
     truncate: bool | None = None
 
 
 class NativeFile(FileRecord):
     """What is read of a ``config.json``; what it leaves out is as transformers has it."""
 
-    vocab_size: Annotated[int, whole_number(1, MAX_VOCABULARY)] = 1
-    hidden_size: Annotated[int, whole_number(1, MAX_CHANNELS)] = 1
-    intermediate_size: Annotated[int, whole_number(1, MAX_CHANNELS)] = 1
-    num_hidden_layers: Annotated[int, whole_number(1, MAX_LAYERS)] = 1
-    num_attention_heads: Annotated[int, whole_number(1, MAX_HEADS)] = 1
-    num_key_value_heads: Annotated[int, whole_number(1, MAX_HEADS)] = 1
-    head_dim: Annotated[int, whole_number(1, MAX_HEAD_DIM)] | None = None
-    max_position_embeddings: Annotated[int, whole_number(1, MAX_CONTEXT_LENGTH)] = 1
+    vocab_size: Annotated[int, limit_integer(1, MAX_VOCABULARY)] = 1
+    hidden_size: Annotated[int, limit_integer(1, MAX_CHANNELS)] = 1
+    intermediate_size: Annotated[int, limit_integer(1, MAX_CHANNELS)] = 1
+    num_hidden_layers: Annotated[int, limit_integer(1, MAX_LAYERS)] = 1
+    num_attention_heads: Annotated[int, limit_integer(1, MAX_HEADS)] = 1
+    num_key_value_heads: Annotated[int, limit_integer(1, MAX_HEADS)] = 1
+    head_dim: Annotated[int, limit_integer(1, MAX_HEAD_DIM)] | None = None
+    max_position_embeddings: Annotated[int, limit_integer(1, MAX_CONTEXT_LENGTH)] = 1
     hidden_act: str = ""
-    rms_norm_eps: Annotated[float, real_number(0, 1)] = 0
+    rms_norm_eps: Annotated[float, limit_number(0, 1)] = 0
     attention_bias: bool = False
-    attention_dropout: Annotated[float, real_number(0, 1)] = 0
-    initializer_range: Annotated[float, real_number(0, 100)] = 0
+    attention_dropout: Annotated[float, limit_number(0, 1)] = 0
+    initializer_range: Annotated[float, limit_number(0, 100)] = 0
     tie_word_embeddings: bool = False
     rope_parameters: RopeFile | None = None
     rope_scaling: RopeFile | None = None
-    rope_theta: Annotated[float, real_number(1, 1e12)] = 1
-    partial_rotary_factor: Annotated[float, real_number(0.01, 1)] = 1
-    bos_token_id: Annotated[int, whole_number(0, MAX_TOKEN_ID)] | None = None
-    pad_token_id: Annotated[int, whole_number(0, MAX_TOKEN_ID)] | None = None
+    rope_theta: Annotated[float, limit_number(1, 1e12)] = 1
+    partial_rotary_factor: Annotated[float, limit_number(0.01, 1)] = 1
+    bos_token_id: Annotated[int, limit_integer(0, MAX_TOKEN_ID)] | None = None
+    pad_token_id: Annotated[int, limit_integer(0, MAX_TOKEN_ID)] | None = None
     eos_token_id: TokenIds | None = None
 
 
 class MixtureFile(NativeFile):
     """The same of a mixture of experts."""
 
-    moe_intermediate_size: Annotated[int, whole_number(1, MAX_CHANNELS)] = 1
-    num_experts_per_tok: Annotated[int, whole_number(1, MAX_EXPERTS)] = 1
-    n_shared_experts: Annotated[int, whole_number(1, MAX_EXPERTS)] = 1
-    n_routed_experts: Annotated[int, whole_number(1, MAX_EXPERTS)] = 1
-    n_group: Annotated[int, whole_number(1, MAX_EXPERTS)] = 1
-    topk_group: Annotated[int, whole_number(1, MAX_EXPERTS)] = 1
-    first_k_dense_replace: Annotated[int, whole_number(0, MAX_LAYERS)] = 0
-    routed_scaling_factor: Annotated[float, real_number(0, 1e4)] = 1
+    moe_intermediate_size: Annotated[int, limit_integer(1, MAX_CHANNELS)] = 1
+    num_experts_per_tok: Annotated[int, limit_integer(1, MAX_EXPERTS)] = 1
+    n_shared_experts: Annotated[int, limit_integer(1, MAX_EXPERTS)] = 1
+    n_routed_experts: Annotated[int, limit_integer(1, MAX_EXPERTS)] = 1
+    n_group: Annotated[int, limit_integer(1, MAX_EXPERTS)] = 1
+    topk_group: Annotated[int, limit_integer(1, MAX_EXPERTS)] = 1
+    first_k_dense_replace: Annotated[int, limit_integer(0, MAX_LAYERS)] = 0
+    routed_scaling_factor: Annotated[float, limit_number(0, 1e4)] = 1
     norm_topk_prob: bool = True
     use_qk_norm: bool = False
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .record_file import whole_number
+from .record_file import limit_integer
 
 MAX_LAYERS = 1024  # published: up to 92
 MAX_HEADS = 4096  # up to 96
@@ -22,7 +22,7 @@ MAX_CONTEXT_LENGTH = 2**24  # what glm lets a user ask for; up to 1,048,576
 MAX_EXPERTS = 4096  # up to 256
 MAX_PREFIX_LENGTH = 2**16  # the original trained 128
 
-_TokenId = Annotated[int, whole_number(0, MAX_TOKEN_ID)]
+_TokenId = Annotated[int, limit_integer(0, MAX_TOKEN_ID)]
 TokenIds = Annotated[
     _TokenId | Annotated[list[_TokenId], Field(min_length=1)],
     Field(description=f"a token id from 0 to {MAX_TOKEN_ID:,} or a list of them"),

@@ -4,7 +4,7 @@ A kind of file is a `FileRecord` with a field for each key that is used. Whateve
 sentence that names the file, the key, the value and what was expected; keys that no field names are ignored.
 
     class GenerationFile(FileRecord):
-        top_k: Annotated[int, whole_number(0, 2**20)] | None = None
+        top_k: Annotated[int, limit_integer(0, 2**20)] | None = None
 
     settings = read_record(directory / "generation_config.json", GenerationFile)
 """
@@ -48,13 +48,13 @@ class FieldError(ValueError):
     """A key of a file is missing or holds something else than was expected; the message is a clause."""
 
 
-def whole_number(minimum: int, maximum: int) -> Any:
+def limit_integer(minimum: int, maximum: int) -> Any:
     """Return the annotation of an integer within bounds, which are part of what an error says."""
     text = f"a whole number from {minimum:,} to {maximum:,}"
     return Field(ge=minimum, le=maximum, description=text)
 
 
-def real_number(minimum: float, maximum: float) -> Any:
+def limit_number(minimum: float, maximum: float) -> Any:
     """Return the annotation of a finite number within bounds, which are part of what an error says."""
     return Field(ge=minimum, le=maximum, description=f"a number from {minimum:g} to {maximum:g}")
 

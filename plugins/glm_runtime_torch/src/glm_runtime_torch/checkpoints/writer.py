@@ -21,7 +21,7 @@ from torch import Tensor
 from .stored_scale import SAFETENSORS_DTYPES
 
 _NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
-_ALIGNMENT = 8
+_ALIGNMENT = 8  # bytes; the format asks for it, so that every tensor can be mapped where it lies
 
 
 @dataclass(frozen=True)

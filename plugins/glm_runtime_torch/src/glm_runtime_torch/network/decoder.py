@@ -21,7 +21,7 @@ from .language_model import Dimensions, LanguageModel
 from .prefill import prefill_blocks
 from .rotary import Rotary, RotaryEmbedding
 
-IGNORED_LABEL = -100
+IGNORED_LABEL = -100  # torch's and transformers' own number for it
 
 
 class DecoderBlock(nn.Module, ABC):

@@ -29,6 +29,7 @@ from .attention import (
 from .memory import reserve_zeros
 from .rotary import Rotary
 
+# How many conversations a cache gets where nobody names a number and memory would allow more.
 MAX_SLOTS = 16
 
 

@@ -65,7 +65,7 @@ def prefill_blocks(
             rows.put(angles.rotate(k), v, layer, start)
             queries.append(angles.rotate(q))
             h[:, start:stop] = residual
-            if len(chunks) > 1:
+            if len(chunks) > 1:  # a prompt of one piece pauses once a block, after its attention
                 yield
         if layer == len(blocks) - 1:
             return block.finish(h[:, -1:], rows.attend(queries[-1][:, :, -1:], layer, length - 1))

@@ -110,6 +110,7 @@ class PrefixedKeyValues:
     def _make_dropout_mask(self, front: Tensor, layer: int) -> Tensor:
         """Return factors: 0 where an element is dropped, elsewhere what makes up for it."""
         generator = torch.Generator(front.device)
+        # A number of its own for each layer, whatever the order in which layers are computed again.
         generator.manual_seed((self._seed or 0) * self._prefix.shape[0] + layer)
         kept = torch.rand(front.shape, generator=generator, device=front.device) >= self._dropout
         return kept.to(front.dtype) / (1.0 - self._dropout)

@@ -15,7 +15,7 @@ from glm_core import Message
 from glm_core.errors import CheckpointError
 
 from ..checkpoints.published_sizes import MAX_VOCABULARY
-from ..checkpoints.record_file import FileRecord, read_record, whole_number
+from ..checkpoints.record_file import FileRecord, limit_integer, read_record
 from .reply_filter import FullWidthPunctuation, ReplyFilter
 from .training_rows import TrainingIds
 from .vocabulary import load_vocabulary
@@ -180,7 +180,7 @@ def _expand_blanks(match: re.Match[str]) -> str:
 class _SettingsFile(FileRecord):
     """What is read of a ``tokenizer_config.json``; the vocabulary says all else."""
 
-    num_image_tokens: Annotated[int, whole_number(0, MAX_VOCABULARY)] | None = None
+    num_image_tokens: Annotated[int, limit_integer(0, MAX_VOCABULARY)] | None = None
 
 
 def _refuse_image_tokens(directory: Path) -> None:

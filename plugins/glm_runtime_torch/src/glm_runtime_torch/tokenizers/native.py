@@ -19,7 +19,7 @@ from glm_core import CheckpointError, Message
 from ..checkpoints.generation_file import EndsFile
 from ..checkpoints.integrity import MAX_VOCABULARY_BYTES, check_regular_file
 from ..checkpoints.json_file import check_json_size, read_json
-from ..checkpoints.record_file import FileRecord, read_record, real_number
+from ..checkpoints.record_file import FileRecord, limit_number, read_record
 from .reply_filter import ReplyFilter
 from .template import ChatTemplate
 from .training_rows import TrainingIds, join_prompt_and_answer
@@ -37,7 +37,7 @@ TURNS_OF_OTHERS = ("<|user|>", "<|observation|>")
 class SettingsFile(FileRecord):
     """What transformers takes from a ``tokenizer_config.json`` without a look at its type."""
 
-    model_max_length: Annotated[float, real_number(0, 1e31)] | None = None
+    model_max_length: Annotated[float, limit_number(0, 1e31)] | None = None
     padding_side: Literal["left", "right"] | None = None
     truncation_side: Literal["left", "right"] | None = None
     clean_up_tokenization_spaces: bool | None = None
