@@ -131,7 +131,8 @@ def _download(repository: str, revision: str | None, offline: bool, hub: str) ->
 def _unknown(name: str, cards: tuple[ModelCard, ...]) -> str:
     names = [card.name for card in cards]
     if name in OWNERS["model"]:
-        return f"model {name!r} is not installed: pip install {OWNERS['model'][name]}, or pass another with --model"
+        package = OWNERS["model"][name]
+        return f"model {name!r} is not installed: pip install {package}, or pass another with --model"
     close = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return (
