@@ -67,8 +67,7 @@ class Survey:
         """
         if not self.runtimes:
             raise PluginError(
-                "no installed plugin can run a model: pip install glm-backend-cpu"
-                f"{self.host.unused()}"
+                f"no installed plugin can run a model: pip install glm-backend-cpu{self.host.unused()}"
             )
         if name == "auto":
             return None
