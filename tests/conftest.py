@@ -57,7 +57,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(f"{folder}.lock"):
         if not (folder / "complete").exists():
             # With the build tools of this environment: one of its own for each would take minutes.
-            command = [sys.executable, BUILD_WHEELS, folder, "--no-isolation"]
+            command = [sys.executable, str(BUILD_WHEELS), str(folder), "--no-isolation"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
             assert done.returncode == 0, done.stderr
             assert f"PIP_FIND_LINKS={folder}" in done.stdout

@@ -104,7 +104,7 @@ def test_mission_line_ends_in_a_page(wheels: Path, tmp_path: Path) -> None:
     """After the three packages of the README ``glm run web`` serves a page, without a GPU as well."""
     binaries = create_environment(tmp_path / "env")
     install_line(binaries, MISSION, wheels)
-    command = [binaries / "glm", "run", "web", "--port", "0", "--no-inbrowser"]
+    command = [str(binaries / "glm"), "run", "web", "--port", "0", "--no-inbrowser"]
     with ChildProcess(*command, environment=environment_of(binaries, wheels), folder=tmp_path) as process:
         url = process.wait_for(r"http://127\.0\.0\.1:\d+")[0]
         with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, trust_env=False) as client:

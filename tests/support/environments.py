@@ -49,12 +49,12 @@ def install_line(binaries: Path, line: str, wheels: Path) -> None:
     """Run a ``pip install`` as a page shows it."""
     words = [word.strip("'\"") for word in line.split()]
     assert words[:2] == ["pip", "install"], line
-    command = [binaries / "python", "-m", *words, "-q"]
+    command = [str(binaries / "python"), "-m", *words, "-q"]
     done = run(*command, environment=environment_of(binaries, wheels), seconds=INSTALL_SECONDS)
     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
 def run_glm(binaries: Path, wheels: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the ``glm`` that was installed there."""
-    command = [binaries / ("glm.exe" if sys.platform == "win32" else "glm"), *arguments]
+    command = [str(binaries / ("glm.exe" if sys.platform == "win32" else "glm")), *arguments]
     return run(*command, environment=environment_of(binaries, wheels), folder=binaries.parent)
