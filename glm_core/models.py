@@ -129,10 +129,10 @@ def _download(repository: str, revision: str | None, offline: bool, hub: str) ->
 
 
 def _unknown(name: str, cards: tuple[ModelCard, ...]) -> str:
-    names = [card.name for card in cards]
-    if name in OWNERS["model"]:
-        package = OWNERS["model"][name]
+    package = OWNERS["model"].get(name)
+    if package is not None:
         return f"model {name!r} is not installed: pip install {package}, or pass another with --model"
+    names = [card.name for card in cards]
     close = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return (
