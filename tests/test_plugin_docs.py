@@ -108,6 +108,7 @@ def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         script = binaries / tool
         script.write_text(f'#!/bin/sh\nexec "{binaries}/python" -m {tool} "$@"\n')
         script.chmod(0o755)
+    (binaries / "ruff").symlink_to(Path(sys.executable).parent / "ruff")  # a program, not a module
     return environment_of(binaries, wheels) | {
         "PIP_NO_BUILD_ISOLATION": "off",  # pip reads this setting the wrong way round
         "OMP_NUM_THREADS": "1",  # a second thread on a busy machine is waited for
