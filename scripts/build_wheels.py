@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     if status:
         return status
     print(f"{len(projects)} wheels are in {folder}; to install from them:")
-    print(f"export PIP_FIND_LINKS={folder}")
+    print(f"export PIP_FIND_LINKS={folder.as_uri()}")  # pip would split a plain path at its spaces
     return 0
 
 

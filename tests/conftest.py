@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -17,6 +18,11 @@ settings.register_profile("suite", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("suite")
 
 BUILD_WHEELS = Path(__file__).parents[1] / "scripts" / "build_wheels.py"
+
+# A shell starts what runs in the background with Ctrl-C ignored, and so would every child: tests of Ctrl-C
+# would then wait for an end that never comes.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Several workers share the cores already. A second thread in each would wait for the others after every
 # operation of a tiny model. Set before any test imports torch; the tests' children inherit it.
@@ -60,7 +66,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
             command = [sys.executable, str(BUILD_WHEELS), str(folder), "--no-isolation"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
             assert done.returncode == 0, done.stderr
-            assert f"PIP_FIND_LINKS={folder}" in done.stdout
+            assert f"PIP_FIND_LINKS={folder.as_uri()}" in done.stdout
             (folder / "complete").touch()
     return folder
 

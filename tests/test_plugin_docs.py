@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import subprocess
 import sys
-import sysconfig
-import venv
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from packages import build_wheel
+from environments import create_environment, environment_of
 
 from glm_core import GlmError, errors
 
@@ -104,44 +101,16 @@ def test_examples_say_what_each_module_is(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A new virtual environment in which pip finds this checkout's packages without a network.
-
-    Third-party packages are this environment's, since installing torch again would prove nothing.
-    """
-    folder = tmp_path_factory.mktemp("tutorial")
-    venv.create(folder / "env", with_pip=True)
-    binaries = folder / "env" / "bin"
-    site = (
-        folder / "env" / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    )
-    outside = sysconfig.get_paths()["purelib"]
-    (site / "outside.pth").write_text(f"import site; site.addsitedir({outside!r})\n")
-    wheel = build_wheel(ROOT, folder / "wheels")
-    for arguments in (
-        ["install", "--no-deps", "--no-index", "--ignore-installed", wheel],
-        ["uninstall", "--yes", "setuptools"],  # venv's own, older than what torch asks for
-    ):
-        command = [binaries / "pip", "-q", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-        assert done.returncode == 0, done.stderr
-    for tool in ("pytest", "mypy"):  # an installer would have put these here as well
+def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A new virtual environment in which pip finds this checkout's wheels, and a shell with its commands."""
+    binaries = create_environment(tmp_path_factory.mktemp("tutorial") / "env")
+    for tool in ("pip", "pytest", "mypy"):  # an installer would have put these here as well
         script = binaries / tool
         script.write_text(f'#!/bin/sh\nexec "{binaries}/python" -m {tool} "$@"\n')
         script.chmod(0o755)
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("GLM_", "PYTHON", "PYTEST_XDIST", "PIP_", "VIRTUAL_ENV"))
-    }
-    return kept | {
-        "PATH": f"{binaries}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
-        "PIP_NO_INDEX": "1",
+    (binaries / "ruff").symlink_to(Path(sys.executable).parent / "ruff")  # a program, not a module
+    return environment_of(binaries, wheels) | {
         "PIP_NO_BUILD_ISOLATION": "off",  # pip reads this setting the wrong way round
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "GLM_LANG": "en",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONUTF8": "1",
         "OMP_NUM_THREADS": "1",  # a second thread on a busy machine is waited for
     }
 

@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
         for report in reports
     ]
     if not rows:
-        print("no plugins are installed; try: pip install glm-backend-cpu glm-frontend-cli glm-model-demo")
+        print("no plugins are installed; try: pip install glm-backend-cpu glm-frontend-cli")
         return 0
     print_table(("plugin", "version", "status", "hooks, or why not"), rows)
     remarks = [f"  {report.name} {remark}" for report in reports for remark in report.remarks]

@@ -9,23 +9,23 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from packages import build_wheel, install
+from packages import install
 from tiny_gguf import write_tiny_gguf
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def example_wheels(wheels: Path) -> list[Path]:
     """A wheel of each example."""
-    folder = tmp_path_factory.mktemp("wheels")
-    return [build_wheel(path.parent, folder) for path in sorted(EXAMPLES.glob("*/pyproject.toml"))]
+    names = {path.parent.name for path in EXAMPLES.glob("*/pyproject.toml")}
+    return [wheel for wheel in sorted(wheels.glob("*.whl")) if wheel.name.split("-")[0] in names]
 
 
 @pytest.fixture(scope="session")
-def installed(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(example_wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with all of them installed."""
-    return install(wheels, tmp_path_factory.mktemp("installed"))
+    return install(example_wheels, tmp_path_factory.mktemp("installed"))
 
 
 @pytest.fixture(scope="session")

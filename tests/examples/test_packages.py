@@ -82,10 +82,10 @@ def test_example_uses_public_names_only(project: Path) -> None:
     assert taken >= 3
 
 
-def test_wheels_are_complete(wheels: list[Path]) -> None:
+def test_wheels_are_complete(example_wheels: list[Path]) -> None:
     """Package, type marker, entry point; and nothing of the tests."""
-    assert len(wheels) == len(EXAMPLES)
-    for wheel in wheels:
+    assert len(example_wheels) == len(EXAMPLES)
+    for wheel in example_wheels:
         package = wheel.name.split("-")[0]
         names = zipfile.ZipFile(wheel).namelist()
         assert {f"{package}/plugin.py", f"{package}/py.typed"} <= set(names)
