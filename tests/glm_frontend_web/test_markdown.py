@@ -116,7 +116,7 @@ def test_links_open_elsewhere_and_tell_nothing() -> None:
         '<p><a href="https://example.org" target="_blank" rel="noopener noreferrer nofollow">x</a></p>\n'
     )
     assert "<a " in render("<mailto:someone@example.org>")
-    assert "<a " not in render("[x](/settings) [y](ftp://example.org) [z](#top)")
+    assert "<a " not in render("[x](/settings) [y](ftp://example.org) [z](#top) [v]() [w](<>)")
 
 
 def test_pictures_are_links() -> None:

@@ -100,6 +100,8 @@ def _render_link_open(
     tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
 ) -> str:
     href = escape(str(tokens[index].attrs.get("href", "")))
+    if not href:  # markdown-it asks `validateLink` about addresses only, and an empty one is the page itself
+        return "<a>"
     return f'<a href="{href}" target="_blank" rel="noopener noreferrer nofollow">'
 
 
