@@ -154,7 +154,6 @@ def _download(repository: str, revision: str | None, offline: bool, hub: str) ->
     return folder
 
 
-<<<<<<< HEAD
 def verify_files(source: ModelSource) -> Iterator[str]:
     """Compare the files of a model and its adapters with their known hashes; yield a sentence about each.
 
@@ -172,11 +171,6 @@ def verify_files(source: ModelSource) -> Iterator[str]:
 def _explain_unknown_model(name: str, cards: tuple[ModelCard, ...]) -> str:
     package = OWNERS["model"].get(name)
     if package is not None:
-=======
-def _unknown(name: str, cards: tuple[ModelCard, ...]) -> str:
-    package = OWNERS["model"].get(name)
-    if package is not None:
->>>>>>> main
         return f"model {name!r} is not installed: pip install {package}, or pass another with --model"
     names = [card.name for card in cards]
     close = difflib.get_close_matches(name.lower(), names, n=1)

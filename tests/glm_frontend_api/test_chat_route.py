@@ -300,3 +300,18 @@ def test_reused_tokens_are_counted(tmp_path: Path) -> None:
         ]
     assert cached[0] == {"cached_tokens": 0}
     assert cached[1]["cached_tokens"] >= 128
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\x00", "\x01\x7f", "\ufffe"])
+def test_answer_with_any_character_can_be_sent_back(
+    served: Served, runtime: ScriptedRuntime, text: str
+) -> None:
+    """What a model wrote, NUL included, is history like any other text."""
+    said = served.chat(f"say {text}").json()["choices"][0]["message"]
+    assert said["content"] == text
+    messages = [{"role": "user", "content": f"say {text}"}, said, {"role": "user", "content": "say hello"}]
+    body = {"model": "default", "messages": messages}
+    assert served.http.post("/v1/chat/completions", json=body).is_success
+    assert runtime.requests[-1].messages[1].content == text
+    history = served.ask_original(f"say {text}").json()["history"]
+    assert served.ask_original("say hello", history=history).json()["response"] == "hello"

@@ -11,9 +11,10 @@ from typing import get_args
 import pytest
 from api_support import Served
 from child_process import run
-from glm_frontend_api import plugin
+from glm_frontend_api import plugin, strict_json
 from glm_frontend_api.errors import Code
 from glm_frontend_api.gate import _ROUTES
+from glm_http.refusals import RefusalCode
 
 TEXT = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
 SHELL = re.findall(r"```sh\n(curl.*?)```", TEXT, re.DOTALL)
@@ -60,8 +61,15 @@ def test_every_route_metric_and_limit_is_described(demo: Served) -> None:
     assert {flag for flag in flags if f"`{flag}`" not in readme} == set()
 
 
+def test_limits_of_json_are_as_described() -> None:
+    """The numbers in the text are those of the code."""
+    for limit in (strict_json.MAX_VALUES, strict_json.MAX_DEPTH, strict_json.MAX_KEYS):
+        assert re.search(rf"\b{limit:,}\b", TEXT), limit
+
+
 def test_every_error_code_is_described() -> None:
     """Each code that an error may have stands in the table."""
-    codes = get_args(Code)
-    assert len(codes) >= 20
+    of_pages = {"login_required", "not_served"}  # only the page, which shares the type, sends these
+    codes = {*get_args(Code), *get_args(RefusalCode)} - of_pages
+    assert len(codes) >= 25
     assert {code for code in codes if f"`{code}`" not in TEXT} == set()

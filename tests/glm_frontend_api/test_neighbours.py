@@ -62,6 +62,15 @@ def test_client_that_leaves_frees_its_slot(
     assert_serves(served)
 
 
+def test_client_that_leaves_a_waiting_stream_frees_its_slot(runtime: ScriptedRuntime) -> None:
+    """Also where the headers were sent and no token, which would tell, is near."""
+    with serving(runtime.model, header_seconds=0.01, comment_seconds=10_000.0) as served:
+        with post_raw(served, "/v1/chat/completions", chat_body("hang", stream=True)) as client:
+            assert client.recv(9) == b"HTTP/1.1 "
+        until(lambda: not runtime.open_streams)
+        assert_serves(served)
+
+
 def test_stream_that_cannot_be_closed_ends_when_it_returns(served: Served, runtime: ScriptedRuntime) -> None:
     """A plain generator that waits cannot be closed from outside; its place stays taken until it can."""
     with post_raw(served, "/v1/chat/completions", chat_body("hang hard", stream=True)):
@@ -285,3 +294,20 @@ def test_threads_end_with_their_answers(served: Served) -> None:
     for _ in range(5):
         served.chat("say hello", n=4)
     until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("glm-listener")])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_client_that_closes_its_half_gets_its_answer(
+    served: Served, runtime: ScriptedRuntime, stream: bool
+) -> None:
+    """Whole or as a stream, however long it takes: who only stops sending still reads."""
+    with post_raw(served, "/v1/chat/completions", chat_body("pause one two", stream=stream)) as client:
+        client.shutdown(socket.SHUT_WR)
+        until(lambda: runtime.open_streams)
+        runtime.gate.set()
+        answer = b""
+        while piece := client.recv(65536):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert (b"[DONE]" if stream else b"one two") in answer
+    assert_serves(served)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
+from typing import Any
 
 import httpx
 import pytest
@@ -201,3 +202,61 @@ def test_app_for_another_server_says_who_may_call(runtime: ScriptedRuntime) -> N
     locked = asgi_app(runtime.model, api_key="right", allowed_hosts=[])
     assert status(locked, "127.0.0.1") == 401
     assert status(locked, "any.example", authorization="Bearer right") == 200
+
+
+BIG = 200_000
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [*ROUTES, ("GET", "/health"), ("HEAD", "/v1/models"), ("PUT", "/")]
+)
+@pytest.mark.parametrize("key", ["right", "wrong"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_no_route_takes_a_body_beyond_the_limit(
+    runtime: ScriptedRuntime, method: str, path: str, key: str, chunked: bool
+) -> None:
+    """Whatever the route, method or key: a large body is refused, or ignored by a route that takes none."""
+    with serving(runtime.model, api_key="right", max_body_bytes=1000) as served:
+        content: Any = itertools.repeat(b" " * 1000, BIG // 1000) if chunked else b" " * BIG
+        headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        answer = httpx.request(
+            method, served.url + path, content=content, headers=headers, timeout=PATIENCE_SECONDS
+        )
+        if key == "wrong" and (method, path) != ("GET", "/health"):
+            assert answer.status_code == 401  # before anything is said of the body
+        elif not chunked:
+            assert answer.status_code == 413
+        else:  # nobody looks at the body where a route takes none, or there is no such route
+            assert answer.status_code in (200, 404, 405, 413)
+        assert runtime.requests == [] or path == "/ready"
+
+
+def test_page_of_another_site_cannot_have_the_model_asked(served: Served, runtime: ScriptedRuntime) -> None:
+    """A browser's own word on where a request comes from counts also where it sends no Origin."""
+    headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
+    for method, path in (("GET", "/ready"), ("POST", "/")):
+        answer = served.http.request(method, path, headers=headers, json={"prompt": "say hello"})
+        assert answer.status_code == 403
+    assert runtime.requests == []
+    assert served.http.get("/health", headers={**headers, "sec-fetch-mode": "navigate"}).is_success
+
+
+def test_upgrade_to_a_websocket_advises_nothing(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """The log does not tell whoever runs the server to install what would not help."""
+    headers = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    served.http.get("/v1/x", headers={**headers, "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA=="})
+    assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []
+
+
+def test_two_lengths_of_one_body_are_refused(served: Served, runtime: ScriptedRuntime) -> None:
+    """The shape of the error is the route's own; the connection ends."""
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE_SECONDS) as client:
+        client.sendall(head)
+        answer = b""
+        while piece := client.recv(65536):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"ambiguous_length" in answer
+    assert runtime.requests == []

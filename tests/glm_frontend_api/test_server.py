@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 import signal
 import socket
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -134,7 +137,7 @@ def url_of(process: ChildProcess) -> str:
     return process.wait_for(r"serving demo on (http://\S+)")[1]
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_glm_run_api_serves_and_stops_cleanly(signal_number: int) -> None:
     """The command serves the demo model; a signal lets a running stream finish and exits with 0."""
     with start_glm("run", "api", "--port", "0") as process:
@@ -172,6 +175,54 @@ def test_glm_run_api_changes_adapters_for_who_has_the_key(tmp_path: Path) -> Non
         done = process.finish()
     assert done.returncode == 0
     assert "glm: 'default' and POST / are demo:ads, the only adapter; without it: demo" in done.stderr
+
+
+def test_glm_run_api_serves_beside_idle_clients_with_few_files() -> None:
+    """With 256 open files and 500 idle clients, good requests are answered and the log has one line."""
+    limited = f"ulimit -n 256 && exec {shlex.quote(sys.executable)} -m glm_core run api --port 0"
+    with ChildProcess("bash", "-c", limited) as process, contextlib.ExitStack() as stack:
+        url = url_of(process)
+        port = int(url.rsplit(":", 1)[1])
+        for _ in range(500):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+
+        def answer() -> int:
+            """Return the status of a good request, or 0 where the connection was turned away."""
+            try:
+                return httpx.post(
+                    f"{url}/v1/chat/completions", json=chat_body("hello", max_tokens=2), timeout=PATIENCE
+                ).status_code
+            except httpx.TransportError:
+                return 0
+
+        until(lambda: answer() == 200)  # for a second after they came, idle clients do not count as idle
+        assert [answer() for _ in range(10)] == [200] * 10
+        process.send_signal(signal.SIGTERM)
+        done = process.finish()
+    assert done.returncode == 0
+    assert done.stderr.count("ulimit -n") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_glm_run_api_serves_with_a_log_on_a_full_disk() -> None:
+    """Nothing that is printed or logged can be written: it starts, answers, fails requests, and stops."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = (sys.executable, "-m", "glm_core", "run", "api", "--port", str(port))
+
+    def is_up() -> bool:
+        assert process.returncode is None
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{url}/ready", timeout=PATIENCE).is_success
+        return False
+
+    with open("/dev/full", "w") as full, ChildProcess(*command, stderr=full.fileno()) as process:
+        until(is_up)
+        assert httpx.post(url, json={"prompt": "hello", "max_length": 2000}, timeout=PATIENCE).is_success
+        process.send_signal(signal.SIGTERM)
+        process.finish()
 
 
 def test_glm_run_api_keeps_its_key_to_itself() -> None:

@@ -171,3 +171,50 @@ def test_every_response_has_an_id(served: Served) -> None:
     """Answers and refusals carry an id of their own."""
     ids = [served.http.get(path).headers["x-request-id"] for path in ("/health", "/nothing", "/v1/models")]
     assert len(set(ids)) == 3
+
+
+def test_metrics_forget_adapters_that_went(runtime: ScriptedRuntime) -> None:
+    """Adapters that come, answer and go leave no series behind, whoever removed them."""
+    with serving(runtime.model) as served:
+        for number in range(20):
+            runtime.adapters = (f"a{number}",)
+            assert served.chat("say hello", model=f"a{number}").is_success
+        assert 'adapter="a19"' in served.http.get("/metrics").text
+        assert served.metric("glm_adapter_answers_total") == 1
+        runtime.adapters = ()
+        assert 'adapter="a' not in served.http.get("/metrics").text
+        assert served.metric("glm_completion_tokens_total") == 40
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/ready", "/metrics", "/openapi.json", "/v1/models", "/v1/adapters"]
+)
+def test_head_works_wherever_get_does(served: Served, path: str) -> None:
+    """The same status and headers without a body, for whoever only watches."""
+    answer = served.http.head(path)
+    assert answer.status_code == 200
+    assert answer.content == b""
+    assert answer.headers["content-type"] == served.http.get(path).headers["content-type"]
+    assert int(answer.headers["content-length"]) > 0
+
+
+def test_head_of_health_takes_no_key(runtime: ScriptedRuntime) -> None:
+    """As with GET, and for that route only."""
+    with serving(runtime.model, api_key="k") as served:
+        assert httpx.head(f"{served.url}/health", timeout=PATIENCE).status_code == 200
+        assert httpx.head(f"{served.url}/v1/models", timeout=PATIENCE).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["/health/", "//health", "/v1//models/", "/v1/models/scripted/", "//v1/models//scripted"]
+)
+def test_slashes_too_many_reach_the_route(served: Served, path: str) -> None:
+    """A base URL that ends with a slash is no reason for a 404."""
+    assert served.http.get(served.url + path).status_code == 200
+
+
+def test_slashes_too_many_reach_routes_with_bodies(served: Served) -> None:
+    """The same for posts, and the metrics know the route."""
+    for path in ("//v1/chat/completions", "/v1/chat/completions/"):
+        assert served.http.post(served.url + path, json=chat_body("say hello")).is_success
+    assert served.metric('glm_http_requests_total{route="/v1/chat/completions",status="200"}') == 2

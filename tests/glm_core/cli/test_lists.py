@@ -127,15 +127,8 @@ def test_plugins_as_json_has_the_whole_reports(use: Callable[[PluginHost], None]
 
 def test_no_plugins_at_all_say_what_to_install(use: Callable[[PluginHost], None], lines: Lines) -> None:
     """Core alone can do nothing, and says so."""
-<<<<<<< HEAD
     use(make_host())
-    assert lines("plugins") == [
-        "no plugins are installed; try: pip install glm-backend-cpu glm-frontend-cli glm-model-demo"
-    ]
-=======
-    use(host_of())
     assert lines("plugins") == ["no plugins are installed; try: pip install glm-backend-cpu glm-frontend-cli"]
->>>>>>> main
     assert lines("plugins", "--json") == ["[]"]
 
 

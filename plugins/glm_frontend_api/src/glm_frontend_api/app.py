@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 
 from fastapi import FastAPI, Request
+from glm_http.refusals import RefusalError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -90,6 +91,7 @@ def build_app(service: Service) -> ASGIApp:
     app.add_exception_handler(HTTPException, _answer_error)
     app.add_exception_handler(GlmError, _answer_error)
     app.add_exception_handler(ClientGoneError, _answer_client_gone)
+    app.add_exception_handler(Exception, _answer_failure)
     gate = ApiGate(app, service)
     if not config.cors_origins:
         return gate
@@ -108,6 +110,15 @@ async def _answer_error(request: Request, problem: Exception) -> Response:
     if error.status_code >= 500:
         log_problem(problem)
     service.metrics.errors.labels(error.code or "invalid_request").inc()
+    return build_response(error, original=request.scope["path"] == "/")
+
+
+async def _answer_failure(request: Request, problem: Exception) -> Response:
+    """Answer what nobody expected. Starlette raises it again after that, and the gate logs or replaces it."""
+    service: Service = request.app.state.service
+    error = translate_error(problem)
+    if not isinstance(problem, RefusalError):  # those are counted by the gate
+        service.metrics.errors.labels(error.code).inc()
     return build_response(error, original=request.scope["path"] == "/")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -50,11 +51,12 @@ class EventStream(Response):
         self._service = service
         self._generation = generation
         self._events = events
+        self._is_open = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the end, or until the client leaves or does not read."""
         try:
-            await run_unless_gone(receive, self._send_all(send))
+            await run_unless_gone(receive, self._send_all(send), functools.partial(self._send_comment, send))
         except (ClientGoneError, StreamStalledError):
             self._service.metrics.disconnects.inc()
         finally:
@@ -63,6 +65,7 @@ class EventStream(Response):
 
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._is_open = True
         try:
             async for data in self._events:
                 await self._send(send, data)
@@ -70,7 +73,13 @@ class EventStream(Response):
             raise
         except Exception as problem:  # the status has been sent, so that the client is told in the stream
             await self._send(send, encode_event(self._build_error_body(problem)))
+        self._is_open = False
         await self._send(send, b"", more=False)
+
+    async def _send_comment(self, send: Send) -> None:
+        """Send what every client skips; a stream that waits would otherwise not find out who has gone."""
+        if self._is_open:
+            await self._send(send, COMMENT)
 
     async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
         """Give data to the socket; it waits while what was given before is still unread."""
@@ -88,18 +97,21 @@ class EventStream(Response):
         return error.build_body()
 
 
-async def run_unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def run_unless_gone(
+    receive: Receive, work: Coroutine[Any, Any, T], probe: Callable[[], Awaitable[None]] | None = None
+) -> T:
     """Return what ``work`` returns; cancel it as soon as the client leaves.
 
     Args:
         receive: of a request whose body has been read.
         work: what the client waits for.
+        probe: called when the client sends nothing more and may have gone; sends it something.
 
     Raises:
         ClientGoneError: the client left first.
     """
     working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_wait_until_gone(receive))
+    watching = asyncio.ensure_future(_wait_until_gone(receive, probe))
     try:
         await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -117,6 +129,8 @@ async def run_for_client(request: Request, work: Coroutine[Any, Any, T]) -> T:
     return await run_unless_gone(request.receive, work)
 
 
-async def _wait_until_gone(receive: Receive) -> None:
+async def _wait_until_gone(receive: Receive, probe: Callable[[], Awaitable[None]] | None) -> None:
+    # The body has been read, so that another message can only say that the client closed its half.
     while (await receive())["type"] != "http.disconnect":
-        pass
+        if probe is not None:
+            await probe()

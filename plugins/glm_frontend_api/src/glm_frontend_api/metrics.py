@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 from prometheus_client import (
@@ -34,6 +35,9 @@ class Metrics:
     """
 
     def __init__(self, model: ChatModel, answers: Capacity) -> None:
+        self._model = model
+        self._counted_adapters: set[str] = set()
+        self._adapters_lock = threading.Lock()
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         registry.register(_LoadCollector(model))
@@ -86,8 +90,12 @@ class Metrics:
         )
 
     def count_answer(self, usage: Usage, adapter: str | None) -> None:
-        """Count a finished answer."""
-        self.adapter_answers.labels(adapter or "").inc()
+        """Count a finished answer; under its adapter only while that is loaded."""
+        if adapter is None or adapter in self._model.info.adapters:
+            with self._adapters_lock:
+                self._counted_adapters.add(adapter or "")
+                self.adapter_answers.labels(adapter or "").inc()
+        self.forget_removed_adapters()
         self.prompt_tokens.inc(usage.prompt_tokens)
         self.completion_tokens.inc(usage.completion_tokens)
         self.queue_seconds.observe(usage.queue_seconds)
@@ -95,8 +103,17 @@ class Metrics:
         if usage.tokens_per_second:
             self.tokens_per_second.observe(usage.tokens_per_second)
 
+    def forget_removed_adapters(self) -> None:
+        """Drop the series of adapters that went; a server whose adapters come and go would grow for ever."""
+        # Asked here, and not told by the route that removes them, since a page or a program may do that too.
+        with self._adapters_lock:  # rendering has a thread of its own
+            for name in self._counted_adapters - {"", *self._model.info.adapters}:
+                self._counted_adapters.discard(name)
+                self.adapter_answers.remove(name)
+
     def render(self) -> bytes:
         """Return everything in Prometheus' text format; asks the model how busy it is."""
+        self.forget_removed_adapters()
         return generate_latest(self.registry)
 
 

@@ -130,8 +130,14 @@ class HttpProtocol(H11Protocol):
         """Say nothing: uvicorn would advise to install things for what is not offered here."""
 
     def _send_ahead(self, cycle: RequestResponseCycle) -> None:
-        """Send the first bytes of the response, which the system of a client that has gone refuses."""
-        if not cycle.response_started and not self.transport.is_closing():
+        """Send the first bytes of the response, which the system of a client that has gone refuses.
+
+        Where the response has begun, only the application knows what may come next. It gets one more message
+        of an empty body, which tells a stream to send something.
+        """
+        if cycle.response_started:
+            cycle.message_event.set()
+        elif not self.transport.is_closing():
             self.transport.write(_PREFIX)
             cycle.transport = cast(asyncio.Transport, _BegunTransport(self.transport, _PREFIX))
         self._look_for_client()
