@@ -69,7 +69,7 @@ class Tally:
     health: list[float] = field(default_factory=list)
     tokens: int = 0
 
-    def problem(self, kind: str, detail: str) -> None:
+    def note_problem(self, kind: str, detail: str) -> None:
         """Note a fault of the server."""
         self.counts[kind] += 1
         self.problems.append(f"{kind}: {detail}")
@@ -85,8 +85,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("server", nargs="*", help="more options of glm run api, after --")
     arguments = parser.parse_args()
-    with started_server(arguments.server) as url:
-        report = asyncio.run(soak(url, arguments.requests, arguments.clients, arguments.seed))
+    with start_server(arguments.server) as url:
+        report = asyncio.run(run_soak(url, arguments.requests, arguments.clients, arguments.seed))
     for name, value in report.items():
         print(f"{name:32} {value}")
     print(json.dumps(report))
@@ -96,7 +96,7 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def started_server(options: list[str]) -> Iterator[str]:
+def start_server(options: list[str]) -> Iterator[str]:
     """``glm run api`` on a free port; its URL."""
     process = subprocess.Popen(
         [sys.executable, "-m", "glm_core", "run", "api", "--port", "0", *options],
@@ -119,38 +119,38 @@ def started_server(options: list[str]) -> Iterator[str]:
         process.kill()
 
 
-async def soak(url: str, requests: int, clients: int, seed: int) -> dict[str, Any]:
+async def run_soak(url: str, requests: int, clients: int, seed: int) -> dict[str, Any]:
     """Take the reference answers, then the load, then look at what is left."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=clients)
     async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, limits=limits, trust_env=False) as client:
         cases = [(question, sampling) for question in QUESTIONS for sampling in SAMPLINGS]
-        expected = [await whole_answer(client, *case) for case in cases]
-        before = await metrics(client)
+        expected = [await read_answer(client, *case) for case in cases]
+        before = await read_metrics(client)
         tally = Tally()
         chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
         plan = [
-            (plan_of(number), chance.randrange(len(cases)), chance.random()) for number in range(requests)
+            (make_plan(number), chance.randrange(len(cases)), chance.random()) for number in range(requests)
         ]
         places = asyncio.Semaphore(clients)
         stop = asyncio.Event()
         watching = asyncio.create_task(watch_health(url, tally, stop))
         began = time.perf_counter()
 
-        async def one(kind: str, case: int, fraction: float) -> None:
+        async def run_case(kind: str, case: int, fraction: float) -> None:
             async with places:
-                await run_one(client, tally, kind, cases[case], expected[case], fraction)
+                await run_request(client, tally, kind, cases[case], expected[case], fraction)
 
-        await asyncio.gather(*(one(*step) for step in plan))
+        await asyncio.gather(*(run_case(*step) for step in plan))
         seconds = time.perf_counter() - began
         stop.set()
         await watching
-        after = await settled_metrics(client)
+        after = await wait_for_settled_metrics(client)
     for line in tally.problems[:20]:
         print(line, file=sys.stderr)
-    return report_of(tally, before, after, seconds)
+    return make_report(tally, before, after, seconds)
 
 
-def plan_of(number: int) -> str:
+def make_plan(number: int) -> str:
     """What the client of a request does: of twelve, four leave, two are slow, one is refused."""
     return (
         "read",
@@ -168,21 +168,21 @@ def plan_of(number: int) -> str:
     )[number % 12]
 
 
-def body_of(question: str, sampling: dict[str, Any], **more: Any) -> dict[str, Any]:
+def make_body(question: str, sampling: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A chat request."""
     messages = [{"role": "user", "content": question}]
     return {"model": "default", "messages": messages, "max_tokens": MAX_TOKENS, **sampling, **more}
 
 
-async def whole_answer(client: httpx.AsyncClient, question: str, sampling: dict[str, Any]) -> str:
+async def read_answer(client: httpx.AsyncClient, question: str, sampling: dict[str, Any]) -> str:
     """The answer that the server gives with nothing else to do."""
-    answer = await client.post("/v1/chat/completions", json=body_of(question, sampling))
+    answer = await client.post("/v1/chat/completions", json=make_body(question, sampling))
     answer.raise_for_status()
     text: str = answer.json()["choices"][0]["message"]["content"]
     return text
 
 
-async def run_one(
+async def run_request(
     client: httpx.AsyncClient,
     tally: Tally,
     kind: str,
@@ -197,7 +197,7 @@ async def run_one(
             return
         text, finished = "", False
         enough = int(len(expected) * fraction) if kind == "leave" else None
-        async for piece in pieces(client, tally, body_of(*case, stream=True)):
+        async for piece in read_pieces(client, tally, make_body(*case, stream=True)):
             if piece is None:
                 finished = True
                 break
@@ -208,16 +208,16 @@ async def run_one(
             if kind == "slow":
                 await asyncio.sleep(0.05)
         if (finished and text != expected) or not expected.startswith(text):
-            tally.problem("different", f"{case}: got {text!r}, alone it was {expected!r}")
+            tally.note_problem("different", f"{case}: got {text!r}, alone it was {expected!r}")
         elif enough is None and not finished:
-            tally.problem("lost", f"{case}: the stream ended after {len(text)} characters")
+            tally.note_problem("lost", f"{case}: the stream ended after {len(text)} characters")
         else:
             tally.counts[kind] += 1
     except (httpx.HTTPError, ValueError, KeyError) as error:
-        tally.problem("lost", f"{case}: {type(error).__name__}: {error}")
+        tally.note_problem("lost", f"{case}: {type(error).__name__}: {error}")
 
 
-async def pieces(client: httpx.AsyncClient, tally: Tally, body: Any) -> AsyncIterator[str | None]:
+async def read_pieces(client: httpx.AsyncClient, tally: Tally, body: Any) -> AsyncIterator[str | None]:
     """The texts of a stream, then ``None`` if it ended properly; a full queue is asked again."""
     while True:
         async with client.stream("POST", "/v1/chat/completions", json=body) as response:
@@ -240,11 +240,11 @@ async def expect_refusal(
 ) -> None:
     """Ask for something that must be refused."""
     status, fields = REFUSED[int(fraction * len(REFUSED))]
-    answer = await client.post("/v1/chat/completions", json={**body_of(*case), **fields})
+    answer = await client.post("/v1/chat/completions", json={**make_body(*case), **fields})
     if answer.status_code == status and "error" in answer.json():
         tally.counts["refused"] += 1
     else:
-        tally.problem("wrong_status", f"expected {status}, got {answer.status_code}")
+        tally.note_problem("wrong_status", f"expected {status}, got {answer.status_code}")
 
 
 async def watch_health(url: str, tally: Tally, stop: asyncio.Event) -> None:
@@ -255,34 +255,34 @@ async def watch_health(url: str, tally: Tally, stop: asyncio.Event) -> None:
             answer = await client.get("/health")
             tally.health.append(time.perf_counter() - began)
             if answer.status_code != 200:
-                tally.problem("wrong_status", f"/health {answer.status_code}")
+                tally.note_problem("wrong_status", f"/health {answer.status_code}")
             await asyncio.sleep(HEALTH_PERIOD)
 
 
-async def metrics(client: httpx.AsyncClient) -> dict[str, float]:
+async def read_metrics(client: httpx.AsyncClient) -> dict[str, float]:
     """Every unlabelled sample of /metrics."""
     text = (await client.get("/metrics")).text
     samples = (line.split(" ") for line in text.splitlines() if not line.startswith("#") and "{" not in line)
     return {name: float(value) for name, value in samples}
 
 
-async def settled_metrics(client: httpx.AsyncClient) -> dict[str, float]:
+async def wait_for_settled_metrics(client: httpx.AsyncClient) -> dict[str, float]:
     """The metrics once nothing runs any more, or after ten seconds."""
     for _ in range(100):
-        after = await metrics(client)
-        if not leaked(after):
+        after = await read_metrics(client)
+        if not count_leaks(after):
             break
         await asyncio.sleep(0.1)
     return after
 
 
-def leaked(samples: dict[str, float]) -> int:
+def count_leaks(samples: dict[str, float]) -> int:
     """What is still in use: answers, slots, places in the queue."""
     names = ("glm_answers", "glm_slots_active", "glm_queue_waiting")
     return int(sum(samples.get(name, 0.0) for name in names))
 
 
-def report_of(
+def make_report(
     tally: Tally, before: dict[str, float], after: dict[str, float], seconds: float
 ) -> dict[str, Any]:
     """Everything worth telling."""
@@ -294,7 +294,7 @@ def report_of(
         **{kind: tally.counts[kind] for kind in ("lost", "different", "wrong_status")},
         "asked_again_after_429": tally.counts["asked again after 429"],
         "disconnects_seen_by_server": int(after["glm_disconnects_total"] - before["glm_disconnects_total"]),
-        "leaked_slots": leaked(after),
+        "leaked_slots": count_leaks(after),
         "kv_tokens_after": int(after.get("glm_kv_tokens", 0.0)),
         "rss_before_mb": round(before[rss] / 2**20, 1),
         "rss_after_mb": round(after[rss] / 2**20, 1),

@@ -112,7 +112,7 @@ class _CountedBody:
             return message
         self._count += len(message.get("body", b""))
         if self._count > self._limit:
-            self.refusal = _too_large_error(self._limit)
+            self.refusal = _make_too_large_error(self._limit)
             raise self.refusal
         self._is_whole = not message.get("more_body", False)
         return message
@@ -165,10 +165,10 @@ def _check_declared_length(headers: Headers, limit: int) -> None:
     length = headers.get("content-length", "0")
     # A number of more digits than this is too large for any body, and would take long to read.
     if not length.isdecimal() or len(length) > 18 or int(length) > limit:
-        raise _too_large_error(limit)
+        raise _make_too_large_error(limit)
 
 
-def _too_large_error(limit: int) -> RefusalError:
+def _make_too_large_error(limit: int) -> RefusalError:
     return RefusalError(
         413, "body_too_large", f"the body is larger than {limit} bytes, the limit of this server"
     )

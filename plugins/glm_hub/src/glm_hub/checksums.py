@@ -101,7 +101,7 @@ def keep_hub_checksums(snapshot: Path, origin: str, files: Mapping[str, KnownFil
     client gave to its files say their hashes.
     """
     with contextlib.suppress(OSError):
-        path = _beside_snapshot(snapshot)
+        path = _find_beside_snapshot(snapshot)
         path.parent.mkdir(exist_ok=True)
         _write(path, Checksums(origin, files))
 
@@ -112,7 +112,7 @@ def find_checksums(directory: Path) -> Checksums | None:
     Raises:
         CheckpointError: there is one and it is damaged.
     """
-    for path in (directory / CHECKSUMS, _beside_snapshot(directory)):
+    for path in (directory / CHECKSUMS, _find_beside_snapshot(directory)):
         if path.is_file():
             return _read(path)
     # Also links that lead nowhere: the file is missing, and the link says that it should be there.
@@ -133,7 +133,7 @@ def check_sizes(directory: Path) -> None:
     Raises:
         CheckpointError: naming the file and both sizes, or the list is damaged.
     """
-    path = next(filter(Path.is_file, (directory / CHECKSUMS, _beside_snapshot(directory))), None)
+    path = next(filter(Path.is_file, (directory / CHECKSUMS, _find_beside_snapshot(directory))), None)
     checksums = None if path is None else _read(path)
     for name, known in {} if checksums is None else checksums.files.items():
         weights = directory / name
@@ -156,7 +156,7 @@ def is_digest(algorithm: str, text: object) -> bool:
     return isinstance(text, str) and _PATTERNS[algorithm].fullmatch(text) is not None
 
 
-def _beside_snapshot(directory: Path) -> Path:
+def _find_beside_snapshot(directory: Path) -> Path:
     """Return where the list of a snapshot is: not among its files, which are the hub client's own."""
     if directory.parent.name != "snapshots":
         return directory / CHECKSUMS

@@ -144,24 +144,28 @@ def _check_file(directory: Path, name: str, known: KnownFile) -> FileCheck:
     try:
         size = path.stat().st_size
         if known.size is not None and size != known.size:
-            return FileCheck(name, "damaged", _blame(path, f"{size:,} bytes instead of {known.size:,}"))
+            return FileCheck(
+                name, "damaged", _format_damage(path, f"{size:,} bytes instead of {known.size:,}")
+            )
         reason = find_structural_damage(path)
         if reason:
-            return FileCheck(name, "damaged", _blame(path, reason))
+            return FileCheck(name, "damaged", _format_damage(path, reason))
         if not known.algorithm:
             verdict: Verdict = "size" if known.size is not None or is_weights(name) else "unknown"
             return FileCheck(name, verdict, _MEANINGS[verdict])
         found = hash_file(path, known.algorithm)
     except OSError as error:  # a disk that fails says so while it is read
-        return FileCheck(name, "damaged", _blame(path, f"it cannot be read: {error.strerror or error}"))
+        return FileCheck(
+            name, "damaged", _format_damage(path, f"it cannot be read: {error.strerror or error}")
+        )
     if found != known.digest:
         return FileCheck(
-            name, "damaged", _blame(path, f"its {known.algorithm} is {found}, not {known.digest}")
+            name, "damaged", _format_damage(path, f"its {known.algorithm} is {found}, not {known.digest}")
         )
     return FileCheck(name, "ok", _MEANINGS["ok"])
 
 
-def _blame(path: Path, reason: str) -> str:
+def _format_damage(path: Path, reason: str) -> str:
     """Return the sentence for a file that is not what it was."""
     if is_weights(path.name):
         # A link leads into a hub's cache, which fetches again only what is not there.
