@@ -96,4 +96,5 @@ def name_decorator(decorator: ast.expr) -> str:
 def begins_with_verb(name: str, verbs: set[str]) -> bool:
     """Return whether the first word is a verb; a claim has it in the third person, as in ``fits_memory``."""
     first = name.strip("_").split("_")[0]
-    return first in verbs | CLAIMS | CONVERSIONS or (first.endswith("s") and first.removesuffix("s") in verbs)
+    third_person = {first.removesuffix("s"), first.removesuffix("es")}  # fits, matches
+    return first in CLAIMS | CONVERSIONS | verbs or bool(third_person & verbs)
