@@ -39,7 +39,11 @@ def check_hooks(module: object, trial: pluggy.PluginManager) -> tuple[str, ...]:
         if caller.has_spec():
             names.append(caller.name)
         elif not all(implementation.optionalhook for implementation in implementations):
-            raise PluginError(_explain_unknown_hook(caller.name))  # misspelt, it would just never be called
+            known = sorted(name for name, value in vars(hookspecs).items() if hasattr(value, "glm_spec"))
+            close = difflib.get_close_matches(caller.name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"hooks are: {', '.join(known)}"
+            # Misspelt, it would just never be called.
+            raise PluginError(f"implements {caller.name!r}, which is no hook; {hint}")
         for implementation in implementations:
             _check_shape(caller.name, implementation.function)
     missing = [name for name in RUNTIME_HOOKS if name not in names]
@@ -55,13 +59,6 @@ def check_description(record: object, hooks: Collection[str]) -> None:
     for field, hook in (("devices", "place"), ("schemes", "quantize"), ("predict_options", "predict")):
         if getattr(record, field, ()) and hook not in hooks:
             raise PluginError(f"describes {field} but does not answer {hook}")
-
-
-def _explain_unknown_hook(name: str) -> str:
-    known = sorted(name for name, value in vars(hookspecs).items() if hasattr(value, "glm_spec"))
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"hooks are: {', '.join(known)}"
-    return f"implements {name!r}, which is no hook; {hint}"
 
 
 def _check_shape(hook: str, function: Callable[..., object]) -> None:

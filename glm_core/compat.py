@@ -38,15 +38,9 @@ def launch_web_demo(
     share: bool = False,
     inbrowser: bool = True,
 ) -> None:
-    """Open the web chat on a model in memory, or on one that is loaded first; returns when it is closed.
+    """Open the web chat on ``model`` and its ``tokenizer``, or on what is loaded; returns when it is closed.
 
-    Args:
-        model_name_or_path: what to load if no ``model`` is given.
-        trust_remote_code: no effect.
-        model: a transformers model of ours, such as ``AutoModel.from_pretrained`` returns.
-        tokenizer: the tokenizer that belongs to ``model``.
-        share: make a public link.
-        inbrowser: open a browser window.
+    ``share`` makes a public link, ``inbrowser`` opens a browser window, ``trust_remote_code`` has no effect.
 
     Raises:
         PluginError: the frontend is not installed.

@@ -28,8 +28,7 @@ MAX_SLOTS = 1024  # as many sequences as no machine answers at once; more is a t
 MAX_CONTEXT_LENGTH = 2**24  # sixteen times what the longest published model takes
 MAX_KV_MEMORY = 2.0**20  # gigabytes, that is a petabyte: beyond it somebody wrote bytes
 MAX_TEXT = 4096  # characters, as in the longest path of an operating system
-MAX_FILE_BYTES = 2**20
-"""A settings file has fourteen lines; what is longer is another file, such as a device that never ends."""
+MAX_FILE_BYTES = 2**20  # a settings file has a few lines; a device that never ends must not fill the memory
 YES = ("1", "true", "yes", "on")
 NO = ("0", "false", "no", "off")
 MIN_KV_MEMORY = 1e-6  # gigabytes; less would leave no whole kilobyte for a conversation

@@ -19,8 +19,7 @@ from .survey import Survey, take_survey
 What = Literal["device", "frontend", "model", "trainer"]
 Claims = Iterable[tuple[str, str]]
 """Pairs of a name and the plugin that claims it, whoever keeps the name first."""
-Cards = Mapping[str, Sequence[ModelCard]]
-"""The models that each plugin describes."""
+Cards = Mapping[str, Sequence[ModelCard]]  # the models that each plugin describes
 
 OWNERS: Mapping[What, Mapping[str, str]] = {
     "device": {"cpu": "glm-backend-cpu", "cuda": "glm-backend-cuda", "mps": "glm-backend-mps"},

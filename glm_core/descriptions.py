@@ -200,8 +200,7 @@ class Option:
         )
 
 
-OpenModel = Callable[[], Any]
-"""Opens the chosen model when called; returns a `glm_core.ChatModel`."""
+OpenModel = Callable[[], Any]  # opens the chosen model when called; returns a `glm_core.ChatModel`
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from .errors import GlmError, PluginError
 
 LONGEST_TEXT = 300  # a plugin's text shares a line with ours; the rest is in GLM_DEBUG's traceback
 
-_commands = 0
-"""How many commands run in this process; more than one in tests."""
+_commands = 0  # how many commands run in this process; more than one in tests
 
 _one_at_a_time = threading.RLock()
 """Standard output is the whole process's: two threads that divert it must not restore each other's."""

@@ -51,7 +51,7 @@ def is_cancelled() -> bool:
     looks here between its steps, and raises whatever it likes: nobody listens.
     """
     listener: StreamListener | None = getattr(_opening, "listener", None)
-    return listener is not None and listener.is_cancelled
+    return listener is not None and listener._cancelled.is_set()
 
 
 class StreamListener:
@@ -83,11 +83,6 @@ class StreamListener:
         self._stream: DeltaStream | None = None
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="glm-listener", daemon=True)
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether `cancel` was called."""
-        return self._cancelled.is_set()
 
     @property
     def is_running(self) -> bool:

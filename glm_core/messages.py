@@ -220,11 +220,7 @@ def check_conversation(messages: Sequence[Message]) -> None:
 
 
 def check_tools(tools: tuple[Tool, ...], choice: str) -> None:
-    """Refuse tools of equal names, too many of them, and a choice that they do not allow.
-
-    Raises:
-        RequestError: see above.
-    """
+    """Raise `RequestError` for tools of equal names, too many of them, or a choice that they do not allow."""
     check_tuple_of("tools", tools, Tool)
     names = [tool.name for tool in tools]
     if len(names) > MAX_TOOLS:

@@ -170,10 +170,11 @@ def verify_files(source: ModelSource) -> Iterator[str]:
 
 def _explain_unknown_model(name: str, cards: tuple[ModelCard, ...]) -> str:
     names = [card.name for card in cards]
+    if name in OWNERS["model"]:
+        package = OWNERS["model"][name]
+        return f"model {name!r} is not installed: pip install {package}, or pass another with --model"
     close = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    if name in OWNERS["model"]:
-        hint = f" Install it with: pip install {OWNERS['model'][name]}."
     return (
         f"model {format_value(name)} is no directory, no known name and no hub id.{hint} "
         f"Known names: {', '.join(names) or 'none'}. Pass a directory, one of these, or an id such as "

@@ -160,8 +160,8 @@ def _make_no_device_error(survey: Survey, identification: Identification) -> Dev
 
 def _make_no_backend_error(survey: Survey) -> DeviceError:
     return DeviceError(
-        "no hardware backend is installed: pip install glm-backend-cpu, or glm-backend-cuda or "
-        f"glm-backend-mps{survey.host.describe_unused()}"
+        "no hardware backend is installed: pip install glm-backend-cpu (or glm-backend-cuda for NVIDIA, "
+        f"glm-backend-mps for Apple GPUs){survey.host.describe_unused()}"
     )
 
 

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
@@ -29,8 +29,7 @@ from .tracing import keep_tracing, trace_call
 
 __all__ = ["API_VERSION", "Candidate", "PluginHost", "PluginReport", "get_default_host", "list_candidates"]
 
-API_VERSION = 2
-"""Version of the hooks and records; a plugin module states it as ``GLM_API_VERSION``."""
+API_VERSION = 2  # version of the hooks and records; a plugin module states it as ``GLM_API_VERSION``
 
 Status = Literal["ok", "disabled", "broken", "incompatible"]
 T = TypeVar("T")
@@ -130,39 +129,34 @@ class PluginHost:
         Returns:
             The answers by plugin name, sorted.
         """
-
-        def convert(answer: object) -> T | None:
-            return answer if isinstance(answer, record) else None
-
-        return self._describe(hook, convert, f"one {record.__name__}")
+        return {name: member for name, (member,) in self._describe(hook, record, many=False).items()}
 
     def describe_many(self, hook: str, record: type[T]) -> dict[str, tuple[T, ...]]:
         """Like `describe`, for a hook that is answered with a tuple of records."""
+        return self._describe(hook, record, many=True)
 
-        def convert(answer: object) -> tuple[T, ...] | None:
-            if not isinstance(answer, (tuple, list)):
-                return None
-            members = tuple(member for member in answer if isinstance(member, record))
-            return members if len(members) == len(answer) else None
-
-        return self._describe(hook, convert, f"a tuple of {record.__name__}")
-
-    def _describe(self, hook: str, convert: Callable[[object], T | None], expected: str) -> dict[str, T]:
-        answers: dict[str, T] = {}
+    def _describe(self, hook: str, record: type[T], *, many: bool) -> dict[str, tuple[T, ...]]:
+        answers: dict[str, tuple[T, ...]] = {}
         for name in self.list_answering(hook):
             try:
                 with _contain(name, hook) as seconds:
                     answer = self.call(name, hook)
-                    converted = convert(answer)
-                    if converted is None:
+                    members = answer if many else (answer,)
+                    is_list = isinstance(members, (tuple, list))
+                    if not is_list or not all(isinstance(member, record) for member in members):
+                        expected = f"a tuple of {record.__name__}" if many else f"one {record.__name__}"
                         raise PluginError(f"returned {format_value(answer)}; {expected} is expected")
-                    check_description(converted, self._used[name].hooks)
+                    for member in members:
+                        check_description(member, self._used[name].hooks)
             except GlmError as error:
                 _log.debug("plugin %s: %s", name, hook, exc_info=error)
-                self._mark_broken(name, _shorten_reason(hook, error))
+                if self._manager.has_plugin(name):  # another thread may have been first
+                    self._manager.unregister(name=name)
+                self._change(name, status="broken", reason=_shorten_reason(hook, error), hooks=())
             else:
-                answers[name] = converted
-                self._record_seconds(name, hook, seconds[0])
+                answers[name] = tuple(members)
+                known = self._used[name].seconds if name in self._used else {}  # broken for another thread
+                self._change(name, seconds={**known, hook: max(seconds[0], known.get(hook, 0.0))})
         return answers
 
     def _admit(
@@ -189,16 +183,6 @@ class PluginHost:
             _log.debug("plugin %s", candidate.name, exc_info=error)
             return replace(report, status="broken", reason=_shorten_reason("import", error))
         return replace(report, hooks=hooks, seconds={"import": seconds[0]})
-
-    def _mark_broken(self, name: str, reason: str) -> None:
-        if self._manager.has_plugin(name):  # another thread may have been first
-            self._manager.unregister(name=name)
-        self._change(name, status="broken", reason=reason, hooks=())
-
-    def _record_seconds(self, name: str, hook: str, seconds: float) -> None:
-        if (report := self._used.get(name)) is not None:  # another thread may have found it broken meanwhile
-            longest = max(seconds, report.seconds.get(hook, 0.0))
-            self._change(name, seconds={**report.seconds, hook: longest})
 
     def _change(self, name: str, **fields: Any) -> None:
         for index, report in enumerate(self._reports):

@@ -104,10 +104,7 @@ def open_model(
 
     ``notify`` is told in one line each what ``auto`` chose and why; the rest is as for `load`.
     """
-    if device_map is None or device_map is NOT_SET:
-        device_map = NOT_SET
-    else:
-        device_map = check_entries("device_map", device_map)
+    device_map = NOT_SET if device_map in (None, NOT_SET) else check_entries("device_map", device_map)
     if device_map and settings.device == "auto":
         settings = replace(settings, device=list_mapped_devices(device_map))
     if adapters is not None and not isinstance(adapters, Mapping):

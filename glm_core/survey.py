@@ -62,7 +62,7 @@ class Survey:
         """
         if not self.runtimes:
             raise PluginError(
-                "no installed plugin can load models; install one: pip install glm-runtime-torch"
+                "no installed plugin can run a model: pip install glm-backend-cpu"
                 f"{self.host.describe_unused()}"
             )
         if name == "auto":

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 # How long an example takes depends on who else computes on this machine; it is no reason to fail.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+BUILD_WHEELS = Path(__file__).parents[1] / "scripts" / "build_wheels.py"
 
 # Several workers share the cores already. A second thread in each would wait for the others after every
 # operation of a tiny model. Set before any test imports torch; the tests' children inherit it.
@@ -27,6 +32,7 @@ LONGEST = (
     "tests/test_plugin_docs.py",
     "tests/end_to_end/test_readme_commands.py",
     "tests/end_to_end/test_wheels.py",
+    "tests/end_to_end/test_install_lines.py",
     "tests/glm_backend_cpu/test_build.py",
     "tests/glm_ptuning/test_kill.py",
     "tests/glm_ptuning/test_processes.py",
@@ -41,6 +47,22 @@ LONGEST = (
 def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache for all tests that run mypy: it reads the core and its libraries once."""
     return tmp_path_factory.mktemp("mypy_cache")
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a wheel of every distribution, built once for all workers."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "wheels"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "complete").exists():
+            # With the build tools of this environment: one of its own for each would take minutes.
+            command = [sys.executable, BUILD_WHEELS, folder, "--no-isolation"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+            assert done.returncode == 0, done.stderr
+            assert f"PIP_FIND_LINKS={folder}" in done.stdout
+            (folder / "complete").touch()
+    return folder
 
 
 @pytest.hookimpl(tryfirst=True)  # a random order, where one is asked for, comes after this one

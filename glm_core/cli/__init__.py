@@ -13,12 +13,12 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
+from ..candidates import load_declared
 from ..config import is_switched_on
-from ..errors import GlmError
+from ..errors import ConfigError, GlmError
 from ..isolation import mark_running_command
 from ..language import get_language, print_notice
 from ..tracing import enable_tracing
-from ._packaged import PACKAGES, run_packaged
 
 # command: English and Chinese summary
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -34,6 +34,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plugins": ("list the installed plugins and what became of them", "列出已安装的插件及其状态"),
     "plugin": ("write a package for a new plugin: glm plugin new", "新建一个插件包：glm plugin new"),
     "doctor": ("check the installation and say what is wrong", "检查安装，指出问题所在"),
+}
+ENTRY_POINT_GROUP = "glm.commands"
+# Commands that other distributions bring. Their names stand here, so that ``glm --help`` is complete and one
+# that is not installed says what to install.
+PACKAGES = {
+    **dict.fromkeys(("bench", "predict", "quantize", "train"), "glm-jobs"),
+    "plugin": '"glm-core[testing]"',
+    "verify": '"glm-core[hub]"',
 }
 TRACE_OPTION = "--trace-hooks"
 EXIT_USER_ERROR = 2
@@ -103,11 +111,29 @@ def _dispatch(arguments: list[str]) -> int:
         return EXIT_USER_ERROR
     try:
         if command in PACKAGES:
-            return run_packaged(command, rest)
+            return _run_packaged(command, rest)
         status: int = importlib.import_module(f"{__name__}.{command}").run(rest)
     except SystemExit as stop:  # argparse, after printing help or an error; or a frontend
         return _read_exit_status(stop)
     return status
+
+
+def _run_packaged(command: str, arguments: list[str]) -> int:
+    """Run a command of another distribution and return its exit status.
+
+    Raises:
+        ConfigError: the distribution is not installed; names the pip line.
+        PluginError: it is installed and cannot be imported.
+    """
+    run = load_declared(ENTRY_POINT_GROUP, command, PACKAGES[command])
+    if run is not None:
+        status: int = run(arguments)
+        return status
+    missing = f"glm {command} is not installed: pip install {PACKAGES[command]}"
+    if {"-h", "--help"} & set(arguments):  # whoever asks what a command does has made no mistake
+        print(missing)
+        return 0
+    raise ConfigError(missing)
 
 
 def _read_exit_status(stop: SystemExit) -> int:

@@ -34,19 +34,13 @@ def run(arguments: list[str]) -> int:
     if parsed.json:
         print_json({"auto": chosen, "devices": [dataclasses.asdict(device) for device in devices]})
         return 0
-    print_table(
-        ("device", "memory", "free", "dtypes", "what it is"),
-        [
-            (
-                device.name,
-                _format_gigabytes(device.memory_bytes),
-                _format_gigabytes(device.free_memory_bytes),
-                ", ".join(device.dtypes),
-                _describe_device(device),
-            )
-            for device in devices
-        ],
-    )
+    rows = []
+    for device in devices:
+        what = "; ".join(part for part in (device.label, device.reason) if part)
+        what = what if device.available else f"{device.label} (not available: {device.reason})"
+        total, free = _format_gigabytes(device.memory_bytes), _format_gigabytes(device.free_memory_bytes)
+        rows.append((device.name, total, free, ", ".join(device.dtypes), what))
+    print_table(("device", "memory", "free", "dtypes", "what it is"), rows)
     print(f"\n--device auto takes: {chosen or answer}")
     return 0
 
@@ -58,12 +52,6 @@ def list_taken_devices(survey: Survey, runtime: str, wanted: str) -> tuple[Devic
     if len(routes) > 1 and not set.intersection(*kinds):
         return tuple(route.devices[0] for route in routes)
     return require_one(survey, routes).devices
-
-
-def _describe_device(device: DeviceInfo) -> str:
-    if device.available:
-        return "; ".join(part for part in (device.label, device.reason) if part)
-    return f"{device.label} (not available: {device.reason})"
 
 
 def _format_gigabytes(size: int) -> str:

@@ -65,7 +65,9 @@ def examine(host: PluginHost) -> Iterator[Finding]:
     """
     settings = load_settings()
     yield from _check_python()
-    yield _check_settings(settings)
+    path = find_config_file()
+    origin = f"from {path}" if path.is_file() else f"no file at {path}, defaults and environment only"
+    yield Finding("settings", "ok", f"{origin}; model {settings.model}, device {settings.device}")
     survey, cards = take_survey(host), host.describe_many("describe_models", ModelCard)
     yield from _check_plugins(examine_plugins(host, survey, cards))
     yield from _check_stages(host)
@@ -88,18 +90,14 @@ def _check_python() -> Iterator[Finding]:
             yield Finding(package, "note", "there, but not installed by a package manager")
 
 
-def _check_settings(settings: Settings) -> Finding:
-    path = find_config_file()
-    origin = f"from {path}" if path.is_file() else f"no file at {path}, defaults and environment only"
-    return Finding("settings", "ok", f"{origin}; model {settings.model}, device {settings.device}")
-
-
 def _check_plugins(reports: Iterable[PluginReport]) -> Iterator[Finding]:
     for report in reports:
         name = f"plugin {report.name}"
         package = f"{report.distribution} {report.version}"
         if report.status == "ok":
-            notes = [*report.remarks, *_find_slow_parts(report)]
+            slow = {what: seconds for what, seconds in report.seconds.items() if seconds > SLOW_SECONDS}
+            wait = "for which every command may wait"
+            notes = [*report.remarks, *(f"{what} takes {slow[what]:.1f} s, {wait}" for what in slow)]
             yield Finding(name, "note" if notes else "ok", "; ".join([package, *notes]))
         elif report.status == "disabled":
             yield Finding(name, "note", report.reason)
@@ -109,23 +107,14 @@ def _check_plugins(reports: Iterable[PluginReport]) -> Iterator[Finding]:
             yield Finding(name, "fault", f"{what} {advice}")
 
 
-def _find_slow_parts(report: PluginReport) -> Iterator[str]:
-    for what, seconds in report.seconds.items():
-        if seconds > SLOW_SECONDS:
-            yield f"{what} takes {seconds:.1f} s, for which every command may wait"
-
-
 def _check_stages(host: PluginHost) -> Iterator[Finding]:
-    needed = {
-        "a runtime": ("load_model", "glm-runtime-torch"),
-        "a backend": ("place", "glm-backend-cpu"),
-        "a frontend": ("describe_frontend", "glm-frontend-cli"),
-    }
-    for what, (hook, package) in needed.items():  # asked already: one that is broken answers no hook
+    hooks = {"runtime-torch": "load_model", "backend-cpu": "place", "frontend-cli": "describe_frontend"}
+    for package, hook in hooks.items():  # asked already: one that is broken answers no hook
+        what = f"a {package.partition('-')[0]}"
         if host.list_answering(hook):
             yield Finding(what, "ok", "installed")
         else:
-            yield Finding(what, "fault", f"none is installed or works: pip install {package}")
+            yield Finding(what, "fault", f"none is installed or works: pip install glm-{package}")
 
 
 def _check_device(survey: Survey, settings: Settings) -> Finding:

@@ -6,7 +6,6 @@ import dataclasses
 
 from ..models import list_known_models
 from ..plugins import get_default_host
-from ..records import ModelCard
 from .options import make_command_parser, print_json, print_table
 
 
@@ -19,14 +18,10 @@ def run(arguments: list[str]) -> int:
     if parsed.json:
         print_json([dataclasses.asdict(card) for card in cards])
         return 0
-    print_table(
-        ("name", "from", "what it is"), [(card.name, _describe_origin(card), card.summary) for card in cards]
-    )
+    rows = []
+    for card in cards:
+        origin = "installed" if card.path else card.hub_id or card.modelscope_id or "a plugin"
+        rows.append((card.name, origin, card.summary))
+    print_table(("name", "from", "what it is"), rows)
     print("\n--model also takes a directory with a checkpoint, a file, or a hub id such as THUDM/chatglm-6b.")
     return 0
-
-
-def _describe_origin(card: ModelCard) -> str:
-    if card.path is not None:
-        return "installed"
-    return card.hub_id or card.modelscope_id or "a plugin"

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import math
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from .._not_set import NOT_SET
 from ..chat_model import ChatModel
 from ..config import DTYPES, HUBS, Settings, expand, load_settings
 from ..device_map import read_device_map
 from ..errors import ConfigError, PluginError
-from ..isolation import format_value, to_one_line
+from ..isolation import format_value
 from ..language import print_notice as print_notice
 from ..plugins import PluginHost, Status
 from ..records import Option
@@ -42,32 +42,20 @@ _METAVARS = {str: "TEXT", int: "N", float: "X"}
 
 def make_number_reader(kind: type) -> Callable[[str], Any]:
     """Return what reads an option's number, an ``int`` or a ``float``; other types read themselves."""
-    if kind not in (int, float):
-        return kind
 
     def read(text: str) -> Any:
-        try:
-            number = kind(text)
-        except ValueError:
-            number = math.nan
-        # No count and no time reaches 64 bits; a library would fail on more, far from here.
-        if not abs(number) < 2**63:
-            what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"expected {what}, got {format_value(text)}")
-        return number
+        with contextlib.suppress(ValueError):
+            if abs(number := kind(text)) < 2**63:  # on more a library would fail, far from here
+                return number
+        what = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"expected {what}, got {format_value(text)}")
 
-    return read
-
-
-class _CommandParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Refuse the arguments in one line, which a value of thousands of characters must not flood."""
-        super().error(to_one_line(message))
+    return read if kind in (int, float) else kind
 
 
 def make_command_parser(command: str, description: str, **more: Any) -> argparse.ArgumentParser:
     """Return a parser for one command; options are never abbreviated, so that a new one breaks no script."""
-    return _CommandParser(prog=f"glm {command}", description=description, allow_abbrev=False, **more)
+    return argparse.ArgumentParser(prog=f"glm {command}", description=description, allow_abbrev=False, **more)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -171,13 +159,8 @@ def add_flag(group: argparse._ActionsContainer, option: Option) -> None:
     if option.type is not bool:
         if option.default is not None:
             text += f" ({option.default})".replace("%", "%%")
-        group.add_argument(
-            flag,
-            dest=option.name,
-            type=make_number_reader(option.type),
-            help=text,
-            metavar=_METAVARS[option.type],
-        )
+        read, metavar = make_number_reader(option.type), _METAVARS[option.type]
+        group.add_argument(flag, dest=option.name, type=read, help=text, metavar=metavar)
     elif option.name.startswith("no_"):  # --no-history needs no --no-no-history
         group.add_argument(flag, dest=option.name, action="store_true", help=text)
     else:

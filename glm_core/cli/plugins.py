@@ -75,22 +75,17 @@ def _explain_model(host: PluginHost, name: str, *, as_json: bool) -> int:
     survey = take_survey(host)
     found = identify(survey, source)
     rows = _make_rows(survey, found)
-    chosen: dict[str, Any] | None = None
+    chosen: dict[str, Any] = {}
     refusal = ""
     try:
         named = found if settings.runtime == "auto" else identify(survey, source, settings.runtime)
         route = choose_route(survey, named, settings.device)
-        devices = [device.name for device in route.devices]
-        chosen = {
-            "runtime": survey.runtimes[route.runtime].name,
-            "plugin": route.runtime,
-            "placed_by": route.placer.plugin,
-            "devices": devices,
-        }
+        chosen = {"runtime": survey.runtimes[route.runtime].name, "plugin": route.runtime}
+        chosen |= {"placed_by": route.placer.plugin, "devices": [device.name for device in route.devices]}
     except GlmError as error:
         refusal = str(error)
     if as_json:
-        print_json({"model": source.name, "chosen": chosen, "refusal": refusal, "runtimes": rows})
+        print_json({"model": source.name, "chosen": chosen or None, "refusal": refusal, "runtimes": rows})
         return 0
     say = _Texts(get_language())
     print_table(
@@ -106,11 +101,9 @@ def _explain_model(host: PluginHost, name: str, *, as_json: bool) -> int:
             for row in rows
         ],
     )
+    devices = ", ".join(chosen.get("devices", ()))
     print()
-    if chosen is None:
-        print(say("refused", error=refusal))
-    else:
-        print(say("chosen", runtime=chosen["runtime"], devices=", ".join(chosen["devices"])))
+    print(say("refused", error=refusal) if refusal else say("chosen", **{**chosen, "devices": devices}))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Every distribution builds a wheel, and users of the published packages can install and chat."""
+"""Every distribution builds a wheel, and published packages install and chat in a clean environment."""
 
 from __future__ import annotations
 
@@ -29,20 +29,12 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.Compl
     return done
 
 
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheels")
-    # With the build tools of this environment: one of its own for each distribution would take minutes.
-    options = ("--no-deps", "--no-build-isolation", "--no-index", "-q")
-    run(sys.executable, "-m", "pip", "wheel", *options, "-w", folder, *PROJECTS, cwd=ROOT)
-    return folder
-
-
 @pytest.mark.timeout(1200)
 def test_every_distribution_builds_a_complete_wheel(wheels: Path) -> None:
     """One wheel a project, each with its package, its type marker and the entry points that find it."""
-    built = sorted(wheels.glob("*.whl"))
-    assert len(built) == len(PROJECTS) == 13
+    examples = {path.parent.name for path in ROOT.glob("examples/*/pyproject.toml")}
+    built = [path for path in sorted(wheels.glob("*.whl")) if path.name.split("-")[0] not in examples]
+    assert len(built) == len(PROJECTS) >= 13
     for wheel in built:
         names = zipfile.ZipFile(wheel).namelist()
         package = wheel.name.split("-")[0]

@@ -7,14 +7,13 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from glm_core import cli
-from glm_core.cli import _packaged
 
 INSTALL = 'pip install "glm-core[testing]"'
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, *points: str) -> None:
     """Let the command see these packages, by what their entry point names."""
-    found = [EntryPoint("plugin", point, _packaged.ENTRY_POINT_GROUP) for point in points]
+    found = [EntryPoint("plugin", point, cli.ENTRY_POINT_GROUP) for point in points]
     monkeypatch.setattr("glm_core.candidates.metadata.entry_points", lambda **selection: found)
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# Around an address, what Linux brings in with it if the file is in memory already: its fault_around_bytes.
-FAULT_AROUND_BYTES = 64 * 2**10
+# What one page table spans: 2 MiB with pages of 4 KiB. With one byte of a file that it holds already, Linux
+# brings in 64 KiB around it, or as much as it holds as one piece (a large folio), and never more than this.
+WINDOW_BYTES = mmap.PAGESIZE * mmap.PAGESIZE // 8
 
 
 def reserve_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -63,12 +64,11 @@ def release_pages(mapped: Tensor, mapping: tuple[int, int]) -> None:
             erase what is there.
     """
     advise = _find_madvise()
-    # Outwards, to whole windows: the first byte that is read of a piece brings in its window's pages, among
-    # them some of the piece before it, which were given back already. A gigabyte in pieces of a megabyte
-    # kept 0 to 60 MB of such pages, depending on where the mapping happened to lie.
-    window = max(FAULT_AROUND_BYTES, mmap.PAGESIZE)
-    start = max(mapped.data_ptr() // window * window, mapping[0])
-    end = min(-(-(mapped.data_ptr() + mapped.nbytes) // window) * window, mapping[1])
+    # Outwards, to whole windows: the first byte that is read of a piece brings in pages around it, among them
+    # some of the piece before it, which were given back already. A gigabyte in pieces of a megabyte kept up
+    # to 70 MB of such pages, depending on how the file lay in memory.
+    start = max(mapped.data_ptr() // WINDOW_BYTES * WINDOW_BYTES, mapping[0])
+    end = min(-(-(mapped.data_ptr() + mapped.nbytes) // WINDOW_BYTES) * WINDOW_BYTES, mapping[1])
     if advise is not None and end > start:
         advise(start, end - start, mmap.MADV_DONTNEED)
 

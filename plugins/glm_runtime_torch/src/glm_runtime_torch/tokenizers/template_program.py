@@ -84,7 +84,27 @@ def limit_processor_time(seconds: int) -> None:
 
 
 def make_renderer(source: str) -> Callable[[dict[str, Any], int], str]:
-    """Return what renders a template, in the environment that transformers gives chat templates."""
+    """Return what renders a template for some variables, up to a number of characters."""
+    environment = make_environment()
+    compiled: list[Any] = []
+
+    def render(variables: dict[str, Any], max_characters: int) -> str:
+        # Compiled at the first conversation, so that a template which is no Jinja is that one's refusal.
+        if not compiled:
+            compiled.append(environment.from_string(source))
+        parts, length = [], 0
+        for part in compiled[0].generate(variables):
+            length += len(part)
+            if length > max_characters:
+                raise TooMuchError(f"{max_characters:,} characters of output")
+            parts.append(part)
+        return "".join(parts)
+
+    return render
+
+
+def make_environment() -> Any:
+    """Return the environment that transformers gives chat templates, a sandbox."""
     import jinja2
     import jinja2.ext
     import jinja2.sandbox
@@ -116,41 +136,27 @@ def make_renderer(source: str) -> Callable[[dict[str, Any], int], str]:
     def raise_exception(message: str) -> None:
         raise jinja2.exceptions.TemplateError(message)
 
+    # Jinja's own writes for HTML; and the arguments are those that templates may name, no more.
+    def to_json(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: Any = None,
+        separators: Any = None,
+        sort_keys: bool = False,
+    ) -> str:
+        return json.dumps(
+            value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        )
+
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
-    environment.filters["tojson"] = _to_json
+    environment.filters["tojson"] = to_json
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     environment.globals["dict"] = lambda *pairs, **members: dict(*pairs, **members)
     environment.globals["namespace"] = make_namespace
-    compiled: list[Any] = []
-
-    def render(variables: dict[str, Any], max_characters: int) -> str:
-        # Compiled at the first conversation, so that a template which is no Jinja is that one's refusal.
-        if not compiled:
-            compiled.append(environment.from_string(source))
-        parts, length = [], 0
-        for part in compiled[0].generate(variables):
-            length += len(part)
-            if length > max_characters:
-                raise TooMuchError(f"{max_characters:,} characters of output")
-            parts.append(part)
-        return "".join(parts)
-
-    return render
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: Any = None,
-    separators: Any = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+    return environment
 
 
 if __name__ == "__main__":
