@@ -27,7 +27,6 @@ CHOSEN_BY_OTHERS = {
     "cuda": "torch.nn.Module, overridden",
     "data_received": "asyncio.Protocol calls it",
     "eof_received": "asyncio.Protocol calls it",
-    "error": "argparse.ArgumentParser, overridden",
     "extra_repr": "torch.nn.Module calls it when it is printed",
     "json": "starlette.Request, overridden",
     "main": "where a program begins, by custom",
