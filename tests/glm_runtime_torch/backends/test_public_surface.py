@@ -28,6 +28,7 @@ SURFACE = [
     "WeightOnlyInt4Linear",
     "WeightOnlyInt8Linear",
     "borrow_network",
+    "compute_attention",
     "dequantize_matrix",
     "dequantize_rows",
     "find_device_map",
@@ -42,7 +43,6 @@ SURFACE = [
     "place_model",
     "quantize_model",
     "quantize_rows",
-    "compute_attention",
     "takes_tensors",
     "unpack_int4",
 ]
