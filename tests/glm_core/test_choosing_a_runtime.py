@@ -293,7 +293,7 @@ def test_unknown_runtime_is_refused_with_the_names_before_anything_is_resolved(
 
 def test_no_runtime_at_all_is_said_before_any_download() -> None:
     """With what to install."""
-    with pytest.raises(PluginError, match="pip install glm-runtime-torch"):
+    with pytest.raises(PluginError, match="pip install glm-backend-cpu"):
         open_model(make_host(b=backend(CPU)), Settings(model="some/model", offline=True))
 
 

@@ -316,7 +316,7 @@ def test_name_that_no_runtime_recognises_is_explained() -> None:
 
 def test_no_runtime_at_all_says_what_to_install() -> None:
     """A backend alone loads nothing."""
-    with pytest.raises(PluginError, match=containing("no installed plugin", "pip install glm-runtime-torch")):
+    with pytest.raises(PluginError, match=containing("no installed plugin", "pip install glm-backend-cpu")):
         stages(make_host(b=backend(CPU)))
 
 
