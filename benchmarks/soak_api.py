@@ -126,7 +126,7 @@ async def run_soak(url: str, requests: int, clients: int, seed: int) -> dict[str
 
         async def run_step(kind: str, case: Case, fraction: float) -> None:
             async with places:
-                await run_one(client, tally, kind, case, fraction)
+                await run_request(client, tally, kind, case, fraction)
 
         await asyncio.gather(*(run_step(*step) for step in plan))
         seconds = time.perf_counter() - began
@@ -138,7 +138,7 @@ async def run_soak(url: str, requests: int, clients: int, seed: int) -> dict[str
     return build_report(tally, before, after, seconds)
 
 
-async def run_one(client: httpx.AsyncClient, tally: Tally, kind: str, case: Case, fraction: float) -> None:
+async def run_request(client: httpx.AsyncClient, tally: Tally, kind: str, case: Case, fraction: float) -> None:
     """Send one request, from its plan to its outcome."""
     try:
         match kind:
@@ -286,7 +286,7 @@ async def watch_health(url: str, tally: Tally, stop: asyncio.Event) -> None:
 
 
 async def read_metrics(client: httpx.AsyncClient) -> dict[str, float]:
-    """Return every unlabelled sample of /metrics."""
+    """Return every unlabelled sample of /read_metrics."""
     text = (await client.get("/metrics")).text
     samples = (line.split(" ") for line in text.splitlines() if not line.startswith("#") and "{" not in line)
     return {name: float(value) for name, value in samples}

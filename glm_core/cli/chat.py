@@ -122,7 +122,7 @@ def _print(deltas: ChatStream, *, as_json: bool) -> Delta:
     """Print an answer as it comes and return its last delta."""
     last = Delta("")
     try:
-        for last in _with_waiting_line(deltas):
+        for last in _show_waiting_line(deltas):
             if not as_json:
                 print(last.text, end="", flush=True)
             elif last.text:
@@ -136,7 +136,7 @@ def _print(deltas: ChatStream, *, as_json: bool) -> Delta:
     return last
 
 
-def _with_waiting_line(deltas: ChatStream) -> Iterator[Delta]:
+def _show_waiting_line(deltas: ChatStream) -> Iterator[Delta]:
     """Yield the deltas; until one has text, show a person on standard error what is waited for.
 
     The line is written over with spaces when it has had its time: every terminal understands that.

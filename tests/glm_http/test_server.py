@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from child_process import ChildProcess
-from glm_http.server import Server, bind, format_url, serving_on_thread
+from glm_http.server import Server, bind, format_url, serve_on_thread
 from http_support import SUPPORT, EchoApp, build_request, guard, read_all, serving_app
 from patience import PATIENCE_SECONDS, wait_until
 from starlette.types import Receive, Scope, Send
@@ -135,7 +135,7 @@ def test_server_that_cannot_start_is_an_error() -> None:
             await send({"type": "lifespan.startup.failed", "message": "no"})
 
     with bind("127.0.0.1", 0) as listener:
-        with pytest.raises(RuntimeError, match="did not start"), serving_on_thread(Server(fail), listener):
+        with pytest.raises(RuntimeError, match="did not start"), serve_on_thread(Server(fail), listener):
             raise AssertionError("it started")
 
 

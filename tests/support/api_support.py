@@ -14,7 +14,7 @@ import httpx
 from glm_frontend_api.config import ApiConfig
 from glm_frontend_api.server import build_server
 from glm_frontend_api.service import Service
-from glm_http.server import Server, bind, format_url, serving_on_thread
+from glm_http.server import Server, bind, format_url, serve_on_thread
 from glm_testing import make_host
 
 from glm_core import (
@@ -222,7 +222,7 @@ def serving(model: ChatModel, **config: Any) -> Iterator[Served]:
         service = Service(model, settings)
         server = build_server(service)
         headers = {"authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
-        with serving_on_thread(server, listener):
+        with serve_on_thread(server, listener):
             with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE * 2, trust_env=False) as client:
                 yield Served(url, port, service, server, client)
 

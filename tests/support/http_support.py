@@ -12,7 +12,7 @@ from pathlib import Path
 
 from glm_http.gate import Gate
 from glm_http.refusals import RefusalError
-from glm_http.server import Server, bind, serving_on_thread
+from glm_http.server import Server, bind, serve_on_thread
 from patience import PATIENCE_SECONDS
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -133,5 +133,5 @@ def read_json(answer: bytes) -> object:
 def serving_app(app: ASGIApp, **options: object) -> Iterator[Running]:
     """A real server on a free port of loopback, on a thread."""
     server = Server(app, **options)  # type: ignore[arg-type]
-    with bind("127.0.0.1", 0) as listener, serving_on_thread(server, listener):
+    with bind("127.0.0.1", 0) as listener, serve_on_thread(server, listener):
         yield Running(server, listener.getsockname()[1])

@@ -32,7 +32,7 @@ def resolve_directory(path: str, folder: Path) -> Path:
         wanted = (base / path).resolve()
         is_inside = wanted != base and wanted.is_relative_to(base)
         is_directory = is_inside and wanted.is_dir()
-        leads_out = is_directory and _leads_out(wanted, base)
+        leads_out = is_directory and _has_link_out(wanted, base)
     except (OSError, RuntimeError, ValueError):  # a name that is too long, a ring of links, no permission
         is_inside, is_directory, leads_out = True, False, False
     if not is_inside or leads_out:
@@ -64,7 +64,7 @@ def build_outside_error(path: str) -> ApiError:
     )
 
 
-def _leads_out(directory: Path, base: Path) -> bool:
+def _has_link_out(directory: Path, base: Path) -> bool:
     """Return whether a link in a directory or below leads out of ``base``.
 
     Raises:

@@ -57,7 +57,7 @@ class Readiness:
     def _start(self, own: asyncio.Future[str | None]) -> None:
         loop = asyncio.get_running_loop()
 
-        def settle(event: ListenerEvent) -> None:
+        def finish(event: ListenerEvent) -> None:
             if own.done():
                 return
             match event:
@@ -72,7 +72,7 @@ class Readiness:
 
         def emit(event: ListenerEvent) -> None:
             with contextlib.suppress(RuntimeError):  # the event loop is closed, and nobody waits any more
-                loop.call_soon_threadsafe(settle, event)
+                loop.call_soon_threadsafe(finish, event)
 
         self._listener = StreamListener(lambda: self._service.model.stream(_QUESTION), emit, max_pending=None)
         self._listener.start()

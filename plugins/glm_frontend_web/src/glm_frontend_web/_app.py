@@ -82,7 +82,7 @@ def _mount(gradio: Any, blocks: Any, options: WebOptions, work: PageWork) -> tup
     from ._page import STATIC, build_theme
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def set_closers(app: FastAPI) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
         gradio_app = app.routes[-1].app  # type: ignore[attr-defined]  # the one thing that is mounted
         work.set_closers(
@@ -91,7 +91,7 @@ def _mount(gradio: Any, blocks: Any, options: WebOptions, work: PageWork) -> tup
         )
         yield
 
-    outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=set_closers)
     gradio.mount_gradio_app(
         outer,
         blocks,

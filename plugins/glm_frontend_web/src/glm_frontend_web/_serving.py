@@ -11,7 +11,7 @@ from socket import socket
 from typing import Any, TextIO
 
 from glm_http.logs import open_standard_files
-from glm_http.server import Server, bind, serving_on_thread
+from glm_http.server import Server, bind, serve_on_thread
 
 from glm_core import ChatModel
 from glm_core.language import get_language
@@ -68,7 +68,7 @@ def serve_page(
     Yields:
         The page's address.
     """
-    with serving_on_thread(build_server(model, options, api_factory), listener):
+    with serve_on_thread(build_server(model, options, api_factory), listener):
         yield format_page_url(options, listener)
 
 

@@ -184,7 +184,7 @@ class Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def serving_on_thread(server: Server, listener: socket.socket) -> Iterator[None]:
+def serve_on_thread(server: Server, listener: socket.socket) -> Iterator[None]:
     """Run a server on a thread for the length of a ``with`` block, and drain it at the end.
 
     Raises:

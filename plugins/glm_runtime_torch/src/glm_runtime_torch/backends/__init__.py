@@ -63,6 +63,7 @@ __all__ = [
     "WeightOnlyInt4Linear",
     "WeightOnlyInt8Linear",
     "borrow_network",
+    "compute_attention",
     "dequantize_matrix",
     "dequantize_rows",
     "find_device_map",
@@ -77,7 +78,6 @@ __all__ = [
     "place_model",
     "quantize_model",
     "quantize_rows",
-    "compute_attention",
     "takes_tensors",
     "unpack_int4",
 ]

@@ -76,7 +76,7 @@ class DeviceMap:
 
     def find_device(self, name: str) -> torch.device:
         """Return the device of a module or parameter by its full name; others go with the first unit."""
-        found = next((each for each in _with_ancestors(name) if each in self.places), None)
+        found = next((each for each in _list_ancestors(name) if each in self.places), None)
         return next(iter(self.places.values())) if found is None else self.places[found]
 
     def move(self, network: nn.Module) -> None:
@@ -212,7 +212,7 @@ def resolve_device_map(
 
 def _find_unit(name: str, units: Sequence[str]) -> str:
     """Return the unit that a parameter belongs to; what is in none (a prefix encoder) goes with the first."""
-    return next((each for each in _with_ancestors(name) if each in units), units[0])
+    return next((each for each in _list_ancestors(name) if each in units), units[0])
 
 
 def _find_sharing(modules: Mapping[str, nn.Module]) -> tuple[tuple[str, ...], ...]:
@@ -269,7 +269,7 @@ def _deal_blocks(
 
 
 def _refuse_unknown(parts: Parts, written: Mapping[str, object]) -> None:
-    known = list(dict.fromkeys(name for unit in parts.names for name in _with_ancestors(unit)))
+    known = list(dict.fromkeys(name for unit in parts.names for name in _list_ancestors(unit)))
     for name in written:
         if name and name not in known and not any(name.startswith(f"{unit}.") for unit in parts.names):
             near = difflib.get_close_matches(name, known, n=1)
@@ -280,14 +280,14 @@ def _refuse_unknown(parts: Parts, written: Mapping[str, object]) -> None:
             raise ConfigError(f"device_map names {name!r}; {inside!r} stands on one device as a whole")
 
 
-def _with_ancestors(name: str) -> list[str]:
+def _list_ancestors(name: str) -> list[str]:
     """Return a module's name and those of all modules that hold it, the longest first."""
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
 def _find_longest_name(unit: str, places: Mapping[str, torch.device]) -> torch.device | None:
-    return next((places[name] for name in [*_with_ancestors(unit), ""] if name in places), None)
+    return next((places[name] for name in [*_list_ancestors(unit), ""] if name in places), None)
 
 
 def _parse_device(name: str, value: object, device_type: str) -> torch.device:
