@@ -138,7 +138,9 @@ async def run_soak(url: str, requests: int, clients: int, seed: int) -> dict[str
     return build_report(tally, before, after, seconds)
 
 
-async def run_request(client: httpx.AsyncClient, tally: Tally, kind: str, case: Case, fraction: float) -> None:
+async def run_request(
+    client: httpx.AsyncClient, tally: Tally, kind: str, case: Case, fraction: float
+) -> None:
     """Send one request, from its plan to its outcome."""
     try:
         match kind:
