@@ -34,12 +34,10 @@ CHOSEN_BY_OTHERS = {
     "on_tick": "uvicorn.Server, overridden",
     "persistent_load": "pickle.Unpickler calls it",
     "ptuning": "the call of ChatGLM6Bpkg",
-    "real_number": "stands in an annotation, as what pydantic offers does",
     "reportinfo": "pytest.Item, overridden",
     "repr_failure": "pytest.Item, overridden",
     "runtest": "pytest.Item, overridden",
     "startup": "uvicorn.Server, overridden",
-    "whole_number": "stands in an annotation, as what pydantic offers does",
 }
 CHOSEN_BY_PYTEST = "pytest_"  # its hooks begin so
 

@@ -104,9 +104,9 @@ def list_options() -> list[tuple[str, Option]]:
     found = [(f"chat hello --model {{nowhere}} --{option.name}", option) for option in CHAT_OPTIONS]
     for info in get_default_host().describe("describe_frontend", FrontendInfo).values():
         found += [(f"run {info.name} --model {{nowhere}} --{option.name}", option) for option in info.options]
-    for info in get_default_host().describe("describe_trainer", TrainerInfo).values():
-        front = f"train {info.name} --output-dir {{nowhere}}/out --model {{nowhere}}"
-        found += [(f"{front} --{option.name}", option) for option in info.options]
+    for trainer in get_default_host().describe("describe_trainer", TrainerInfo).values():
+        front = f"train {trainer.name} --output-dir {{nowhere}}/out --model {{nowhere}}"
+        found += [(f"{front} --{option.name}", option) for option in trainer.options]
     whole = Option("any", "", int)
     found += [(f"bench --model {{nowhere}} --{name}", whole) for name in ("new-tokens", "repeat", "warmup")]
     found += [

@@ -49,9 +49,10 @@ class WebWindow:
     """One visitor's page without a browser: exporting and importing as the buttons do."""
 
     def __init__(self, language: Any = "en") -> None:
-        self.page: Any = SimpleNamespace(**{field.name: field.name for field in dataclasses.fields(Page)})
+        self.page = SimpleNamespace(**{field.name: field.name for field in dataclasses.fields(Page)})
         model = ScriptedRuntime(adapters=("law",)).model
-        self._handlers = PageHandlers(model, self.page, PageWork())
+        page: Any = self.page
+        self._handlers = PageHandlers(model, page, PageWork())
         say = SAY[language]
         self.session = WindowState(say, ConversationLog(say, demo=False), is_shown=True)
         self.values: dict[str, Any] = {}

@@ -6,6 +6,7 @@ import queue
 import random
 import threading
 from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import pytest
 from patience import PATIENCE_SECONDS
@@ -81,7 +82,7 @@ class Script:
 class Heard:
     """A listener, and every event that it has emitted."""
 
-    def __init__(self, open_stream: Callable[[], DeltaStream], *, max_pending: int | None = 64) -> None:
+    def __init__(self, open_stream: Callable[[], Any], *, max_pending: int | None = 64) -> None:
         self.events: list[ListenerEvent] = []
         self.arrivals: queue.SimpleQueue[ListenerEvent] = queue.SimpleQueue()
         self.listener = StreamListener(open_stream, self._emit, max_pending=max_pending)
@@ -125,7 +126,8 @@ def test_events_come_in_order_and_the_stream_is_closed_before_the_last(closable:
     assert heard.end() == Ended()
     assert heard.deltas == [*(Delta(f"{number} ", (number,)) for number in range(LENGTH)), LAST]
     script = Script(closable=closable)
-    listener = StreamListener(lambda: script, emit)
+    open_script: Callable[[], Any] = lambda: script  # noqa: E731
+    listener = StreamListener(open_script, emit)
     listener.start()
     listener.join(PATIENCE_SECONDS)
     assert free_at_the_end == [True]

@@ -173,7 +173,7 @@ WRONG_QUESTIONS: list[tuple[dict[str, Any], type[glm_core.GlmError]]] = [
     ({"adapter": ["x"]}, AdapterError),
     ({"temperature": 10**400}, RequestError),
     ({"do_sample": 1}, RequestError),
-    *(({name: value}, RequestError) for name in NUMBERS for value in ("x", [], float("nan"))),
+    *(({name: value}, RequestError) for name in NUMBERS for value in ("x", ["1"], float("nan"))),
     *(({name: value}, RequestError) for name in NUMBERS for value in (-(10**400), -(10**5000))),
 ]
 

@@ -145,7 +145,7 @@ class BlockedStream:
 
 def test_ctrl_c_ends_a_read_that_waits() -> None:
     """The stream is closed by the thread that shows the answer, so no delta has to come first."""
-    blocked = BlockedStream()
+    blocked: Any = BlockedStream()
     with AnswerReader(lambda: blocked) as reader:
         assert "".join(reader.read_pieces()) == ""
     assert blocked.closed.is_set()
@@ -182,7 +182,7 @@ class RunningGenerator:
 
 def test_ctrl_c_waits_for_a_runtime_that_cannot_be_closed_from_outside() -> None:
     """A generator that runs is closed at its next delta instead."""
-    running = RunningGenerator()
+    running: Any = RunningGenerator()
     with AnswerReader(lambda: running) as reader:
         list(reader.read_pieces())
     assert len(running.failures) == 1

@@ -46,7 +46,7 @@ def read(answer: Any) -> list[str]:
 def test_an_answer_is_read_to_its_end() -> None:
     """The text is joined and cleaned, the usage is the runtime's, and the stream is closed."""
     usage = Usage(completion_tokens=9)
-    stream = Stream([Delta("a\x1b", (1,)), Delta("b", (2,)), Delta("", (), "stop", usage)])
+    stream: Any = Stream([Delta("a\x1b", (1,)), Delta("b", (2,)), Delta("", (), "stop", usage)])
     answer = PageAnswer(lambda: stream)
     read(answer)
     progress = answer.progress
@@ -57,7 +57,7 @@ def test_an_answer_is_read_to_its_end() -> None:
 
 def test_a_stopped_answer_keeps_what_came_and_counts_it() -> None:
     """Stop closes the stream although the runtime is silent; the tokens so far are the usage."""
-    stream = Stream([Delta("a", (1, 2)), Delta("never", (3,))], hold_after=1)
+    stream: Any = Stream([Delta("a", (1, 2)), Delta("never", (3,))], hold_after=1)
     answer = PageAnswer(lambda: stream)
 
     async def stop_at_first_text() -> None:
@@ -99,7 +99,7 @@ def test_a_generator_that_is_busy_is_closed_at_its_next_delta() -> None:
 
 def test_a_page_that_goes_away_closes_the_stream() -> None:
     """Closing the reading, as gradio does when a visitor leaves, ends the stream."""
-    stream = Stream([Delta("a", (1,)), *(Delta("", ()) for _ in range(3))], hold_after=2)
+    stream: Any = Stream([Delta("a", (1,)), *(Delta("", ()) for _ in range(3))], hold_after=2)
     answer = PageAnswer(lambda: stream)
 
     async def leave() -> None:
@@ -114,7 +114,7 @@ def test_a_page_that_goes_away_closes_the_stream() -> None:
 
 def test_a_silent_runtime_still_lets_gradio_notice_a_visitor_who_left() -> None:
     """Reading pauses now and then although nothing has come."""
-    stream = Stream([Delta("a", (1,), "stop", Usage())], hold_after=0)
+    stream: Any = Stream([Delta("a", (1,), "stop", Usage())], hold_after=0)
     answer = PageAnswer(lambda: stream)
 
     async def pause_once() -> None:
@@ -131,7 +131,7 @@ def test_a_silent_runtime_still_lets_gradio_notice_a_visitor_who_left() -> None:
 
 def test_the_queue_position_is_known_while_waiting() -> None:
     """Empty deltas say how many are ahead; the first text ends that."""
-    stream = Stream(
+    stream: Any = Stream(
         [Delta("", queue_position=3), Delta("a", (1,)), Delta("", (), "stop", Usage())], hold_after=1
     )
     answer = PageAnswer(lambda: stream)
@@ -156,5 +156,6 @@ def test_errors_reach_the_page() -> None:
 
     with pytest.raises(RequestError, match="too long"):
         read(PageAnswer(refuse))
+    stream: Any = Stream([Delta("a", (1,))])
     with pytest.raises(PluginError, match="without a finish_reason"):
-        read(PageAnswer(lambda: Stream([Delta("a", (1,))])))
+        read(PageAnswer(lambda: stream))

@@ -52,7 +52,8 @@ class DecodeStep:
             return torch.randn(sizes, generator=generator).to(dtype)
 
         fused = random(B, 1, G, (N // G + 2) * H).transpose(1, 2)  # as one projection makes them
-        self.q = fused[..., : N // G * H].unflatten(-1, (-1, H)).transpose(2, 3).flatten(1, 2)
+        queries = fused[..., : N // G * H]
+        self.q = queries.reshape(*queries.shape[:-1], -1, H).transpose(2, 3).flatten(1, 2)
         self.k, self.v = fused[..., -2 * H : -H], fused[..., -H:]
         angles = torch.rand(B, 1, 1, R, H // R // 2, generator=generator) * 6.3
         angles = torch.cat((angles, angles), dim=-1)

@@ -71,7 +71,7 @@ def encode_int8_rows(weight: Tensor) -> tuple[dict[str, Tensor], Tensor]:
 
 def encode_int8_groups(weight: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """A scale for each 8 inputs of a row."""
-    groups = weight.unflatten(1, (-1, 8))
+    groups = weight.reshape(weight.shape[0], -1, 8)
     scale = (groups.abs().amax(dim=2) / 127).clamp(min=1e-9)
     stored = (groups / scale.unsqueeze(2)).round()
     tensors = {"weight": stored.flatten(1).to(torch.int8), "weight_scale": scale}

@@ -18,21 +18,23 @@ V1 = DATA / "chatglm-6b"
 ROWS = {"weight": torch.zeros(2, 3)}
 
 
-def peft(directory: Path, method: object = "LORA", weights: str = "adapter_model.safetensors") -> None:
-    """Write PEFT's two files, as far as they matter."""
+def peft(directory: Path, method: object = "LORA", weights: str = "adapter_model.safetensors") -> Path:
+    """Write PEFT's two files, as far as they matter, into the folder, and return it."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "adapter_config.json").write_text(json.dumps({"peft_type": method}))
     (directory / weights).write_bytes(b"x")
+    return directory
 
 
-def tensors(directory: Path, *names: str, file: str = "model.safetensors") -> None:
-    """Write weights with these names."""
+def tensors(directory: Path, *names: str, file: str = "model.safetensors") -> Path:
+    """Write weights with these names into the folder, and return it."""
     directory.mkdir(parents=True, exist_ok=True)
     content = {name: torch.zeros(4, 6) for name in names}
     if file.endswith(".bin"):
         torch.save(content, directory / file)
     else:
         save_file(content, directory / file)
+    return directory
 
 
 def whole_model(directory: Path) -> None:
@@ -41,7 +43,7 @@ def whole_model(directory: Path) -> None:
     (directory / "config.json").write_bytes((V1 / "ckpt" / "fp16-bin" / "config.json").read_bytes())
 
 
-def job(directory: Path, write: Callable[[Path], None]) -> None:
+def job(directory: Path, write: Callable[[Path], object]) -> None:
     """Write a training job whose newest checkpoint is that."""
     (directory / "checkpoint-2").mkdir(parents=True)
     write(directory / "checkpoint-10")
@@ -56,9 +58,9 @@ def job(directory: Path, write: Callable[[Path], None]) -> None:
         (lambda d: peft(d, "PREFIX_TUNING"), ["PEFT", "PREFIX_TUNING", "checkpoint-N"]),
         (lambda d: peft(d, "P_TUNING", "adapter_model.bin"), ["PEFT", "P_TUNING", "checkpoint-N"]),
         (lambda d: peft(d, ["\x1b[31m" * 99]), ["PEFT", "peft_type", "checkpoint-N"]),
-        (lambda d: (peft(d), (d / "adapter_config.json").unlink()), ["PEFT", "adapter_config.json"]),
-        (lambda d: (peft(d), (d / "adapter_config.json").write_text("[")), ["PEFT", "not valid JSON"]),
-        (lambda d: (peft(d), (d / "adapter_model.safetensors").unlink()), ["LoRA", "merge_and_unload"]),
+        (lambda d: (peft(d) / "adapter_config.json").unlink(), ["PEFT", "adapter_config.json"]),
+        (lambda d: (peft(d) / "adapter_config.json").write_text("["), ["PEFT", "not valid JSON"]),
+        (lambda d: (peft(d) / "adapter_model.safetensors").unlink(), ["LoRA", "merge_and_unload"]),
         (lambda d: job(d, peft), ["checkpoint-10", "LoRA", "merge_and_unload"]),
         (
             lambda d: tensors(d, "base_model.model.transformer.layers.0.attention.query.lora_A.weight"),

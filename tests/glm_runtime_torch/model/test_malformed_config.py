@@ -23,6 +23,8 @@ from glm_core import CheckpointError
 from glm_core.records import ModelSource
 
 Base = Callable[[str], Path]
+NO_LIST: list[object] = []
+NO_MAP: dict[str, object] = {}
 V1, LATER, NATIVE = ("chatglm",), ("chatglm3", "glm4-9b"), ("glm4", "glm4_moe")
 
 
@@ -62,15 +64,18 @@ def copy_with_config(base: Path, target: Path, file: str = "config.json", **chan
     return target
 
 
-CASES = [
-    *((V1 + LATER, "num_layers", value) for value in ("28", 2.5, 28.0, 0, -1, None, True, [], 10**9, 10**90)),
+CASES: list[tuple[tuple[str, ...], str, object]] = [
+    *(
+        (V1 + LATER, "num_layers", value)
+        for value in ("28", 2.5, 28.0, 0, -1, None, True, NO_LIST, 10**9, 10**90)
+    ),
     *((NATIVE, "num_hidden_layers", value) for value in ("28", 2.5, 0, -1, None, 10**9)),
     *((V1 + LATER + NATIVE, "num_attention_heads", value) for value in (0, "4", None, 10**6)),
     *((V1 + LATER + NATIVE, "hidden_size", value) for value in (2**40, 0, -32, "32")),
     *((V1 + LATER, "layernorm_epsilon", value) for value in ("x", None, -1, 1e400, float("nan"))),
     *((NATIVE, "rms_norm_eps", value) for value in ("x", -1, float("nan"))),
-    *((LATER + NATIVE, "eos_token_id", value) for value in ([], ["2"], "2", -1, 2.0, [None], {})),
-    *((V1, "eos_token_id", value) for value in ([], "2", -1, None)),
+    *((LATER + NATIVE, "eos_token_id", value) for value in (NO_LIST, ["2"], "2", -1, 2.0, [None], NO_MAP)),
+    *((V1, "eos_token_id", value) for value in (NO_LIST, "2", -1, None)),
     *((NATIVE, "hidden_act", value) for value in ("nonsense", 3, None, ["silu"])),
     *((NATIVE, "rope_scaling", value) for value in ("yarn", 3, {"type": "dynamic", "factor": 2.0}, [1])),
     *((NATIVE, "rope_parameters", value) for value in ({"rope_type": "nonsense"}, {"mrope_section": [1, 2]})),
@@ -124,7 +129,7 @@ def test_missing_key_is_named(family: str, key: str, base: Base, tmp_path: Path)
     ("key", "value"),
     [
         *(("temperature", value) for value in ("hot", -1, [1], True, float("nan"), 2**70)),
-        *(("top_p", value) for value in (1.5, -0.1, "0.8", {})),
+        *(("top_p", value) for value in (1.5, -0.1, "0.8", NO_MAP)),
         *(("top_k", value) for value in (2.5, -1, "50", 2**70)),
         *(("repetition_penalty", value) for value in (0, -1, "1", 1e400)),
         *(("max_length", value) for value in (0, "2048", 2.0, 10**90)),
@@ -242,5 +247,5 @@ def test_tied_head_may_be_stored_in_the_tables_place(base: Base, tmp_path: Path)
     save_file(state, directory / "model.safetensors")
     model = open_model(directory)
     model.materialize(torch.device("cpu"))
-    assert torch.equal(model.network.head.weight, state["lm_head.weight"].float())
+    assert torch.equal(model.network.state_dict()["head.weight"], state["lm_head.weight"].float())
     assert open_and_ask(directory).word == "answered"
