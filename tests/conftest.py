@@ -19,10 +19,12 @@ settings.load_profile("suite")
 
 BUILD_WHEELS = Path(__file__).parents[1] / "scripts" / "build_wheels.py"
 
-# A shell starts what runs in the background with Ctrl-C ignored, and so would every child: tests of Ctrl-C
-# would then wait for an end that never comes.
+# A shell starts what runs in the background with Ctrl-C ignored, and `nohup` ignores that the terminal hangs
+# up; children would inherit it, and tests of these signals would wait for an end that never comes.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Several workers share the cores already. A second thread in each would wait for the others after every
 # operation of a tiny model. Set before any test imports torch; the tests' children inherit it.

@@ -133,6 +133,9 @@ class PageDriver(FrontendDriver):
             event for event in config["dependencies"] if ("question", "submit") in triggers(event)
         )
         self._inputs = [parts[part]["props"].get("value") for part in self._send["inputs"]]
+        self._load = next(
+            event["id"] for event in config["dependencies"] if (None, "load") in triggers(event)
+        )
         self._log: list[str] = []
         self._streaming: Any = None
 
@@ -176,11 +179,15 @@ class PageDriver(FrontendDriver):
 
     def _visit(self, question: str) -> Any:
         visitor = uuid.uuid4().hex
-        body = {
-            "data": [question, *self._inputs[1:]],
-            "fn_index": self._send["id"],
-            "session_hash": visitor,
-        }
+        # A browser shows the page before anything can be asked in it.
+        with self._fire(self._load, ["en", None], visitor) as events:
+            for event in _messages(events):
+                if event["msg"] == "process_completed":
+                    break
+        return self._fire(self._send["id"], [question, *self._inputs[1:]], visitor)
+
+    def _fire(self, event: int, data: list[Any], visitor: str) -> Any:
+        body = {"data": data, "fn_index": event, "session_hash": visitor}
         self._http.post("/gradio_api/queue/join", json=body).raise_for_status()
         return self._http.stream("GET", "/gradio_api/queue/data", params={"session_hash": visitor})
 
