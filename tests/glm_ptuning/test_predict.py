@@ -64,6 +64,7 @@ def options(tmp_path: Path) -> dict[str, Any]:
         "response_column": "summary",
         "max_source_length": 32,
         "max_target_length": 16,
+        "reference": "full",
     }
 
 
@@ -117,6 +118,21 @@ def test_scores_are_the_means_of_the_rows(model: TorchModel, tmp_path: Path, opt
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         path.name for path in reports[-1].files
     )
+
+
+def test_references_are_cut_as_the_original_cuts_them(
+    model: TorchModel, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Without `reference=full` an answer is compared with as many tokens as it may have, and that is told."""
+    lines, reports = run(model, tmp_path / "out", {**options, "reference": None, "max_target_length": 6})
+    tokenizer = model.tokenizer
+    expected = [tokenizer.decode(tokenizer.encode(row["summary"])[:4]) for row in ROWS]
+    assert [line["labels"] for line in lines] == expected
+    assert expected != [row["summary"] for row in ROWS]
+    cut = sum(len(tokenizer.encode(row["summary"])) > 4 for row in ROWS)
+    assert any(report.message.startswith(f"{cut} of 8 ") for report in reports)
+    wanted = average_scores(score(line["predict"], text) for line, text in zip(lines, expected, strict=True))
+    assert reports[-1].metrics == wanted
 
 
 def test_an_interrupted_job_ends_like_one_that_was_not(

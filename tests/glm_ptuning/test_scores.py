@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections import Counter
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 from fake_plugins import run_python
 from glm_ptuning._scores import METRICS, average_scores, score
+from glm_ptuning._source import cut_answer
+from glm_runtime_torch.tokenizers.chatglm import ChatGLMTokenizer
+from goldens import fixtures_or_skip
 
 PAIRS = [
     ("今天天气很好", "今天天气不好"),
@@ -116,3 +120,17 @@ def test_the_word_list_is_silent_and_needs_no_home(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, "40.0\n", "")
     assert (tmp_path / "cache" / "glm" / "jieba" / "jieba.cache").is_file()
     assert not (tmp_path / "tmp" / "jieba.cache").exists()
+
+
+def test_a_perfect_model_scores_100_with_the_published_lengths() -> None:
+    """With the real vocabulary 140 of ADGEN's 270 answers are longer than a model may answer."""
+    fixtures = fixtures_or_skip()
+    tokenizer = ChatGLMTokenizer(fixtures / "tokenizers" / "chatglm-6b")
+    lines = (fixtures / "adgen" / "dev.json").read_text("utf-8").splitlines()
+    answers = [json.loads(line)["summary"] for line in lines]
+    references = [cut_answer(tokenizer, answer, 64) for answer in answers]
+    assert sum(is_cut for _, is_cut in references) == 140
+    # What such a model can answer: the first 62 tokens, beside the two that the tokenizer adds to a text.
+    perfect = [tokenizer.decode(tokenizer.encode(answer)[:62]) for answer in answers]
+    pairs = zip(perfect, references, strict=True)
+    assert average_scores(score(text, label) for text, (label, _) in pairs) == dict.fromkeys(METRICS, 100.0)

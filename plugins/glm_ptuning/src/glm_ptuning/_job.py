@@ -38,7 +38,13 @@ _FREE = frozenset(
         *("model_name_or_path", "model_revision", "ptuning_checkpoint", "quantization_bit"),
         *("train_file", "validation_file", "test_file", "replay_file", "notices", "no_cuda", "fp16", "bf16"),
         *("save_strategy", "save_steps", "save_total_limit", "logging_dir", "report_to"),
-        *("per_device_eval_batch_size", "max_predict_samples", "num_beams", "predict_with_generate"),
+        *(
+            "per_device_eval_batch_size",
+            "max_predict_samples",
+            "reference",
+            "num_beams",
+            "predict_with_generate",
+        ),
         *("generation_num_beams", "gradient_accumulation_steps"),
         *("stop_on_divergence", "gradient_checkpointing", "num_train_epochs", "max_steps"),
     }

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import get_scheduler
+from transformers.optimization import Adafactor
 
 from glm_core.errors import ConfigError
 
@@ -30,7 +31,9 @@ def build_optimizer(
     rate = settings.learning_rate
     match settings.optimizer:
         case "adafactor":
-            return torch.optim.Adafactor(groups, lr=rate)
+            # As transformers' trainer makes it: the rate that is set is the rate. PyTorch's Adafactor would
+            # make it smaller by another rule, and move 60 times less.
+            return Adafactor(groups, lr=rate, scale_parameter=False, relative_step=False)
         case "sgd":
             return torch.optim.SGD(groups, lr=rate)
         case "adagrad":

@@ -23,7 +23,7 @@ from ._predict_options import PredictSettings, parse_predict_settings
 from ._predictions_file import PredictionsFile, write_results
 from ._retention import Retention, build_retention_requests, compare, read_retention_prompts
 from ._scores import average_scores, score
-from ._source import encode_question
+from ._source import cut_answer, encode_question
 
 
 def predict(model: TorchModel, job: PredictJob) -> Iterator[PredictProgress]:
@@ -140,7 +140,13 @@ def _run(
     notices: Iterable[str],
 ) -> Iterator[PredictProgress]:
     total = len(rows)
-    labels = [row.response for row in rows]
+    labels, cut = _list_references(model, settings, rows)
+    if cut:
+        notices = (
+            *notices,
+            f"{cut} of {total} expected answers are cut to max_target_length before they are scored, as the "
+            "original does; reference=full scores against all of each",
+        )
     for notice in notices:
         yield PredictProgress(0, total, message=notice)
     with PredictionsFile(job.output_dir, _identify_job(model, job, settings, rows), labels) as file:
@@ -183,6 +189,18 @@ def _write_scores(
     return PredictProgress(total, total, metrics=metrics, files=(path, *written), finished=True)
 
 
+def _list_references(
+    model: TorchModel, settings: PredictSettings, rows: Sequence[Row]
+) -> tuple[list[str], int]:
+    """Return what each answer is compared with, and how many of these are cut."""
+    job = settings.job
+    if job.reference == "full":
+        return [row.response for row in rows], 0
+    tokenizer = get_training_tokenizer(model)
+    references = [cut_answer(tokenizer, row.response, job.max_target_length) for row in rows]
+    return [text for text, _ in references], sum(is_cut for _, is_cut in references)
+
+
 def _choose_columns(settings: PredictSettings) -> Columns:
     job = settings.job
     for name in ("prompt_column", "response_column"):
@@ -208,6 +226,7 @@ def _identify_job(
             settings.job.source_prefix,
             repr(settings.sampling),
             settings.seed,
+            settings.job.reference,
         ],
     }
 

@@ -22,6 +22,9 @@ PREDICT_OPTIONS = (
     Option("max_target_length", "tokens of the answer, as far as the question leaves room (128)", int),
     Option("max_predict_samples", "answer only that many rows", int),
     Option("source_prefix", "text before every question"),
+    Option(
+        "reference", "score against the expected answer cut to max_target_length (cut) or all of it (full)"
+    ),
     Option("sample", "sample as the original did, top-p 0.7 and temperature 0.95, instead of greedy", bool),
     Option("seed", "makes sampling repeatable", int),
     Option("retention", "also compare base and tuned model on questions outside the task", bool),

@@ -16,6 +16,9 @@ from glm_core.errors import ConfigError
 from ._keywords import OPTIMIZERS, OTHER_NAMES, REFUSED, SILENT, WITHOUT_EFFECT
 
 STRATEGIES = ("no", "steps", "epoch")
+# What answers are scored against: the expected answer cut to max_target_length as the original cuts it, or
+# all of it.
+REFERENCES = ("cut", "full")
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 NOTHING = ("", "none", "null")
 
@@ -101,6 +104,7 @@ class TrainingSettings:
     predict_with_generate: bool = False
     generation_num_beams: int | None = None
 
+    reference: str = "cut"
     prefix_dropout: float = 0.1
     replay_file: str | None = None
     replay_share: float = 0.1
@@ -115,7 +119,7 @@ class TrainingSettings:
                 raise ConfigError(f"{name} must be at least {least}, got {_format(value)}")
             if value is not None and value > most:
                 raise ConfigError(f"{name} must be at most {most:,}, got {_format(value)}")
-        for name in ("warmup_ratio", "label_smoothing_factor", "prefix_dropout", "replay_share"):
+        for name in _FRACTIONS:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 0 and less than 1, got {getattr(self, name)}")
         for name in ("evaluation_strategy", "logging_strategy", "save_strategy"):
@@ -125,6 +129,8 @@ class TrainingSettings:
                 )
         if self.optimizer not in OPTIMIZERS:
             raise ConfigError(f"optim must be one of {', '.join(OPTIMIZERS)}, got {self.optim!r}")
+        if self.reference not in REFERENCES:
+            raise ConfigError(f"reference must be one of {', '.join(REFERENCES)}, got {self.reference!r}")
         if self.fp16 and self.bf16:
             raise ConfigError("fp16 and bf16 are both asked for; choose one")
         if self.quantization_bit not in (None, 4, 8):
@@ -156,6 +162,12 @@ _MAX_COUNT = 10**9
 _MAX_TOKENS = 2**20
 _MAX_SEED = 2**63 - 1  # what torch's generators take
 
+# From 0 to less than 1: with a beta of 1 the optimiser's averages would never move.
+_FRACTIONS = (
+    *("warmup_ratio", "label_smoothing_factor", "prefix_dropout", "replay_share"),
+    *("adam_beta1", "adam_beta2"),
+)
+
 # Lengths below 4 would leave no token of the text beside the special tokens of a row.
 _RANGES: Mapping[str, tuple[float, float]] = {
     "pre_seq_len": (1, _MAX_TOKENS),
@@ -176,8 +188,6 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "learning_rate": (0, math.inf),
     "warmup_steps": (0, _MAX_COUNT),
     "weight_decay": (0, math.inf),
-    "adam_beta1": (0, math.inf),
-    "adam_beta2": (0, math.inf),
     "adam_epsilon": (0, math.inf),
     "max_grad_norm": (0, math.inf),
     "eval_steps": (1, _MAX_COUNT),

@@ -1,4 +1,4 @@
-"""Encoding a question exactly as training lays it out in front of the answer."""
+"""Texts of a row as the original's prediction takes them: the question, and the answer to compare with."""
 
 from __future__ import annotations
 
@@ -24,3 +24,18 @@ def encode_question(
     if example.token_ids[end - 1 : end + 1] == tokenizer.encode_completion(""):
         end += 1
     return tuple(example.token_ids[:end])
+
+
+def cut_answer(tokenizer: Any, text: str, max_target_length: int) -> tuple[str, bool]:
+    """Return what the original compares answers with, and whether it is less than the expected answer.
+
+    That is the expected answer cut to tokens, and decoded again.
+
+    Args:
+        tokenizer: of the model.
+        text: the expected answer.
+        max_target_length: tokens, those included that the tokenizer puts around any text (two).
+    """
+    kept = max(max_target_length - len(tokenizer.encode_completion("")), 0)
+    token_ids = tokenizer.encode(text)
+    return tokenizer.decode(token_ids[:kept]), len(token_ids) > kept
