@@ -8,10 +8,11 @@ import typing
 
 import pytest
 import transformers
-from glm_ptuning._keywords import OTHER_NAMES, WITHOUT_EFFECT
+from glm_ptuning._keywords import ALSO_WITHOUT_EFFECT, OTHER_NAMES, REFUSED, WITHOUT_EFFECT
 from glm_ptuning._settings import TrainingSettings, parse_settings
 from glm_ptuning._train import parse_job_settings
 from key_words import containing
+from transformers.training_args import OptimizerNames
 
 from glm_core import ConfigError
 
@@ -95,7 +96,7 @@ def test_text_is_taken_as_its_setting_wants_it() -> None:
     )
     assert (settings.pre_seq_len, settings.learning_rate, settings.prefix_projection) == (16, 0.02, True)
     assert (settings.max_train_samples, settings.lr_scheduler_kwargs) == (None, {"power": 2})
-    assert settings.report_to == "none"
+    assert settings.report_to == ()
 
 
 def test_newer_and_deprecated_spellings_mean_the_same() -> None:
@@ -108,8 +109,104 @@ def test_newer_and_deprecated_spellings_mean_the_same() -> None:
 
 def test_what_has_no_effect_is_said_once() -> None:
     """Names given their default or None are passed over; the others are one line."""
-    settings = parse_settings({"torch_compile": True, "run_name": "x", "fsdp": "", "disable_tqdm": True})
-    assert settings.notices == ("without effect here: run_name, torch_compile",)
+    settings = parse_settings({"torch_compile": True, "lang": None, "fsdp": "", "disable_tqdm": True})
+    assert settings.notices == ("without effect here: disable_tqdm, torch_compile",)
+
+
+def make_other_value(default: object) -> object:
+    """A value of the same kind that means something else."""
+    if isinstance(default, bool) or default is None:
+        return not default
+    return default + 1 if isinstance(default, int) else "other"
+
+
+@pytest.mark.parametrize("name", WITHOUT_EFFECT)
+def test_no_name_is_ignored_in_silence(name: str) -> None:
+    """Whatever the name: another value than what is done anyway is told, or refused, as text too."""
+    taken = (WITHOUT_EFFECT[name], *ALSO_WITHOUT_EFFECT.get(name, ()))
+    other = next(value for value in (make_other_value(default) for default in taken) if value not in taken)
+    for value in (other, str(other)):
+        if name in REFUSED:
+            with pytest.raises(ConfigError, match=name):
+                parse_settings({name: value})
+        else:
+            assert parse_settings({name: value}).notices == (f"without effect here: {name}",)
+    for value in (*taken, *map(str, taken), None, "none"):
+        assert parse_settings({name: value}).notices == ()
+
+
+def test_defaults_of_the_library_are_told_nowhere() -> None:
+    """A program that passes all arguments with transformers' own defaults reads nothing about them."""
+    defaults = {
+        argument.name: argument.default
+        for argument in dataclasses.fields(transformers.Seq2SeqTrainingArguments)
+        if argument.name in WITHOUT_EFFECT and argument.default is not dataclasses.MISSING
+    }
+    assert len(defaults) > 50
+    assert parse_settings(defaults).notices == ()
+
+
+@pytest.mark.parametrize("name", [*OptimizerNames, "adamw_apex_fused", "adamw", "lion"])
+def test_no_optimiser_becomes_another_one(name: str) -> None:
+    """A name of the library is the optimiser that it means, or refused."""
+    plain = getattr(name, "value", name)
+    means = {"adamw_torch": "adamw", "adamw_torch_fused": "adamw"}.get(plain, plain)
+    if means in ("adamw", "adafactor", "sgd", "adagrad", "rmsprop"):
+        assert parse_settings({"optim": name}).optimizer == means
+    else:
+        with pytest.raises(ConfigError, match=containing("optim", plain)):
+            parse_settings({"optim": name})
+
+
+@pytest.mark.parametrize(
+    ("value", "trackers"),
+    [
+        ("tensorboard", ("tensorboard",)),
+        (["tensorboard"], ("tensorboard",)),
+        ("none", ()),
+        ([], ()),
+        ("TensorBoard, none", ("tensorboard",)),
+        (None, ("tensorboard",)),
+    ],
+)
+def test_trackers_are_named_as_the_library_does(value: object, trackers: tuple[str, ...]) -> None:
+    """One, several, all or none."""
+    assert parse_settings({"report_to": value}).report_to == trackers
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("wandb", ("wandb", "pip install wandb")),
+        (["tensorboard", "comet_ml"], ("pip install comet-ml",)),
+        ("tensorbord", ("tensorbord", "did you mean tensorboard")),
+        ("azure_ml", ("azure_ml", "choose among", "mlflow")),
+        (3, ("report_to", "3")),
+        ([3], ("report_to",)),
+    ],
+)
+def test_trackers_that_cannot_be_used_are_refused(
+    value: object, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is left out in silence: who waits for numbers there should not wait in vain."""
+    monkeypatch.setattr("glm_ptuning._trackers._is_installed", lambda name: False)
+    with pytest.raises(ConfigError, match=containing(*words)):
+        parse_settings({"report_to": value})
+
+
+def test_all_trackers_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with the library."""
+    monkeypatch.setattr("glm_ptuning._trackers._is_installed", lambda name: name == "mlflow")
+    assert parse_settings({"report_to": "all"}).report_to == ("tensorboard", "mlflow")
+
+
+@pytest.mark.parametrize("name", ["eval_steps", "logging_steps", "save_steps", "warmup_steps"])
+@pytest.mark.parametrize(
+    ("value", "steps"), [(0.1, 3), ("0.25", 6), (0.9999, 21), (7, 7), ("8", 8), (9.0, 9)]
+)
+def test_steps_may_be_parts_of_the_job(name: str, value: object, steps: int) -> None:
+    """Below 1, as in transformers 5: rounded up."""
+    assert parse_settings({name: value}).count_steps(name, 21) == steps
 
 
 @pytest.mark.parametrize(

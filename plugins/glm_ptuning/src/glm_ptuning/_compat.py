@@ -105,7 +105,7 @@ def _train(settings: TrainingSettings, core: CoreSettings) -> TrainProgress:
     with _open_model_to_train(settings, core) as (model, job):
         last = TrainProgress(0, 0)
         for last in train(model, job, settings):
-            _print_step(last, settings.logging_steps)
+            _print_step(last, settings.count_steps("logging_steps", last.total_steps))
     return last
 
 

@@ -17,7 +17,7 @@ from glm_runtime_torch.training import write_text
 from glm_core.errors import ConfigError
 
 from ._checkpoints import Checkpoints, format_json
-from ._settings import TrainingSettings
+from ._settings import TrainingSettings, convert_for_json, list_settings
 
 JOB_FILE = "glm_training.json"
 LOCK_FILE = ".training.lock"
@@ -37,7 +37,7 @@ _FREE = frozenset(
         ),
         *("model_name_or_path", "model_revision", "ptuning_checkpoint", "quantization_bit"),
         *("train_file", "validation_file", "test_file", "replay_file", "notices", "no_cuda", "fp16", "bf16"),
-        *("save_strategy", "save_steps", "save_total_limit", "logging_dir", "report_to"),
+        *("save_strategy", "save_steps", "save_total_limit", "logging_dir", "report_to", "run_name"),
         *(
             "per_device_eval_batch_size",
             "max_predict_samples",
@@ -80,7 +80,7 @@ def identify_job(settings: TrainingSettings, inputs: JobInputs) -> dict[str, Any
     if settings.evaluation_strategy != "no":
         files["validation_file"] = hash_contents(settings.validation_file)
     return {
-        **{name: _convert_for_json(value) for name, value in decided.items()},
+        **{name: convert_for_json(value) for name, value in decided.items()},
         **{f"content of {name}": digest for name, digest in files.items()},
         "base model": inputs.base,
         "dtype": inputs.dtype,
@@ -141,7 +141,7 @@ def claim(
         content = {
             "format_version": FORMAT_VERSION,
             "identity": identity,
-            "settings": _list_settings(settings),
+            "settings": list_settings(settings),
         }
         write_text(output_dir / JOB_FILE, format_json(content))
         return notices + checkpoints.tidy()
@@ -188,15 +188,3 @@ def _list_differences(found: Mapping[str, Any], identity: Mapping[str, Any]) -> 
         else f"its {name} is {found.get(name)}, not {identity.get(name)}"
         for name in names
     ]
-
-
-def _list_settings(settings: TrainingSettings) -> dict[str, Any]:
-    return {
-        name.name: _convert_for_json(getattr(settings, name.name))
-        for name in fields(settings)
-        if name.name != "notices"
-    }
-
-
-def _convert_for_json(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value

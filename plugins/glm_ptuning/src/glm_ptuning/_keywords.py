@@ -59,7 +59,6 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "debug": "",
     "dataloader_num_workers": 0,
     "past_index": -1,
-    "run_name": None,
     "disable_tqdm": None,
     "remove_unused_columns": None,
     "label_names": None,
@@ -137,16 +136,24 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "use_liger_kernel": False,
 }
 
-# Never told about: what is done instead is as good.
-SILENT = frozenset(
-    {
-        *("trust_remote_code", "overwrite_cache", "preprocessing_num_workers", "use_fast_tokenizer"),
-        *("log_level", "log_level_replica", "log_on_each_node", "logging_nan_inf_filter", "disable_tqdm"),
-        *("save_safetensors", "remove_unused_columns", "local_rank", "dataloader_num_workers"),
-        *("dataloader_pin_memory", "skip_memory_metrics", "ddp_find_unused_parameters", "use_cache"),
-        *("dataloader_persistent_workers", "dataloader_prefetch_factor", "gradient_checkpointing_kwargs"),
-    }
-)
+# What else means the same as that value: nothing is lost by it, so nothing is told.
+ALSO_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "overwrite_cache": (False,),
+    "trust_remote_code": (False,),
+    "log_level_replica": ("warning", "passive"),  # of transformers 5, of 4.27
+    "logging_nan_inf_filter": (True,),
+    "save_safetensors": (True,),
+    "disable_tqdm": (False,),
+    "remove_unused_columns": (True,),
+    "hub_private_repo": (False,),
+    "greater_is_better": (False,),
+    "average_tokens_across_devices": (True,),
+    "include_num_input_tokens_seen": (False, "no"),
+    "include_for_metrics": ([],),
+    "project": ("huggingface",),
+    "fsdp": (None,),
+    "use_cache": (False,),
+}
 
 # Asking for one of these in vain would give another job than the one that was meant.
 REFUSED = {
@@ -165,4 +172,14 @@ OF_THE_COMMAND = {
     "output_dir": "--output-dir",
 }
 
-OPTIMIZERS = ("adamw", "adafactor", "sgd", "adagrad", "rmsprop")
+# Of the names that the library has for optimisers those that are here, and what each is.
+OPTIMIZERS = {
+    "adamw": "adamw",
+    "adamw_hf": "adamw",  # the library's own of long ago, with the same steps
+    "adamw_torch": "adamw",
+    "adamw_torch_fused": "adamw",
+    "adafactor": "adafactor",
+    "sgd": "sgd",
+    "adagrad": "adagrad",
+    "rmsprop": "rmsprop",
+}

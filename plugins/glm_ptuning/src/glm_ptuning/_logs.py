@@ -7,11 +7,13 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from glm_runtime_torch.training import write_text
 
 from ._checkpoints import TRAINER_STATE_FILE, format_json
+from ._settings import TrainingSettings, list_settings
+from ._trackers import TENSORBOARD, ServiceLog
 
 PLOT_FILE = "loss.png"
 SMOOTHED_OVER = 10  # entries; enough to see the trend of a loss that jumps with its rows
@@ -19,21 +21,29 @@ SMOOTHED_OVER = 10  # entries; enough to see the trend of a loss that jumps with
 _log = logging.getLogger("glm")
 
 
+class NumbersLog(Protocol):
+    """Takes the numbers of a training as they come."""
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Add numbers of a step, by name; the names of an evaluation begin with ``eval_``."""
+
+    def close(self) -> None:
+        """Finish the log."""
+
+
 class TensorBoardLog:
-    """TensorBoard's event files; does nothing where they are not wanted.
+    """TensorBoard's event files.
 
     Args:
-        directory: where they go; ``None`` = nowhere.
+        directory: where they go.
         step: steps done; what an earlier run wrote after it is forgotten.
     """
 
-    def __init__(self, directory: Path | None, step: int) -> None:
-        self._writer: Any = None
-        if directory is not None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import
+    def __init__(self, directory: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            # purge_step: what an interrupted run wrote after its last checkpoint is computed again
-            self._writer = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
+        # purge_step: what an interrupted run wrote after its last checkpoint is computed again
+        self._writer: Any = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Add numbers of a step, by name; the names of an evaluation begin with ``eval_``."""
@@ -59,6 +69,21 @@ class TensorBoardLog:
     def _give_up(self, error: OSError) -> None:
         _log.warning("TensorBoard's log cannot be written: %s", error.strerror or error)
         self._writer = None
+
+
+def open_logs(settings: TrainingSettings, output_dir: Path, step: int) -> list[NumbersLog]:
+    """Open a log for each name of ``report_to``.
+
+    Raises:
+        ConfigError: a service cannot be used.
+    """
+    logs: list[NumbersLog] = []
+    for name in settings.report_to:
+        if name == TENSORBOARD:
+            logs.append(TensorBoardLog(Path(settings.logging_dir or output_dir / "runs"), step))
+        else:
+            logs.append(ServiceLog(name, settings.run_name or output_dir.name, list_settings(settings)))
+    return logs
 
 
 def write_trainer_state(output_dir: Path, state: Mapping[str, Any]) -> None:

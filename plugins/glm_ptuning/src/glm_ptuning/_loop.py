@@ -27,7 +27,7 @@ from glm_core.records import TrainProgress
 from ._checkpoints import DAMAGE, Checkpoints, SavedState, build_damage_error, read_checkpoint
 from ._examples import ExampleLengths, MicroBatches, collate
 from ._guard import DivergenceGuard, TrainingStoppedError
-from ._logs import PLOT_FILE, TensorBoardLog, draw_losses, write_trainer_state
+from ._logs import PLOT_FILE, NumbersLog, draw_losses, open_logs, write_trainer_state
 from ._objective import compute_mean_loss
 from ._optimizer import (
     build_optimizer,
@@ -142,7 +142,7 @@ class TrainingLoop:
         self._checkpoints = Checkpoints(task.output_dir, settings.save_total_limit)
         self._progress = LoopProgress()
         self._saved: Path | None = None
-        self._board = TensorBoardLog(None, 0)
+        self._logs: list[NumbersLog] = []
         self._threads = choose_threads(count_resident_bytes(task.network))
 
     @property
@@ -206,9 +206,8 @@ class TrainingLoop:
         task, progress = self._task, self._progress
         if progress.step == 0:
             seed_all(self._settings.seed)
-        if self._processes.is_first and self._settings.report_to == "tensorboard":
-            directory = Path(self._settings.logging_dir or task.output_dir / "runs")
-            self._board = TensorBoardLog(directory, progress.step)
+        if self._processes.is_first:
+            self._logs = open_logs(self._settings, task.output_dir, progress.step)
         try:
             while progress.step < task.total_steps:
                 with use_threads(self._threads):
@@ -217,7 +216,7 @@ class TrainingLoop:
                 progress.loss_sum, progress.loss_steps = progress.loss_sum + loss, progress.loss_steps + 1
                 progress.total_loss += loss
                 metrics = self._log_and_evaluate(rate)
-                if self._is_time(self._settings.save_strategy, self._settings.save_steps):
+                if self._is_time(self._settings.save_strategy, "save_steps"):
                     self._save()
                 report = TrainProgress(
                     progress.step, task.total_steps, loss, rate, checkpoint=self._saved, metrics=metrics
@@ -229,7 +228,8 @@ class TrainingLoop:
                     raise
             self._save()
         finally:
-            self._board.close()
+            for log in self._logs:
+                log.close()
             if self._processes.is_first and progress.history:
                 self._write_logs()
 
@@ -310,12 +310,12 @@ class TrainingLoop:
         """Log what is due at this step, evaluate if it is time, and return the evaluation's metrics."""
         settings, progress = self._settings, self._progress
         first = settings.logging_first_step and progress.step == 1
-        due = self._is_time(settings.logging_strategy, settings.logging_steps)
+        due = self._is_time(settings.logging_strategy, "logging_steps")
         last = progress.step == self._task.total_steps and settings.logging_strategy != "no"
         if (first or due or last) and progress.loss_steps:
             self._add({"loss": progress.loss_sum / progress.loss_steps, "learning_rate": rate})
             progress.loss_sum, progress.loss_steps = 0.0, 0
-        if not self._is_time(settings.evaluation_strategy, settings.eval_every) or not self._task.evaluation:
+        if not self._is_time(settings.evaluation_strategy, "eval_steps") or not self._task.evaluation:
             return {}
         metrics = {"eval_loss": self.evaluate()}
         self._add(metrics)
@@ -328,17 +328,19 @@ class TrainingLoop:
     def _add(self, values: Mapping[str, float]) -> None:
         step = self._progress.step
         self._progress.history.append({"epoch": self._epoch, "step": step, **values})
-        self._board.add(step, values)
+        for log in self._logs:
+            log.add(step, values)
 
     @property
     def _epoch(self) -> float:
         done = self._progress.step * self._task.micro_batches_per_step
         return round(done / self._task.order.per_epoch, 4)
 
-    def _is_time(self, strategy: str, every: int) -> bool:
+    def _is_time(self, strategy: str, setting: str) -> bool:
+        """Return whether something is due; ``setting`` names how many steps apart it is with ``steps``."""
         step = self._progress.step
         if strategy == "steps":
-            return step % every == 0
+            return step % self._settings.count_steps(setting, self._task.total_steps) == 0
         per_epoch, per_step = self._task.order.per_epoch, self._task.micro_batches_per_step
         return strategy == "epoch" and step * per_step // per_epoch > (step - 1) * per_step // per_epoch
 

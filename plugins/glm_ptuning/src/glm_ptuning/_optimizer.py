@@ -53,7 +53,9 @@ def make_schedule(
     Raises:
         ConfigError: transformers has no schedule of that name, or it depends on more than the step.
     """
-    warmup = settings.warmup_steps or math.ceil(total_steps * settings.warmup_ratio)
+    warmup = settings.count_steps("warmup_steps", total_steps) or math.ceil(
+        total_steps * settings.warmup_ratio
+    )
     try:
         schedule = get_scheduler(
             settings.lr_scheduler_type,

@@ -8,12 +8,13 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from glm_core.errors import ConfigError
 
-from ._keywords import OPTIMIZERS, OTHER_NAMES, REFUSED, SILENT, WITHOUT_EFFECT
+from ._keywords import ALSO_WITHOUT_EFFECT, OPTIMIZERS, OTHER_NAMES, REFUSED, WITHOUT_EFFECT
+from ._trackers import choose_trackers
 
 STRATEGIES = ("no", "steps", "epoch")
 # What answers are scored against: the expected answer cut to max_target_length as the original cuts it, or
@@ -78,7 +79,7 @@ class TrainingSettings:
     lr_scheduler_type: str = "linear"
     lr_scheduler_kwargs: Mapping[str, Any] | None = None
     warmup_ratio: float = 0.0
-    warmup_steps: int = 0
+    warmup_steps: int | float = 0
     optim: str = "adamw_torch"
     adafactor: bool = False
     weight_decay: float = 0.0
@@ -89,14 +90,15 @@ class TrainingSettings:
     label_smoothing_factor: float = 0.0
 
     evaluation_strategy: str = "no"
-    eval_steps: int | None = None
+    eval_steps: int | float | None = None
     logging_strategy: str = "steps"
-    logging_steps: int = 500
+    logging_steps: int | float = 500
     logging_first_step: bool = False
     logging_dir: str | None = None
-    report_to: str = "tensorboard"
+    report_to: tuple[str, ...] = ("tensorboard",)
+    run_name: str | None = None
     save_strategy: str = "steps"
-    save_steps: int = 500
+    save_steps: int | float = 500
     save_total_limit: int | None = None
     load_best_model_at_end: bool = False
     metric_for_best_model: str | None = None
@@ -115,6 +117,8 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
+            if name in _STEPS and value is not None and 0 < value < 1:
+                continue
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {_format(value)}")
             if value is not None and value > most:
@@ -127,8 +131,8 @@ class TrainingSettings:
                 raise ConfigError(
                     f"{name} must be one of {', '.join(STRATEGIES)}, got {getattr(self, name)!r}"
                 )
-        if self.optimizer not in OPTIMIZERS:
-            raise ConfigError(f"optim must be one of {', '.join(OPTIMIZERS)}, got {self.optim!r}")
+        if self.optim.lower() not in OPTIMIZERS:
+            raise ConfigError(f"optim must be one of {', '.join(OPTIMIZERS)}, got {_format(self.optim)}")
         if self.reference not in REFERENCES:
             raise ConfigError(f"reference must be one of {', '.join(REFERENCES)}, got {self.reference!r}")
         if self.fp16 and self.bf16:
@@ -146,14 +150,20 @@ class TrainingSettings:
 
     @property
     def optimizer(self) -> str:
-        """Return one of `OPTIMIZERS`; the library's several spellings of AdamW are one."""
-        name = "adafactor" if self.adafactor else self.optim.lower()
-        return "adamw" if name.startswith("adamw") else name
+        """Return the optimiser's name; the library's several spellings of AdamW are one."""
+        return "adafactor" if self.adafactor else OPTIMIZERS[self.optim.lower()]
 
-    @property
-    def eval_every(self) -> int:
-        """Return the steps between two evaluations with the strategy ``steps``."""
-        return self.eval_steps or self.logging_steps
+    def count_steps(self, name: str, total_steps: int) -> int:
+        """Return a setting that counts steps; what is below 1 is a part of the job's, rounded up.
+
+        Args:
+            name: ``eval_steps``, which is ``logging_steps`` where it is not given, or another one.
+            total_steps: of the job.
+        """
+        value = getattr(self, name)
+        if value is None:
+            return self.count_steps("logging_steps", total_steps)
+        return math.ceil(value * total_steps) if 0 < value < 1 else int(value)
 
 
 # Above these no job could end or fit; without a limit a slip of a digit asks for terabytes, or gives a number
@@ -167,6 +177,9 @@ _FRACTIONS = (
     *("warmup_ratio", "label_smoothing_factor", "prefix_dropout", "replay_share"),
     *("adam_beta1", "adam_beta2"),
 )
+
+# Numbers of steps that may be parts of the whole job instead, as transformers 5 takes them.
+_STEPS = ("eval_steps", "logging_steps", "save_steps", "warmup_steps")
 
 # Lengths below 4 would leave no token of the text beside the special tokens of a row.
 _RANGES: Mapping[str, tuple[float, float]] = {
@@ -215,13 +228,41 @@ def parse_settings(given: Mapping[str, Any]) -> TrainingSettings:
                 values[known] = converted
         elif name not in WITHOUT_EFFECT:
             raise ConfigError(f"{name} is unknown{_suggest_name(name)}")
-        elif value != WITHOUT_EFFECT[name] and not (isinstance(value, str) and value.lower() in NOTHING):
-            if name in REFUSED and value not in (False, "false", "False"):
+        elif not _means_default(name, value):
+            if name in REFUSED:
                 raise ConfigError(f"{name} cannot be used: {REFUSED[name]}")
-            if name not in SILENT:
-                idle.append(name)
+            idle.append(name)
     notices = (f"without effect here: {', '.join(sorted(idle))}",) if idle else ()
     return TrainingSettings(**values, notices=notices)
+
+
+def list_settings(settings: TrainingSettings) -> dict[str, Any]:
+    """Return all settings by name, as JSON holds them."""
+    return {
+        name.name: convert_for_json(getattr(settings, name.name))
+        for name in fields(settings)
+        if name.name != "notices"
+    }
+
+
+def convert_for_json(value: Any) -> Any:
+    """Return a setting's value as JSON gives it back."""
+    return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
+
+
+def _means_default(name: str, value: Any) -> bool:
+    """Return whether a value asks for what is done anyway; as text, which a command line gives, too."""
+    value = getattr(value, "value", value)  # the library's enumerations
+    accepted = (WITHOUT_EFFECT[name], *ALSO_WITHOUT_EFFECT.get(name, ()))
+    if value is None or (isinstance(value, str) and value.strip().lower() in NOTHING):
+        return True
+    if not isinstance(value, str):
+        return any(type(value) is type(item) and value == item for item in accepted)
+    text = value.strip().lower()
+    spellings = {True: TRUE, False: FALSE}
+    return any(
+        text in (spellings[item] if isinstance(item, bool) else (str(item).lower(),)) for item in accepted
+    )
 
 
 def _suggest_name(name: str) -> str:
@@ -231,13 +272,13 @@ def _suggest_name(name: str) -> str:
 
 def _convert(name: str, value: Any, hint: Any) -> Any:
     """Return a value converted to its field's type."""
+    if name == "report_to":
+        return None if value is None else choose_trackers(value)
     kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
     if value is None or (isinstance(value, str) and kind is not str and value.strip().lower() in NOTHING):
         return None
     if isinstance(value, str) and kind is not str:
         value = _parse_text(value.strip(), kind)
-    if name == "report_to":
-        return _choose_tracker(value)
     if name == "resume_from_checkpoint" and isinstance(value, bool):
         return None  # a job in its directory is resumed anyway
     value = getattr(value, "value", value)  # the library's enumerations
@@ -246,6 +287,8 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
             value = float(value)
         except OverflowError:  # an integer of more than 308 digits
             value = math.inf
+    if name in _STEPS and type(value) is float and 0 < value < 1:
+        return value
     if kind is int and type(value) is float and value.is_integer():
         value = int(value)
     if kind is str and hasattr(value, "__fspath__"):
@@ -274,12 +317,6 @@ def _parse_text(text: str, kind: Any) -> Any:
         except (ValueError, RecursionError):
             pass
     return text  # because the caller refuses it and names what is expected
-
-
-def _choose_tracker(value: Any) -> str:
-    """Return ``tensorboard`` or ``none`` for the ways in which the library names trackers."""
-    names = [value] if isinstance(value, str) else list(value or ())
-    return "tensorboard" if {"all", "tensorboard"} & set(names) else "none"
 
 
 def _format(value: Any) -> str:
