@@ -113,6 +113,54 @@ def test_evaluation_scores_answers_if_asked_for(model: Path, tmp_path: Path) -> 
     assert again == {"eval_loss": pytest.approx(metrics["eval_loss"], rel=1e-3)}
 
 
+def test_evaluation_takes_no_more_rows_than_asked_for(model: Path, tmp_path: Path) -> None:
+    """max_eval_samples holds for the answers as for the loss, and a new output directory is made for them."""
+    rows = write_rows(tmp_path / "rows.json", 4)
+    asked = {"do_train": False, "do_eval": True, "max_eval_samples": 2, "quantization_bit": None}
+    metrics = readme_call(model, tmp_path, rows, pre_seq_len=None, val_max_target_length=5, **asked)
+    assert {"eval_loss", "eval_bleu-4"} <= metrics.keys()
+    answers = tmp_path / "output" / "evaluation" / "generated_predictions.txt"
+    assert len(answers.read_text("utf-8").splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"do_predict": True}, ["test_file", "missing"]),
+        ({"do_predict": True, "test_file": "absent.json"}, ["absent.json"]),
+        ({"do_predict": True, "test_file": "bad.json"}, ["bad.json", "line 1"]),
+        ({"do_predict": True, "test_file": "rows.json", "num_beams": 4}, ["num_beams", "4"]),
+        ({"do_eval": True, "generation_num_beams": 3}, ["num_beams", "3"]),
+        ({"do_eval": True, "validation_file": "bad.json"}, ["bad.json", "line 1"]),
+        ({"do_eval": True, "validation_file": None}, ["validation_file"]),
+        ({"do_predict": True, "test_file": "rows.json", "history_column": "rounds"}, ["rounds"]),
+    ],
+)
+def test_everything_is_checked_before_the_training(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    given: dict[str, Any],
+    words: list[str],
+) -> None:
+    """What would fail after the last step is refused before the first one."""
+    monkeypatch.chdir(tmp_path)
+    rows = write_rows(tmp_path / "rows.json", 4)
+    (tmp_path / "bad.json").write_text("{\n")
+    with pytest.raises(GlmError, match=containing(*words)):
+        readme_call(model, tmp_path, rows, **{"test_file": None, **given})
+    assert "step" not in capsys.readouterr().err
+    assert not list(tmp_path.glob("output/checkpoint-*"))
+
+
+def test_no_epochs_train_nothing(model: Path, tmp_path: Path) -> None:
+    """The checkpoint holds what would have been trained."""
+    rows = write_rows(tmp_path / "rows.json", 4)
+    readme_call(model, tmp_path, rows, num_train_epochs=0, max_steps=-1, do_eval=False)
+    assert [path.name for path in tmp_path.glob("output/checkpoint-*")] == ["checkpoint-0"]
+
+
 def test_without_a_prefix_the_model_itself_learns(model: Path, tmp_path: Path) -> None:
     """Full fine-tuning leaves a model that answers by itself, and is what do_predict then asks."""
     rows = write_rows(tmp_path / "rows.json", 4)

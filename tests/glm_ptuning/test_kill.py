@@ -44,19 +44,52 @@ def test_a_job_killed_and_started_again_ends_in_the_same_bytes(command: list[str
     assert trained_files(killed, 120) == trained_files(tmp_path / "whole", 120)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C reaches a child there by other means")
-def test_ctrl_c_stops_after_the_step_and_says_how_to_go_on(command: list[str], tmp_path: Path) -> None:
-    """SIGINT ends with 130 and no traceback, the step's checkpoint kept; the same command ends the job."""
+STOPS = pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals reach a child there by other means")
+@STOPS
+def test_a_signal_stops_after_the_step_and_says_how_to_go_on(
+    command: list[str], tmp_path: Path, number: int, status: int
+) -> None:
+    """Ctrl-C, a service manager's stop and a closed terminal: no traceback, the step's checkpoint is kept."""
     out = tmp_path / "out"
     with ChildProcess(*command, out) as process:
         process.wait_for("step 30 of 120")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         stopped = process.finish()
     text = stopped.stderr
-    assert stopped.returncode == 130, text
+    assert stopped.returncode == status, text
     assert "Traceback" not in text
     assert "stopping after this step, its checkpoint is kept" in text
     assert "; the same command goes on from there" in text
     steps = [path.name for path in out.glob("checkpoint-*")]
     assert any(int(name.partition("-")[2]) >= 30 for name in steps), steps
     assert run(*command, out).returncode == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals reach a child there by other means")
+@STOPS
+def test_a_signal_keeps_a_checkpoint_in_the_python_call_too(tmp_path: Path, number: int, status: int) -> None:
+    """A program that calls `ptuning` ends as the signal wants, after the step."""
+    model, rows = tiny_checkpoint(tmp_path / "model"), write_rows(tmp_path / "rows.json")
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import glm_core.compat as package\n"
+        "package.ptuning.ptuning(do_train=True, no_cuda=True, prompt_column='content',\n"
+        f"    response_column='summary', model_name_or_path={str(model)!r}, train_file={str(rows)!r},\n"
+        f"    output_dir={str(tmp_path / 'out')!r}, pre_seq_len=4, max_steps=100000, logging_steps=1,\n"
+        "    save_steps=100000, report_to='none', per_device_train_batch_size=1)\n",
+        "utf-8",
+    )
+    with ChildProcess(sys.executable, program) as process:
+        process.wait_for("step 3 of")
+        process.send_signal(number)
+        stopped = process.finish()
+    # Python itself ends by Ctrl-C with a traceback, as any program of the user's does.
+    assert stopped.returncode in (status, -number), stopped.stderr
+    assert "; the same call goes on from there" in stopped.stderr
+    (kept,) = (tmp_path / "out").glob("checkpoint-*")
+    assert (kept / "complete.json").is_file()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import sys
 from collections.abc import Callable, Generator, Mapping
-from types import FrameType
-from typing import Any
 
 from glm_core.cli.options import (
     add_plugin_options,
@@ -26,6 +23,7 @@ from glm_core.routing import open_for_training
 from ._progress import check_progress
 from ._progress_bar import Drawing, draw_progress
 from ._trainers import add_set_option, find_trainers, read_job_options
+from .stopping import StopSignals
 
 LINES = 20  # in a log: more than of other jobs, because the loss is what one looks for there
 MODEL_SETTINGS = ("model", "revision", "runtime", "device", "dtype", "quantize", "hub", "offline", "verify")
@@ -124,49 +122,20 @@ def _say_nothing(line: str) -> None:
 def _follow(
     reports: Generator[TrainProgress, None, None], tell: Callable[[str], None], *, draw: bool
 ) -> TrainProgress:
-    """Read all reports; after an interrupt the step that runs is finished and its checkpoint written."""
+    """Read all reports; after a signal to stop the step that runs is finished and its checkpoint written."""
     last = TrainProgress(0, 0)
     drawn = draw_progress(reports, _Describe(), lines=LINES) if draw else reports
-    with _Interrupt() as interrupt, contextlib.closing(drawn):
+    with StopSignals(print_notice) as stop, contextlib.closing(drawn):
         for last in drawn:
             if last.message:
                 tell(last.message)
-            interrupt.may_wait = last.step > 0 and last.loss is not None
-            if interrupt.asked and not last.finished:
+            stop.may_wait = last.step > 0 and last.loss is not None
+            if stop.is_asked and not last.finished:
                 break
-    if interrupt.asked and not last.finished:
+    if stop.is_asked and not last.finished:
         tell(f"stopped after step {last.step} of {last.total_steps}; the same command goes on from there")
-        raise KeyboardInterrupt
+        stop.raise_stopped()
     return last
-
-
-class _Interrupt:
-    """The first Ctrl-C only asks, once steps are being done; the second one, or an earlier one, interrupts.
-
-    Attributes:
-        asked: whether it was pressed.
-        may_wait: whether there is a step to wait for.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.may_wait = False
-        self._before: Any = None
-
-    def __enter__(self) -> _Interrupt:
-        with contextlib.suppress(ValueError):  # only the main thread may
-            self._before = signal.signal(signal.SIGINT, self._handle_interrupt)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _handle_interrupt(self, _: int, __: FrameType | None) -> None:
-        if self.asked or not self.may_wait:
-            raise KeyboardInterrupt
-        self.asked = True
-        print_notice("stopping after this step, its checkpoint is kept; Ctrl-C again stops at once")
 
 
 class _Describe:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from glm_jobs.stopping import StopSignals
 from glm_runtime_torch.training import TorchModel, as_torch_model, open_adapter, read_stored_bits
 
 from glm_core import resolve_model
@@ -17,7 +19,7 @@ from glm_core.plugins import get_default_host
 from glm_core.records import PredictJob, PredictProgress, TrainJob, TrainProgress
 from glm_core.routing import open_for_training, open_model
 
-from ._predict import predict
+from ._predict import predict, read_prediction
 from ._predictions_file import write_results
 from ._settings import TrainingSettings, parse_settings
 from ._train import evaluate, train
@@ -27,7 +29,7 @@ ADAPTER = "ptuning"
 EVALUATION_FOLDER = "evaluation"
 _PREDICTION_KEYWORDS = (
     *("prompt_column", "response_column", "history_column", "max_source_length", "max_target_length"),
-    *("max_predict_samples", "source_prefix", "num_beams", "generation_num_beams"),
+    *("max_predict_samples", "source_prefix", "reference", "num_beams", "generation_num_beams"),
 )
 
 
@@ -51,6 +53,7 @@ def ptuning(**keywords: Any) -> dict[str, float]:
         raise ConfigError("nothing to do: pass do_train=True, do_eval=True or do_predict=True")
     if not settings.model_name_or_path:
         raise ConfigError("model_name_or_path is missing: name a directory, a known model or a hub id")
+    _check_predictions(settings)
     core = _build_core_settings(settings)
     metrics: dict[str, float] = {}
     adapter = None if settings.ptuning_checkpoint is None else expand(settings.ptuning_checkpoint)
@@ -75,6 +78,34 @@ def ptuning(**keywords: Any) -> dict[str, float]:
     return metrics
 
 
+def _check_predictions(settings: TrainingSettings) -> None:
+    """Check what answers will be asked, before hours of training that would end in an error about it.
+
+    Raises:
+        ConfigError: a file or an option cannot be used.
+    """
+    if settings.do_predict:
+        read_prediction(_list_predict_options(settings, settings.test_file))
+    if settings.do_eval and settings.predict_with_generate:
+        if settings.validation_file is None:
+            raise ConfigError("validation_file is missing: name the file with the rows to evaluate on")
+        evaluation = _choose_evaluation(settings)
+        read_prediction(_list_predict_options(evaluation, settings.validation_file))
+
+
+def _choose_evaluation(settings: TrainingSettings) -> TrainingSettings:
+    """Return the settings by which answers to the validation file are generated."""
+    return dataclasses.replace(
+        settings,
+        max_predict_samples=settings.max_eval_samples,
+        max_target_length=settings.val_max_target_length or settings.max_target_length,
+    )
+
+
+def _list_predict_options(settings: TrainingSettings, file: str | None) -> dict[str, Any]:
+    return {**{name: getattr(settings, name) for name in _PREDICTION_KEYWORDS}, "test_file": file}
+
+
 def _build_core_settings(settings: TrainingSettings) -> CoreSettings:
     """Return the settings that the same job on the command line would have."""
     assert settings.model_name_or_path is not None
@@ -89,6 +120,8 @@ def _build_core_settings(settings: TrainingSettings) -> CoreSettings:
         )
     dtype = "float16" if settings.fp16 else "bfloat16" if settings.bf16 else "auto"
     if settings.do_train and settings.pre_seq_len is None:
+        if dtype != "auto":
+            _print_notice(f"all weights are trained in float32; {dtype} is too coarse for small steps")
         dtype = "float32"  # because small steps vanish in weights of half precision
     return load_settings(
         {
@@ -102,10 +135,22 @@ def _build_core_settings(settings: TrainingSettings) -> CoreSettings:
 
 
 def _train(settings: TrainingSettings, core: CoreSettings) -> TrainProgress:
-    with _open_model_to_train(settings, core) as (model, job):
-        last = TrainProgress(0, 0)
-        for last in train(model, job, settings):
+    last = TrainProgress(0, 0)
+    with (
+        _open_model_to_train(settings, core) as (model, job),
+        contextlib.closing(train(model, job, settings)) as reports,
+        StopSignals(_print_notice) as stop,
+    ):
+        for last in reports:
+            stop.may_wait = last.step > 0 and last.loss is not None
             _print_step(last, settings.count_steps("logging_steps", last.total_steps))
+            if stop.is_asked and not last.finished:
+                break
+    if stop.is_asked and not last.finished:
+        _print_notice(
+            f"stopped after step {last.step} of {last.total_steps}; the same call goes on from there"
+        )
+        stop.raise_stopped()
     return last
 
 
@@ -130,7 +175,9 @@ def _open_model_to_train(
 def _score_answers(settings: TrainingSettings, core: CoreSettings, adapter: Path | None) -> dict[str, float]:
     """Return the scores of generated answers to the validation file."""
     output_dir = expand(settings.output_dir)
-    last = _predict(settings, core, adapter, settings.validation_file, output_dir / EVALUATION_FOLDER)
+    last = _predict(
+        _choose_evaluation(settings), core, adapter, settings.validation_file, output_dir / EVALUATION_FOLDER
+    )
     scores = {f"eval_{name}": value for name, value in last.metrics.items()}
     write_results(output_dir, "eval", scores)
     return scores
@@ -139,11 +186,9 @@ def _score_answers(settings: TrainingSettings, core: CoreSettings, adapter: Path
 def _predict(
     settings: TrainingSettings, core: CoreSettings, adapter: Path | None, file: str | None, output_dir: Path
 ) -> PredictProgress:
-    options = {name: getattr(settings, name) for name in _PREDICTION_KEYWORDS}
+    options = _list_predict_options(settings, file)
     adapters = {} if adapter is None else {ADAPTER: adapter}
-    job = PredictJob(
-        TRAINER, output_dir, {**options, "test_file": file}, adapter=ADAPTER if adapters else None
-    )
+    job = PredictJob(TRAINER, output_dir, options, adapter=ADAPTER if adapters else None)
     last = PredictProgress(0, 0)
     with open_model(get_default_host(), core, adapters=adapters, notify=_print_notice) as model:
         loaded: Any = model.loaded

@@ -36,7 +36,7 @@ _FREE = frozenset(
             "resume_from_checkpoint",
         ),
         *("model_name_or_path", "model_revision", "ptuning_checkpoint", "quantization_bit"),
-        *("train_file", "validation_file", "test_file", "replay_file", "notices", "no_cuda", "fp16", "bf16"),
+        *("train_file", "validation_file", "test_file", "replay_file", "idle", "no_cuda", "fp16", "bf16"),
         *("save_strategy", "save_steps", "save_total_limit", "logging_dir", "report_to", "run_name"),
         *(
             "per_device_eval_batch_size",

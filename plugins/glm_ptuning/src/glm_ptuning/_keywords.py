@@ -161,8 +161,8 @@ REFUSED = {
     "push_to_hub": "nothing is uploaded; upload the checkpoint's directory yourself",
 }
 
-# What the command line has options of its own for.
-OF_THE_COMMAND = {
+# What the two commands have options of their own for.
+OF_THE_COMMANDS = {
     "model_name_or_path": "--model",
     "model_revision": "--revision",
     "no_cuda": "--device cpu",
@@ -171,6 +171,28 @@ OF_THE_COMMAND = {
     "quantization_bit": "--quantize",
     "output_dir": "--output-dir",
 }
+
+OF_PREDICT = {**OF_THE_COMMANDS, "ptuning_checkpoint": "--adapter DIR"}
+
+# What is done: each command does one of these, the Python call all that are true.
+TASKS = {
+    "do_train": "glm train trains, and glm predict does not",
+    "do_predict": "glm predict answers; run it after glm train",
+    "predict_with_generate": "run glm predict with the validation file after the training",
+}
+
+# Of the settings those that training does not use.
+ONLY_FOR_ANSWERS = frozenset(
+    {"test_file", "max_predict_samples", "num_beams", "generation_num_beams", "reference"}
+)
+# Of the settings those that prediction uses.
+FOR_PREDICT = frozenset(
+    {
+        *("test_file", "prompt_column", "response_column", "history_column", "max_source_length"),
+        *("max_target_length", "max_predict_samples", "source_prefix", "reference", "seed", "do_predict"),
+        *("num_beams", "generation_num_beams"),
+    }
+)
 
 # Of the names that the library has for optimisers those that are here, and what each is.
 OPTIMIZERS = {

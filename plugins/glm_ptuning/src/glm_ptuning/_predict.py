@@ -18,7 +18,7 @@ from glm_core.chat_model import collect
 from glm_core.errors import AdapterError, BusyError, ConfigError, RequestError
 from glm_core.records import DeltaStream, PredictJob, PredictProgress
 
-from ._data import Columns, Row, format_places, read_column_names, read_rows
+from ._data import Columns, Row, Table, format_places, read_column_names, read_rows
 from ._predict_options import PredictSettings, parse_predict_settings
 from ._predictions_file import PredictionsFile, write_results
 from ._retention import Retention, build_retention_requests, compare, read_retention_prompts
@@ -37,22 +37,34 @@ def predict(model: TorchModel, job: PredictJob) -> Iterator[PredictProgress]:
         RequestError: a question leaves no room for an answer; names its place.
         AdapterError: retention is asked for without an adapter.
     """
-    settings = parse_predict_settings(job.options)
+    settings, table, rows = read_prediction(job.options)
     prompts = read_retention_prompts(settings.retention_file) if settings.retention else ()
     if prompts and job.adapter is None:
         raise AdapterError("retention compares an adapter with the base model: load one with --adapter DIR")
-    table = read_rows(
-        settings.test_file, _choose_columns(settings), limit=settings.job.max_predict_samples, keep_empty=True
-    )
-    rows = tuple(row for row in table.rows if row.prompt.strip())
-    if not rows:
-        raise ConfigError(f"{settings.test_file} has no row to answer: all prompts are empty")
     notices = list(settings.job.notices)
     if len(rows) < len(table.rows):
         empty = [row.place for row in table.rows if not row.prompt.strip()]
         notices.append(f"left out, because the prompt is empty: {format_places(empty)}")
     requests = build_requests(model, rows, settings, job.adapter)
     return _run(model, job, settings, rows, requests, prompts, notices)
+
+
+def read_prediction(options: Mapping[str, Any]) -> tuple[PredictSettings, Table, tuple[Row, ...]]:
+    """Return the settings of a job, its file, and the rows to answer.
+
+    A call that trains first checks with it what comes after the training.
+
+    Raises:
+        ConfigError: an option or the file cannot be used.
+    """
+    settings = parse_predict_settings(options)
+    table = read_rows(
+        settings.test_file, _choose_columns(settings), limit=settings.job.max_predict_samples, keep_empty=True
+    )
+    rows = tuple(row for row in table.rows if row.prompt.strip())
+    if not rows:
+        raise ConfigError(f"{settings.test_file} has no row to answer: all prompts are empty")
+    return settings, table, rows
 
 
 def generate_answers(model: TorchModel, requests: Iterable[ChatRequest]) -> Generator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from glm_core.config import expand
 from glm_core.errors import ConfigError
 from glm_core.records import Option, Sampling
 
-from ._settings import FALSE, TRUE, TrainingSettings, parse_settings
+from ._keywords import FOR_PREDICT, OF_PREDICT
+from ._settings import FALSE, TRUE, TrainingSettings, parse_settings, refuse_names
 
 PREDICT_OPTIONS = (
     Option("test_file", "rows to answer: JSON, JSON Lines or CSV"),
@@ -77,7 +78,9 @@ def parse_predict_settings(options: Mapping[str, Any]) -> PredictSettings:
     sample = _parse_boolean("sample", rest.pop("sample", False))
     retention = _parse_boolean("retention", rest.pop("retention", False))
     retention_file = rest.pop("retention_file", None)
-    job = parse_settings(rest)
+    refuse_names(rest, OF_PREDICT, "do_predict")
+    unused = {field.name for field in fields(TrainingSettings)} - FOR_PREDICT
+    job = parse_settings(rest, unused=unused if sample else {*unused, "seed"})
     if not job.test_file:
         raise ConfigError("test_file is missing: name the file whose rows shall be answered")
     if job.num_beams not in (None, 1) or job.generation_num_beams not in (None, 1):

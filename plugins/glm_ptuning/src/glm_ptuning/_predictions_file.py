@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -115,6 +116,20 @@ class PredictionsFile:
             self.predictions.append(prediction)
             kept += len(line)
         return kept
+
+
+def make_output_directory(directory: Path) -> None:
+    """Make a directory for results, before the work whose results go there.
+
+    Raises:
+        ConfigError: it cannot be made or written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise _build_write_error(directory, error) from error
 
 
 def write_results(directory: Path, name: str, results: Mapping[str, float]) -> tuple[Path, Path]:

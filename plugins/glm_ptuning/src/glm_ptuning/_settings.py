@@ -7,13 +7,13 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from glm_core.errors import ConfigError
 
-from ._keywords import ALSO_WITHOUT_EFFECT, OPTIMIZERS, OTHER_NAMES, REFUSED, WITHOUT_EFFECT
+from ._keywords import ALSO_WITHOUT_EFFECT, OPTIMIZERS, OTHER_NAMES, REFUSED, TASKS, WITHOUT_EFFECT
 from ._trackers import choose_trackers
 
 STRATEGIES = ("no", "steps", "epoch")
@@ -112,7 +112,7 @@ class TrainingSettings:
     replay_share: float = 0.1
     stop_on_divergence: bool = True
 
-    notices: tuple[str, ...] = field(default=(), compare=False)
+    idle: tuple[str, ...] = field(default=(), compare=False)  # names that were given and have no effect
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
@@ -147,6 +147,11 @@ class TrainingSettings:
             raise ConfigError(f"metric_for_best_model must be loss, got {self.metric_for_best_model!r}")
         if self.load_best_model_at_end and self.evaluation_strategy == "no":
             raise ConfigError("load_best_model_at_end needs evaluation_strategy steps or epoch")
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Return what a user should know of these settings."""
+        return (f"without effect here: {', '.join(self.idle)}",) if self.idle else ()
 
     @property
     def optimizer(self) -> str:
@@ -209,11 +214,15 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "save_total_limit": (1, _MAX_COUNT),
     "generation_num_beams": (1, _MAX_COUNT),
 }
-_TYPES = {name: hint for name, hint in typing.get_type_hints(TrainingSettings).items() if name != "notices"}
+_TYPES = {name: hint for name, hint in typing.get_type_hints(TrainingSettings).items() if name != "idle"}
 
 
-def parse_settings(given: Mapping[str, Any]) -> TrainingSettings:
+def parse_settings(given: Mapping[str, Any], unused: Collection[str] = ()) -> TrainingSettings:
     """Return settings from keywords; text, as a command line gives it, is converted to its field's type.
+
+    Args:
+        given: the keywords.
+        unused: names of settings that the caller does not use; which of them are given is told.
 
     Raises:
         ConfigError: a name is unknown, or a value cannot be used.
@@ -228,12 +237,31 @@ def parse_settings(given: Mapping[str, Any]) -> TrainingSettings:
                 values[known] = converted
         elif name not in WITHOUT_EFFECT:
             raise ConfigError(f"{name} is unknown{_suggest_name(name)}")
-        elif not _means_default(name, value):
+        elif not _is_default(name, value):
             if name in REFUSED:
                 raise ConfigError(f"{name} cannot be used: {REFUSED[name]}")
             idle.append(name)
-    notices = (f"without effect here: {', '.join(sorted(idle))}",) if idle else ()
-    return TrainingSettings(**values, notices=notices)
+    idle += [name for name in given if OTHER_NAMES.get(name, name) in unused]
+    return TrainingSettings(**values, idle=tuple(sorted(idle)))
+
+
+def refuse_names(given: Mapping[str, Any], options: Mapping[str, str], task: str) -> None:
+    """Refuse what a command does not take with ``--set``, since without it another job would be done.
+
+    Args:
+        given: names and values.
+        options: names that the command has options of its own for, and these.
+        task: ``do_train`` or ``do_predict``, whichever the command does.
+
+    Raises:
+        ConfigError: naming the option, or what to do instead.
+    """
+    for name, value in given.items():
+        option = options.get(OTHER_NAMES.get(name, name))
+        if option is not None:
+            raise ConfigError(f"{name} is set by an option of the command; pass {option} instead")
+        if name in TASKS and (str(value).strip().lower() in TRUE) != (name == task):
+            raise ConfigError(f"{name}={value} cannot be used here: {TASKS[name]}")
 
 
 def list_settings(settings: TrainingSettings) -> dict[str, Any]:
@@ -241,7 +269,7 @@ def list_settings(settings: TrainingSettings) -> dict[str, Any]:
     return {
         name.name: convert_for_json(getattr(settings, name.name))
         for name in fields(settings)
-        if name.name != "notices"
+        if name.name != "idle"
     }
 
 
@@ -250,7 +278,7 @@ def convert_for_json(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
 
 
-def _means_default(name: str, value: Any) -> bool:
+def _is_default(name: str, value: Any) -> bool:
     """Return whether a value asks for what is done anyway; as text, which a command line gives, too."""
     value = getattr(value, "value", value)  # the library's enumerations
     accepted = (WITHOUT_EFFECT[name], *ALSO_WITHOUT_EFFECT.get(name, ()))

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,12 @@ from ._checkpoints import Checkpoints, is_complete
 from ._data import Columns, Table, read_column_names, read_rows
 from ._examples import ExampleLengths, MicroBatches, collate, format_report, tokenize
 from ._job import JobInputs, claim, identify_job, lock_directory
-from ._keywords import OF_THE_COMMAND
+from ._keywords import OF_THE_COMMANDS, ONLY_FOR_ANSWERS
 from ._loop import TrainingLoop, TrainingTask
 from ._objective import compute_mean_loss
-from ._predictions_file import write_results
+from ._predictions_file import make_output_directory, write_results
 from ._processes import Processes, choose_device, explain_launcher, read_rank_and_size
-from ._settings import TrainingSettings, parse_settings
+from ._settings import TrainingSettings, parse_settings, refuse_names
 from ._trainable import Trainable, prepare, prepare_evaluation
 
 
@@ -49,15 +49,13 @@ def parse_job_settings(options: Mapping[str, Any]) -> TrainingSettings:
         ConfigError: one is unknown or has a bad value.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    for name, option in OF_THE_COMMAND.items():
-        if name in given:
-            raise ConfigError(f"{name} is set by an option of the command; pass {option} instead")
+    refuse_names(given, OF_THE_COMMANDS, "do_train")
     if str(given.get("pre_seq_len")).strip() == "0":
         given["pre_seq_len"] = None
-    return parse_settings({**given, "do_train": True})
+    return parse_settings({**given, "do_train": True}, unused=ONLY_FOR_ANSWERS)
 
 
-def train(model: TorchModel, job: TrainJob, settings: TrainingSettings) -> Iterator[TrainProgress]:
+def train(model: TorchModel, job: TrainJob, settings: TrainingSettings) -> Generator[TrainProgress]:
     """Run or resume a job.
 
     Raises:
@@ -77,6 +75,8 @@ def evaluate(model: TorchModel, job: TrainJob, settings: TrainingSettings) -> fl
     Raises:
         GlmError: the file, the model or the prefix cannot be used.
     """
+    if read_rank_and_size()[0] == 0:
+        make_output_directory(job.output_dir)
     device = choose_device(job.devices)
     if settings.ptuning_checkpoint is None:
         settings = dataclasses.replace(settings, pre_seq_len=None)
@@ -99,12 +99,18 @@ def evaluate(model: TorchModel, job: TrainJob, settings: TrainingSettings) -> fl
 def _train(
     model: TorchModel, job: TrainJob, settings: TrainingSettings, device: torch.device, processes: Processes
 ) -> Iterator[TrainProgress]:
+    remarks = _list_remarks(job)
     if settings.pre_seq_len is None:
-        model.dtype = torch.float32  # weights that move are too coarse in half precision
+        if job.dtype != "float32":
+            # Said each time: here nobody knows whether the dtype was chosen or is that of the device.
+            remarks.append(
+                f"all weights are trained in float32, not in {job.dtype}, which is too coarse for small steps"
+            )
+        model.dtype = torch.float32
     data = _JobData(model, settings)
     inputs = _collect_inputs(model, job, settings, data.order, processes)
     total = inputs.total_steps
-    for message in [*settings.notices, *data.messages, *_list_remarks(job)]:
+    for message in [*settings.notices, *data.messages, *remarks]:
         yield TrainProgress(0, total, message=message)
     with lock_directory(job.output_dir) if processes.is_first else contextlib.nullcontext():
         yield from _run_checked(model, job, settings, device, processes, data, inputs)
@@ -267,7 +273,7 @@ def _collect_inputs(
         dtype=dtype,
         scheme="none" if job.scheme is None else str(job.scheme),
         micro_batches_per_step=per_step,
-        total_steps=settings.max_steps if settings.max_steps > 0 else max(epochs, 1),
+        total_steps=settings.max_steps if settings.max_steps > 0 else epochs,
     )
 
 
