@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from glm_ptuning._data import Columns, read_column_names, read_rows
 from hypothesis import given, settings, strategies as st
+from key_words import containing
 
 from glm_core import ConfigError, Message
 from glm_core.cleaning import clean_text
@@ -97,6 +99,27 @@ def test_rows_of_an_array_are_named_by_their_number(tmp_path: Path) -> None:
         read_rows(path, COLUMNS)
     path.write_text('[{"q": "1", "a": "2"}, {"q": "", "a": "2"}, {"q": "", "a": "2"}]')
     assert read_rows(path, COLUMNS).format_report().endswith(": rows 2, 3")
+
+
+def test_columns_that_nobody_named_are_told(tmp_path: Path) -> None:
+    """Such as the input of an instruction, which stands in a column of its own in many data sets."""
+    path = tmp_path / "rows.json"
+    path.write_text('[{"q": "a", "a": "b", "input": "c"}, {"q": "a", "a": "b", "id": 3}]')
+    report = read_rows(path, COLUMNS).format_report()
+    assert report.endswith("columns that are not used: 'input', 'id'")
+
+
+@given(depth=st.one_of(st.integers(1, 3000), st.just(100_000)))
+def test_deep_values_are_one_sentence(depth: int) -> None:
+    """Whatever column they are in, and however much of it the parser takes."""
+    deep = "[" * depth + '"x"' + "]" * depth
+    for row in (f'{{"q": {deep}, "a": "x"}}', f'{{"q": "x", "a": "x", "h": {deep}}}'):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "rows.json"
+            path.write_text(row)
+            with pytest.raises(ConfigError, match=containing("line 1")) as refused:
+                read_rows(path, Columns("q", "a", "h" if '"h"' in row else None))
+            assert len(str(refused.value)) < 600
 
 
 def test_bad_lines_are_all_named_before_anything_starts(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
 from glm_ptuning._table_files import read_table
+from hypothesis import given, strategies as st
 
 from glm_core import ConfigError
 
@@ -63,6 +65,11 @@ def test_places_are_counted_where_rows_begin(tmp_path: Path, name: str, text: st
         ("a.json", '[{"q": 1},\n "text"]', "row 2 (line 2)", "this is a str"),
         ("a.csv", "q,a\n1,2\n3\n", "line 3", "1 columns, the first line has 2"),
         ("a.csv", 'q,a\n1,"2\n', "line 2", "no valid CSV"),
+        ("a.csv", "q,a,q\n1,2,3\n", "line 1", "same name: 'q'"),
+        ("a.json", '[{"q": 1}]\n"text"', "row 2 (line 2)", "behind the array"),
+        ("a.json", '[{"q": 1}],\n[{"q": 2}]', "row 2 (line 1)", "behind the array"),
+        ("a.json", '[{"q": 1}]\n[{"q": 2}\n', "row 3 (line 2)", "not closed"),
+        ("a.json", '[{"q": 1}]]', "row 2 (line 1)", "behind the array"),
     ],
 )
 def test_a_bad_row_is_named_by_its_place(
@@ -72,6 +79,30 @@ def test_a_bad_row_is_named_by_its_place(
     bad = [row for row in read_table(file(tmp_path, name, text)) if row.content is None]
     assert [str(row.place) for row in bad] == [place]
     assert problem in bad[0].problem
+
+
+CHUNKS = st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 9), max_size=3)), min_size=1, max_size=6)
+
+
+@given(chunks=CHUNKS, glue=st.sampled_from(["\n", "", " ", "\r\n\n"]), indent=st.sampled_from([None, 2]))
+def test_no_row_of_a_file_that_was_added_to_is_lost(
+    chunks: list[tuple[bool, list[int]]], glue: str, indent: int | None
+) -> None:
+    """Arrays behind arrays, on lines of their own or not, and objects behind arrays: all rows, in order."""
+    parts = ["[]"]  # whatever follows, the file begins with an array
+    for is_array, numbers in chunks:
+        rows = [{"q": number} for number in numbers]
+        parts += [json.dumps(rows, indent=indent)] if is_array else [json.dumps(row) for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        found = list(read_table(file(Path(folder), "a.json", glue.join(parts))))
+    assert [row.content for row in found] == [{"q": number} for _, numbers in chunks for number in numbers]
+
+
+def test_a_long_cell_is_a_cell(tmp_path: Path) -> None:
+    """More than the csv library takes by default."""
+    text = "x" * 200_000
+    (found,) = read_table(file(tmp_path, "a.csv", f"q,a\n{text},y\n"))
+    assert found.content == {"q": text, "a": "y"}
 
 
 def test_deep_nesting_is_a_bad_row_and_no_crash(tmp_path: Path) -> None:

@@ -67,11 +67,13 @@ class Table:
         path: the file.
         rows: in its order.
         empty: places of rows that are left out because their prompt or response is empty.
+        unused: columns that are not among those asked for.
     """
 
     path: Path
     rows: tuple[Row, ...]
     empty: tuple[RowPlace, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def format_report(self) -> str:
         """Return one line for people: how many rows, and which are left out."""
@@ -81,6 +83,8 @@ class Table:
                 f"; {len(self.empty)} left out because the prompt or the response is empty: "
                 f"{format_places(self.empty)}"
             )
+        if self.unused:
+            text += f"; columns that are not used: {_list_columns(self.unused)}"
         return text
 
 
@@ -99,7 +103,9 @@ def read_rows(path: Path, columns: Columns, *, limit: int | None = None, keep_em
     rows: list[Row] = []
     empty: list[RowPlace] = []
     problems: list[str] = []
+    unused: dict[str, None] = {}  # a set that keeps the order
     for found in read_table(path):
+        unused |= dict.fromkeys(found.content or ())
         row, problem = _parse_row(found, columns)
         if row is None:
             problems.append(f"{found.place}: {problem}")
@@ -116,7 +122,8 @@ def read_rows(path: Path, columns: Columns, *, limit: int | None = None, keep_em
     if not rows:
         reason = "all prompts or responses are empty" if empty else "it is empty"
         raise ConfigError(f"{path} has no row to use: {reason}")
-    return Table(path, tuple(rows[:limit]), tuple(empty))
+    used = {columns.prompt, columns.response, columns.history}
+    return Table(path, tuple(rows[:limit]), tuple(empty), tuple(name for name in unused if name not in used))
 
 
 def _parse_row(found: TableRow, columns: Columns) -> tuple[Row | None, str]:

@@ -15,6 +15,7 @@ from glm_core.cleaning import clean_text
 from glm_core.errors import ConfigError
 
 CSV_ENDINGS = (".csv",)
+MAX_SHOWN_NAMES = 10
 MAX_SHOWN = 60  # characters of a bad row in a message: it still fits one line of a terminal
 
 
@@ -53,7 +54,7 @@ class TableRow:
 def read_table(path: Path) -> Iterator[TableRow]:
     """Yield every row of a file, bad ones with what is wrong with them.
 
-    A file whose first character is ``[`` is one JSON array; others are JSON Lines, or CSV by their ending.
+    A file whose first character is ``[`` holds JSON arrays; others are JSON Lines, or CSV by their ending.
 
     Raises:
         ConfigError: the file cannot be read, or is no UTF-8 text.
@@ -62,7 +63,7 @@ def read_table(path: Path) -> Iterator[TableRow]:
     # By its first character, not by its ending: many data sets have JSON Lines in a file called .json.
     if path.suffix.lower() in CSV_ENDINGS:
         return _parse_csv(text)
-    return _parse_json_array(text) if text.lstrip().startswith("[") else _parse_json_lines(text)
+    return _parse_json_arrays(text) if text.lstrip().startswith("[") else _parse_json_lines(text)
 
 
 def _read_text(path: Path) -> str:
@@ -90,16 +91,27 @@ def _parse_json_lines(text: str) -> Iterator[TableRow]:
             )
 
 
-def _parse_json_array(text: str) -> Iterator[TableRow]:
+def _parse_json_arrays(text: str) -> Iterator[TableRow]:
+    """Yield the rows of a file that begins with an array; more arrays, or objects, may stand behind it.
+
+    Programs append to their files, so the first array need not be all that is there.
+    """
     starts = [0, *(place + 1 for place, character in enumerate(text) if character == "\n")]
     decoder = json.JSONDecoder()
 
     def locate(offset: int) -> RowPlace:
         return RowPlace(bisect.bisect_right(starts, min(offset, len(text) - 1)), number)
 
-    number = 1
-    offset = _skip_blanks(text, text.index("[") + 1)
-    while offset < len(text) and text[offset] != "]":
+    number, is_inside = 1, False
+    offset = _skip_blanks(text, 0)
+    while offset < len(text):
+        if text[offset] == ("]" if is_inside else "["):
+            is_inside, offset = not is_inside, _skip_blanks(text, offset + 1)
+            continue
+        if not is_inside and text[offset] != "{":
+            problem = f"an array or an object is expected behind the array: {_shorten(text[offset:])}"
+            yield TableRow(locate(offset), None, problem)
+            return
         try:
             content, end = decoder.raw_decode(text, offset)
         except (ValueError, RecursionError) as error:
@@ -111,11 +123,11 @@ def _parse_json_array(text: str) -> Iterator[TableRow]:
         yield _check_row(locate(offset), content)
         number += 1
         offset = _skip_blanks(text, end)
-        if text[offset : offset + 1] == ",":
+        if is_inside and text[offset : offset + 1] == ",":  # some programs write one before the end, too
             offset = _skip_blanks(text, offset + 1)
-        elif text[offset : offset + 1] != "]":
+        elif is_inside and text[offset : offset + 1] != "]":
             break
-    if offset >= len(text) or text[offset] != "]":
+    if is_inside:
         yield TableRow(
             locate(offset),
             None,
@@ -124,6 +136,8 @@ def _parse_json_array(text: str) -> Iterator[TableRow]:
 
 
 def _parse_csv(text: str) -> Iterator[TableRow]:
+    # The library's limit of 131,072 characters a cell is for programs that read what strangers send.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
     line = 1  # of the next row's start; the reader's own line_num is that of a row's end
@@ -134,6 +148,11 @@ def _parse_csv(text: str) -> Iterator[TableRow]:
                 continue
             if header is None:
                 header = cells
+                twice = sorted({name for name in header if header.count(name) > 1})
+                if twice:
+                    named = ", ".join(map(repr, twice[:MAX_SHOWN_NAMES]))
+                    yield TableRow(RowPlace(start), None, f"several columns have the same name: {named}")
+                    return  # because a row would hold only the last of them
             elif len(cells) != len(header):
                 yield TableRow(
                     RowPlace(start), None, f"{len(cells)} columns, the first line has {len(header)}"
