@@ -114,6 +114,27 @@ def test_a_finished_job_says_so_and_does_nothing(
     assert trained_files(out) == before
 
 
+def test_a_finished_job_gives_its_numbers_again(
+    model: Path, finished: Path, rows: Path, tmp_path: Path
+) -> None:
+    """And completes what a kill after the last checkpoint left out: results, log and picture."""
+    out = shutil.copytree(finished, tmp_path / "out")
+    numbers = json.loads((out / "all_results.json").read_text())
+    assert train(model, out, options(rows))[-1].metrics == {"train_loss": numbers["train_loss"]}
+    assert json.loads((out / "all_results.json").read_text()) == numbers
+    for name in ("all_results.json", "train_results.json", "trainer_state.json", "loss.png"):
+        (out / name).unlink()
+    progress = train(model, out, options(rows))
+    assert losses(progress) == []
+    assert progress[-1].metrics["train_loss"] == pytest.approx(numbers["train_loss"])
+    for name in ("train_results.json", "all_results.json"):
+        written = json.loads((out / name).read_text())
+        assert written["train_loss"] == pytest.approx(numbers["train_loss"])
+    state = json.loads((finished / "trainer_state.json").read_text())
+    assert json.loads((out / "trainer_state.json").read_text()) == state
+    assert (out / "loss.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
@@ -211,29 +232,46 @@ def test_only_so_many_checkpoints_are_kept(model: Path, rows: Path, tmp_path: Pa
     assert Checkpoints(tmp_path / "out").list_steps() == [9, 12]
 
 
-def test_evaluation_is_logged_and_the_best_checkpoint_kept(model: Path, rows: Path, tmp_path: Path) -> None:
-    """The loss on other rows stands in the log; load_best_model_at_end reports the best step's checkpoint."""
+@pytest.mark.parametrize(("steps", "best"), [(12, 12), (80, 40)])
+def test_evaluation_is_logged_and_the_best_checkpoint_kept(
+    model: Path, tmp_path: Path, steps: int, best: int
+) -> None:
+    """The loss on other rows stands in the log; load_best_model_at_end reports the best step's checkpoint.
+
+    What is evaluated at the end are the weights of that one, which are not the last ones if a job that sees
+    one row only goes on for long.
+    """
+    rows = tmp_path / "rows.json"
+    rows.write_text('{"content": "hello", "summary": "世界"}\n', "utf-8")
+    others = [json.dumps({"content": "hello", "summary": text}) for text in ("a", "b", "how do I", "x y")]
+    (tmp_path / "dev.json").write_text("\n".join(others))
     job = options(
         rows,
-        validation_file=str(write_rows(tmp_path / "dev.json", 6, seed=2)),
+        validation_file=str(tmp_path / "dev.json"),
         evaluation_strategy="steps",
-        eval_steps=4,
+        eval_steps=steps // 4 or 1,
         do_eval=True,
         load_best_model_at_end=True,
         save_total_limit=1,
         per_device_eval_batch_size=4,
+        max_steps=steps,
+        save_steps=100,
+        lr_scheduler_type="constant",
     )
     progress = train(model, tmp_path / "out", job)
     state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
     evaluations = {
         entry["step"]: entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry
     }
-    assert sorted(evaluations) == [4, 8, 12]
-    best = min(evaluations, key=lambda step: evaluations[step])
+    assert len(evaluations) == 4
+    assert min(evaluations, key=lambda step: evaluations[step]) == best
     assert state["best_model_checkpoint"] == f"checkpoint-{best}"
     assert progress[-1].checkpoint == tmp_path / "out" / f"checkpoint-{best}"
-    assert progress[-1].metrics["eval_loss"] == evaluations[12]
-    assert json.loads((tmp_path / "out" / "eval_results.json").read_text())["eval_loss"] == evaluations[12]
+    assert progress[-1].metrics["eval_loss"] == pytest.approx(evaluations[best], rel=1e-5)
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    assert results["eval_loss"] == progress[-1].metrics["eval_loss"]
+    again = train(model, tmp_path / "out", job)[-1]
+    assert (again.checkpoint, again.metrics) == (progress[-1].checkpoint, progress[-1].metrics)
 
 
 def test_a_trained_prefix_can_be_trained_on(model: Path, finished: Path, rows: Path, tmp_path: Path) -> None:

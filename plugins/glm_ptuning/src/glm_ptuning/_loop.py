@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ._checkpoints import DAMAGE, Checkpoints, SavedState, build_damage_error, r
 from ._examples import ExampleLengths, MicroBatches, collate
 from ._guard import DivergenceGuard, TrainingStoppedError
 from ._logs import PLOT_FILE, NumbersLog, draw_losses, open_logs, write_trainer_state
+from ._loop_progress import LoopProgress
 from ._objective import compute_mean_loss
 from ._optimizer import (
     build_optimizer,
@@ -82,45 +83,6 @@ class TrainingTask:
     output_dir: Path
 
 
-@dataclass
-class LoopProgress:
-    """How far a job is; a checkpoint keeps it beside the tensors.
-
-    Attributes:
-        step: steps done.
-        loss_sum: of the steps since the last entry of the log.
-        loss_steps: how many these are.
-        total_loss: of all steps.
-        history: the log.
-        best_loss: lowest evaluation loss so far.
-        best_step: its step.
-    """
-
-    step: int = 0
-    loss_sum: float = 0.0
-    loss_steps: int = 0
-    total_loss: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_loss: float | None = None
-    best_step: int | None = None
-
-    def check(self, step: int) -> None:
-        """Refuse values that no job writes, before they become another error some steps later.
-
-        Raises:
-            ValueError: a field is of another type, or the step is not the checkpoint's.
-        """
-        numbers = (self.loss_sum, self.total_loss, self.best_loss or 0.0)
-        counts = (self.step, self.loss_steps, self.best_step or 0)
-        if (
-            self.step != step
-            or not all(type(value) in (int, float) for value in numbers)
-            or not all(type(value) is int and value >= 0 for value in counts)
-            or not all(isinstance(entry, dict) and "step" in entry for entry in self.history)
-        ):
-            raise ValueError("its progress or log is not what a job writes")
-
-
 class TrainingLoop:
     """One job, from its first step or from a checkpoint to its last step.
 
@@ -166,6 +128,12 @@ class TrainingLoop:
         ):
             return self._checkpoints.get_path(step)
         return self._saved
+
+    def use_best(self) -> None:
+        """Put the weights of the best checkpoint in place, if that was asked for and they are others."""
+        best = self.best_or_newest
+        if best is not None and best != self._saved:
+            self._task.trainable.read(best)
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint; every later step is the same as if the job had never stopped.
@@ -374,7 +342,11 @@ class TrainingLoop:
     def build_trainer_state(self) -> dict[str, Any]:
         """Return the content of ``trainer_state.json``."""
         progress, task = self._progress, self._task
-        best = None if progress.best_step is None else f"checkpoint-{progress.best_step}"
+        # Where the best one is not asked for it is not kept either, unless it was time for a checkpoint.
+        is_kept = progress.best_step is not None and (
+            self._settings.load_best_model_at_end or self._checkpoints.get_path(progress.best_step).is_dir()
+        )
+        best = f"checkpoint-{progress.best_step}" if is_kept else None
         return {
             "best_metric": progress.best_loss,
             "best_model_checkpoint": best,

@@ -19,6 +19,7 @@ from glm_runtime_torch.training import write_text
 from glm_core.errors import ConfigError
 
 NAME = "generated_predictions.txt"
+EVERYTHING = "all_results.json"
 
 
 class PredictionsFile:
@@ -132,12 +133,17 @@ def make_output_directory(directory: Path) -> None:
         raise _build_write_error(directory, error) from error
 
 
+def read_results(directory: Path) -> dict[str, Any]:
+    """Return all numbers that `write_results` wrote into a directory."""
+    return read_object(directory / EVERYTHING)
+
+
 def write_results(directory: Path, name: str, results: Mapping[str, float]) -> tuple[Path, Path]:
     """Write ``{name}_results.json`` and put the same into ``all_results.json``, as the original does."""
-    own, everything = directory / f"{name}_results.json", directory / "all_results.json"
+    own, everything = directory / f"{name}_results.json", directory / EVERYTHING
     try:
         write_text(own, _format_json(results))
-        write_text(everything, _format_json({**_read_object(everything), **results}))
+        write_text(everything, _format_json({**read_object(everything), **results}))
     except OSError as error:
         raise _build_write_error(directory, error) from error
     return own, everything
@@ -163,7 +169,8 @@ def _format_json(content: Mapping[str, float]) -> str:
     return json.dumps(content, ensure_ascii=False, indent=4, sort_keys=True) + "\n"
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one if there is none."""
     try:
         content: Any = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):

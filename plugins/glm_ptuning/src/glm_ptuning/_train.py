@@ -23,14 +23,14 @@ from glm_core.config import expand
 from glm_core.errors import ConfigError
 from glm_core.records import LoadedModel, TrainJob, TrainProgress
 
-from ._checkpoints import Checkpoints, is_complete
+from ._checkpoints import TRAINER_STATE_FILE, Checkpoints, is_complete
 from ._data import Columns, Table, read_column_names, read_rows
 from ._examples import ExampleLengths, MicroBatches, collate, format_report, tokenize
 from ._job import JobInputs, claim, identify_job, lock_directory
 from ._keywords import OF_THE_COMMANDS, ONLY_FOR_ANSWERS
 from ._loop import TrainingLoop, TrainingTask
 from ._objective import compute_mean_loss
-from ._predictions_file import make_output_directory, write_results
+from ._predictions_file import make_output_directory, read_object, read_results, write_results
 from ._processes import Processes, choose_device, explain_launcher, read_rank_and_size
 from ._settings import TrainingSettings, parse_settings, refuse_names
 from ._trainable import Trainable, prepare, prepare_evaluation
@@ -135,8 +135,12 @@ def _run_checked(
     found = _find_checkpoint_to_resume(job.output_dir, settings)
     if found is not None and found.name == f"checkpoint-{total}":
         yield TrainProgress(total, total, message=f"this job is finished: {found} holds its last step")
-        yield TrainProgress(total, total, checkpoint=found, finished=True)
-        return
+        metrics = _read_metrics(job.output_dir, settings)
+        if metrics is not None:
+            best = _find_best(job.output_dir, settings) or found
+            yield TrainProgress(total, total, checkpoint=best, metrics=metrics, finished=True)
+            return
+        yield TrainProgress(total, total, message="its results were not written and are completed now")
     trainable = prepare(model, settings, device, job.scheme)
     if settings.gradient_checkpointing:
         use_gradient_checkpointing(model.network)
@@ -173,6 +177,8 @@ def _run(
     runtime, steps = time.perf_counter() - started, loop.progress.step
     metrics = {"train_loss": loop.progress.total_loss / max(steps, 1)}
     if settings.do_eval and data.evaluation:
+        processes.wait()  # until the first one has written the checkpoint that is read
+        loop.use_best()
         metrics["eval_loss"] = loop.evaluate()
     if processes.is_first:
         rows = (steps - first) * settings.per_device_train_batch_size * loop.micro_batches_per_step
@@ -188,6 +194,24 @@ def _run(
         if "eval_loss" in metrics:
             write_results(job.output_dir, "eval", {"eval_loss": metrics["eval_loss"]})
     yield TrainProgress(steps, steps, checkpoint=loop.best_or_newest, metrics=metrics, finished=True)
+
+
+def _read_metrics(output_dir: Path, settings: TrainingSettings) -> dict[str, float] | None:
+    """Return the numbers of a finished job; ``None`` if some were not written before it was killed."""
+    wanted = ("train_loss", "eval_loss") if settings.do_eval else ("train_loss",)
+    results = read_results(output_dir)
+    if not all(isinstance(results.get(name), int | float) for name in wanted):
+        return None
+    return {name: float(results[name]) for name in wanted}
+
+
+def _find_best(output_dir: Path, settings: TrainingSettings) -> Path | None:
+    """Return the checkpoint that a finished job names as its best, if that was asked for and is there."""
+    if not settings.load_best_model_at_end:
+        return None
+    state = read_object(output_dir / TRAINER_STATE_FILE)
+    best = output_dir / Path(str(state.get("best_model_checkpoint"))).name
+    return best if is_complete(best) else None
 
 
 class _JobData:
