@@ -51,6 +51,17 @@ _FREE = frozenset(
 )
 
 
+# What decides the log or how long the job goes on, but not the steps that are done: a job may go on with
+# another one.
+_CONTINUED = frozenset(
+    {
+        *("total steps", "logging_strategy", "logging_steps", "logging_first_step", "evaluation_strategy"),
+        *("eval_steps", "content of validation_file", "max_eval_samples", "val_max_target_length"),
+        *("load_best_model_at_end", "metric_for_best_model"),
+    }
+)
+
+
 @dataclass(frozen=True)
 class JobInputs:
     """What a job works on, beside its settings.
@@ -128,7 +139,12 @@ def claim(
         output_dir.mkdir(parents=True, exist_ok=True)
         found = _read(output_dir / JOB_FILE)
         strange = found is None and any(output_dir.glob("checkpoint-*"))
-        differences = [] if found is None else _list_differences(found, identity)
+        old = identity if found is None else found
+        changed = [name for name in {**identity, **old} if old.get(name) != identity.get(name)]
+        differences = [_format_difference(name, old, identity) for name in changed if name not in _CONTINUED]
+        done, total = max(checkpoints.list_steps(), default=0), identity["total steps"]
+        if done > total:
+            differences.append(f"it has {done} steps, and {total} are asked for")
         if (differences or strange) and not overwrite:
             why = "; ".join(differences) or f"there is no {JOB_FILE} beside its checkpoints"
             raise ConfigError(
@@ -138,6 +154,11 @@ def claim(
         if differences or strange:
             checkpoints.clear()
             notices.append(f"the checkpoints of another job in {output_dir} were deleted")
+        elif changed and done:
+            listed = "; ".join(_format_difference(name, old, identity) for name in changed)
+            # A rate that falls towards the end falls towards another one now.
+            rates = ", and learning rates follow the new number of steps" if "total steps" in changed else ""
+            notices.append(f"this job goes on with other settings: {listed}{rates}")
         content = {
             "format_version": FORMAT_VERSION,
             "identity": identity,
@@ -180,11 +201,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _list_differences(found: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
-    names = [name for name in {**identity, **found} if found.get(name) != identity.get(name)]
-    return [
-        f"its {name} differs"
-        if name.startswith(("content of", "base"))
-        else f"its {name} is {found.get(name)}, not {identity.get(name)}"
-        for name in names
-    ]
+def _format_difference(name: str, found: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    if name.startswith(("content of", "base")):
+        return f"its {name} differs"
+    return f"its {name} is {found.get(name)}, not {identity.get(name)}"

@@ -135,7 +135,9 @@ def _run_checked(
     found = _find_checkpoint_to_resume(job.output_dir, settings)
     if found is not None and found.name == f"checkpoint-{total}":
         yield TrainProgress(total, total, message=f"this job is finished: {found} holds its last step")
-        metrics = _read_metrics(job.output_dir, settings)
+        metrics = _read_metrics(
+            job.output_dir, settings, total * inputs.micro_batches_per_step / data.order.per_epoch
+        )
         if metrics is not None:
             best = _find_best(job.output_dir, settings) or found
             yield TrainProgress(total, total, checkpoint=best, metrics=metrics, finished=True)
@@ -190,17 +192,25 @@ def _run(
             "train_samples_per_second": round(rows / runtime, 3),
             "train_steps_per_second": round((steps - first) / runtime, 3),
         }
-        write_results(job.output_dir, "train", results)
         if "eval_loss" in metrics:
             write_results(job.output_dir, "eval", {"eval_loss": metrics["eval_loss"]})
+        # Last: where its epoch is right, a kill has left out nothing.
+        write_results(job.output_dir, "train", results)
     yield TrainProgress(steps, steps, checkpoint=loop.best_or_newest, metrics=metrics, finished=True)
 
 
-def _read_metrics(output_dir: Path, settings: TrainingSettings) -> dict[str, float] | None:
-    """Return the numbers of a finished job; ``None`` if some were not written before it was killed."""
+def _read_metrics(output_dir: Path, settings: TrainingSettings, epoch: float) -> dict[str, float] | None:
+    """Return the numbers of a finished job; ``None`` if some were not written before it was killed.
+
+    Args:
+        output_dir: of the job.
+        settings: of the job.
+        epoch: at its end; numbers of another one are from before the job was made longer.
+    """
     wanted = ("train_loss", "eval_loss") if settings.do_eval else ("train_loss",)
     results = read_results(output_dir)
-    if not all(isinstance(results.get(name), int | float) for name in wanted):
+    is_whole = all(isinstance(results.get(name), int | float) for name in (*wanted, "epoch"))
+    if not is_whole or abs(results["epoch"] - epoch) > 1e-4:  # it is written with four places
         return None
     return {name: float(results[name]) for name in wanted}
 
