@@ -62,6 +62,8 @@ def ptuning(**keywords: Any) -> dict[str, float]:
         open_adapter(adapter).require(pre_seq_len=settings.pre_seq_len)
     if settings.do_train:
         last = _train(settings, core)
+        if settings.dry_run:
+            return {}
         metrics |= last.metrics
         if settings.pre_seq_len is not None:
             adapter = last.checkpoint

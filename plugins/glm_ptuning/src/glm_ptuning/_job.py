@@ -36,7 +36,17 @@ _FREE = frozenset(
             "resume_from_checkpoint",
         ),
         *("model_name_or_path", "model_revision", "ptuning_checkpoint", "quantization_bit"),
-        *("train_file", "validation_file", "test_file", "replay_file", "idle", "no_cuda", "fp16", "bf16"),
+        *(
+            "train_file",
+            "validation_file",
+            "test_file",
+            "replay_file",
+            "idle",
+            "dry_run",
+            "no_cuda",
+            "fp16",
+            "bf16",
+        ),
         *("save_strategy", "save_steps", "save_total_limit", "logging_dir", "report_to", "run_name"),
         *(
             "per_device_eval_batch_size",
@@ -130,13 +140,14 @@ def claim(
 ) -> list[str]:
     """Take an output directory for this job and return notices for the user.
 
+    A dry run only looks.
+
     Raises:
         ConfigError: it is another job's, naming what differs, or cannot be written.
     """
     notices: list[str] = []
     checkpoints = Checkpoints(output_dir)
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
         found = _read(output_dir / JOB_FILE)
         strange = found is None and any(output_dir.glob("checkpoint-*"))
         old = identity if found is None else found
@@ -152,13 +163,18 @@ def claim(
                 "overwrite_output_dir to delete its checkpoints."
             )
         if differences or strange:
-            checkpoints.clear()
-            notices.append(f"the checkpoints of another job in {output_dir} were deleted")
+            verb = "would be" if settings.dry_run else "were"
+            notices.append(f"the checkpoints of another job in {output_dir} {verb} deleted")
         elif changed and done:
             listed = "; ".join(_format_difference(name, old, identity) for name in changed)
             # A rate that falls towards the end falls towards another one now.
             rates = ", and learning rates follow the new number of steps" if "total steps" in changed else ""
             notices.append(f"this job goes on with other settings: {listed}{rates}")
+        if settings.dry_run:
+            return notices
+        if differences or strange:
+            checkpoints.clear()
+        output_dir.mkdir(parents=True, exist_ok=True)
         content = {
             "format_version": FORMAT_VERSION,
             "identity": identity,

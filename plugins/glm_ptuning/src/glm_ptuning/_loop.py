@@ -214,6 +214,20 @@ class TrainingLoop:
                 task.network, task.trainable.encoder, batches, task.device, self._processes
             )
 
+    def rehearse(self) -> tuple[float, int]:
+        """Compute the gradients of the longest micro batch, drop them, and return its loss and its tokens."""
+        order, examples = self._task.order, self._task.examples
+        sizes = [
+            max(len(examples[row].token_ids) for row in order.get_rows(number)) * len(order.get_rows(number))
+            for number in range(order.per_epoch)
+        ]
+        longest = max(range(order.per_epoch), key=sizes.__getitem__)
+        with use_threads(self._threads):
+            loss = self._compute_micro_batch_loss(longest)
+            self._scaler.scale(loss).backward()
+        self._optimizer.zero_grad(set_to_none=True)
+        return loss.item(), sizes[longest]
+
     def _step(self) -> tuple[float, float, float]:
         """Do one step; return its loss, the norm of its gradient and its learning rate."""
         task, step = self._task, self._progress.step

@@ -107,6 +107,7 @@ class TrainingSettings:
     generation_num_beams: int | None = None
 
     reference: str = "cut"
+    dry_run: bool = False
     prefix_dropout: float = 0.1
     replay_file: str | None = None
     replay_share: float = 0.1

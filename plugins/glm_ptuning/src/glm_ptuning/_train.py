@@ -32,6 +32,7 @@ from ._loop import TrainingLoop, TrainingTask
 from ._objective import compute_mean_loss
 from ._predictions_file import make_output_directory, read_object, read_results, write_results
 from ._processes import Processes, choose_device, explain_launcher, read_rank_and_size
+from ._rehearsal import check_disk, describe_first_batch, try_longest_batch
 from ._settings import TrainingSettings, parse_settings, refuse_names
 from ._trainable import Trainable, prepare, prepare_evaluation
 
@@ -112,7 +113,8 @@ def _train(
     total = inputs.total_steps
     for message in [*settings.notices, *data.messages, *remarks]:
         yield TrainProgress(0, total, message=message)
-    with lock_directory(job.output_dir) if processes.is_first else contextlib.nullcontext():
+    is_writing = processes.is_first and not settings.dry_run
+    with lock_directory(job.output_dir) if is_writing else contextlib.nullcontext():
         yield from _run_checked(model, job, settings, device, processes, data, inputs)
 
 
@@ -133,7 +135,7 @@ def _run_checked(
             yield TrainProgress(0, total, message=message)
     processes.wait()
     found = _find_checkpoint_to_resume(job.output_dir, settings)
-    if found is not None and found.name == f"checkpoint-{total}":
+    if found is not None and found.name == f"checkpoint-{total}" and not settings.dry_run:
         yield TrainProgress(total, total, message=f"this job is finished: {found} holds its last step")
         metrics = _read_metrics(
             job.output_dir, settings, total * inputs.micro_batches_per_step / data.order.per_epoch
@@ -168,6 +170,12 @@ def _run_checked(
     yield TrainProgress(
         loop.progress.step, total, message=_format_summary(trainable, settings, inputs, processes)
     )
+    if settings.dry_run:
+        lines = [*describe_first_batch(task, get_training_tokenizer(model)), check_disk(task, settings)]
+        for line in (*lines, try_longest_batch(loop, device), "dry run: nothing was written"):
+            yield TrainProgress(loop.progress.step, total, message=line)
+        yield TrainProgress(loop.progress.step, total, finished=True)
+        return
     yield from _run(loop, job, settings, data, processes)
 
 

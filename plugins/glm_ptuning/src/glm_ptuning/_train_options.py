@@ -30,5 +30,8 @@ TRAIN_OPTIONS = (
     Option("replay_file", "rows that the model shall not forget"),
     Option("replay_share", "of the rows of an epoch, how many are replayed", float, 0.1),
     Option("seed", "of the order of rows, the prefix and what dropout drops", int, 42),
+    Option(
+        "dry_run", "check everything, show the first batch, try the longest one; write nothing", bool, False
+    ),
     Option("overwrite_output_dir", "delete another job's checkpoints in the directory", bool, False),
 )
