@@ -28,7 +28,10 @@ from ._progress_bar import Drawing, draw_progress
 from ._trainers import add_set_option, find_trainers, read_job_options
 
 LINES = 20  # in a log: more than of other jobs, because the loss is what one looks for there
-MODEL_SETTINGS = ("model", "revision", "runtime", "device", "dtype", "quantize", "hub", "offline", "verify")
+MODEL_SETTINGS = (
+    *("model", "revision", "runtime", "family", "device", "dtype", "quantize"),
+    *("hub", "offline", "verify"),
+)
 
 
 def run(arguments: list[str]) -> int:
@@ -110,7 +113,7 @@ def _build_parser(trainer: TrainerInfo) -> argparse.ArgumentParser:
     add_set_option(parser)
     add_plugin_options(parser, trainer.name, trainer.options)
     group = parser.add_argument_group("model")
-    add_setting_options(group, "model", "revision", "runtime", "device")
+    add_setting_options(group, "model", "revision", "runtime", "family", "device")
     group.add_argument("--dtype", metavar="T", help="of the frozen weights (auto)")
     group.add_argument("--quantize", metavar="Q", help="the frozen weights: none, int8, int4 (none)")
     add_setting_options(group, "hub", "offline", "verify")
