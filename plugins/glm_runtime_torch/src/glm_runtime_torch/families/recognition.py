@@ -15,6 +15,7 @@ from typing import Any
 from glm_core.errors import CheckpointError, ConfigError
 from glm_core.records import ModelMatch, ModelSource
 
+from ..checkpoints.integrity import has_file
 from ..checkpoints.json_file import read_json
 from .names import NATIVE_FAMILIES
 from .signs import find_signs
@@ -66,7 +67,7 @@ def identify(source: ModelSource) -> ModelMatch | None:
         if module is None or not isinstance(source.model, module.ChatGLMForConditionalGeneration):
             return None
         return ModelMatch(KIND, f"a {type(source.model).__name__} in memory")
-    if source.path is None or not (source.path / "config.json").is_file():
+    if source.path is None or not has_file(source.path / "config.json"):
         return None
     found = recognize(read_json(source.path / "config.json"), source.path, source.family)
     if found is None:
