@@ -26,7 +26,7 @@ from glm_core.records import LoadedModel, TrainJob, TrainProgress
 from ._checkpoints import Checkpoints, is_complete
 from ._data import Columns, Table, read_column_names, read_rows
 from ._examples import ExampleLengths, MicroBatches, collate, format_report, tokenize
-from ._job import JobInputs, claim, identify_job, lock_directory
+from ._job import JobInputs, check_apart, claim, identify_job, lock_directory
 from ._keywords import OF_THE_COMMAND
 from ._loop import TrainingLoop, TrainingTask
 from ._objective import compute_mean_loss
@@ -106,6 +106,7 @@ def _train(
     total = inputs.total_steps
     for message in [*settings.notices, *data.messages, *_list_remarks(job)]:
         yield TrainProgress(0, total, message=message)
+    check_apart(job.output_dir, settings, model.directory)
     with lock_directory(job.output_dir) if processes.is_first else contextlib.nullcontext():
         yield from _run_checked(model, job, settings, device, processes, data, inputs)
 
