@@ -72,11 +72,7 @@ class PluginHost:
     """
 
     def __init__(
-        self,
-        candidates: Iterable[Candidate],
-        *,
-        allow: Iterable[str] | None = None,
-        deny: Iterable[str] = (),
+        self, candidates: Iterable[Candidate], *, allow: Iterable[str] | None = None, deny: Iterable[str] = ()
     ) -> None:
         self._manager = _make_manager()
         allowed, denied = None if allow is None else frozenset(allow), frozenset(deny)
@@ -168,9 +164,8 @@ class PluginHost:
         if candidate.name in denied:
             return replace(report, status="disabled", reason="listed in GLM_DISABLE_PLUGINS")
         if self._manager.has_plugin(candidate.name):
-            return replace(
-                report, status="broken", reason=f"another plugin is already called {candidate.name!r}"
-            )
+            reason = f"another plugin is already called {candidate.name!r}"
+            return replace(report, status="broken", reason=reason)
         try:
             with _contain(candidate.name, "import") as seconds:
                 module, hooks = _load(candidate)
@@ -254,8 +249,12 @@ def get_default_host() -> PluginHost:
     """Return the installed plugins, as the environment allows them; loaded once per process."""
     from .config import is_switched_on, load_settings
 
-    settings = load_settings()
+    settings, candidates = load_settings(), list_candidates()
     if is_switched_on("GLM_TRACE_HOOKS"):
         keep_tracing()
     allow = None if settings.plugins is NOT_SET else settings.plugins
-    return PluginHost(list_candidates(), allow=allow, deny=settings.disable_plugins)
+    unknown = {*(allow or ()), *settings.disable_plugins} - {candidate.name for candidate in candidates}
+    if unknown:  # a misspelt name would let in what was to be kept out, or keep out what was meant
+        names = ", ".join(format_value(name) for name in sorted(unknown))
+        _log.warning("glm: GLM_PLUGINS or GLM_DISABLE_PLUGINS: no such plugin: %s; see glm plugins", names)
+    return PluginHost(candidates, allow=allow, deny=settings.disable_plugins)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -118,7 +119,7 @@ def test_oldest_rounds_are_dropped(model: ChatModel) -> None:
     assert dropped % 2 == 0
     prompt = make_prompt(vocabulary(model), request, GREEDY.complete_with(model.info.sampling), 512)
     assert list(prompt.token_ids) == vocabulary(model).encode(
-        vocabulary(model).template(
+        vocabulary(model).template.render(
             [{"role": each.role, "content": each.content} for each in (messages[0], *messages[1 + dropped :])]
         ),
         special=True,
@@ -263,10 +264,37 @@ def test_damaged_file_is_refused_with_the_reason(
 
 
 def test_template_that_is_no_program_is_refused(llamacpp: ModuleType, tiny_gguf: Path) -> None:
-    """Before the weights are read, with the file's name."""
+    """By the first conversation, in one sentence; bare text can still be gone on with."""
     file = write_tiny_gguf(tiny_gguf.with_name("syntax.gguf"), template="{% if %}")
-    with pytest.raises(CheckpointError, match=r"syntax\.gguf"):
-        open_gguf(llamacpp, file)
+    with open_gguf(llamacpp, file) as model:
+        with pytest.raises(RequestError, match="chat template"):
+            ask(model)
+        assert ids(model, ChatRequest(prompt="how are you", sampling=GREEDY))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 'a' * 10**10 }}",  # a constant, which is computed when the template is compiled
+        "{% for m in messages %}{{ m.content * 10**9 }}{% endfor %}",
+        "{% for m in range(10**5) %}{{ 'a' * 1000 }}{% endfor %}",
+        "{{ 9 ** (9 ** 9) }}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    ],
+)
+def test_template_without_end_is_stopped(
+    llamacpp: ModuleType, tiny_gguf: Path, template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a file costs this process neither time nor memory, and what needs no template is answered."""
+    monkeypatch.setattr("glm_runtime_llamacpp._template.PROCESSOR_SECONDS", 1)
+    file = write_tiny_gguf(tiny_gguf.with_name("endless.gguf"), template=template)
+    before = time.process_time()
+    with open_gguf(llamacpp, file) as model:
+        for _ in range(2):  # the process that was ended is replaced
+            with pytest.raises(RequestError, match="chat template"):
+                ask(model)
+        assert ids(model, ChatRequest(prompt="how are you", sampling=GREEDY))
+    assert time.process_time() - before < 5
 
 
 def test_model_that_does_not_fit_says_so(
@@ -280,7 +308,7 @@ def test_model_that_does_not_fit_says_so(
         _binding._note_complaint(4, b"failed to allocate buffer of size 99", None)
         raise ValueError("Failed to create llama_context")
 
-    monkeypatch.setattr(_binding.api, "Llama", fail)
+    monkeypatch.setattr(_binding, "_Llama", fail)
     with pytest.raises(OutOfMemoryError, match=r"buffer of size 99.*--context-length"):
         open_gguf(llamacpp, tiny_gguf)
 

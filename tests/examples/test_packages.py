@@ -20,7 +20,7 @@ PUBLIC_MODULES = (
 )
 MOST_LINES = 160
 """Of an example, and of each module of one that has a longer story to tell."""
-MOST_LINES_OF = {"glm_runtime_llamacpp": 520}
+MOST_LINES_OF = {"glm_runtime_llamacpp": 660}
 
 
 def sources(project: Path) -> list[Path]:

@@ -171,3 +171,12 @@ def test_what_is_no_json_is_refused(content: bytes, model: Path) -> None:
     (model / CHECKSUMS).write_bytes(content)
     with pytest.raises(CheckpointError, match="glm verify --write"):
         find_checksums(model)
+
+
+@pytest.mark.parametrize("target", ["nowhere", CHECKSUMS, "/dev/zero", "."])
+def test_what_stands_in_the_place_of_the_list_is_no_missing_list(target: str, model: Path) -> None:
+    """Nothing would be compared, as if nobody had ever written one."""
+    (model / CHECKSUMS).unlink(missing_ok=True)
+    (model / CHECKSUMS).symlink_to(target)
+    with pytest.raises(CheckpointError, match=CHECKSUMS):
+        find_checksums(model)

@@ -84,6 +84,29 @@ def test_options_come_as_flags_and_as_set(
     assert (tmp_path / "out" / "checkpoint-1").is_dir()
 
 
+@pytest.mark.parametrize("command", ["train", "predict"])
+@pytest.mark.parametrize("name", ["", "  ", "file", "dangling", "ring", "pipe", "nul\0", "long" * 500])
+def test_what_is_no_output_directory_is_refused_before_a_model_is_opened(
+    command: str,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of an empty name, as of a variable that is not set, the folder one stands in would be filled."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "ring").symlink_to("ring")
+    os.mkfifo(tmp_path / "pipe")
+    there = sorted(tmp_path.iterdir())
+    words = {"train": ["train", "ptuning"], "predict": ["predict"]}[command]
+    assert cli.main([*words, "--model", "no/such/model", "--output-dir", name]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--output-dir" in line
+    assert sorted(tmp_path.iterdir()) == there
+
+
 @pytest.mark.usefixtures("null")
 def test_without_a_name_the_trainers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     """``glm train`` alone lists them like ``glm run``; an option before the name is an error."""

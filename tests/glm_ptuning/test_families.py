@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from glm_hub.model_files import find_companions
+from hostile_files import set_key
 from key_words import containing
 from tiny_families import MAKERS
 from tiny_models import tiny_checkpoint, tiny_checkpoint2
@@ -61,3 +62,21 @@ def test_model_that_is_trained_in_full_loads_by_itself(family: str, tmp_path: Pa
     assert find_companions(copy) == find_companions(directory)
     with glm_core.load(copy, device="cpu", dtype="float32") as model:
         model.chat(WORDS[0], temperature=0, max_new_tokens=2)
+
+
+@pytest.mark.parametrize("family", ["chatglm2", "chatglm3"])
+def test_model_that_is_trained_in_full_is_of_the_family_that_was_said(
+    family: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``glm train --family`` decides where the files leave it open, and the checkpoint keeps that."""
+    directory = MAKERS["chatglm3"](tmp_path / "model")
+    set_key(directory / "config.json", ("_name_or_path",), "somewhere")
+    rows = write_rows(tmp_path / "rows.jsonl")
+    words = ["--train-file", str(rows), "--prompt-column", "content", "--response-column", "summary"]
+    words += ["--pre-seq-len", "0", "--max-steps", "1", "--output-dir", str(tmp_path / "out")]
+    asked = ["train", "ptuning", "--model", str(directory), "--family", family, "--device", "cpu", *words]
+    assert cli.main(asked) == 0
+    caplog.clear()
+    with glm_core.load(tmp_path / "out" / "checkpoint-1", device="cpu", dtype="float32") as model:
+        assert model.info.family == family
+    assert not [record for record in caplog.records if "--family" in record.getMessage()]

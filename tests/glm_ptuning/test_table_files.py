@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -119,3 +120,16 @@ def test_other_encodings_and_missing_files_are_refused(tmp_path: Path) -> None:
         list(read_table(path))
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         list(read_table(tmp_path / "absent.json"))
+
+
+@pytest.mark.parametrize("ending", [".json", ".jsonl", ".csv"])
+def test_what_never_ends_or_never_begins_is_refused(tmp_path: Path, ending: str) -> None:
+    """A pipe would wait for ever, a device never end, and a file of 30 GB of holes fill the memory."""
+    pipe, device, holes = (tmp_path / f"{name}{ending}" for name in ("pipe", "device", "holes"))
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    with holes.open("wb") as content:
+        content.truncate(30 * 2**30)
+    for path in (pipe, device, holes):
+        with pytest.raises(ConfigError, match=path.name):
+            read_table(path)

@@ -478,3 +478,36 @@ def test_a_model_of_another_runtime_is_declined() -> None:
     from glm_core.records import TrainJob
 
     assert hook(model=NullModel("null"), job=TrainJob("ptuning", Path("out"))) is None
+
+
+@pytest.mark.parametrize("name", ["model", "ptuning_checkpoint", "the whole job", "train_file"])
+def test_overwriting_never_deletes_what_the_job_reads(
+    model: Path, finished: Path, rows: Path, tmp_path: Path, name: str
+) -> None:
+    """A model, prefix or file in one of the checkpoints that would go: refused, and nothing is touched."""
+    out, source, more = tmp_path / "out", model, {}
+    shutil.copytree(finished, out)
+    inside = out / "checkpoint-12"
+    if name == "model":
+        source = inside / "tuned"
+        shutil.copytree(model, source)
+    elif name == "train_file":
+        rows = inside / "rows.json"
+        shutil.copy(finished.parent / "rows.json", rows)
+    else:
+        more = {"ptuning_checkpoint": str(inside if name == "ptuning_checkpoint" else out)}
+    before = sorted(out.rglob("*"))
+    with pytest.raises(ConfigError, match="overwrite_output_dir"):
+        train(source, out, options(rows, overwrite_output_dir=True, seed=5, **more))
+    assert sorted(out.rglob("*")) == before
+
+
+def test_the_models_own_directory_is_no_output_directory(model: Path, rows: Path, tmp_path: Path) -> None:
+    """Its checkpoints would stand among the model's files, and the directory would be no adapter."""
+    copy, link = tmp_path / "copy", tmp_path / "link"
+    shutil.copytree(model, copy)
+    link.symlink_to(copy)
+    for out in (copy, link, copy / ".." / "copy"):
+        with pytest.raises(ConfigError, match="the model itself"):
+            train(copy, out, options(rows))
+    assert sorted(path.name for path in copy.iterdir()) == sorted(path.name for path in model.iterdir())

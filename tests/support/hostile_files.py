@@ -31,7 +31,14 @@ MORE_KEYS = (
         "layer_types",
     ),
     *("rope_scaling", "rope_parameters", "rope_theta", "_attn_implementation", "pre_seq_len"),
-    *("prefix_projection", "model_max_length", "chat_template", "num_image_tokens", "tokenizer_class"),
+    *(
+        "prefix_projection",
+        "model_max_length",
+        "chat_template",
+        "num_image_tokens",
+        "tokenizer_class",
+        "glm_family",
+    ),
 )
 # Values that are wrong in ways of their own; beside them any JSON is tried.
 VALUES: tuple[Any, ...] = (

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from glm_runtime_torch.adapters.directory import open_adapter
 from glm_runtime_torch.adapters.files import CONFIG_FILE, BaseModel, save_adapter
 from glm_runtime_torch.adapters.loading import load_adapter, read_adapter
 from glm_runtime_torch.families.registry import CHATGLM
@@ -386,3 +387,16 @@ def test_sizes_of_the_file_must_be_those_of_the_weights(
     for key in ("num_layers", "num_kv_heads", "head_dim"):
         put(directory / CONFIG_FILE, key, "65536")
     assert all("num_layers" in refusal for refusal in look(directory))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("target", ["nowhere", CONFIG_FILE, "/dev/zero"])
+def test_what_stands_in_the_place_of_the_description_is_refused(
+    forms: dict[str, Path], target: str, inside: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A link that leads nowhere is no adapter of a program that writes no description."""
+    directory = copy(forms, "ours", tmp_path_factory)
+    (directory / CONFIG_FILE).unlink()
+    (directory / CONFIG_FILE).symlink_to(target)
+    with pytest.raises(AdapterError, match=CONFIG_FILE):
+        open_adapter(directory, inside=directory.parent if inside else None)

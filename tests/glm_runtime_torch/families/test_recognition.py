@@ -130,6 +130,20 @@ def test_the_user_decides_among_what_is_possible(tmp_path: Path) -> None:
         identify(ModelSource("m", write_config(tmp_path, '{"model_type": "glm4_moe"}').path, family="glm4"))
 
 
+def test_what_a_copy_records_decides_until_the_user_does(tmp_path: Path) -> None:
+    """A recorded family leaves no doubt whatever hints and signs say; ``--family`` still wins over it."""
+    found = recognize_in(tmp_path, {"tokenizer_config.json": ROLES}, glm_family="chatglm2", seq_length=8192)
+    assert (found.family, found.doubt) == ("chatglm2", "")
+    assert recognize_in(tmp_path, {}, wanted="chatglm3", glm_family="chatglm2").family == "chatglm3"
+
+
+@pytest.mark.parametrize("value", ["chatglm", "chatglm9", 3, [], {}, True, ""])
+def test_a_recorded_family_that_cannot_be_is_refused(value: object, tmp_path: Path) -> None:
+    """The file, the key, the value and what was expected are named."""
+    with pytest.raises(CheckpointError, match=r"config\.json: glm_family is .*chatglm2 or chatglm3"):
+        recognize_in(tmp_path, {}, glm_family=value)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.floats(allow_nan=False),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -106,3 +107,34 @@ def test_directory_in_a_files_place_is_refused(base: Base, tmp_path: Path) -> No
         outcome = open_and_ask(copy_with(base("glm4"), tmp_path / "model", replace))
         check(outcome, name)
     shutil.rmtree(tmp_path / "model")
+
+
+STAND_INS: dict[str, Callable[[Path], object]] = {
+    "link that leads nowhere": lambda path: path.symlink_to("nowhere"),
+    "ring of links": lambda path: path.symlink_to(path.name),
+    "directory": Path.mkdir,
+    "pipe": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("stand_in", STAND_INS)
+@pytest.mark.parametrize("family", ["chatglm", "glm4-9b", "glm4"])
+def test_what_stands_in_the_place_of_a_file_is_no_missing_file(
+    family: str, stand_in: str, base: Base, tmp_path: Path
+) -> None:
+    """Also of a file that a model may lack: its settings would be left out without a word."""
+    names = {path.name for path in base(family).iterdir()} - {
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+    }
+    for name in sorted({*names, "generation_config.json"}):
+
+        def replace(directory: Path, name: str = name) -> None:
+            (directory / name).unlink()
+            STAND_INS[stand_in](directory / name)
+
+        outcome = open_and_ask(copy_with(base(family), tmp_path / "model", replace))
+        assert outcome.word == "refused", name
+        assert name in outcome.message
+        assert "is missing" not in outcome.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -272,3 +273,13 @@ def test_a_layer_that_no_text_reached_is_rounded(scheme: QuantizationScheme) -> 
     assert torch.equal(stored, expected[0])
     assert torch.equal(scale, expected[1])
     assert "no calibration text reached" in note
+
+
+def test_calibration_that_never_ends_or_begins_is_refused(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
+    """A pipe would wait for ever, a device never end; brackets without end are no row."""
+    pipe, device = tmp_path / "pipe", tmp_path / "device"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    for path in (pipe, device, text_file(tmp_path, '{"text":' + "[" * 100_000)):
+        with pytest.raises(ConfigError, match=path.name):
+            read_passages(path, tokenizer)

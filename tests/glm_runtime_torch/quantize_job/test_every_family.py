@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -76,6 +77,46 @@ def test_command_line_chats_with_the_copy(
     capsys.readouterr()
     assert main(["chat", "--model", str(copy), "--device", "cpu", "--max-new-tokens", "4", "hello"]) == 0
     assert "Error" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wanted", ["auto", "chatglm2", "chatglm3"])
+def test_a_copy_records_the_family_that_its_files_leave_open(
+    wanted: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was guessed, or said with ``--family``, is what the copy is, without a notice."""
+    source, copy = MAKERS["chatglm3"](tmp_path / "source"), tmp_path / "copy"
+    config = read_json(source / "config.json")
+    del config["_name_or_path"]
+    config["seq_length"] = 8192  # ChatGLM3's, so the guess is not what is taken where nothing is known
+    (source / "config.json").write_text(json.dumps(config), "utf-8")
+    assert main(["quantize", str(source), str(copy), "--bits", "8", "--family", wanted]) == 0
+    caplog.clear()
+    found = find_family(read_json(copy / "config.json"), copy)
+    assert found is not None
+    assert found.name == ("chatglm3" if wanted == "auto" else wanted)
+    assert not caplog.records
+
+
+def test_a_copy_records_what_only_code_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The code that names the roles is not copied, so the copy says itself which family it is of."""
+    source, copy = MAKERS["chatglm3"](tmp_path / "source"), tmp_path / "copy"
+    config = read_json(source / "config.json")
+    del config["_name_or_path"]
+    config["seq_length"] = 32768
+    (source / "config.json").write_text(json.dumps(config), "utf-8")
+    (source / "tokenization_chatglm.py").write_text('ROLES = ["<|user|>"]', "utf-8")
+    assert main(["quantize", str(source), str(copy), "--bits", "8"]) == 0
+    found = find_family(read_json(copy / "config.json"), copy)
+    assert found is not None
+    assert found.name == "chatglm3"
+    assert not caplog.records
+
+
+def test_a_copy_whose_files_tell_its_family_records_nothing(source: Path, tmp_path: Path) -> None:
+    """``config.json`` stays as published but for what is stored otherwise."""
+    assert main(["quantize", str(source), str(tmp_path / "copy"), "--bits", "8"]) == 0
+    before, after = read_json(source / "config.json"), read_json(tmp_path / "copy/config.json")
+    assert {key for key in after if key not in before} <= {"quantization_bit", "quantization_embeddings"}
 
 
 def test_blocks_that_the_network_does_not_have_are_copied_as_they_are(tmp_path: Path) -> None:

@@ -35,6 +35,24 @@ _log_callback = api.llama_log_callback(_note_complaint)
 api.llama_log_set(_log_callback, ctypes.c_void_p(0))
 
 
+class _Llama(api.Llama):  # type: ignore[misc]
+    """A model whose chat template llama-cpp-python does not see: it would compile it here, without bounds."""
+
+    chat_template: str | None = None
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Return what the file says of itself."""
+        return self._metadata
+
+    @metadata.setter
+    def metadata(self, found: dict[str, str]) -> None:
+        self.chat_template = found.get("tokenizer.chat_template")
+        self._metadata = {
+            key: value for key, value in found.items() if not key.startswith("tokenizer.chat_template")
+        }
+
+
 def open_llama(file: Path, **options: Any) -> Any:
     """Open a GGUF file with llama-cpp-python.
 
@@ -48,8 +66,8 @@ def open_llama(file: Path, **options: Any) -> Any:
     """
     _complaints.clear()
     try:
-        return api.Llama(str(file), verbose=False, **options)
-    except Exception as error:  # of llama.cpp, or of the file's chat template, which is a program
+        return _Llama(str(file), verbose=False, **options)
+    except Exception as error:  # llama.cpp has no error class of its own
         reason = "; ".join(_complaints) or str(error)
         if "alloc" in reason or isinstance(error, MemoryError):
             raise OutOfMemoryError(

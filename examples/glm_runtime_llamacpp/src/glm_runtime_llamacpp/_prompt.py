@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from glm_core import ChatRequest, Message, RequestError, Sampling
 
+from ._fitting import find_first_round
 from ._vocabulary import Vocabulary
 
 _ANSWER_ROOM = 256
@@ -59,13 +61,17 @@ def make_prompt(
     rest = [message for message in request.messages if message.role != "system"]
     # Where the limit itself is small, an answer of a quarter of it must do.
     room = min(sampling.max_new_tokens or _ANSWER_ROOM, max(1, limit // 4))
-    dropped = 0
-    while True:
-        token_ids = encode_chat(vocabulary, [*system, *rest[dropped:]])
-        later = [number for number in range(dropped + 1, len(rest)) if rest[number].role == "user"]
-        if len(token_ids) + room <= limit or not later:
-            break
-        dropped = later[0]
+    starts = [number for number, message in enumerate(rest) if number == 0 or message.role == "user"] or [0]
+
+    @functools.cache
+    def encode(rounds: int) -> list[int]:
+        return encode_chat(vocabulary, [*system, *rest[starts[rounds] :]])
+
+    def measure() -> list[int]:
+        return [len(vocabulary.encode(message.content, special=False)) for message in rest]
+
+    first = find_first_round(lambda rounds: len(encode(rounds)), measure, starts, limit - room)
+    token_ids, dropped = encode(first), starts[first]
     stop = request.stop if vocabulary.template else (*request.stop, _PLAIN_STOP)
     return _finish(token_ids, limit, sampling, stop, dropped)
 
@@ -77,15 +83,13 @@ def encode_chat(vocabulary: Vocabulary, messages: Sequence[Message]) -> list[int
     models without training for conversations go on best from.
 
     Raises:
-        RequestError: the template refuses the conversation, such as one with a system message.
+        RequestError: the template refuses the conversation, such as one with a system message, or took more
+            than its bounds.
     """
     if vocabulary.template is None:
         lines = [f"{_PLAIN_NAMES[message.role]}: {message.content}" for message in messages]
         return vocabulary.encode("\n".join([*lines, "Assistant:"]), special=False)
-    try:
-        text = vocabulary.template([{"role": each.role, "content": each.content} for each in messages])
-    except Exception as error:  # the template is a program that came with the file and may raise anything
-        raise RequestError(f"the model's chat template refuses this conversation: {error}") from error
+    text = vocabulary.template.render([{"role": each.role, "content": each.content} for each in messages])
     # Control tokens are written as text by the template, so they are read from the text here.
     return vocabulary.encode(text, special=True)
 

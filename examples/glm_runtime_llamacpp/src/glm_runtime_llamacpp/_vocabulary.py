@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from typing import Any
 
 from ._binding import api
+from ._template import ChatTemplate
 
 
 class Vocabulary:
@@ -14,7 +14,7 @@ class Vocabulary:
 
     Attributes:
         size: number of tokens.
-        template: from messages to the text of a prompt; ``None`` if the file has no chat template.
+        template: makes the text of a prompt; ``None`` if the file has no chat template.
 
     Args:
         llama: an open `Llama`, with weights or without.
@@ -24,14 +24,11 @@ class Vocabulary:
         self._llama = llama
         self._vocabulary = api.llama_model_get_vocab(llama.model)
         self.size = int(llama.n_vocab())
-        self.template: Callable[[list[dict[str, str]]], str] | None = None
+        self.template: ChatTemplate | None = None
         self._bos_text = self._read_token_text(llama.token_bos())
-        source = llama.metadata.get("tokenizer.chat_template")
-        if source is not None:
-            render = api.llama_chat_format.Jinja2ChatFormatter(
-                template=source, eos_token=self._read_token_text(llama.token_eos()), bos_token=self._bos_text
-            )
-            self.template = lambda messages: str(render(messages=messages).prompt)
+        if llama.chat_template is not None:
+            texts = {"bos_token": self._bos_text, "eos_token": self._read_token_text(llama.token_eos())}
+            self.template = ChatTemplate(llama.chat_template, texts)
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Return the tokens of a text.

@@ -115,6 +115,11 @@ def find_checksums(directory: Path) -> Checksums | None:
     for path in (directory / CHECKSUMS, _locate_list(directory)):
         if path.is_file():
             return _read(path)
+        if os.path.lexists(path):  # else nothing would be compared, as if nobody had written a list
+            raise CheckpointError(
+                f"{path} is no file, a list of checksums is expected; delete it, or write it again with "
+                "glm verify --write"
+            )
     # Also links that lead nowhere: the file is missing, and the link says that it should be there.
     links = [*directory.iterdir(), *directory.glob("additional_chat_templates/*")]
     files = {

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from glm_core.config import expand
 from glm_core.conflicts import rank_claimants
 from glm_core.errors import ConfigError
 from glm_core.plugins import PluginHost
@@ -29,6 +32,32 @@ def add_set_option(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="any further option of the trainer; repeatable",
     )
+
+
+def read_output_directory(text: str) -> Path:
+    """Return the directory of ``--output-dir``, which may not exist yet; refused before a model is opened.
+
+    Raises:
+        ConfigError: it is empty, a file, or a link that leads nowhere.
+    """
+    directory = expand(text)
+    if not text.strip():  # of a shell variable that is not set; the folder one stands in is named "."
+        raise ConfigError("--output-dir is empty; name a directory")
+    if "\0" in text:
+        raise ConfigError(f"--output-dir {text!r} holds a NUL; choose another directory")
+    try:
+        if directory.is_dir() or not os.path.lexists(directory):
+            return directory
+        if directory.is_symlink():
+            raise ConfigError(
+                f"--output-dir {directory} is a link to {os.readlink(directory)}, which is no directory; "
+                "pass the place that it leads to, or delete the link"
+            )
+    except OSError as error:
+        raise ConfigError(
+            f"--output-dir {str(directory)!r} cannot be used: {error}; choose another directory"
+        ) from error
+    raise ConfigError(f"--output-dir {directory} is a file; choose a directory")
 
 
 def read_job_options(parsed: argparse.Namespace, described: Iterable[Option]) -> dict[str, Any]:

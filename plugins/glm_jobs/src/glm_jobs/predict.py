@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 
 from glm_core.cli.options import (
     add_model_options,
@@ -15,14 +14,13 @@ from glm_core.cli.options import (
     print_notice,
     print_table,
 )
-from glm_core.config import expand
 from glm_core.errors import ConfigError, PluginError
 from glm_core.plugins import PluginHost, get_default_host
 from glm_core.records import PredictJob, PredictProgress, TrainerInfo
 
 from ._progress import check_progress
 from ._progress_bar import Drawing, draw_progress
-from ._trainers import add_set_option, find_trainers, read_job_options
+from ._trainers import add_set_option, find_trainers, read_job_options, read_output_directory
 
 
 def run(arguments: list[str]) -> int:
@@ -95,15 +93,8 @@ def _build_job(parsed: argparse.Namespace, trainer: TrainerInfo) -> PredictJob:
         )
     options = read_job_options(parsed, trainer.predict_options)
     return PredictJob(
-        trainer.name, _parse_output_directory(parsed.output_dir), options, next(iter(adapters), None)
+        trainer.name, read_output_directory(parsed.output_dir), options, next(iter(adapters), None)
     )
-
-
-def _parse_output_directory(text: str) -> Path:
-    directory = expand(text)
-    if directory.exists() and not directory.is_dir():
-        raise ConfigError(f"--output-dir {directory} is a file; choose a directory")
-    return directory
 
 
 def _print_result(last: PredictProgress) -> None:

@@ -25,6 +25,8 @@ from glm_core.survey import take_survey
 from ._progress import check_progress
 from ._progress_bar import Drawing, draw_progress
 
+SOURCE_SETTINGS = ("revision", "runtime", "family", "hub", "offline", "verify")
+
 
 def run(arguments: list[str]) -> int:
     """Parse, check, write."""
@@ -33,8 +35,7 @@ def run(arguments: list[str]) -> int:
     _check_free(job.destination)
     host = get_default_host()
     settings = load_settings(
-        {name: getattr(parsed, name) for name in ("revision", "runtime", "hub", "offline", "verify")}
-        | {"model": parsed.source}
+        {name: getattr(parsed, name) for name in SOURCE_SETTINGS} | {"model": parsed.source}
     )
     source = resolve_settings(host, settings)
     for sentence in verify_files(source) if settings.verify else ():
@@ -76,7 +77,7 @@ def _build_parser() -> argparse.ArgumentParser:
         default=False,
         help="also the embedding table and the head that shares it (no)",
     )
-    add_setting_options(parser, "runtime", "revision", "hub", "offline", "verify")
+    add_setting_options(parser, *SOURCE_SETTINGS)
     return parser
 
 

@@ -14,7 +14,7 @@ from glm_core.cli.options import (
     print_failed_plugins,
     print_notice,
 )
-from glm_core.config import expand, is_first_process, load_settings
+from glm_core.config import is_first_process, load_settings
 from glm_core.errors import ConfigError, PluginError
 from glm_core.plugins import PluginHost, get_default_host
 from glm_core.records import TrainerInfo, TrainJob, TrainProgress
@@ -22,11 +22,14 @@ from glm_core.routing import open_for_training
 
 from ._progress import check_progress
 from ._progress_bar import Drawing, draw_progress
-from ._trainers import add_set_option, find_trainers, read_job_options
+from ._trainers import add_set_option, find_trainers, read_job_options, read_output_directory
 from .stopping import StopSignals
 
 LINES = 20  # in a log: more than of other jobs, because the loss is what one looks for there
-MODEL_SETTINGS = ("model", "revision", "runtime", "device", "dtype", "quantize", "hub", "offline", "verify")
+MODEL_SETTINGS = (
+    *("model", "revision", "runtime", "family", "device", "dtype", "quantize"),
+    *("hub", "offline", "verify"),
+)
 
 
 def run(arguments: list[str]) -> int:
@@ -37,6 +40,7 @@ def run(arguments: list[str]) -> int:
         return _explain(known, arguments)
     plugin, trainer = _choose_trainer(host, known, arguments[0])
     parsed = _build_parser(trainer).parse_args(arguments[1:])
+    output_dir = read_output_directory(parsed.output_dir)
     first = is_first_process()
     tell: Callable[[str], None] = print_notice if first else _say_nothing
     settings = load_settings({name: getattr(parsed, name) for name in MODEL_SETTINGS})
@@ -50,7 +54,7 @@ def run(arguments: list[str]) -> int:
     with contextlib.closing(model):
         job = TrainJob(
             trainer=trainer.name,
-            output_dir=expand(parsed.output_dir),
+            output_dir=output_dir,
             options=read_job_options(parsed, trainer.options),
             devices=tuple(device.name for device in devices),
             dtype=dtype,
@@ -108,7 +112,7 @@ def _build_parser(trainer: TrainerInfo) -> argparse.ArgumentParser:
     add_set_option(parser)
     add_plugin_options(parser, trainer.name, trainer.options)
     group = parser.add_argument_group("model")
-    add_setting_options(group, "model", "revision", "runtime", "device")
+    add_setting_options(group, "model", "revision", "runtime", "family", "device")
     group.add_argument("--dtype", metavar="T", help="of the frozen weights (auto)")
     group.add_argument("--quantize", metavar="Q", help="the frozen weights: none, int8, int4 (none)")
     add_setting_options(group, "hub", "offline", "verify")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ import filelock
 from glm_hub.model_files import WEIGHT_FORMS
 from glm_runtime_torch.training import write_text
 
+from glm_core.config import expand
 from glm_core.errors import ConfigError
 
 from ._checkpoints import Checkpoints, format_json
@@ -133,6 +135,39 @@ def lock_directory(output_dir: Path) -> Iterator[None]:
     finally:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def check_apart(output_dir: Path, settings: TrainingSettings, model: Path | None) -> None:
+    """Refuse an output directory in which the job would write among, or delete, what it reads.
+
+    Raises:
+        ConfigError: it is the model's own, or ``overwrite_output_dir`` would delete what the job reads.
+    """
+    there = Path(os.path.realpath(output_dir))
+    read = {
+        "ptuning_checkpoint": settings.ptuning_checkpoint,
+        "train_file": settings.train_file,
+        "validation_file": settings.validation_file,
+        "replay_file": settings.replay_file,
+    }
+    sources = {name: Path(os.path.realpath(expand(path))) for name, path in read.items() if path}
+    if model is not None:
+        sources["model"] = Path(os.path.realpath(model))
+    if sources.get("model") == there:
+        raise ConfigError(
+            f"output_dir {output_dir} is the model itself, among whose files the trained ones would stand; "
+            "choose another directory"
+        )
+    for name, path in sources.items() if settings.overwrite_output_dir else ():
+        if path == there or _is_in_checkpoint(path, there):
+            raise ConfigError(
+                f"overwrite_output_dir would delete the checkpoints in {output_dir}, and {name} {path} is "
+                "one of them or in one; choose another output_dir"
+            )
+
+
+def _is_in_checkpoint(path: Path, output_dir: Path) -> bool:
+    return path.is_relative_to(output_dir) and path.relative_to(output_dir).parts[0].startswith("checkpoint-")
 
 
 def claim(

@@ -6,6 +6,7 @@ import bisect
 import csv
 import io
 import json
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from glm_core.errors import ConfigError
 CSV_ENDINGS = (".csv",)
 MAX_SHOWN_NAMES = 10
 MAX_SHOWN = 60  # characters of a bad row in a message: it still fits one line of a terminal
+MAX_FILE_BYTES = 2**30  # rows are held in memory, at several times that; published sets have some 100 MB
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,14 @@ def read_table(path: Path) -> Iterator[TableRow]:
 
 def _read_text(path: Path) -> str:
     try:
+        facts = path.stat()
+        if not (stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode)):
+            # It is read twice, a pipe gives its rows once or never, and a device may never end.
+            raise ConfigError(f"{path} is a pipe, socket or device; write the rows into a file first")
+        if facts.st_size > MAX_FILE_BYTES:
+            raise ConfigError(
+                f"{path} has {facts.st_size:,} bytes; {MAX_FILE_BYTES:,} at most are read. Take a part of it."
+            )
         return path.read_text("utf-8-sig")  # because spreadsheets put a byte order mark in front
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1

@@ -26,7 +26,7 @@ from glm_core.records import LoadedModel, TrainJob, TrainProgress
 from ._checkpoints import TRAINER_STATE_FILE, Checkpoints, is_complete
 from ._data import Columns, Table, read_column_names, read_rows
 from ._examples import ExampleLengths, MicroBatches, collate, format_report, tokenize
-from ._job import JobInputs, claim, identify_job, lock_directory
+from ._job import JobInputs, check_apart, claim, identify_job, lock_directory
 from ._keywords import OF_THE_COMMANDS, ONLY_FOR_ANSWERS
 from ._loop import TrainingLoop, TrainingTask
 from ._objective import compute_mean_loss
@@ -113,6 +113,7 @@ def _train(
     total = inputs.total_steps
     for message in [*settings.notices, *data.messages, *remarks]:
         yield TrainProgress(0, total, message=message)
+    check_apart(job.output_dir, settings, model.directory)
     is_writing = processes.is_first and not settings.dry_run
     with lock_directory(job.output_dir) if is_writing else contextlib.nullcontext():
         yield from _run_checked(model, job, settings, device, processes, data, inputs)

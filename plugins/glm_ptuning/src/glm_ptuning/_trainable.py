@@ -94,13 +94,15 @@ class TrainedModel:
     Args:
         parameters: in memory, and wanting gradients.
         directory: where the model was loaded from; configuration and vocabulary are copied from there.
+        family: what it was taken for.
     """
 
     encoder = None
 
-    def __init__(self, parameters: Sequence[tuple[str, Tensor]], directory: Path) -> None:
+    def __init__(self, parameters: Sequence[tuple[str, Tensor]], directory: Path, family: str) -> None:
         self._parameters = list(parameters)
         self._directory = directory
+        self._family = family
 
     def list_parameters(self) -> Iterable[tuple[str, Tensor]]:
         """Implement `Trainable.list_parameters`."""
@@ -108,7 +110,7 @@ class TrainedModel:
 
     def write(self, directory: Path) -> None:
         """Write a model's directory, which loads by itself."""
-        write_model(directory, self._parameters, self._directory)
+        write_model(directory, self._parameters, self._directory, self._family)
 
     def read(self, directory: Path) -> None:
         """Implement `Trainable.read`."""
@@ -166,7 +168,7 @@ def _prepare_whole_model(
         )
     parameters = prepare_trainable(model, device)
     assert model.directory is not None  # checked there
-    return TrainedModel(parameters, model.directory)
+    return TrainedModel(parameters, model.directory, model.family.name)
 
 
 def _make_encoder(model: TorchModel, settings: TrainingSettings, base: BaseModel) -> PrefixEncoder:

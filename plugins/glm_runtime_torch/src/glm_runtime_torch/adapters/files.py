@@ -7,6 +7,7 @@ The second is written last, so a directory that has it is complete.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -185,7 +186,7 @@ def read_adapter_config(directory: Path, inside: Path | None = None) -> AdapterC
         OutsideFolderError: it is not inside ``inside``.
     """
     path = directory / CONFIG_FILE
-    if not path.exists():
+    if not os.path.lexists(path):  # a link that leads nowhere is refused below
         return None
     try:
         with pin_file(path, inside) as real:

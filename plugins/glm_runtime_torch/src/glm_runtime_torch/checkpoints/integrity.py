@@ -35,6 +35,21 @@ def check_not_lfs_pointer(path: Path) -> None:
         )
 
 
+def has_file(path: Path) -> bool:
+    """Return whether a file that a checkpoint may lack is there; what stands in its place is refused.
+
+    A link that leads nowhere, as an unfinished download leaves it, must not pass for a file that was never
+    there: its settings would be left out without a word.
+
+    Raises:
+        CheckpointError: there is a directory, a pipe, a device or a link that leads nowhere.
+    """
+    if not os.path.lexists(path):
+        return False
+    check_regular_file(path)
+    return True
+
+
 def check_regular_file(path: Path, max_bytes: int | None = None) -> int:
     """Return the size of an ordinary file in bytes; refuse a folder, a pipe, a device, and one too large.
 
@@ -103,6 +118,8 @@ def _count_written_bytes(path: Path, size: int) -> int:
 
 
 def _describe_unreadable(path: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return f"{path} is a link to {os.readlink(path)}, which does not exist; download it again."
     if isinstance(error, FileNotFoundError):
         return f"{path} is missing; download it again."
     return f"{path} cannot be read: {error.strerror or error}; check the file and its permissions."

@@ -20,7 +20,7 @@ from glm_core.errors import CheckpointError
 
 from ..network.memory import find_mapping, release_pages
 from .confinement import pin_file
-from .integrity import check_not_lfs_pointer, check_not_sparse
+from .integrity import check_not_lfs_pointer, check_not_sparse, has_file
 from .record_file import FileRecord, format_value, read_record
 from .stored_scale import SAFETENSORS_DTYPES, StoredScale
 from .torch_file import TorchFile, describe_damage
@@ -276,6 +276,8 @@ def _find_weight_files(directory: Path, inside: Path | None) -> tuple[list[Path]
         with pin_file(index, inside) as real:
             weight_map = read_record(real, _IndexFile).weight_map
         return _find_shards(index, sorted(set(weight_map.values()))), weight_map
+    for name in (SAFETENSORS.single, SAFETENSORS.index, TORCH.single, TORCH.index):
+        has_file(directory / name)  # what stands in its place is told
     there = sorted(path.name for path in directory.iterdir())
     raise CheckpointError(
         f"{directory} holds no weights: expected {SAFETENSORS.single} or {TORCH.single}, or one of them "

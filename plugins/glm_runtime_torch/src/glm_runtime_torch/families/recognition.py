@@ -5,21 +5,26 @@ Core asks for this before it decides anything, so every command pays for what is
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glm_core.errors import ConfigError
+from glm_core.errors import CheckpointError, ConfigError
 from glm_core.records import ModelMatch, ModelSource
 
+from ..checkpoints.integrity import has_file
 from ..checkpoints.json_file import read_json
 from .names import NATIVE_FAMILIES
 from .signs import find_signs
 
 KIND = "torch"
 """The kind of all models of this runtime, which backends name in their descriptions."""
+
+RECORDED = "glm_family"
+"""Key of ``config.json`` in which a copy says what its original was taken for, where no file tells."""
 
 GLM4_VOCABULARY = 151552
 _OBJECTS = "glm_runtime_torch.huggingface.modeling"  # of which a model in memory may be
@@ -62,7 +67,7 @@ def identify(source: ModelSource) -> ModelMatch | None:
         if module is None or not isinstance(source.model, module.ChatGLMForConditionalGeneration):
             return None
         return ModelMatch(KIND, f"a {type(source.model).__name__} in memory")
-    if source.path is None or not (source.path / "config.json").is_file():
+    if source.path is None or not has_file(source.path / "config.json"):
         return None
     found = recognize(read_json(source.path / "config.json"), source.path, source.family)
     if found is None:
@@ -81,25 +86,50 @@ def recognize(
         wanted: the family that the user names; ``auto`` = whichever it is.
 
     Raises:
+        CheckpointError: a copy records a family that it cannot be of.
         ConfigError: it cannot be of the wanted family; names those that it can be of.
     """
     possible = _list_possible(config)
     if not possible:
         return None
+    where = "config.json" if directory is None else f"{directory / 'config.json'}"
     if wanted != "auto":
         if wanted not in possible:
-            where = "config.json" if directory is None else f"{directory / 'config.json'}"
             raise ConfigError(
                 f"{where} does not fit --family {wanted}; it can be {' or '.join(possible)}. "
                 "Leave --family out, or choose another --model."
             )
         return Recognition(wanted, "--family says so")
+    recorded = config.get(RECORDED)
+    if recorded is not None:
+        if recorded not in possible:
+            raise CheckpointError(
+                f"{where}: {RECORDED} is {json.dumps(recorded)[:80]}, {' or '.join(possible)} is expected; "
+                "correct it, or quantise the original again."
+            )
+        return Recognition(recorded, f"config.json has {RECORDED} {recorded}")
     if len(possible) == 1:
         return Recognition(possible[0], f"config.json has model_type {config['model_type']}")
     if config.get("padded_vocab_size") == GLM4_VOCABULARY:
         # GLM-4-9B as first published: ChatGLM3's network with a larger vocabulary
         return Recognition("glm4-9b", f"config.json has padded_vocab_size {GLM4_VOCABULARY}")
     return _weigh_signs(config, directory)
+
+
+def record_family(config: dict[str, Any], directory: Path, family: str) -> None:
+    """Write into a copy's configuration what its original was taken for, where the copy's files do not tell.
+
+    Asked of the copy's own files: what told the original's family may have been code, which is not copied.
+
+    Args:
+        config: the content of its ``config.json``; changed in place.
+        directory: where its other files are.
+        family: what the original was taken for.
+    """
+    config.pop(RECORDED, None)  # of an original that is a copy itself, and that --family took for another
+    found = recognize(config, directory)
+    if found is None or found.doubt or found.family != family:
+        config[RECORDED] = family
 
 
 def _list_possible(config: Mapping[str, Any]) -> tuple[str, ...]:

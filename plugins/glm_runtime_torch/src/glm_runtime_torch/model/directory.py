@@ -16,6 +16,7 @@ from ..adapters.files import BaseModel
 from ..adapters.fingerprint import fingerprint_checkpoint
 from ..adapters.loading import load_adapter, load_built_in_adapter
 from ..checkpoints.generation_file import SamplingFile
+from ..checkpoints.integrity import has_file
 from ..checkpoints.json_file import read_json
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.record_file import read_record
@@ -41,7 +42,7 @@ def recognize_family(directory: Path, wanted: str = "auto") -> Family | None:
         CheckpointError: ``config.json`` is damaged.
         ConfigError: it cannot be of the wanted family.
     """
-    config = read_json(directory / CONFIG) if (directory / CONFIG).is_file() else None
+    config = read_json(directory / CONFIG) if has_file(directory / CONFIG) else None
     return None if config is None else find_family(config, directory, wanted)
 
 
@@ -83,7 +84,7 @@ def open_directory(source: ModelSource, directory: Path, family: Family, dtype: 
 def _read_sampling_defaults(directory: Path, family: Sampling) -> Sampling:
     """Return the family's defaults, with what the checkpoint's ``generation_config.json`` says on top."""
     path = directory / GENERATION_CONFIG
-    if not path.is_file():
+    if not has_file(path):
         return family
     return Sampling(**read_record(path, SamplingFile).model_dump()).complete_with(family)
 

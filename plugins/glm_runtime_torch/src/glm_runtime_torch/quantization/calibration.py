@@ -64,6 +64,8 @@ def read_passages(path: Path, tokenizer: ChatTokenizer) -> list[Passage]:
 def _read_lines(path: Path) -> list[tuple[int, str]]:
     """Return the lines that are not empty, with their numbers."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe may wait, a device never end
+            raise ConfigError(f"calibration file {path} is a pipe, socket or device; pass a text file")
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise ConfigError(
@@ -94,7 +96,7 @@ def _parse_passage(path: Path, number: int, line: str, tokenizer: ChatTokenizer)
         return _split_text(line.strip(), tokenizer)
     try:
         row: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: thousands of brackets
         raise ConfigError(f"calibration file {path}, line {number}: not valid JSON ({error})") from error
     if isinstance(row.get("text"), str):
         return _split_text(row["text"], tokenizer)

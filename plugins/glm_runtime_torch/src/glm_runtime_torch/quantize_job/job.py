@@ -23,6 +23,7 @@ from ..checkpoints.reader import Checkpoint
 from ..checkpoints.requirements import require_parameters
 from ..checkpoints.scaled_weights import open_model_weights
 from ..checkpoints.writer import SafetensorsWriter, write_text
+from ..families.recognition import record_family
 from ..families.registry import Family
 from ..model.directory import build_network, read_config, recognize_family
 from ..network.empty_weights import build_without_weights
@@ -179,6 +180,7 @@ def _collect_settings(prepared: PreparedJob) -> dict[str, Any]:
             [path.name, facts.st_size, facts.st_mtime_ns]
             for path, facts in zip(prepared.checkpoint.paths, weights, strict=True)
         ],
+        "family": prepared.family.name,  # whose tokenizer reads the example text
         "scheme": str(job.scheme),
         "embeddings": job.embeddings,
         "method": job.method,
@@ -192,6 +194,7 @@ def _write_small_files(prepared: PreparedJob, directory: Path) -> None:
     # The source's entry would speak of another format, in which nothing is stored any more.
     config = {key: value for key, value in prepared.raw.items() if key not in FORMAT_KEYS}
     config |= prepared.form.as_config()
+    record_family(config, directory, prepared.family.name)
     write_text(directory / CONFIG, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
     if [shard.name for shard in prepared.shards] != [SAFETENSORS.single]:
         index = {

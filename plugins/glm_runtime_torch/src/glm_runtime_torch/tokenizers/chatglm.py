@@ -14,6 +14,7 @@ from typing import Annotated
 from glm_core import Message
 from glm_core.errors import CheckpointError
 
+from ..checkpoints.integrity import has_file
 from ..checkpoints.published_sizes import MAX_VOCABULARY
 from ..checkpoints.record_file import FileRecord, limit_integer, read_record
 from .reply_filter import FullWidthPunctuation, ReplyFilter
@@ -185,7 +186,7 @@ class _SettingsFile(FileRecord):
 
 def _refuse_image_tokens(directory: Path) -> None:
     path = directory / "tokenizer_config.json"
-    count = read_record(path, _SettingsFile).num_image_tokens if path.is_file() else 0
+    count = read_record(path, _SettingsFile).num_image_tokens if has_file(path) else 0
     if count:
         raise CheckpointError(
             f"{directory} holds ChatGLM-6B v1.0, whose ids begin with {count} image tokens; v1.1 is "

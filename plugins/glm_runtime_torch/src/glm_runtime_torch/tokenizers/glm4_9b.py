@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from glm_core import CheckpointError, Message, PluginError
 
-from ..checkpoints.integrity import MAX_VOCABULARY_BYTES, read_small_file
+from ..checkpoints.integrity import MAX_VOCABULARY_BYTES, has_file, read_small_file
 from .reply_filter import ReplyFilter
 from .training_rows import TrainingIds, join_prompt_and_answer
 
@@ -92,7 +92,7 @@ class GLM4Tokenizer:
 
 
 def _read_byte_pairs(path: Path) -> tiktoken.Encoding:
-    if not path.is_file():
+    if not has_file(path):
         raise CheckpointError(
             f"{path} is missing: the tokenizer's vocabulary. Take it from the model's page."
         )

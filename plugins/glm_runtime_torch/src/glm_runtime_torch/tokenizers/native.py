@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from glm_core import CheckpointError, Message
 
 from ..checkpoints.generation_file import EndsFile
-from ..checkpoints.integrity import MAX_VOCABULARY_BYTES, check_regular_file
+from ..checkpoints.integrity import MAX_VOCABULARY_BYTES, check_regular_file, has_file
 from ..checkpoints.json_file import check_json_size, read_json
 from ..checkpoints.record_file import FileRecord, limit_number, read_record
 from .reply_filter import ReplyFilter
@@ -137,7 +137,7 @@ class NativeTokenizer:
 
 def _read(directory: Path) -> Any:
     path = directory / TOKENIZER_FILE
-    if not path.is_file():
+    if not has_file(path):
         raise CheckpointError(f"{path} is missing: the tokenizer. Take it from the model's page.")
     _check_files(directory)
     try:
@@ -157,9 +157,9 @@ def _check_files(directory: Path) -> None:
     """
     check_json_size(directory / TOKENIZER_FILE, MAX_VOCABULARY_BYTES, MAX_VOCABULARY_ELEMENTS)
     for name in _JSON_FILES:
-        if (directory / name).is_file():
+        if has_file(directory / name):
             read_json(directory / name)
-    if (directory / _JSON_FILES[0]).is_file():
+    if has_file(directory / _JSON_FILES[0]):
         read_record(directory / _JSON_FILES[0], SettingsFile)
     for template in (*directory.glob("*.jinja"), *directory.glob("additional_chat_templates/*.jinja")):
         check_regular_file(template, MAX_TEMPLATE_BYTES)
@@ -192,7 +192,7 @@ def _read_end_ids(directory: Path, tokenizer: Any, control: Mapping[str, int]) -
     found: set[int] = set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
     for name in (GENERATION_CONFIG, CONFIG):
         path = directory / name
-        if path.is_file():
+        if has_file(path):
             found |= _read_ends_of_file(path)
     return frozenset(found | turns)
 

@@ -23,7 +23,7 @@ MEMORY_BYTES = 512 * 2**20
 WALL_SECONDS = 60.0
 # An answer to a conversation is the conversation and what stands around its messages.
 OUTPUT_SHARE = 2
-MAX_EXTRA_CHARACTERS = 2**20
+MAX_EXTRA_CHARACTERS = 2**18
 # Published ones have up to 10 KB.
 MAX_TEMPLATE_CHARACTERS = 2**20
 

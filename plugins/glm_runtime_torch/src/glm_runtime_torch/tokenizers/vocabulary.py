@@ -8,7 +8,7 @@ import sentencepiece
 
 from glm_core.errors import CheckpointError
 
-from ..checkpoints.integrity import MAX_VOCABULARY_BYTES, check_not_lfs_pointer, check_regular_file
+from ..checkpoints.integrity import MAX_VOCABULARY_BYTES, check_not_lfs_pointer, check_regular_file, has_file
 
 
 def load_vocabulary(path: Path) -> sentencepiece.SentencePieceProcessor:
@@ -17,7 +17,7 @@ def load_vocabulary(path: Path) -> sentencepiece.SentencePieceProcessor:
     Raises:
         CheckpointError: the file is missing, a Git LFS pointer, or no SentencePiece model.
     """
-    if not path.is_file():
+    if not has_file(path):
         raise CheckpointError(
             f"{path} is missing: the tokenizer's vocabulary. Take it from the model's page."
         )

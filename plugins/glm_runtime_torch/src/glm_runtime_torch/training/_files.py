@@ -15,9 +15,10 @@ from ..checkpoints.foreign_formats import KEYS as FORMAT_KEYS
 from ..checkpoints.json_file import read_json
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.writer import write_tensors, write_text
+from ..families.recognition import record_family
 
 
-def write_model(directory: Path, parameters: Iterable[tuple[str, Tensor]], source: Path) -> None:
+def write_model(directory: Path, parameters: Iterable[tuple[str, Tensor]], source: Path, family: str) -> None:
     """Write a model's directory: weights in float32, and what belongs to them.
 
     Args:
@@ -25,6 +26,7 @@ def write_model(directory: Path, parameters: Iterable[tuple[str, Tensor]], sourc
         parameters: float32, by the names that the family's checkpoints have.
         source: the directory that the model was loaded from: its configuration, tokenizer, template and so on
             are copied; see `glm_hub.model_files`.
+        family: what the model was taken for, for the copy to say where its files do not tell.
 
     Raises:
         CheckpointError: a file of the source is damaged.
@@ -39,6 +41,7 @@ def write_model(directory: Path, parameters: Iterable[tuple[str, Tensor]], sourc
         if name in config:
             config[name] = "float32"
     config.setdefault("dtype" if "dtype" in config else "torch_dtype", "float32")
+    record_family(config, directory, family)
     write_text(directory / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
