@@ -26,9 +26,7 @@ def _check_fields(what: str, record: Any, *, named_by: str = "name") -> None:
     """Refuse a field whose value is not of its declared type, and a name that no command line could take."""
     name = getattr(record, named_by)
     is_word = isinstance(name, str) and bool(name) and not name.startswith("-") and name.split() == [name]
-    _require(
-        is_word, f"the {named_by} of a {what} must be one word that does not begin with '-', got {name!r}"
-    )
+    _require(is_word, f"the {named_by} of a {what} must be one word not beginning with '-', got {name!r}")
     # Not among the class's own names, of which an `Option` has one that is called "type".
     for field, declared in get_type_hints(type(record), localns={}).items():
         value = getattr(record, field)
@@ -41,9 +39,8 @@ def _check_fields(what: str, record: Any, *, named_by: str = "name") -> None:
 def _is_of(value: object, declared: Any) -> bool:
     if get_origin(declared) is tuple:
         return isinstance(value, tuple) and all(_is_of(member, get_args(declared)[0]) for member in value)
-    if declared is int and isinstance(value, bool):  # which Python counts among the integers
-        return False
-    return declared is Any or isinstance(value, declared)
+    is_bool = declared is int and isinstance(value, bool)  # which Python counts among the integers
+    return declared is Any or (isinstance(value, declared) and not is_bool)
 
 
 def _describe_type(declared: Any) -> str:

@@ -205,10 +205,8 @@ class AnswerProgress:
     @property
     def usage(self) -> Usage:
         """What it took, as the model says; before its end, the tokens and seconds until now."""
-        if self._usage is not None:
-            return self._usage
-        if self._first_token_at is None:
-            return Usage()
+        if self._usage is not None or self._first_token_at is None:
+            return self._usage or Usage()
         return Usage(
             completion_tokens=self.num_tokens,
             time_to_first_token=self._first_token_at - self._started_at,

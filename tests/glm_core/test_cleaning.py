@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from glm_core.cleaning import clean_text
+from glm_core.cleaning import clean_text, has_costly_markup
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,11 @@ def test_ordinary_text_is_untouched() -> None:
     """Chinese, emoji, tabs, newlines and joiners stay as they are."""
     text = "你好，世界！\n\tcode 👩‍💻 ½ é"
     assert clean_text(text) == text
+
+
+def test_markup_is_costly_only_where_much_of_it_stands_in_a_long_paragraph() -> None:
+    """Long prose and a short dense formula are parsed; thousands of brackets in one paragraph are not."""
+    assert not has_costly_markup("plain words, and no markup; " * 10_000)
+    assert not has_costly_markup("**a** `b` " * 300)
+    for sign in ("[", r"\(", "*", "$", "`", "<", "_"):
+        assert has_costly_markup(sign * 10_000)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from glm_frontend_web._guard import MAX_IMPORT_BYTES
+from glm_frontend_web._room import MAX_BYTES
 from web_client import RawWindow
 from web_support import Site, site
 
@@ -44,7 +45,7 @@ def test_visitors_cannot_have_a_large_body_read(guarded: Any, path: str) -> None
     """Logged in, and without saying how long it is: reading ends where a file would be too large."""
     status, taken = guarded.offer_body("POST", path, FORM if path == "/login" else JSON, logged_in=True)
     assert status == 413
-    assert taken <= MAX_IMPORT_BYTES * 1.5
+    assert taken <= MAX_BYTES * 1.5
 
 
 def test_a_body_that_says_how_long_it_is_is_refused_unread(guarded: Any) -> None:
@@ -93,7 +94,7 @@ def test_files_are_imported_without_touching_the_disk(scripted_site: Site) -> No
     with RawWindow(scripted_site.url) as window:
         before = scripted_site.script.list_uploads()
         assert "turns: 1" in window.import_text("a.json", right)
-        assert "larger than 3 MB" in window.import_text("a.json", " " * (MAX_IMPORT_BYTES + 1))
+        assert "larger than 3 MB" in window.import_text("a.json", " " * (MAX_BYTES + 1))
         assert "larger than 3 MB" in window.trigger("import-file", "upload", data={"name": "a.json"})
         for content in ("?", "YQ", [1], {"a": 1}):
             answer = window.trigger("import-file", "upload", data={"name": ["x"], "content": content})
@@ -117,3 +118,68 @@ def test_an_event_may_say_anything(scripted_site: Site, data: Any) -> None:
         for component, event in (("glm-log", "edit"), ("glm-log", "delete"), ("import-file", "upload")):
             answer = window.trigger(component, event, data=data)
             assert '"success": true' in answer, answer
+
+
+FILE = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+REMOTE = {"path": "http://192.0.2.1/a", "url": "http://192.0.2.1/a", "meta": {"_type": "gradio.FileData"}}
+VALUES: tuple[Any, ...] = (
+    FILE,
+    REMOTE,
+    [FILE],
+    {"a": {"b": [FILE]}},
+    [],
+    {},
+    1e400,
+    float("nan"),
+    10**400,
+    -1,
+    3.5,
+    True,
+    "no",
+)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
+def test_no_value_of_an_event_reaches_the_disk_the_network_or_the_log(
+    scripted_site: Site, value: Any
+) -> None:
+    """In the place of any value of any function; above all a path or an address, which gradio copies from."""
+    with RawWindow(scripted_site.url) as window:
+        before = scripted_site.script.list_uploads()
+        for function in window.config["dependencies"]:
+            for place in range(len(function["inputs"])):
+                data: list[Any] = [None] * len(function["inputs"])
+                data[place] = value
+                event = {"data": data, "fn_index": function["id"], "session_hash": window.name}
+                answer = window.http.post("gradio_api/queue/join", content=json.dumps(event), headers=JSON)
+                is_plain = isinstance(value, str)
+                assert answer.status_code == 400 or (is_plain and answer.status_code == 200), answer.text
+        assert scripted_site.script.list_uploads() == before
+
+
+NUMBERS: tuple[Any, ...] = (-1, 9999, None, True, "0", [], 10**40)
+NAMES: tuple[Any, ...] = (None, 5, "", "a/b", "x" * 101, "窗", [])
+DATA: tuple[Any, ...] = (None, [], [None], "ab", [None] * 3, {})
+CHANGES: list[dict[str, Any]] = [{"fn_index": number} for number in NUMBERS]
+CHANGES += [{"session_hash": name} for name in NAMES]
+CHANGES += [{"data": data} for data in DATA]
+CHANGES += [{"batched": True}]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=range(len(CHANGES)))
+def test_an_event_that_fits_no_function_is_refused(scripted_site: Site, change: dict[str, Any]) -> None:
+    """By a sentence, before gradio could answer with a traceback in the terminal."""
+    with RawWindow(scripted_site.url) as window:
+        event = {"data": [None, None], "fn_index": 0, "session_hash": window.name} | change
+        answer = window.http.post("gradio_api/queue/join", content=json.dumps(event), headers=JSON)
+        assert answer.status_code == 400, answer.text
+        assert "reload the page" in answer.text
+
+
+def test_updates_of_a_window_that_asked_nothing_are_not_found(scripted_site: Site) -> None:
+    """Gradio would begin an answer and break off with a traceback in the terminal."""
+    with RawWindow(scripted_site.url) as window:
+        for query in ("?session_hash=unknown", "?session_hash=", ""):
+            answer = window.http.get(f"gradio_api/queue/data{query}")
+            assert (answer.status_code, answer.text[:7]) == (404, "nothing"), query
+        assert "success" in window.ask("hello")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import time
 
-from glm_frontend_web._log import ConversationLog
+from glm_frontend_web._bounded_rules import MAX_LINES, MAX_MARKDOWN
+from glm_frontend_web._log import MAX_LOG_MARKDOWN, ConversationLog
 from glm_frontend_web._texts import SAY
 
 from glm_core.conversation import Turn
@@ -58,3 +60,43 @@ def test_a_copy_shares_nothing() -> None:
     twin = copy.deepcopy(log)
     assert twin is not log
     assert twin.render([]) == log.render([])
+
+
+def test_only_the_newest_answers_of_a_very_long_conversation_are_rendered() -> None:
+    """Earlier ones stand there as they are, with a note; while an answer grows as well."""
+    long = Turn("q", ("**x** " * 100 + "\n\n") * (MAX_MARKDOWN // 602))
+    turns = [long] * (MAX_LOG_MARKDOWN // len(long.answer) + 2)
+    log = ConversationLog(SAY["en"], demo=False)
+    for pieces in (log.render(turns), log.render_growing(turns, "q", "**y**")):
+        assert "earlier answer is shown as plain text" in pieces[0]
+        assert "**x**" in pieces[0]
+        assert "<strong>x</strong>" in pieces[len(turns) - 1]
+        assert "earlier answer" not in pieces[len(turns) - 1]
+
+
+def test_a_conversation_made_to_be_rendered_for_minutes_costs_seconds() -> None:
+    """Three megabytes of tables of one cell; the room is ten times what a slow machine takes."""
+    turns = [Turn("q", "a|b\n-|-\n" * 12_000)] * 30
+    turns = [Turn("q", f"{index}\n{turn.answer}") for index, turn in enumerate(turns)]
+    before = time.process_time()
+    ConversationLog(SAY["en"], demo=False).render(turns)
+    assert time.process_time() - before < 20
+
+
+def test_an_answer_of_very_many_lines_is_rendered_in_part() -> None:
+    """However lines end, those beyond the limit stand there as they are."""
+    for end in ("\n", "\r\n", "\r"):
+        (html,) = ConversationLog(SAY["en"], demo=False).render([Turn("q", f"# a{end}" * (MAX_LINES + 7))])
+        assert html.count("<h1>a</h1>") == MAX_LINES
+        assert "shown as plain text" in html
+
+
+def test_a_turn_that_moves_is_not_rendered_again() -> None:
+    """Deleting a turn changes the numbers of all that follow, but no answer."""
+    log = ConversationLog(SAY["en"], demo=False)
+    rendered: list[str] = []
+    render = log._markdown
+    log._markdown = lambda text: rendered.append(text) or render(text)  # type: ignore[assignment,func-returns-value]
+    log.render([Turn("q", "one"), Turn("q", "two")])
+    log.render([Turn("q", "two")])
+    assert rendered == ["one", "two"]

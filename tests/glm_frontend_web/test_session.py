@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from glm_frontend_web._log import ConversationLog
+from glm_frontend_web._room import MAX_BYTES, MAX_TURNS
 from glm_frontend_web._session import WindowState, answer, get_question
 from glm_frontend_web._settings import PageSettings
 from glm_frontend_web._texts import SAY
 from web_support import Script, ScriptedRuntime
 
-from glm_core import BusyError, RequestError
+from glm_core import BusyError, Message, RequestError, ToolCall
 from glm_core.conversation import Conversation, Turn
 
 EN = SAY["en"]
@@ -130,3 +132,39 @@ def test_a_wrong_setting_is_told_and_gives_the_question_back(
     assert "top_p" in last.status
     assert last.given_back == "q"
     assert session.conversation == Conversation([Turn("old", "OLD")])
+
+
+LONG = "中" * (MAX_BYTES // 3)
+CALL = Message("assistant", "", (ToolCall("a", "f", json.dumps({"x": LONG}, ensure_ascii=False)),))
+FULL = {
+    "turns": [Turn("q", "a")] * MAX_TURNS,
+    "a long answer": [Turn("q", LONG)],
+    "long questions": [Turn(LONG[: len(LONG) // 2], "a")] * 2,
+    "results of tools": [Turn("q", "a", (CALL, Message("tool", "1", tool_call_id="a")))],
+}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("turns", FULL.values(), ids=FULL.keys())
+def test_a_conversation_that_is_full_is_told_how_to_go_on(
+    runtime: ScriptedRuntime, turns: list[Turn], language: Any
+) -> None:
+    """However it grew, the question comes back unasked; replacing an early turn still works."""
+    say = SAY[language]
+    session = WindowState(say, ConversationLog(say, demo=False), Conversation(list(turns)))
+    (shown,) = ask(runtime, session, "next")
+    assert not shown.running
+    assert shown.given_back == "next"
+    assert {"en": "Export it", "zh": "导出"}[language] in shown.status
+    assert session.conversation.turns == turns
+    assert not session.is_answering
+    assert not ask(runtime, session, "again", at=0)[-1].running
+    assert [turn.question for turn in session.conversation.turns] == ["again"]
+
+
+def test_a_question_that_is_too_long_for_the_page_is_not_asked(
+    session: WindowState, runtime: ScriptedRuntime
+) -> None:
+    """Alone it may be as long as a whole conversation, and no longer."""
+    assert len(ask(runtime, session, LONG + "...")) == 1
+    assert session.conversation.turns == [Turn("old", "OLD")]

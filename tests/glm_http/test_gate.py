@@ -151,3 +151,22 @@ def test_refused_body_does_not_cost_the_connection(running: Running, app: EchoAp
             answer += piece
     assert answer.endswith(b"fine")
     wait_until(lambda: app.started == 1)
+
+
+def test_long_bodies_together_are_limited_and_short_ones_pass() -> None:
+    """While one is held the next is refused, short ones are not; afterwards there is room again."""
+    app = EchoApp()
+    with serving_app(guard(app, 40_000, max_bytes_at_once=30_000, body_seconds=60.0)) as running:
+        long = build_request("/", b"x" * 40_000)
+        for _ in range(3):  # so that an answered and an abandoned one would be found to be counted still
+            app.received = 0
+            with running.connect() as slow:
+                slow.sendall(long[:-1])
+                wait_until(lambda: app.received >= 39_000)
+                for request in (long, build_chunked(b"x" * 40_000, 1000)):
+                    answer = running.send(request)
+                    assert b" 503 " in answer.partition(b"\r\n")[0]
+                    assert answer.endswith(b"too_many_bodies")
+                    assert b"retry-after: 1" in answer
+                assert running.send(build_request("/", b"y" * 9000)).endswith(b"\r\n\r\n" + b"y" * 1000)
+            wait_until(lambda: running.send(long).endswith(b"x" * 1000))

@@ -15,11 +15,9 @@ from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 
+from glm_core.cleaning import has_costly_markup
+
 _LISTS = ("bullet_list", "ordered_list")
-# What Markdown or TeX may begin with; whatever else stands in a text costs a parser next to nothing.
-_MARKUP = "!#$%&*+-:<=>@[\\]^_`{}~\n"
-_MAX_MARKUP_WORK = 10_000_000
-"""Signs of markup times characters in one paragraph: as in 15,000 characters of a dense text."""
 
 
 def _parse_paragraphs(state: StateCore) -> None:
@@ -31,22 +29,13 @@ def _parse_paragraphs(state: StateCore) -> None:
         if token.type != "inline":
             continue
         token.children = token.children or []
-        if not _has_costly_markup(token.content):
+        if not has_costly_markup(token.content):
             state.md.inline.parse(token.content, state.md, state.env, token.children)
             continue
         for number, line in enumerate(token.content.split("\n")):
             if number:
                 token.children.append(Token("softbreak", "br", 0))
             token.children.append(Token("text", "", 0, content=line))
-
-
-def _has_costly_markup(paragraph: str) -> bool:
-    """Return whether parsing a paragraph could take long, so that it is better shown as it is.
-
-    At a sign of markup the parser looks for its partner in the rest of the paragraph, so its work may grow
-    with the product of signs and length: a few thousand brackets take milliseconds, 100,000 take minutes.
-    """
-    return len(paragraph) * sum(map(paragraph.count, _MARKUP)) > _MAX_MARKUP_WORK
 
 
 # Without HTML, tags are shown as the text they are instead of vanishing.

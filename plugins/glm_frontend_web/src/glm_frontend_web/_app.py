@@ -22,6 +22,9 @@ from ._texts import SAY
 from ._windows import MAX_WINDOWS, WindowKeeper
 from ._work import PageWork
 
+MAX_WAITING_EVENTS = 100
+"""Events that wait for one of gradio's forty threads; each may hold a whole file."""
+
 
 def build_app(model: ChatModel, options: WebOptions, api_factory: Any = None) -> tuple[ASGIApp, PageWork]:
     """Build the page on a model.
@@ -44,7 +47,7 @@ def build_app(model: ChatModel, options: WebOptions, api_factory: Any = None) ->
         page = build_page(model, SAY[get_language()])
         PageHandlers(model, page, work).connect(blocks)
     # The model has a queue of its own, so gradio's lets everything through.
-    blocks.queue(default_concurrency_limit=None, api_open=False)
+    blocks.queue(default_concurrency_limit=None, api_open=False, max_size=MAX_WAITING_EVENTS)
     blocks.state_session_capacity = MAX_WINDOWS
     outer, gradio_app = _mount(gradio, blocks, options, work)
     app = guard_page(

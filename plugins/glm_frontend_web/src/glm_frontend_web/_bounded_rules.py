@@ -14,24 +14,28 @@ from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
+from glm_core.cleaning import has_costly_markup
+
 from ._math import MAX_LENGTH
 
 MAX_MARKDOWN = 100_000
 """Characters of one answer that are rendered; about 30,000 tokens, longer than models answer."""
+MAX_LINES = 5000
+"""Lines of one answer that are rendered. Each may be a table, which takes as long as 20 characters."""
 
-# What Markdown or TeX may begin with; whatever else stands in a text costs a parser next to nothing.
-_MARKUP = "!#$%&*+-:<=>@[\\]^_`{}~\n"
-_MAX_MARKUP_WORK = 10_000_000
-"""Signs of markup times characters in one paragraph: as in 15,000 characters of a dense text."""
+_LINE_ENDS = re.compile(r"\r\n|\n|\r")  # what markdown-it takes for one
 _CLOSING_DOLLARS = re.compile(r"\$\$[ \t]*$", re.MULTILINE)
 
 
 def split_markdown(text: str) -> tuple[str, str]:
     """Return the part of a text that is rendered as Markdown, and the rest, which is shown as it is."""
-    if len(text) <= MAX_MARKDOWN:
-        return text, ""
-    # Between two lines, because half a line could mean something else than the whole.
-    end = text.rfind("\n", 0, MAX_MARKDOWN) + 1 or MAX_MARKDOWN
+    end = len(text)
+    if end > MAX_MARKDOWN:
+        # Between two lines, because half a line could mean something else than the whole.
+        end = text.rfind("\n", 0, MAX_MARKDOWN) + 1 or MAX_MARKDOWN
+    lines = _LINE_ENDS.split(text[:end], MAX_LINES)
+    if len(lines) > MAX_LINES:
+        end -= len(lines[-1])
     return text[:end], text[end:]
 
 
@@ -44,22 +48,13 @@ def parse_paragraphs(state: StateCore) -> None:
         if token.type != "inline":
             continue
         token.children = token.children or []
-        if not _has_costly_markup(token.content):
+        if not has_costly_markup(token.content):
             state.md.inline.parse(token.content, state.md, state.env, token.children)
             continue
         for number, line in enumerate(token.content.split("\n")):
             if number:
                 token.children.append(Token("softbreak", "br", 0))
             token.children.append(Token("text", "", 0, content=line))
-
-
-def _has_costly_markup(paragraph: str) -> bool:
-    """Return whether parsing a paragraph could take long, so that it is better shown as it is.
-
-    At a sign of markup the parser looks for its partner in the rest of the paragraph, so its work may grow
-    with the product of signs and length: a few thousand brackets take milliseconds, 100,000 take minutes.
-    """
-    return len(paragraph) * sum(map(paragraph.count, _MARKUP)) > _MAX_MARKUP_WORK
 
 
 def parse_bracket_math(state: StateInline, silent: bool) -> bool:

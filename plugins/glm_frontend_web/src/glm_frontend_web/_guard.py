@@ -22,20 +22,19 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_IMPORT_BYTES = 3_000_000
-"""Of a conversation file. Rendered, and in gradio's copies, it takes about twenty times as much memory."""
+from ._events import JOIN, EventCheck
+from ._room import MAX_BYTES
 
-_JOIN = "/gradio_api/queue/join"
-# The page's requests that have a body, and the bytes that it may have. Files come in `_JOIN` as base64, which
+# The page's requests that have a body, and the bytes that it may have. Files come in `JOIN` as base64, which
 # has four letters for three bytes; 100,000 are for all that is around it.
 _MAX_BODY_BYTES = {
     "/login": 10_000,
-    _JOIN: MAX_IMPORT_BYTES * 4 // 3 + 100_000,
+    JOIN: MAX_BYTES * 4 // 3 + 100_000,
     "/gradio_api/cancel": 10_000,
     "/gradio_api/reset": 10_000,
 }
-_MAX_JSON_VALUES = 100_000
-"""Commas and brackets in the body of an event; reading them takes 20 ms of the loop that serves everybody."""
+MAX_BYTES_AT_ONCE = 64_000_000
+"""Of files that are arriving: room for a dozen people who import their conversations in the same moment."""
 # Of gradio's own interface only what the page's script asks for. The rest writes files that nobody removes
 # (``upload``, ``deep_link``), or fetches from the network or the disk (``proxy=``, ``file=``).
 _READABLE = re.compile(
@@ -76,7 +75,7 @@ def guard_page(
             raise RefusalError(401, "login_required", "log in first: open the page in a browser")
 
     return Gate(
-        _PagePolicy(_CountedValues(app)),
+        _PagePolicy(EventCheck(app, gradio_app)),
         checks=(
             lambda scope, headers: check_host(headers, rules),
             lambda scope, headers: check_origin(headers, scope["method"], rules),
@@ -84,6 +83,7 @@ def guard_page(
             check_login,
         ),
         max_body_bytes=lambda scope: _MAX_BODY_BYTES.get(scope["path"], 0),
+        max_bytes_at_once=MAX_BYTES_AT_ONCE,
         build_refusal=build_refusal,
         root_path=root_path,
     )
@@ -111,40 +111,6 @@ def check_route(scope: Scope, headers: Headers) -> None:
 def build_refusal(scope: Scope, refusal: RefusalError) -> Response:
     """Return the response for a request that is turned away."""
     return PlainTextResponse(f"{refusal.message}\n", refusal.status, refusal.headers)
-
-
-class _CountedValues:
-    """An ASGI middleware that counts the values in an event before they are read as JSON.
-
-    Its limit on bytes is that of a file, which is one long text. A million small numbers would be as long,
-    and keep the loop busy for a second.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != _JOIN:
-            await self._app(scope, receive, send)
-            return
-        messages: list[Message] = []
-        while not messages or messages[-1].get("more_body", False):
-            messages.append(await receive())
-            if messages[-1]["type"] == "http.disconnect":
-                return
-        body = b"".join(message.get("body", b"") for message in messages)
-        if sum(map(body.count, (b",", b"[", b"{"))) > _MAX_JSON_VALUES:
-            refusal = RefusalError(
-                413, "body_too_large", f"the request has more than {_MAX_JSON_VALUES} values"
-            )
-            await build_refusal(scope, refusal)(scope, receive, send)
-            return
-        messages = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive_again() -> Message:
-            return messages.pop() if messages else await receive()
-
-        await self._app(scope, receive_again, send)
 
 
 class _PagePolicy:

@@ -8,11 +8,9 @@ from glm_core import RequestError
 from glm_core.cleaning import clean_text
 from glm_core.conversation import Conversation, parse_conversation
 
-from ._guard import MAX_IMPORT_BYTES
+from ._room import MAX_BYTES, MAX_TURNS
 from ._texts import Texts
 
-MAX_TURNS = 2000
-"""Of an imported conversation, because every turn has buttons, a hundred times as long as a short word."""
 _MAX_NAME = 200  # characters of a file's name that messages repeat
 
 
@@ -33,8 +31,8 @@ def read_import(name: object, content: object, say: Texts) -> Conversation:
         data = base64.b64decode(content, validate=True) if isinstance(content, str) else None
     except ValueError as error:
         raise RequestError(say("import_broken", name=name)) from error
-    if data is None or len(data) > MAX_IMPORT_BYTES:
-        raise RequestError(say("import_too_large", name=name, limit=MAX_IMPORT_BYTES // 1_000_000))
+    if data is None or len(data) > MAX_BYTES:
+        raise RequestError(say("import_too_large", name=name, limit=MAX_BYTES // 1_000_000))
     conversation = parse_conversation(data, name, say.language)
     if len(conversation.turns) > MAX_TURNS:
         raise RequestError(say("import_too_long", name=name, limit=MAX_TURNS))

@@ -5,14 +5,22 @@ It is not gradio's Chatbot, which leaves TeX and diagrams of a model to its sani
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from html import escape
 
 from glm_core.conversation import Turn
 
-from ._markdown import HtmlRenderer
+from ._markdown import HtmlRenderer, render_plain
 from ._texts import Texts
 
+MAX_LOG_MARKDOWN = 300_000
+"""Characters of a conversation's newest answers that are rendered; earlier ones are shown as they are."""
+MAX_LOG_LINES = 15_000
+"""Lines of those answers; a text of a stranger may have a list or a table in every line."""
+
+# Rendering holds Python's lock, so that more windows at once would only slow down the loop that serves all.
+_RENDERERS = threading.BoundedSemaphore(2)
 _ICONS = {
     "copy": "M9 9h11v11H9z M15 9V4H4v11h5",
     "edit": "M4 20h4L19 9l-4-4L4 16z M13 7l4 4",
@@ -33,7 +41,8 @@ class ConversationLog:
         self._say = say
         self._demo = demo
         self._markdown = HtmlRenderer(say)
-        self._rendered: dict[tuple[int, Turn, bool], str] = {}
+        self._rendered: dict[tuple[int, Turn, bool, bool], str] = {}
+        self._bodies: dict[str, str] = {}  # of answers; a turn may move, which changes all but its body
 
     def __deepcopy__(self, memo: object) -> ConversationLog:
         return ConversationLog(self._say, demo=self._demo)
@@ -42,21 +51,15 @@ class ConversationLog:
         """Return the whole log, while no answer comes."""
         if not turns:
             return [self.render_welcome()]
-        last = len(turns) - 1
-        keys = [(index, turn, index == last) for index, turn in enumerate(turns)]
-        self._rendered = {key: self._rendered.get(key) or self._render_turn(*key) for key in keys}
-        return list(self._rendered.values())
+        last, first = len(turns) - 1, _find_first_rendered(turns)
+        return self._render_turns([(i, turn, i == last, i >= first) for i, turn in enumerate(turns)])
 
     def render_growing(self, turns: Sequence[Turn], question: str, answer: str) -> list[str]:
         """Return the log while an answer comes: ``turns``, ``question``, and its answer so far."""
-        before = [
-            self._rendered.get((index, turn, False)) or self._render_turn(index, turn, False)
-            for index, turn in enumerate(turns)
-        ]
-        for index, (turn, piece) in enumerate(zip(turns, before, strict=True)):
-            self._rendered[index, turn, False] = piece
+        first = _find_first_rendered([*turns, Turn(question, answer)])
+        before = self._render_turns([(i, turn, False, i >= first) for i, turn in enumerate(turns)])
         dots = f'<p class="glm-dots" aria-label="{escape(self._say("thinking"))}" role="img">•••</p>'
-        body = self._markdown(answer) if answer.strip() else dots
+        body = self._render_markdown(answer) if answer.strip() else dots
         return [
             *before,
             f'<div class="glm-turn">{self._render_question(question, "")}'
@@ -78,16 +81,20 @@ class ConversationLog:
             f"{buttons}</div></div>"
         )
 
-    def _render_turn(self, index: int, turn: Turn, is_last: bool) -> str:
+    def _render_turns(self, keys: Sequence[tuple[int, Turn, bool, bool]]) -> list[str]:
+        """Return the pieces of turns; only those that are not there yet are rendered."""
+        pieces = {key: self._rendered.get(key) or self._render_turn(*key) for key in keys}
+        answers = {turn.answer for _, turn, _, _ in keys}
+        self._rendered = pieces
+        self._bodies = {answer: body for answer, body in self._bodies.items() if answer in answers}
+        return list(pieces.values())
+
+    def _render_turn(self, index: int, turn: Turn, is_last: bool, is_rendered: bool) -> str:
         actions = [self._render_copy(turn.answer)]
         if is_last:
             actions.append(self._render_button("retry", index))
         actions.append(self._render_button("delete", index))
-        body = (
-            self._markdown(turn.answer)
-            if turn.answer.strip()
-            else f"<p>{escape(self._say('empty_answer'))}</p>"
-        )
+        body = self._render_body(turn.answer, is_rendered)
         question = self._render_question(
             turn.question, self._render_copy(turn.question) + self._render_button("edit", index)
         )
@@ -97,6 +104,20 @@ class ConversationLog:
             f'<div class="glm-markdown">{body}</div>'
             f'<div class="glm-actions">{"".join(actions)}</div></article></div>'
         )
+
+    def _render_body(self, answer: str, is_rendered: bool) -> str:
+        if not answer.strip():
+            return f"<p>{escape(self._say('empty_answer'))}</p>"
+        if not is_rendered:
+            return render_plain(answer, self._say("plain_answer"))
+        body = self._bodies.get(answer)
+        if body is None:
+            body = self._bodies[answer] = self._render_markdown(answer)
+        return body
+
+    def _render_markdown(self, answer: str) -> str:
+        with _RENDERERS:
+            return self._markdown(answer)
 
     def _render_question(self, question: str, actions: str) -> str:
         return (
@@ -118,6 +139,17 @@ class ConversationLog:
             f'<button type="button" data-action="copy" data-source="{escape(source)}" '
             f'aria-label="{label}" title="{label}">{_render_icon("copy")}</button>'
         )
+
+
+def _find_first_rendered(turns: Sequence[Turn]) -> int:
+    """Return the index of the first turn whose answer is rendered; those before it are too long ago."""
+    characters, lines = MAX_LOG_MARKDOWN, MAX_LOG_LINES
+    for index in range(len(turns) - 1, -1, -1):
+        characters -= len(turns[index].answer)
+        lines -= turns[index].answer.count("\n") + 1
+        if (characters < 0 or lines < 0) and index < len(turns) - 1:  # the last one has limits of its own
+            return index + 1
+    return 0
 
 
 def _render_icon(name: str) -> str:

@@ -67,8 +67,7 @@ class HtmlRenderer:
         html = str(self._parser.render(head))
         if not rest:
             return html
-        note = escape(self._say("plain_from_here"))
-        return f'{html}<p><em>{note}</em></p>\n<div class="glm-plain">{escape(rest)}</div>\n'
+        return html + render_plain(rest, self._say("plain_from_here"))
 
     def _render_code_block(
         self, tokens: Sequence[Token], index: int, options: OptionsDict, environment: dict[str, Any]
@@ -81,6 +80,11 @@ class HtmlRenderer:
             f'<button type="button" data-action="copy-code">{copy}</button></div>'
             f'<pre tabindex="0"><code>{_highlight(token.content, language)}</code></pre></div>\n'
         )
+
+
+def render_plain(text: str, note: str) -> str:
+    """Return the HTML of a note and of a text that is shown as it is."""
+    return f'<p><em>{escape(note)}</em></p>\n<div class="glm-plain">{escape(text)}</div>\n'
 
 
 def _highlight(code: str, language: str) -> str:

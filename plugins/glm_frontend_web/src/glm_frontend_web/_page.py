@@ -14,8 +14,8 @@ from glm_core import ChatModel, ModelInfo
 from glm_core.cleaning import clean_text
 from glm_core.language import format_count
 
-from ._guard import MAX_IMPORT_BYTES
 from ._log import ConversationLog
+from ._room import MAX_BYTES
 from ._session import WindowState
 from ._settings import PageSettings
 from ._texts import SAY, Texts
@@ -151,7 +151,7 @@ def _build_sidebar(parts: Parts, info: ModelInfo, texts: PageTexts, say: Texts) 
     parts["import_file"] = gr.HTML(
         **texts["import_file"],
         html_template='<label class="glm-import">${label}<input type="file" accept=".json,.md"></label>',
-        js_on_load=(STATIC / "import.js").read_text("utf-8").replace("MAX_BYTES", str(MAX_IMPORT_BYTES)),
+        js_on_load=(STATIC / "import.js").read_text("utf-8").replace("MAX_BYTES", str(MAX_BYTES)),
         apply_default_css=False,
         elem_id="import-file",
     )

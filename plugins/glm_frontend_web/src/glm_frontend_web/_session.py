@@ -13,6 +13,7 @@ from glm_core.conversation import Conversation, Turn
 
 from ._answering import PageAnswer
 from ._log import ConversationLog
+from ._room import describe_full
 from ._settings import PageSettings
 from ._texts import Texts
 
@@ -89,6 +90,9 @@ async def answer(
     session.is_answering = True  # before anything is waited for, so that a second question finds it
     say, turns = session.say, session.conversation.turns[:at]
     given_back = "" if again else question
+    if full := describe_full(turns, question, settings.system, say):
+        yield await _show_at_rest(session, full, given_back)
+        return
     try:
         pieces = await to_thread(session.log.render_growing, turns, question, "")
         yield ShownAnswer(pieces, say("answering"))
@@ -98,8 +102,7 @@ async def answer(
         session.answer = current = PageAnswer(lambda: model.stream(request))
         async with aclosing(current.updates()) as updates:
             async for _ in updates:
-                # On a thread, because a long answer takes tens of milliseconds each time, which the loop
-                # that serves everybody does not have.
+                # On a thread: a long answer takes tens of milliseconds of the loop that serves everybody.
                 pieces = await to_thread(session.log.render_growing, turns, question, current.progress.text)
                 yield ShownAnswer(pieces, _describe_wait(current, say))
     except BusyError:
@@ -112,9 +115,8 @@ async def answer(
     else:
         text = current.progress.text
         if current.was_stopped and not text.strip():
-            yield await _show_at_rest(
-                session, say("kept_old_answer" if again else "stopped_before_text"), given_back
-            )
+            status = say("kept_old_answer" if again else "stopped_before_text")
+            yield await _show_at_rest(session, status, given_back)
             return
         session.conversation.record(Turn(question, text), after=at)
         session.editing = None

@@ -34,6 +34,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "（回答太长，以下按原文显示）",
         "(the answer is very long; from here on it is shown as plain text)",
     ),
+    "plain_answer": (
+        "（对话太长，这个较早的回答按原文显示）",
+        "(the conversation is very long; this earlier answer is shown as plain text)",
+    ),
     "empty_answer": ("（模型给出了空的回答）", "(the model's answer is empty)"),
     # the input
     "input_label": ("您的问题", "Your message"),
@@ -105,6 +109,16 @@ TEXTS: dict[str, tuple[str, str]] = {
     "messages_dropped": (
         "对话太长，最早的 {count} 条消息没有交给模型",
         "The conversation is too long: the oldest {count} messages were not given to the model",
+    ),
+    "too_many_turns": (
+        "这次对话已有 {limit} 轮，达到网页的上限。请先导出需要保留的内容，再清空对话或删除几轮，然后继续提问",
+        "This conversation has {limit} turns, the most that the page keeps. Export it if you need it, then "
+        "clear it or delete some turns, and ask again",
+    ),
+    "conversation_full": (
+        "这次对话的文字已达到 {limit} MB 的上限。请先导出需要保留的内容，再清空对话或删除几轮，然后继续提问",
+        "The texts of this conversation have reached {limit} MB, the most that the page keeps. Export it if "
+        "you need it, then clear it or delete some turns, and ask again",
     ),
     "busy": (
         "现在提问的人太多了。您的问题回到了输入框，请稍候再发送。",

@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Any
 from urllib.parse import parse_qs
 
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 GRACE_SECONDS = 60.0
@@ -52,6 +53,10 @@ class WindowKeeper:
             await self._app(scope, receive, send)
             return
         window = find_window(scope)
+        if scope["path"] == _UPDATES and window not in self._queue.pending_messages_per_session:
+            # Gradio finds it out in the middle of its answer, and prints a hundred lines for each request.
+            await PlainTextResponse("nothing was asked in this window\n", 404)(scope, receive, send)
+            return
         if window is not None:
             self._connections[window] += 1
             self._left_at.pop(window, None)

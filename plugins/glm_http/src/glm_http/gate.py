@@ -13,6 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .paths import normalize_path
 from .refusals import RefusalError
 
+# Of each body what is not counted together with others, so that short requests get through while somebody
+# fills the memory with long ones.
+_UNCOUNTED_BYTES = 16 * 1024
+
 Check = Callable[[Scope, Headers], None]
 """Looks at the head of a request; raises `RefusalError` to turn it away."""
 
@@ -27,6 +31,8 @@ class Gate:
         app: what answers.
         checks: asked in this order; the first that raises decides.
         max_body_bytes: of the body of a request, given its scope.
+        max_bytes_at_once: of all long bodies that have come and are not answered yet; ``None`` = no limit,
+            for an application that counts its requests itself.
         body_seconds: in which a body must have arrived; ``None`` = no limit.
         build_refusal: makes the response of a request that is turned away.
         root_path: path under which a proxy serves this; taken away from the paths of requests.
@@ -38,6 +44,7 @@ class Gate:
         *,
         checks: Sequence[Check] = (),
         max_body_bytes: Callable[[Scope], int],
+        max_bytes_at_once: int | None = None,
         body_seconds: float | None = 30.0,
         build_refusal: Callable[[Scope, RefusalError], Response],
         root_path: str = "",
@@ -45,6 +52,7 @@ class Gate:
         self._app = app
         self._checks = (_check_framing, *checks)
         self._max_body_bytes = max_body_bytes
+        self._memory = _BodyMemory(max_bytes_at_once)
         self._body_seconds = body_seconds
         self._build_refusal = build_refusal
         self._root_path = root_path
@@ -69,13 +77,17 @@ class Gate:
         except RefusalError as refusal:
             await self._refuse(scope, receive, send, refusal)
             return
-        body = _CountedBody(receive, limit, self._body_seconds)
+        body = _CountedBody(receive, limit, self._body_seconds, self._memory)
         answer = _Answer(send, body)
         try:
             await self._app(scope, body.receive, answer.send)
-        except Exception:
+        except Exception as error:
             if body.refusal is None:
-                raise
+                if answer.is_started or not isinstance(error, RefusalError):
+                    raise
+                body.refusal = error  # of what the application found in the body
+        finally:
+            body.release()
         # Whatever the application made of the refusal (frameworks turn it into a 400), this is the answer.
         if body.refusal is not None and not answer.is_started:
             await self._refuse(scope, receive, send, body.refusal)
@@ -87,15 +99,40 @@ class Gate:
         await response(scope, receive, send)
 
 
+class _BodyMemory:
+    """Counts the bytes of all long bodies that are held at the same time.
+
+    Args:
+        limit: how many there may be; ``None`` = any number.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._taken = 0
+
+    def take(self, count: int) -> bool:
+        """Take room for bytes; return ``False`` where there is none."""
+        if self._limit is not None and self._taken + count > self._limit:
+            return False
+        self._taken += count
+        return True
+
+    def give_back(self, count: int) -> None:
+        """Give room back."""
+        self._taken -= count
+
+
 class _CountedBody:
     """The body of a request, counted while it comes."""
 
-    def __init__(self, receive: Receive, limit: int, seconds: float | None) -> None:
+    def __init__(self, receive: Receive, limit: int, seconds: float | None, memory: _BodyMemory) -> None:
         self._receive = receive
         self._limit = limit
         self._seconds = seconds
         self._deadline: float | None = None
         self._count = 0
+        self._memory = memory
+        self._held = 0
         self._is_whole = False
         self.refusal: RefusalError | None = None
 
@@ -103,7 +140,7 @@ class _CountedBody:
         """Return the next message.
 
         Raises:
-            RefusalError: the body is too large, or comes too slowly.
+            RefusalError: the body is too large, comes too slowly, or comes together with too many others.
         """
         if self.refusal is not None:  # an application that tries again gets no more of it
             raise self.refusal
@@ -114,8 +151,23 @@ class _CountedBody:
         if self._count > self._limit:
             self.refusal = _build_too_large_error(self._limit)
             raise self.refusal
+        more = max(self._count - _UNCOUNTED_BYTES, 0) - self._held
+        if not self._memory.take(more):
+            self.refusal = RefusalError(
+                503,
+                "too_many_bodies",
+                "too many long requests are arriving; try again in a moment",
+                {"retry-after": "1"},
+            )
+            raise self.refusal
+        self._held += more
         self._is_whole = not message.get("more_body", False)
         return message
+
+    def release(self) -> None:
+        """Count it no longer, because its request has been answered."""
+        self._memory.give_back(self._held)
+        self._held = 0
 
     async def _receive_in_time(self) -> Message:
         if self._seconds is None:

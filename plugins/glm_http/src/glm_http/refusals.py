@@ -14,6 +14,8 @@ RefusalCode = Literal[
     "ambiguous_length",
     "body_too_large",
     "body_timeout",
+    "too_many_bodies",
+    "bad_event",
     "server_stopping",
 ]
 
