@@ -120,18 +120,14 @@ def find_adapter_directory(name: str, path: str | os.PathLike[str]) -> Path:
         os.scandir(directory).close()
     except (OSError, ValueError) as error:  # ValueError: the path holds a NUL
         what = "may not be read" if isinstance(error, PermissionError) else "is no directory"
-        raise AdapterError(
-            f"adapter {name!r}: {directory} {what}; pass the one that holds its files"
-        ) from error
+        raise AdapterError(f"adapter {name!r}: {directory} {what}; pass the one with its files") from error
     return directory
 
 
 def _resolve_card(name: str, card: ModelCard, revision: str | None, offline: bool, hub: str) -> ModelSource:
     if card.path is not None:
         if not card.path.is_dir():
-            raise ModelNotFoundError(
-                f"the files of model {name!r} are missing: install its package again ({card.path})"
-            )
+            raise ModelNotFoundError(f"{card.path} is missing; install the package of model {name!r} again")
         return ModelSource(name, card.path)
     repository = card.modelscope_id if hub == "modelscope" else card.hub_id
     if repository is not None:

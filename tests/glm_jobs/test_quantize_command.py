@@ -123,7 +123,10 @@ def test_gptq_with_a_calibration_file(source: Path, tmp_path: Path) -> None:
             ["--bits", "4", "--method", "gptq", "--calibration", "nowhere.txt"],
             "nowhere.txt cannot be read: No such file or directory",
         ),
-        (["--bits", "4", "--method", "gptq", "--calibration", "/dev/null"], "/dev/null is a pipe, socket or device"),
+        (
+            ["--bits", "4", "--method", "gptq", "--calibration", "/dev/null"],
+            "/dev/null is a pipe, socket or device",
+        ),
     ],
 )
 def test_settings_that_cannot_be_used(
