@@ -272,7 +272,7 @@ def test_adapter_is_added_chosen_and_removed(
         ("remove law", "Error: adapter 'law' is not loaded; loaded are: none"),
         (
             "add law=/nowhere",
-            "Error: adapter 'law': /nowhere is no directory; pass the one that holds its files",
+            "Error: adapter 'law': /nowhere is no directory; pass the one with its files",
         ),
         (
             "add a:b=/",
