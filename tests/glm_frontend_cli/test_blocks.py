@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import time
 from typing import Any
 
 import pytest
 from glm_frontend_cli._blocks import BlockStream, parse
 from glm_frontend_cli._markdown import MarkdownRenderer
 from hypothesis import given, settings, strategies as st
+from processor_time import assert_in_proportion
 from rich.console import Console
 
 LINES = [
@@ -91,12 +91,8 @@ def test_streamed_markdown_renders_like_the_whole(source: Any, step: Any) -> Non
 @pytest.mark.parametrize("sign", [*"[*_`<!~&\\", "[a](", "![", "**", "a_"])
 def test_parsing_takes_time_in_proportion_to_a_paragraph(sign: str) -> None:
     """Four times as many signs of markup take about four times as long, not sixteen times."""
-    seconds = []
-    for length in (50_000, 200_000):
-        began = time.process_time()
-        parse(sign * (length // len(sign)))
-        seconds.append(time.process_time() - began)
-    assert seconds[1] < 10 * max(seconds[0], 0.1)
+    short, long = (sign * (length // len(sign)) for length in (50_000, 200_000))
+    assert_in_proportion(lambda: parse(short), lambda: parse(long), factor=10, least=0.1)
 
 
 def test_a_paragraph_with_too_much_markup_is_plain_text() -> None:
