@@ -133,3 +133,16 @@ def test_every_plugin_has_the_one_shape() -> None:
         ):
             assert path.is_file(), path
         assert f'= "{plugin.name}.plugin"' in (plugin / "pyproject.toml").read_text("utf-8")
+
+
+def test_every_benchmark_and_report_is_listed() -> None:
+    """benchmarks/README.md names each script that can be run and each report."""
+    listed = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    scripts = [
+        path.name
+        for path in sorted((ROOT / "benchmarks").glob("*.py"))
+        if '__name__ == "__main__"' in path.read_text("utf-8") and path.name != "random_checkpoint.py"
+    ]
+    reports = [path.name for path in sorted((ROOT / "benchmarks").glob("*_2*.md"))]
+    assert len(scripts) > 10
+    assert [name for name in scripts + reports if f"]({name})" not in listed] == []
