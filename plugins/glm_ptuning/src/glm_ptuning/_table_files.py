@@ -53,6 +53,18 @@ class TableRow:
     problem: str = ""
 
 
+class _RepeatingRow(dict[str, Any]):
+    """An object in which a key stands twice; JSON keeps the last value, so another one would be lost."""
+
+
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    return content if len(content) == len(pairs) else _RepeatingRow(pairs)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_build_object)
+
+
 def read_table(path: Path) -> Iterator[TableRow]:
     """Yield every row of a file, bad ones with what is wrong with them.
 
@@ -94,7 +106,7 @@ def _parse_json_lines(text: str) -> Iterator[TableRow]:
         if not line.strip():
             continue
         try:
-            yield _check_row(RowPlace(number), json.loads(line))
+            yield _check_row(RowPlace(number), _DECODER.decode(line))
         except (ValueError, RecursionError) as error:
             yield TableRow(
                 RowPlace(number), None, f"no valid JSON ({_explain_error(error)}): {_shorten(line)}"
@@ -107,7 +119,6 @@ def _parse_json_arrays(text: str) -> Iterator[TableRow]:
     Programs append to their files, so the first array need not be all that is there.
     """
     starts = [0, *(place + 1 for place, character in enumerate(text) if character == "\n")]
-    decoder = json.JSONDecoder()
 
     def locate(offset: int) -> RowPlace:
         return RowPlace(bisect.bisect_right(starts, min(offset, len(text) - 1)), number)
@@ -123,7 +134,7 @@ def _parse_json_arrays(text: str) -> Iterator[TableRow]:
             yield TableRow(locate(offset), None, problem)
             return
         try:
-            content, end = decoder.raw_decode(text, offset)
+            content, end = _DECODER.raw_decode(text, offset)
         except (ValueError, RecursionError) as error:
             bad = error.pos if isinstance(error, json.JSONDecodeError) else offset
             yield TableRow(
@@ -174,6 +185,8 @@ def _parse_csv(text: str) -> Iterator[TableRow]:
 
 
 def _check_row(place: RowPlace, content: Any) -> TableRow:
+    if isinstance(content, _RepeatingRow):
+        return TableRow(place, None, f"a key stands twice in it; it has: {_shorten(', '.join(content))}")
     if isinstance(content, dict):
         return TableRow(place, content)
     return TableRow(place, None, f"a JSON object is expected, this is a {type(content).__name__}")
@@ -186,7 +199,10 @@ def _skip_blanks(text: str, offset: int) -> int:
 
 
 def _explain_error(error: Exception) -> str:
-    return error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    # Python reads no number of more than 4,300 digits, and says so with a plain ValueError.
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
 
 
 def _shorten(text: str) -> str:
