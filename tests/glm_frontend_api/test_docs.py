@@ -69,7 +69,8 @@ def test_limits_of_json_are_as_described() -> None:
 
 def test_every_error_code_is_described() -> None:
     """Each code that an error may have stands in the table."""
-    of_pages = {"login_required", "not_served"}  # only the page, which shares the type, sends these
+    # Only the page, which shares the type, sends these.
+    of_pages = {"login_required", "not_served", "bad_event", "too_many_bodies"}
     codes = {*get_args(Code), *get_args(RefusalCode)} - of_pages
     assert len(codes) >= 25
     assert {code for code in codes if f"`{code}`" not in TEXT} == set()
