@@ -21,7 +21,11 @@ from glm_runtime_torch.adapters.files import (
     read_adapter_config,
     save_adapter,
 )
-from glm_runtime_torch.adapters.fingerprint import fingerprint_checkpoint, fingerprint_parameters
+from glm_runtime_torch.adapters.fingerprint import (
+    fingerprint_checkpoint,
+    fingerprint_parameters,
+    is_same_base,
+)
 from glm_runtime_torch.adapters.loading import load_prefix_encoder, read_adapter
 from glm_runtime_torch.checkpoints.reader import Checkpoint
 from glm_runtime_torch.families.registry import CHATGLM
@@ -31,6 +35,7 @@ from glm_runtime_torch.network.prefix_encoder import PrefixEncoder
 from goldens import DATA, cases
 from key_words import containing
 from safetensors.torch import load_file, save_file
+from tiny_families import MAKERS
 from tiny_models import open_with_prompt, tiny_checkpoint
 
 from glm_core import AdapterError, ChatRequest, Message, Sampling
@@ -265,16 +270,49 @@ def test_the_newest_checkpoint_of_a_job_is_taken(
 
 
 def test_one_model_has_one_fingerprint(tmp_path: Path) -> None:
-    """All file forms and the int4 and int8 copies of a model agree; another model differs."""
+    """File forms and the int4 and int8 copies of a model agree, as far as they tell; another one differs."""
     forms = [V1 / "ckpt" / "fp16-bin", *(DATA / "quantization").glob("ckpt-*")]
     assert len(forms) >= 3
-    prints = {fingerprint_checkpoint(Checkpoint(form)) for form in forms}
-    assert len(prints) == 1
+    prints = {form.name: fingerprint_checkpoint(Checkpoint(form)) for form in forms}
     state = Checkpoint(forms[0])
     in_memory = [(name, state.read(name, dtype=torch.float32, device=torch.device("cpu"))) for name in state]
-    assert {fingerprint_parameters(in_memory)} == prints
+    prints["memory"] = fingerprint_parameters(in_memory)
+    # Only the first holds its matrices as they are, so of no other can it be told whether they are the same.
+    assert {one for one, text in prints.items() if "+" in text} == {"fp16-bin"}
+    assert is_same_base(prints["fp16-bin"], prints["fp16-bin"]) is True
+    for text in set(prints.values()) - {prints["fp16-bin"]}:
+        assert is_same_base(prints["fp16-bin"], text) is None
     other = fingerprint_checkpoint(Checkpoint(tiny_checkpoint(tmp_path / "other")))
-    assert other not in prints
+    assert [is_same_base(other, text) for text in prints.values()] == [False] * len(prints)
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_a_change_of_one_matrix_is_another_model(family: str, tmp_path: Path) -> None:
+    """As after a LoRA was merged: no bias and no norm is touched, and each matrix of the blocks counts."""
+    directory = MAKERS[family](tmp_path / "model")
+    path = directory / "model.safetensors"
+    before, state = fingerprint_checkpoint(Checkpoint(directory)), load_file(path)
+    matrices = [name for name, value in state.items() if value.dim() > 1 and ".0." in name]
+    assert len(matrices) >= 4
+    for name in matrices:
+        update = torch.outer(torch.ones(len(state[name])), torch.full((state[name][0].numel(),), 0.25))
+        changed = state[name].float() + update.view(state[name].shape)
+        save_file({**state, name: changed.to(state[name].dtype)}, path, metadata={"format": "pt"})
+        after = fingerprint_checkpoint(Checkpoint(directory))
+        assert is_same_base(before, after) is False, name
+        assert before.partition("+")[0] == after.partition("+")[0]
+    save_file(state, path, metadata={"format": "pt"})
+    assert fingerprint_checkpoint(Checkpoint(directory)) == before
+
+
+def test_fingerprints_of_before_are_still_read() -> None:
+    """One without the second part agrees with biases and norms, and leaves the rest open."""
+    assert is_same_base("sha256:1", "sha256:1+2") is None
+    assert is_same_base("sha256:1+2", "sha256:1") is None
+    assert is_same_base("sha256:1", "sha256:1") is None
+    assert is_same_base("sha256:1", "sha256:2+2") is False
+    assert is_same_base("sha256:1+2", "sha256:1+2") is True
+    assert is_same_base("sha256:1+2", "sha256:1+3") is False
 
 
 def test_other_weights_are_told_and_not_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import filelock
 from glm_hub.model_files import WEIGHT_FORMS
-from glm_runtime_torch.training import write_text
+from glm_runtime_torch.training import is_same_base, write_text
 
 from glm_core.config import expand
 from glm_core.errors import ConfigError
@@ -24,6 +24,7 @@ from ._settings import TrainingSettings, convert_for_json, list_settings
 JOB_FILE = "glm_training.json"
 LOCK_FILE = ".training.lock"
 FORMAT_VERSION = 1
+BASE = "base model"
 
 # Names of TrainingSettings that decide neither what is trained nor what the log says: a job that is resumed
 # may change them.
@@ -105,7 +106,7 @@ def identify_job(settings: TrainingSettings, inputs: JobInputs) -> dict[str, Any
     return {
         **{name: convert_for_json(value) for name, value in decided.items()},
         **{f"content of {name}": digest for name, digest in files.items()},
-        "base model": inputs.base,
+        BASE: inputs.base,
         "dtype": inputs.dtype,
         "quantisation": inputs.scheme,
         "micro batches per step": inputs.micro_batches_per_step,
@@ -186,7 +187,13 @@ def claim(
         found = _read(output_dir / JOB_FILE)
         strange = found is None and any(output_dir.glob("checkpoint-*"))
         old = identity if found is None else found
-        changed = [name for name in {**identity, **old} if old.get(name) != identity.get(name)]
+        changed = [
+            name for name in {**identity, **old} if not _is_same(name, old.get(name), identity.get(name))
+        ]
+        if found is not None and is_same_base(str(old.get(BASE)), identity[BASE]) is None:
+            notices.append(
+                "whether the matrices of the base model are the same cannot be told; its biases and norms are"
+            )
         differences = [_format_difference(name, old, identity) for name in changed if name not in _CONTINUED]
         done, total = max(checkpoints.list_steps(), default=0), identity["total steps"]
         if done > total:
@@ -250,6 +257,10 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def _is_same(name: str, old: Any, new: Any) -> bool:
+    return is_same_base(str(old), str(new)) is not False if name == BASE else old == new
 
 
 def _format_difference(name: str, found: Mapping[str, Any], identity: Mapping[str, Any]) -> str:

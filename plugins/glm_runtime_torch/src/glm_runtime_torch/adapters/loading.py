@@ -20,6 +20,7 @@ from ..network.prefix_encoder import PrefixEncoder
 from .adapter import StoredAdapter
 from .directory import PUBLISHED_SIZES, AdapterDirectory, PrefixTensors, find_prefix, open_adapter
 from .files import CONFIG_FILE, MAX_NAME, AdapterConfig, BaseModel
+from .fingerprint import is_same_base
 from .prefix import StoredPrefix
 
 MAX_SHOWN_NAME = 200  # characters: the names are mostly paths, whose ends matter
@@ -187,7 +188,8 @@ def _check_sizes(directory: Path, stated: AdapterConfig, family: Family, sizes: 
 
 def _compare_bases(directory: Path, trained_on: BaseModel, base: BaseModel) -> None:
     # Only a warning: on a further tuned copy of the base an adapter may still be what the user wants.
-    if trained_on.fingerprint and base.fingerprint and trained_on.fingerprint != base.fingerprint:
+    known = trained_on.fingerprint and base.fingerprint
+    if known and is_same_base(trained_on.fingerprint, base.fingerprint) is False:
         _log.warning(
             "glm: adapter %s was trained on %s, whose weights are not those of %s; its answers may be poor",
             directory,

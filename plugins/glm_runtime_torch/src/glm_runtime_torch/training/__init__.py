@@ -12,7 +12,8 @@ Rows and losses:
     `TrainingIds`, `TrainingTokenizer`, `get_training_tokenizer`, `IGNORED_LABEL`, `compute_token_losses`.
 Prefixes and their files:
     `PrefixEncoder`, `make_prefix_encoder`, `load_prefix`, `load_prefix_for`, `open_adapter`, `read_adapter`,
-    `save_adapter`, `AdapterConfig`, `AdapterDirectory`, `BaseModel`.
+    `save_adapter`, `AdapterConfig`, `AdapterDirectory`, `BaseModel`,
+    `is_same_base`.
 Files:
     `write_model`, `read_parameters`, `write_tensors`, `write_text`, `write_checksums`, `flush_directory`.
 """
@@ -23,6 +24,7 @@ from glm_hub.checksums import write_checksums
 
 from ..adapters.directory import AdapterDirectory, open_adapter
 from ..adapters.files import AdapterConfig, BaseModel, save_adapter
+from ..adapters.fingerprint import is_same_base
 from ..adapters.loading import read_adapter
 from ..checkpoints.writer import flush_directory, write_tensors, write_text
 from ..model.torch_model import TorchModel
@@ -58,6 +60,7 @@ __all__ = [
     "check_request",
     "recognize_family_name",
     "flush_directory",
+    "is_same_base",
     "load_prefix",
     "load_prefix_for",
     "make_prefix_encoder",
