@@ -20,6 +20,7 @@ NAMES = [
     "check_request",
     "recognize_family_name",
     "flush_directory",
+    "is_same_base",
     "load_prefix",
     "load_prefix_for",
     "make_prefix_encoder",
